@@ -1,0 +1,122 @@
+//! Seam: what a log is, whoever keeps it. `testing::conformance` holds every implementation to it.
+//!
+//! The contract in short: an append is atomic whatever it touches; a reply means durable; readers see the durable prefix and
+//! never part of a unit; an offset or position, once shown, means the same record for ever.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use tokio::sync::watch;
+
+use crate::{
+    error::LogError,
+    ids::{FolderId, Offset, Position, StreamHead, StreamId, TopicName},
+    record::{Append, Appended, Chunk, ReadLimits, Selection},
+    topic::{Topic, TopicSettings},
+};
+
+/// How far something reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Span {
+    /// Within one partition.
+    Partition,
+    /// Within one topic.
+    Topic,
+    /// Across all topics of the folder.
+    Folder,
+}
+
+/// What a backend can do; a request that needs more is refused by name, never weakened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// How far one append is atomic.
+    pub atomic_span: Span,
+    /// How far preconditions may reach.
+    pub condition_span: Span,
+    /// Whether offsets have no holes before compaction.
+    pub dense_offsets: bool,
+    /// Whether there are positions.
+    pub commit_order: bool,
+}
+
+/// The end of a log, captured at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The data folder.
+    pub folder: FolderId,
+    /// Epoch of the folder; a restore changes it.
+    pub epoch: u32,
+    /// Next position to become durable: everything below it is readable.
+    pub position: Position,
+}
+
+/// Ends with the append's answer when everything it rests on is durable. Dropping it cancels nothing.
+pub type AppendFuture = Pin<Box<dyn Future<Output = Result<Appended, LogError>> + Send>>;
+
+/// A durable, partitioned, totally ordered log of units. Cheap to share; all calls may come from any thread.
+pub trait LogBackend: Send + Sync + 'static {
+    /// What this backend can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Creates a topic, durably, before it returns (blocking). Creating it again with the same settings is no error.
+    ///
+    /// # Errors
+    /// [`LogError::TopicExists`] with other settings, [`LogError::Invalid`] for settings out of range.
+    fn create_topic(&self, name: TopicName, settings: TopicSettings) -> Result<Arc<Topic>, LogError>;
+
+    /// Looks a topic up.
+    ///
+    /// # Errors
+    /// [`LogError::UnknownTopic`].
+    fn topic(&self, name: &TopicName) -> Result<Arc<Topic>, LogError>;
+
+    /// All topics by name, foldlog's own included.
+    fn topics(&self) -> Vec<Arc<Topic>>;
+
+    /// Puts an append in line. Order is fixed by this call; durability is what the future awaits.
+    ///
+    /// # Errors
+    /// At once: a malformed append, an unknown topic, a full queue. Through the future: verdicts of admission
+    /// ([`LogError::Conflict`], [`LogError::RequestIdReused`], [`LogError::OutOfWindow`]), full disk, and
+    /// [`LogError::Unknown`] when the log stopped.
+    fn append(&self, append: Append) -> Result<AppendFuture, LogError>;
+
+    /// The durable end.
+    fn head(&self) -> Head;
+
+    /// Wakes whenever the durable end moves; it never moves back. Closed when the log has stopped.
+    fn durable(&self) -> watch::Receiver<Position>;
+
+    /// Next offset to become readable, by partition.
+    ///
+    /// # Errors
+    /// [`LogError::UnknownTopic`].
+    fn ends(&self, topic: &TopicName) -> Result<Vec<Offset>, LogError>;
+
+    /// Where a stream stands in the durable log. May read an index on disk (blocking).
+    ///
+    /// # Errors
+    /// [`LogError::UnknownTopic`], [`LogError::WrongKind`].
+    fn stream_head(&self, topic: &TopicName, stream: &StreamId) -> Result<StreamHead, LogError>;
+
+    /// Opens a reader; its start is checked against what exists.
+    ///
+    /// # Errors
+    /// [`LogError::UnknownTopic`], [`LogError::UnknownPartition`], [`LogError::OffsetOutOfRange`],
+    /// [`LogError::PositionOutOfRange`]. A stream that does not exist is empty; starting one past its end is no error.
+    fn reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError>;
+}
+
+/// Reads a selection forwards, once.
+pub trait LogReader: Send {
+    /// Returns the next runs below `until` (exclusive), at least one record if there is one; an empty chunk, with
+    /// `scanned_to` at `until`, when nothing is left below it. Blocks on files unless [`LogReader::in_memory`].
+    ///
+    /// `until` must be a durable end that was captured; reading to the same one again is cheap.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] with file and byte range; [`LogError::Io`].
+    fn read(&mut self, until: Position, limits: ReadLimits) -> Result<Chunk, LogError>;
+
+    /// Whether the next call of `read` touches no file, so that an async task may make it in place.
+    fn in_memory(&self) -> bool;
+}

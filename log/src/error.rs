@@ -1,0 +1,187 @@
+//! Everything that can go wrong in the log, in words for the person who must act.
+
+use std::{io, path::PathBuf};
+
+use crate::{
+    ids::{FolderId, InvalidName, Offset, PartitionId, Position, RequestId, StreamId, StreamVersion, TopicName},
+    record::Violation,
+};
+
+/// Error of the log.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// A name was malformed.
+    #[error(transparent)]
+    InvalidName(#[from] InvalidName),
+    /// An append or a setting breaks a rule that needs no look at the log.
+    #[error("{field}: {reason}")]
+    Invalid {
+        /// Which part of the request.
+        field: String,
+        /// The rule.
+        reason: String,
+    },
+    /// No topic of that name.
+    #[error("topic {topic} does not exist; create it first: foldlog topic create {topic}")]
+    UnknownTopic {
+        /// The name.
+        topic: TopicName,
+    },
+    /// A topic of that name exists with other settings.
+    #[error("topic {topic} exists already, with {difference}")]
+    TopicExists {
+        /// The name.
+        topic: TopicName,
+        /// How it differs from what was asked.
+        difference: String,
+    },
+    /// The partition does not exist.
+    #[error("topic {topic} has {partitions} partitions, there is no partition {partition}")]
+    UnknownPartition {
+        /// The topic.
+        topic: TopicName,
+        /// What was asked for.
+        partition: PartitionId,
+        /// How many there are.
+        partitions: u32,
+    },
+    /// What was asked does not fit the topic's kind.
+    #[error("topic {topic} is of kind {kind}: {reason}")]
+    WrongKind {
+        /// The topic.
+        topic: TopicName,
+        /// Its kind.
+        kind: &'static str,
+        /// Why it does not fit.
+        reason: &'static str,
+    },
+    /// Preconditions did not hold; nothing was written.
+    #[error("{} of the append's preconditions did not hold: {}; read again and retry", violations.len(), list(violations))]
+    Conflict {
+        /// Every one that did not hold.
+        violations: Vec<Violation>,
+        /// Everything the verdict rests on lies below this position (exclusive) and is durable.
+        seen: Position,
+    },
+    /// The request id was used for something else.
+    #[error("request id {id} was used before for another request, committed at position {first}; use a new id")]
+    RequestIdReused {
+        /// The id.
+        id: RequestId,
+        /// First position of the request that used it.
+        first: Position,
+    },
+    /// Too late to tell whether this is a repeat.
+    #[error(
+        "request {id} was first attempted below the window of remembered requests, which begins at position {low_mark}; whether it took effect can be read from the log alone"
+    )]
+    OutOfWindow {
+        /// The id.
+        id: RequestId,
+        /// Where the window begins.
+        low_mark: Position,
+    },
+    /// A read from before the first or after the last record.
+    #[error("offset {asked} of topic {topic} partition {partition} is out of range: it holds {first} up to {end} (exclusive)")]
+    OffsetOutOfRange {
+        /// The topic.
+        topic: TopicName,
+        /// The partition.
+        partition: PartitionId,
+        /// What was asked for.
+        asked: Offset,
+        /// Oldest offset left.
+        first: Offset,
+        /// Next offset to be written.
+        end: Offset,
+    },
+    /// A position beyond the end of the log.
+    #[error("position {asked} is beyond the end of the log, {end}")]
+    PositionOutOfRange {
+        /// What was asked for.
+        asked: Position,
+        /// Next position to be given.
+        end: Position,
+    },
+    /// A version beyond the end of the stream.
+    #[error("stream {stream} has no version {asked} yet")]
+    VersionOutOfRange {
+        /// The stream.
+        stream: StreamId,
+        /// What was asked for.
+        asked: StreamVersion,
+    },
+    /// A queue or budget is full; nothing was written.
+    #[error("the log is overloaded: {what}; retry later")]
+    Overloaded {
+        /// What is full.
+        what: &'static str,
+    },
+    /// No space is left below the reserve; nothing was written.
+    #[error("no space is left for the data folder: {what}")]
+    DiskFull {
+        /// What could not be allocated.
+        what: String,
+    },
+    /// The log is stopping; nothing was written.
+    #[error("the log is shutting down")]
+    Stopping,
+    /// The log stopped with this append under way.
+    #[error("the log stopped while this append was under way; whether it took effect is unknown: retry with the same request id")]
+    Unknown,
+    /// Bytes are not what their checksum promised.
+    #[error("damage in {file}, bytes {from} to {end}: {what}", file = file.display())]
+    Corrupt {
+        /// The file.
+        file: PathBuf,
+        /// First byte of the damage.
+        from: u64,
+        /// End of the damage (exclusive).
+        end: u64,
+        /// What is wrong and what it affects.
+        what: String,
+    },
+    /// The folder opened read-only because of damage.
+    #[error("the log is read-only: {reason}")]
+    ReadOnly {
+        /// The report of the damage.
+        reason: String,
+    },
+    /// A file or folder was written by another version.
+    #[error("{file} has format {found}, this build reads {supported}; open it with the foldlog that wrote it", file = file.display())]
+    Format {
+        /// The file.
+        file: PathBuf,
+        /// Its version.
+        found: u32,
+        /// What we read.
+        supported: u32,
+    },
+    /// Another process holds the folder.
+    #[error("data folder {folder} is in use by {owner}", folder = folder.display())]
+    Locked {
+        /// The folder.
+        folder: PathBuf,
+        /// Who holds it, as far as known.
+        owner: String,
+    },
+    /// A token of another folder.
+    #[error("this token belongs to another data folder ({0})")]
+    ForeignToken(FolderId),
+    /// A file operation failed.
+    #[error("failed to {doing} {path}", path = path.display())]
+    Io {
+        /// What was being done ("sync the journal").
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn list(violations: &[Violation]) -> String {
+    let each = |v: &Violation| format!("stream {} is {}, expected {}", v.stream, v.actual, v.expected);
+    violations.iter().map(each).collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,247 @@
+//! What goes into the log and what comes out of it.
+//!
+//! In: an [`Append`], one unit of writes and beliefs. Out: [`Appended`], and [`Run`]s of records that lie together on disk
+//! and are looked at in place, without copying.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{
+    batch::RecordView,
+    error::LogError,
+    ids::{EventId, Expected, Offset, PartitionId, Position, RequestId, StreamHead, StreamId, StreamVersion, Timestamp, TopicName},
+    topic::Topic,
+};
+
+/// An event before it has a place. Its stream stands in the [`Write`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewEvent {
+    /// Type, as the domain calls it ("Deposited"); 1 to 255 bytes.
+    pub kind: Arc<str>,
+    /// Payload.
+    pub data: Bytes,
+    /// Media type of the payload; none means `application/json`.
+    pub content_type: Option<Arc<str>>,
+    /// Id given by the producer.
+    pub event_id: Option<EventId>,
+    /// Id shared by everything that follows from one cause.
+    pub correlation_id: Option<Bytes>,
+    /// Id of what caused this event.
+    pub causation_id: Option<Bytes>,
+    /// Name of the payload's schema.
+    pub schema: Option<Arc<str>>,
+    /// Further attributes, in the order given; keys are unique and lower case. W3C `traceparent` and `tracestate` lie here too.
+    pub attributes: Vec<(Arc<str>, Arc<str>)>,
+    /// When it happened; none means the server's time.
+    pub time: Option<Timestamp>,
+}
+
+/// A plain record before it has a place, for topics of kind `records` and `table`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewRecord {
+    /// Key; required in a `table` topic.
+    pub key: Option<Bytes>,
+    /// Value; none is a tombstone in a `table` topic.
+    pub value: Option<Bytes>,
+    /// Headers, in the order given; a name may come twice.
+    pub headers: Vec<(Arc<str>, Option<Bytes>)>,
+    /// When it happened; none means the server's time.
+    pub time: Option<Timestamp>,
+}
+
+/// Records for one stream or one partition of one topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Events of one stream of an `events` topic; the stream's name decides the partition ([`PartitionId::for_key`]).
+    Stream {
+        /// Topic of kind `events`.
+        topic: TopicName,
+        /// The stream they join.
+        stream: StreamId,
+        /// At least one, in order.
+        events: Vec<NewEvent>,
+    },
+    /// Records of a `records` or `table` topic.
+    Records {
+        /// Topic of kind `records` or `table`.
+        topic: TopicName,
+        /// Where they go; none: each key's hash decides ([`PartitionId::for_key`]), and those without a key go to one partition.
+        partition: Option<PartitionId>,
+        /// At least one, in order.
+        records: Vec<NewRecord>,
+    },
+}
+
+/// One belief about a stream, checked in the same step as the append.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Precondition {
+    /// Topic of kind `events`.
+    pub topic: TopicName,
+    /// The stream; it need not be written to.
+    pub stream: StreamId,
+    /// Where it should stand.
+    pub expected: Expected,
+}
+
+/// Who asks, and under which id a repeat is recognised.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RequestKey {
+    /// Who asks; one principal's ids mean nothing to another's.
+    pub principal: Arc<str>,
+    /// The id.
+    pub id: RequestId,
+}
+
+/// A request that is to take effect once, however often it is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Under which a repeat is recognised.
+    pub key: RequestKey,
+    /// Digest of what is asked; the same key with another digest is refused.
+    pub digest: u128,
+    /// The position that the caller's first attempt carried, if it sent one: an unknown id with a position below the window's
+    /// low mark is answered [`LogError::OutOfWindow`].
+    pub first_attempt: Option<Position>,
+}
+
+/// One unit: all of it is readable after any crash, or nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Append {
+    /// What is written; positions follow this order.
+    pub writes: Vec<Write>,
+    /// All must hold, else nothing is written and every violated one is reported.
+    pub preconditions: Vec<Precondition>,
+    /// None: no promise about repeats.
+    pub identity: Option<Identity>,
+}
+
+/// A precondition that did not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Place in [`Append::preconditions`].
+    pub index: usize,
+    /// The stream.
+    pub stream: StreamId,
+    /// What was expected.
+    pub expected: Expected,
+    /// Where the stream stands.
+    pub actual: StreamHead,
+}
+
+/// Where the records of one partition went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppendedRange {
+    /// The topic.
+    pub topic: TopicName,
+    /// The partition.
+    pub partition: PartitionId,
+    /// Offset of the first record.
+    pub first: Offset,
+    /// Offset of the last record (inclusive).
+    pub last: Offset,
+}
+
+/// Where a stream stands after an append.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamAt {
+    /// The topic.
+    pub topic: TopicName,
+    /// The stream.
+    pub stream: StreamId,
+    /// Version of its newest event.
+    pub version: StreamVersion,
+}
+
+/// The answer to an append: durable and readable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Position of the first record (or where it would be, if there is none).
+    pub first: Position,
+    /// Position after the last record (exclusive): whoever has applied everything below it sees this append.
+    pub end: Position,
+    /// One range for each partition written, in the order first written.
+    pub ranges: Vec<AppendedRange>,
+    /// Each stream written, in the order first written.
+    pub versions: Vec<StreamAt>,
+    /// The server's time.
+    pub recorded_at: Timestamp,
+    /// Whether this answers a repeat, from the window.
+    pub deduplicated: bool,
+}
+
+/// Records of one partition that are contiguous in offset and in position and lie in one stored batch.
+///
+/// Cheap to clone: it shares the batch's bytes.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The topic.
+    pub topic: Arc<Topic>,
+    /// The partition.
+    pub partition: PartitionId,
+    /// Offset of the first record.
+    pub first_offset: Offset,
+    /// Position of the first record.
+    pub first_position: Position,
+    /// Number of records, at least 1.
+    pub count: u32,
+    /// The server's time when they were committed.
+    pub recorded_at: Timestamp,
+    /// The records as stored, header of the batch included (decompressed): see `log/FORMAT.md`, "Batches".
+    pub batch: Bytes,
+    /// Byte place of the first record's length within `batch`.
+    pub start: u32,
+}
+
+impl Run {
+    /// The records, in order. A record's offset and position are the run's first plus its place.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] where bytes are not what the checksum promised; then the iteration ends.
+    pub fn records(&self) -> impl Iterator<Item = Result<RecordView<'_>, LogError>> {
+        crate::batch::records_of(self)
+    }
+
+    /// Position after the last record (exclusive).
+    #[must_use]
+    pub const fn end_position(&self) -> Position {
+        self.first_position.plus(self.count as u64)
+    }
+}
+
+/// What a reader returns at once.
+#[derive(Clone, Debug, Default)]
+pub struct Chunk {
+    /// In the selection's order: by offset or version within one partition or stream, by position across several.
+    pub runs: Vec<Run>,
+    /// Everything selected below this position (exclusive) has now been returned.
+    pub scanned_to: Position,
+}
+
+/// Which records, from where (inclusive), forwards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// One partition by offset.
+    Partition(TopicName, PartitionId, Offset),
+    /// One stream by version.
+    Stream(TopicName, StreamId, StreamVersion),
+    /// Several topics, merged in position order.
+    Topics(Vec<TopicName>, Position),
+    /// Every topic but foldlog's own, also those created later, merged in position order.
+    All(Position),
+}
+
+/// How much one call of a reader may return; the first run comes whatever its size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadLimits {
+    /// Most records; runs are cut to fit.
+    pub records: u32,
+    /// Most bytes of stored batches.
+    pub bytes: u32,
+}
+
+impl Default for ReadLimits {
+    fn default() -> Self {
+        Self { records: 8192, bytes: 1 << 20 }
+    }
+}

@@ -1,0 +1,122 @@
+//! What a topic is: its kind, its partitions, its incarnation.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{InvalidName, PartitionId, TopicId, TopicName};
+
+/// What a topic holds and how it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TopicKind {
+    /// Streams of events with gapless versions; kept for ever.
+    Events,
+    /// Plain records with an optional key, as Kafka has them.
+    Records,
+    /// The newest value of each key: a view's changelog, a lookup table.
+    Table,
+}
+
+impl TopicKind {
+    /// The kind as users write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Records => "records",
+            Self::Table => "table",
+        }
+    }
+}
+
+impl fmt::Display for TopicKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for TopicKind {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        match text {
+            "events" => Ok(Self::Events),
+            "records" => Ok(Self::Records),
+            "table" => Ok(Self::Table),
+            _ => Err(InvalidName { what: "topic kind", given: text.chars().take(64).collect(), allowed: "events, records or table" }),
+        }
+    }
+}
+
+/// What is chosen when a topic is created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicSettings {
+    /// Kind; never changes.
+    pub kind: TopicKind,
+    /// Number of partitions, 1 to 1,024.
+    pub partitions: u32,
+}
+
+impl TopicSettings {
+    /// Partitions of a topic whose creator did not say.
+    pub const DEFAULT_PARTITIONS: u32 = 8;
+    /// Most partitions of a topic.
+    pub const MAX_PARTITIONS: u32 = 1024;
+}
+
+/// A topic as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    /// Name.
+    pub name: TopicName,
+    /// Incarnation: another one after the topic was deleted and created again.
+    pub id: TopicId,
+    /// What was chosen when it was created.
+    pub settings: TopicSettings,
+}
+
+impl PartitionId {
+    /// Partition of a key (a stream's name, a record's key) among `partitions`: murmur2 as Kafka's Java clients use it, so
+    /// that both agree.
+    #[must_use]
+    pub fn for_key(key: &[u8], partitions: u32) -> Self {
+        Self::new((murmur2(key) & 0x7fff_ffff) % partitions)
+    }
+}
+
+fn murmur2(data: &[u8]) -> u32 {
+    const M: u32 = 0x5bd1_e995;
+    let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
+    let mut hash = 0x9747_b28c_u32 ^ length;
+    let (words, rest) = data.as_chunks::<4>();
+    for word in words {
+        let mut k = u32::from_le_bytes(*word).wrapping_mul(M);
+        k ^= k >> 24;
+        hash = hash.wrapping_mul(M) ^ k.wrapping_mul(M);
+    }
+    if !rest.is_empty() {
+        for (place, byte) in rest.iter().enumerate() {
+            hash ^= u32::from(*byte) << (8 * place);
+        }
+        hash = hash.wrapping_mul(M);
+    }
+    hash ^= hash >> 13;
+    hash = hash.wrapping_mul(M);
+    hash ^ (hash >> 15)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn murmur2_agrees_with_kafkas_own_test_vectors() {
+        // UtilsTest.testMurmur2 of Apache Kafka.
+        for (key, hash) in
+            [("21", -973_932_308), ("foobar", -790_332_482), ("a-little-bit-long-string", -985_981_536), ("abc", 479_470_107)]
+        {
+            assert_eq!(murmur2(key.as_bytes()).cast_signed(), hash, "{key}");
+        }
+    }
+}

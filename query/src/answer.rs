@@ -1,0 +1,80 @@
+//! What is asked of the engine and what it answers: the types every door translates from and to.
+
+use std::{pin::Pin, time::Duration};
+
+use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
+use datafusion::common::ScalarValue;
+use foldlog_log::Position;
+use futures::Stream;
+
+use crate::error::QueryError;
+
+/// One statement and the conditions under which it is to be answered.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Exactly one statement.
+    pub sql: String,
+    /// Values for `$1`, `$2`, ...
+    pub parameters: Vec<ScalarValue>,
+    /// Answer at or after this position (exclusive end of what must be reflected), from a token.
+    pub at_least: Option<Position>,
+    /// Longest time for waiting and computing together.
+    pub timeout: Duration,
+}
+
+/// Batches of an answer as they are computed; dropping the stream cancels the rest.
+pub type Batches = Pin<Box<dyn Stream<Item = Result<RecordBatch, QueryError>> + Send>>;
+
+/// The answer to a statement that ends.
+pub struct Answer {
+    /// Columns of every batch.
+    pub schema: SchemaRef,
+    /// Places of the key columns in the schema, if the rows have a key.
+    pub keys: Vec<usize>,
+    /// The rows.
+    pub batches: Batches,
+    /// The position at which everything was read (exclusive end); for a statement that changed the catalog, the end of its change.
+    pub position: Position,
+    /// What a statement other than a SELECT did, in a sentence ("stream pageviews created").
+    pub done: Option<String>,
+}
+
+/// What happens to a row of a changing result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum ChangeOp {
+    /// `+I`: a row that was not there.
+    Insert = 0,
+    /// `-U`: the row before an update.
+    UpdateBefore = 1,
+    /// `+U`: the row after an update.
+    UpdateAfter = 2,
+    /// `-D`: a row that is gone.
+    Delete = 3,
+}
+
+/// One message of a push query.
+#[derive(Clone, Debug)]
+pub enum PushItem {
+    /// Changed rows, in order.
+    Changes {
+        /// The rows.
+        rows: RecordBatch,
+        /// One mark a row.
+        ops: Vec<ChangeOp>,
+        /// The position that these changes complete (exclusive end); resume from here.
+        position: Position,
+    },
+    /// Nothing changed up to this position (exclusive end); resume from here.
+    Progress(Position),
+}
+
+/// A query that never ends.
+pub struct PushAnswer {
+    /// Columns of every batch.
+    pub schema: SchemaRef,
+    /// Places of the key columns in the schema, if the rows have a key.
+    pub keys: Vec<usize>,
+    /// The messages; dropping the stream ends the query. Ends by itself at its LIMIT.
+    pub items: Pin<Box<dyn Stream<Item = Result<PushItem, QueryError>> + Send>>,
+}

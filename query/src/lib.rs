@@ -1,0 +1,7 @@
+//! SQL over the log of foldlog: streams and tables declared over topics, projections folded into views, pull and push.
+
+pub mod answer;
+pub mod error;
+
+pub use answer::{Answer, Batches, ChangeOp, PushAnswer, PushItem, Request};
+pub use error::{Place, QueryError};
