@@ -1,0 +1,72 @@
+//! The command line: verbs, and what a verb's end means to the shell.
+//!
+//! `serve`, `dev` and `demo` start a server; every other verb is a client through the SDK. A verb is one file here with a
+//! `clap::Args` struct and `fn run(self) -> Result<(), Failed>`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// An event-sourcing application server with a SQL query layer.
+#[derive(Debug, Parser)]
+#[command(name = "foldlog", version, propagate_version = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 the operation failed, 2 usage or configuration, 3 server not reachable, \
+                          4 a precondition failed, 74 storage failure.";
+
+#[derive(Debug, Subcommand)]
+enum Verb {}
+
+/// Why a verb did not succeed, as its exit code says it.
+#[derive(Debug)]
+pub enum Failed {
+    /// The operation failed (1).
+    Operation(anyhow::Error),
+    /// Wrong usage or configuration (2).
+    Usage(anyhow::Error),
+    /// The server cannot be reached (3).
+    Unreachable(anyhow::Error),
+    /// A precondition did not hold (4).
+    Precondition(anyhow::Error),
+    /// The storage failed (74, as `sysexits.h` calls `EX_IOERR`).
+    Storage(anyhow::Error),
+}
+
+impl Failed {
+    const fn code(&self) -> u8 {
+        match self {
+            Self::Operation(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Unreachable(_) => 3,
+            Self::Precondition(_) => 4,
+            Self::Storage(_) => 74,
+        }
+    }
+
+    const fn error(&self) -> &anyhow::Error {
+        match self {
+            Self::Operation(error) | Self::Usage(error) | Self::Unreachable(error) | Self::Precondition(error) | Self::Storage(error) => {
+                error
+            }
+        }
+    }
+}
+
+impl Cli {
+    /// Runs the verb to its end; what went wrong is told once, on stderr, with its causes.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let outcome: Result<(), Failed> = match self.verb {};
+        match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failed) => {
+                eprintln!("error: {:#}", failed.error());
+                ExitCode::from(failed.code())
+            }
+        }
+    }
+}
