@@ -1,10 +1,22 @@
 //! Kafka's RecordBatch v2: the bytes in which records rest. Format: `log/FORMAT.md`, "Batches".
+//!
+//! Encoded in two steps ([`Encoded`] by the caller, [`BatchBuilder`] by the committer), decoded in place and lazily
+//! ([`Run::records`](crate::record::Run::records)). Whatever bytes are given, decoding ends, is bounded and never panics.
 
-use crate::{
-    error::LogError,
-    ids::{EventId, Offset, Position, StreamVersion, Timestamp},
-    record::Run,
-};
+mod decode;
+mod encode;
+mod event;
+mod header;
+#[cfg(test)]
+mod tests;
+pub(crate) mod varint;
+
+use crate::ids::{EventId, Offset, Position, StreamVersion, Timestamp};
+
+pub(crate) use decode::records_of;
+pub use decode::skip;
+pub use encode::{BatchBuilder, Encoded, MAX_ENCODED_LEN, MAX_RECORD_LEN};
+pub use header::{BatchHeader, Flaw, HEADER_LEN, MAX_BATCH_LEN};
 
 /// One stored record, looked at in place.
 #[derive(Clone, Copy, Debug)]
@@ -23,18 +35,26 @@ pub struct RecordView<'a> {
     pub(crate) headers: &'a [u8],
     /// Number of headers.
     pub(crate) header_count: u32,
+    /// Whether it lies in a topic of events; elsewhere a header `f` is somebody else's.
+    pub(crate) is_event: bool,
 }
 
 impl<'a> RecordView<'a> {
     /// The headers in order, foldlog's own `f` included.
     pub fn headers(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
-        std::iter::empty()
+        let mut cursor = varint::Cursor::new(self.headers);
+        // Decoding the record has followed them all, so none fails here.
+        (0..self.header_count).map_while(move |_| decode::take_header(&mut cursor))
     }
 
     /// What makes the record an event of a stream; none for plain records.
     #[must_use]
     pub fn event(&self) -> Option<EventView<'a>> {
-        None
+        if !self.is_event {
+            return None;
+        }
+        let (_, value) = self.headers().find(|(name, _)| *name == event::NAME)?;
+        event::decode(value?)
     }
 }
 
@@ -55,17 +75,13 @@ pub struct EventView<'a> {
     pub causation_id: Option<&'a [u8]>,
     /// Name of the payload's schema.
     pub schema: Option<&'a str>,
-    /// Encoded attributes.
+    /// Encoded fields, from the first attribute on.
     pub(crate) attributes: &'a [u8],
 }
 
 impl<'a> EventView<'a> {
     /// Further attributes, in the order given.
     pub fn attributes(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
-        std::iter::empty()
+        event::attributes(self.attributes)
     }
-}
-
-pub(crate) fn records_of(_run: &Run) -> impl Iterator<Item = Result<RecordView<'_>, LogError>> {
-    std::iter::empty()
 }

@@ -1,0 +1,133 @@
+//! Header `f`: what an event needs beyond key and value, in one Kafka record header.
+//!
+//! Encoded on the caller's thread but for the eight bytes of the version, which the committer fills in.
+//! Format: `log/FORMAT.md`, "Header f".
+#![deny(clippy::indexing_slicing)]
+
+use super::{EventView, varint::Cursor};
+use crate::{
+    ids::{EventId, StreamVersion},
+    record::NewEvent,
+};
+
+/// Name of the header.
+pub(crate) const NAME: &str = "f";
+/// Length from which on a field's length stands in bytes of its own.
+const LONG: u8 = 31;
+
+/// Kinds of fields, the upper three bits of a field's first byte. 0 and 7 are kept for later; readers skip them.
+mod field {
+    pub(super) const CONTENT_TYPE: u8 = 1;
+    pub(super) const EVENT_ID: u8 = 2;
+    pub(super) const CORRELATION_ID: u8 = 3;
+    pub(super) const CAUSATION_ID: u8 = 4;
+    pub(super) const SCHEMA: u8 = 5;
+    pub(super) const ATTRIBUTE: u8 = 6;
+}
+
+/// Appends the header's value, version left at 0: it lies at the front.
+pub(crate) fn encode(out: &mut Vec<u8>, event: &NewEvent) {
+    out.extend_from_slice(&[0; 8]);
+    out.push(u8::try_from(event.kind.len()).unwrap_or(u8::MAX));
+    out.extend_from_slice(event.kind.as_bytes());
+    let fields = [
+        (field::CONTENT_TYPE, event.content_type.as_deref().map(str::as_bytes)),
+        (field::EVENT_ID, event.event_id.as_ref().map(|id| id.as_bytes().as_slice())),
+        (field::CORRELATION_ID, event.correlation_id.as_deref()),
+        (field::CAUSATION_ID, event.causation_id.as_deref()),
+        (field::SCHEMA, event.schema.as_deref().map(str::as_bytes)),
+    ];
+    for (kind, value) in fields {
+        if let Some(value) = value {
+            put(out, kind, &[value]);
+        }
+    }
+    for (key, value) in &event.attributes {
+        let length = [u8::try_from(key.len()).unwrap_or(u8::MAX)];
+        put(out, field::ATTRIBUTE, &[&length, key.as_bytes(), value.as_bytes()]);
+    }
+}
+
+fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    match u8::try_from(length) {
+        Ok(short) if short < LONG => out.push(kind << 5 | short),
+        _ => {
+            out.push(kind << 5 | LONG);
+            super::varint::put_unsigned(out, length as u64);
+        }
+    }
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}
+
+/// Reads the header's value; none if it is not one.
+pub(crate) fn decode(value: &[u8]) -> Option<EventView<'_>> {
+    let mut cursor = Cursor::new(value);
+    let version = StreamVersion::new(u64::from_be_bytes(cursor.array()?));
+    let kind_len = cursor.byte()?;
+    let kind = text(cursor.take(kind_len.into())?)?;
+    let mut view = EventView {
+        version,
+        kind,
+        content_type: None,
+        event_id: None,
+        correlation_id: None,
+        causation_id: None,
+        schema: None,
+        attributes: &[],
+    };
+    while !cursor.is_empty() {
+        let from = cursor.rest();
+        let (kind, value) = take(&mut cursor)?;
+        match kind {
+            field::CONTENT_TYPE => view.content_type = Some(text(value)?),
+            field::EVENT_ID => view.event_id = Some(EventId::new(value.try_into().ok()?)),
+            field::CORRELATION_ID => view.correlation_id = Some(value),
+            field::CAUSATION_ID => view.causation_id = Some(value),
+            field::SCHEMA => view.schema = Some(text(value)?),
+            field::ATTRIBUTE => {
+                attribute(value)?;
+                if view.attributes.is_empty() {
+                    view.attributes = from;
+                }
+            }
+            _ => {}
+        }
+    }
+    Some(view)
+}
+
+fn take<'a>(cursor: &mut Cursor<'a>) -> Option<(u8, &'a [u8])> {
+    let first = cursor.byte()?;
+    let length = match first & LONG {
+        LONG => usize::try_from(cursor.unsigned()?).ok()?,
+        short => short.into(),
+    };
+    Some((first >> 5, cursor.take(length)?))
+}
+
+fn attribute(value: &[u8]) -> Option<(&str, &str)> {
+    let mut cursor = Cursor::new(value);
+    let key_len = cursor.byte()?;
+    let key = text(cursor.take(key_len.into())?)?;
+    Some((key, text(cursor.rest())?))
+}
+
+fn text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok()
+}
+
+/// The attributes among encoded fields.
+pub(crate) fn attributes(fields: &[u8]) -> impl Iterator<Item = (&str, &str)> + use<'_> {
+    let mut cursor = Cursor::new(fields);
+    std::iter::from_fn(move || {
+        loop {
+            let (kind, value) = take(&mut cursor)?;
+            if kind == field::ATTRIBUTE {
+                return attribute(value);
+            }
+        }
+    })
+}
