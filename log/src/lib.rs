@@ -9,6 +9,8 @@ pub mod disk;
 pub mod error;
 pub mod ids;
 pub mod record;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod topic;
 
 pub use backend::{AppendFuture, Capabilities, Head, LogBackend, LogReader, Span};
