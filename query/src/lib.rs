@@ -1,10 +1,18 @@
 //! SQL over the log of foldlog: streams and tables declared over topics, projections folded into views, pull and push.
 
 pub mod answer;
+pub mod catalog;
 pub mod changes;
+pub mod config;
+pub mod engine;
 pub mod error;
+pub mod plan;
+pub mod sql;
 pub mod stream;
 pub mod supervisor;
 
 pub use answer::{Answer, Batches, ChangeOp, PushAnswer, PushItem, Request};
+pub use config::QueryConfig;
+pub use engine::Engine;
 pub use error::{Place, QueryError};
+pub use sql::Piece;

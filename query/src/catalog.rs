@@ -1,0 +1,295 @@
+//! Streams, tables and queries: immutable snapshots, folded from the system topic `_foldlog.catalog`.
+//!
+//! `engine` alone appends to that topic, one statement at a time; everyone else reads a snapshot. What always holds: names are
+//! unique, a query's sources and sink exist, and nothing is dropped that a query depends on.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use foldlog_log::{Position, TopicKind, TopicName};
+
+use crate::error::QueryError;
+
+/// Whether a source is read as facts or as the newest value of each key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SourceKind {
+    /// Every record is a fact.
+    Stream,
+    /// Every record replaces the one with the same key.
+    Table,
+}
+
+impl SourceKind {
+    /// The kind as users write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stream => "stream",
+            Self::Table => "table",
+        }
+    }
+}
+
+impl fmt::Display for SourceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Id of a persistent query, unique in a folder for ever.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QueryId(Arc<str>);
+
+impl QueryId {
+    /// Wraps an id.
+    #[must_use]
+    pub fn new(id: &str) -> Self {
+        Self(id.into())
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for QueryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The type of TIMESTAMP: milliseconds, UTC.
+#[must_use]
+pub fn timestamp_type() -> DataType {
+    DataType::Timestamp(TimeUnit::Millisecond, Some("+00:00".into()))
+}
+
+/// A column of a source or of a result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Name.
+    pub name: String,
+    /// One of the types that our SQL has.
+    pub data_type: DataType,
+    /// Whether it is part of the key.
+    pub key: bool,
+}
+
+/// How a record's key carries the key columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyFormat {
+    /// There are none; the key of the record means nothing to SQL.
+    None,
+    /// One column, as Kafka's own serialisers write it: text as UTF-8, numbers big-endian.
+    Kafka,
+    /// A JSON object, one field a column.
+    Json,
+}
+
+impl KeyFormat {
+    /// The format as users write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Kafka => "kafka",
+            Self::Json => "json",
+        }
+    }
+}
+
+/// Columns that every source has without declaring them; a declared column of the same name hides one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Pseudo {
+    /// `stream`, VARCHAR: the stream of an event.
+    Stream,
+    /// `version`, BIGINT: the event's version in its stream.
+    Version,
+    /// `type`, VARCHAR: the event's type.
+    Type,
+    /// `data`, VARCHAR: the whole payload as text; NULL if it is not UTF-8.
+    Data,
+    /// `position`, BIGINT: place in the folder.
+    Position,
+    /// `rowtime`, TIMESTAMP: when it happened.
+    RowTime,
+    /// `rowpartition`, INTEGER.
+    RowPartition,
+    /// `rowoffset`, BIGINT: place in its partition.
+    RowOffset,
+}
+
+impl Pseudo {
+    /// Those of a topic of `kind`, in the order in which a reader of the bare topic sees them.
+    #[must_use]
+    pub const fn of(kind: TopicKind) -> &'static [Self] {
+        match kind {
+            TopicKind::Events => {
+                &[Self::Stream, Self::Version, Self::Type, Self::Data, Self::Position, Self::RowTime, Self::RowPartition, Self::RowOffset]
+            }
+            TopicKind::Records | TopicKind::Table => &[Self::Data, Self::Position, Self::RowTime, Self::RowPartition, Self::RowOffset],
+        }
+    }
+
+    /// Name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stream => "stream",
+            Self::Version => "version",
+            Self::Type => "type",
+            Self::Data => "data",
+            Self::Position => "position",
+            Self::RowTime => "rowtime",
+            Self::RowPartition => "rowpartition",
+            Self::RowOffset => "rowoffset",
+        }
+    }
+
+    /// Type.
+    #[must_use]
+    pub fn data_type(self) -> DataType {
+        match self {
+            Self::Stream | Self::Type | Self::Data => DataType::Utf8,
+            Self::Version | Self::Position | Self::RowOffset => DataType::Int64,
+            Self::RowPartition => DataType::Int32,
+            Self::RowTime => timestamp_type(),
+        }
+    }
+}
+
+/// A column of a source that a reader needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum WantedColumn {
+    /// Place in [`Source::columns`].
+    Declared(usize),
+    /// A column that needs no declaration.
+    Pseudo(Pseudo),
+}
+
+/// A stream or table over a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Name.
+    pub name: String,
+    /// Stream or table.
+    pub kind: SourceKind,
+    /// Where its records lie.
+    pub topic: TopicName,
+    /// Kind of that topic.
+    pub topic_kind: TopicKind,
+    /// Declared columns, those of the key first.
+    pub columns: Vec<Column>,
+    /// How a record's key carries the key columns.
+    pub key_format: KeyFormat,
+    /// Place in `columns` of the one that says when a record happened; none: the record's own time.
+    pub timestamp: Option<usize>,
+    /// The query that writes it; none for a source that was declared.
+    pub query: Option<QueryId>,
+    /// The statement that made it; empty for a bare topic.
+    pub sql: String,
+}
+
+impl Source {
+    /// Number of key columns; they come first in `columns`.
+    #[must_use]
+    pub fn key_count(&self) -> usize {
+        self.columns.iter().take_while(|column| column.key).count()
+    }
+
+    /// Name and type of a wanted column; `None` where the place does not exist.
+    #[must_use]
+    pub fn wanted_field(&self, wanted: WantedColumn) -> Option<Field> {
+        match wanted {
+            WantedColumn::Declared(place) => {
+                let column = self.columns.get(place)?;
+                Some(Field::new(&column.name, column.data_type.clone(), true))
+            }
+            WantedColumn::Pseudo(pseudo) => Some(Field::new(pseudo.name(), pseudo.data_type(), true)),
+        }
+    }
+
+    /// Schema of batches with these columns, all nullable.
+    #[must_use]
+    pub fn wanted_schema(&self, wanted: &[WantedColumn]) -> SchemaRef {
+        Arc::new(Schema::new(wanted.iter().filter_map(|one| self.wanted_field(*one)).collect::<Vec<_>>()))
+    }
+
+    /// Looks a column up by its folded name: a declared one, else one that needs no declaration.
+    #[must_use]
+    pub fn column(&self, name: &str) -> Option<WantedColumn> {
+        if let Some(place) = self.columns.iter().position(|column| column.name == name) {
+            return Some(WantedColumn::Declared(place));
+        }
+        Pseudo::of(self.topic_kind).iter().find(|pseudo| pseudo.name() == name).map(|pseudo| WantedColumn::Pseudo(*pseudo))
+    }
+}
+
+/// A persistent query as the catalog keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryDef {
+    /// Id.
+    pub id: QueryId,
+    /// The source it writes.
+    pub sink: String,
+    /// The sources it reads.
+    pub sources: Vec<String>,
+    /// The statement.
+    pub sql: String,
+    /// Where its fold starts (inclusive).
+    pub start: Position,
+    /// Which plan its state belongs to.
+    pub fingerprint: u64,
+}
+
+/// What there is, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    sources: BTreeMap<String, Arc<Source>>,
+    queries: BTreeMap<QueryId, Arc<QueryDef>>,
+}
+
+impl Catalog {
+    /// Looks a stream or table up by its folded name.
+    ///
+    /// # Errors
+    /// [`QueryError::Unknown`] with the nearest name.
+    pub fn source(&self, name: &str) -> Result<&Arc<Source>, QueryError> {
+        self.sources.get(name).ok_or_else(|| QueryError::Unknown {
+            what: "stream or table",
+            name: name.to_owned(),
+            hint: nearest(name, self.sources.keys().map(String::as_str)),
+        })
+    }
+
+    /// All sources by name.
+    pub fn sources(&self) -> impl Iterator<Item = &Arc<Source>> {
+        self.sources.values()
+    }
+
+    /// All persistent queries by id.
+    pub fn queries(&self) -> impl Iterator<Item = &Arc<QueryDef>> {
+        self.queries.values()
+    }
+
+    /// The queries that read from a source.
+    pub fn dependants<'a>(&'a self, source: &'a str) -> impl Iterator<Item = &'a Arc<QueryDef>> {
+        self.queries.values().filter(move |query| query.sources.iter().any(|one| one == source))
+    }
+}
+
+/// Schema with these columns, all nullable.
+#[must_use]
+pub fn schema_of(columns: &[Column]) -> SchemaRef {
+    Arc::new(Schema::new(columns.iter().map(|one| Field::new(&one.name, one.data_type.clone(), true)).collect::<Vec<_>>()))
+}
+
+/// The nearest of `names`, if one is near enough to be meant.
+#[must_use]
+pub fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
+    let most = (name.chars().count() / 3).clamp(1, 3);
+    let scored = names.map(|known| (strsim::damerau_levenshtein(&name.to_lowercase(), &known.to_lowercase()), known));
+    scored.filter(|(distance, _)| *distance <= most).min().map(|(_, known)| known.to_owned())
+}

@@ -1,0 +1,177 @@
+//! Our statements, around the expressions and queries of sqlparser. Built by `sql/parser`, read by `engine` and `plan`.
+//!
+//! Names are folded already as the dialect says. Nothing here was checked against a catalog.
+
+use arrow::datatypes::DataType;
+use datafusion::sql::sqlparser::ast;
+
+use crate::{catalog::SourceKind, error::Place};
+
+/// One statement.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Statement {
+    /// `CREATE STREAM | TABLE name (columns) WITH (...)`.
+    CreateSource(CreateSource),
+    /// `CREATE STREAM | TABLE name [WITH (...)] AS SELECT ...`.
+    CreateAs(CreateAs),
+    /// `INSERT INTO name [(columns)] VALUES (...), ...`.
+    InsertValues(InsertValues),
+    /// `SELECT ... EMIT CHANGES`: a query that does not end by itself.
+    Push(Select),
+    /// Any other query: it ends.
+    Pull(Box<ast::Query>),
+    /// `DROP STREAM | TABLE [IF EXISTS] name`.
+    Drop(DropSource),
+    /// `SHOW | LIST ...`.
+    Show(Show),
+    /// `DESCRIBE name`.
+    Describe {
+        /// Of a stream, table or topic.
+        name: String,
+    },
+    /// `EXPLAIN statement` or `EXPLAIN query`.
+    Explain(Explained),
+    /// `TERMINATE query`.
+    Terminate {
+        /// Id of the query.
+        query: String,
+    },
+}
+
+/// `CREATE STREAM | TABLE name (columns) WITH (...)`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateSource {
+    /// Stream or table.
+    pub kind: SourceKind,
+    /// Name.
+    pub name: String,
+    /// Whether one that exists is no error.
+    pub if_not_exists: bool,
+    /// Columns as declared, in their order.
+    pub columns: Vec<ColumnDef>,
+    /// What stands in WITH.
+    pub options: Options,
+}
+
+/// A declared column.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ColumnDef {
+    /// Name.
+    pub name: String,
+    /// Type.
+    pub data_type: DataType,
+    /// Whether it was marked KEY or PRIMARY KEY.
+    pub key: Option<KeyMark>,
+    /// Where its name stands.
+    pub place: Place,
+}
+
+/// How a key column was marked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyMark {
+    /// `KEY`, of a stream.
+    Key,
+    /// `PRIMARY KEY`, of a table.
+    PrimaryKey,
+}
+
+/// `WITH (key = 'value', ...)`, each key known and given once.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Options {
+    /// `topic` or `kafka_topic`.
+    pub topic: Option<String>,
+    /// `partitions`.
+    pub partitions: Option<u32>,
+    /// `value_format`, folded to lower case.
+    pub value_format: Option<String>,
+    /// `key_format`, folded to lower case.
+    pub key_format: Option<String>,
+    /// `timestamp`: the column that says when a record happened.
+    pub timestamp: Option<String>,
+}
+
+/// `CREATE STREAM | TABLE name [WITH (...)] AS SELECT ...`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateAs {
+    /// Stream or table.
+    pub kind: SourceKind,
+    /// Name.
+    pub name: String,
+    /// Whether one that exists is no error.
+    pub if_not_exists: bool,
+    /// What stands in WITH.
+    pub options: Options,
+    /// The query.
+    pub select: Select,
+}
+
+/// A query that never ends by itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Select {
+    /// The query, without its EMIT and LIMIT.
+    pub query: Box<ast::Query>,
+    /// Whether EMIT CHANGES was written; CREATE ... AS does not need it.
+    pub emit: Option<Emit>,
+    /// Ends after so many rows.
+    pub limit: Option<u64>,
+}
+
+/// When results are emitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Emit {
+    /// Every change.
+    Changes,
+}
+
+/// `INSERT INTO name [(columns)] VALUES (...), ...`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InsertValues {
+    /// Stream or table.
+    pub name: String,
+    /// Columns named; all declared ones if none.
+    pub columns: Vec<String>,
+    /// The rows, each as long as the columns.
+    pub rows: Vec<Vec<ast::Expr>>,
+}
+
+/// `DROP STREAM | TABLE [IF EXISTS] name`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DropSource {
+    /// Stream or table.
+    pub kind: SourceKind,
+    /// Name.
+    pub name: String,
+    /// Whether one that does not exist is no error.
+    pub if_exists: bool,
+}
+
+/// What SHOW lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Show {
+    /// Streams.
+    Streams,
+    /// Tables.
+    Tables,
+    /// Persistent queries.
+    Queries,
+    /// Topics.
+    Topics,
+}
+
+/// What EXPLAIN explains.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Explained {
+    /// A statement, which is not executed.
+    Statement(Box<Statement>),
+    /// A running query, by its id.
+    Query(String),
+}
+
+/// One statement of a script.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Its text, without the semicolon.
+    pub text: String,
+    /// Where it begins in the script.
+    pub place: Place,
+}
