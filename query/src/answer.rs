@@ -18,6 +18,8 @@ pub struct Request {
     pub parameters: Vec<ScalarValue>,
     /// Answer at or after this position (exclusive end of what must be reflected), from a token.
     pub at_least: Option<Position>,
+    /// Push only: go on right behind this position (exclusive end of what the client has), from a resume token.
+    pub resume: Option<Position>,
     /// Longest time for waiting and computing together.
     pub timeout: Duration,
 }

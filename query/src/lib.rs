@@ -11,6 +11,10 @@ pub mod sql;
 pub mod stream;
 pub mod supervisor;
 
+// What crosses the face: doors name these types without owning Arrow or DataFusion.
+pub use arrow;
+pub use datafusion::common::ScalarValue;
+
 pub use answer::{Answer, Batches, ChangeOp, PushAnswer, PushItem, Request};
 pub use config::QueryConfig;
 pub use engine::Engine;
