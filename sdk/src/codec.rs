@@ -19,6 +19,13 @@ use serde_json::{Map, Value};
 #[error("{0}")]
 pub struct CodecError(String);
 
+impl CodecError {
+    /// Says where it happened.
+    pub(crate) fn within(self, place: &str) -> Self {
+        Self(format!("{place}: {}", self.0))
+    }
+}
+
 /// The type name and the JSON of an event.
 ///
 /// # Errors

@@ -1,7 +1,28 @@
-//! Typed client of foldlog, and deciders. See [`Decider`] for the domain side and [`scenario`] for its tests.
+//! Typed client of foldlog, and deciders.
+//!
+//! [`Client`] connects, appends, reads, subscribes and queries. [`Decider`] is the domain's side: events fold into a state, commands are
+//! decided on it. [`Aggregates`] brings the two together, [`scenario`] tests a decider without a server.
 
+pub mod aggregate;
+pub mod append;
+pub mod client;
 pub mod codec;
 pub mod decider;
+pub mod error;
+pub mod event;
+pub mod query;
+pub mod read;
 pub mod scenario;
+pub mod topics;
+pub mod value;
 
+pub use aggregate::{Aggregates, ExecuteError, Executed, Loaded};
+pub use append::{Append, Appended, AppendedRange, StreamAt};
+pub use client::{Client, DEFAULT_URL, URL_VARIABLE};
 pub use decider::Decider;
+pub use error::{Class, Error, ServerError, Violation};
+pub use event::{Expected, NewEvent, NewRecord, Recorded, Token};
+pub use query::{Answer, Changes, Done, Mark, Pushed};
+pub use read::{Delivery, Reading, Source, Subscription};
+pub use topics::{Head, StreamInfo, Topic, TopicDescription, TopicKind};
+pub use value::{Column, ColumnType, Columns, Row, Value};

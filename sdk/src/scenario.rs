@@ -11,7 +11,6 @@ use crate::{codec, decider::Decider};
 ///
 /// # Panics
 /// If an event does not survive encoding and decoding.
-#[must_use]
 #[track_caller]
 pub fn given<D: Decider>(events: impl IntoIterator<Item = D::Event>) -> Given<D> {
     let mut state = D::default();

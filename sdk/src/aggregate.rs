@@ -1,0 +1,137 @@
+//! Deciders against a server: load the stream, decide, append what was decided where the stream still is; if somebody was
+//! faster, load what they did and decide again.
+//!
+//! The append's precondition is the safety: no event is ever written that was decided on another state than the stream's.
+
+use std::marker::PhantomData;
+
+use crate::{
+    append::Appended,
+    client::{Client, Pauses},
+    decider::Decider,
+    error::Error,
+    event::{Expected, NewEvent, Token},
+    read::Source,
+};
+
+impl Client {
+    /// The aggregates of a topic whose streams `D` decides about.
+    #[must_use]
+    pub fn aggregates<D: Decider>(&self, topic: impl Into<String>) -> Aggregates<D> {
+        Aggregates { client: self.clone(), topic: topic.into(), decider: PhantomData }
+    }
+}
+
+/// The aggregates of a topic: one stream each.
+#[derive(Debug)]
+pub struct Aggregates<D> {
+    client: Client,
+    topic: String,
+    decider: PhantomData<fn() -> D>,
+}
+
+impl<D> Clone for Aggregates<D> {
+    fn clone(&self) -> Self {
+        Self { client: self.client.clone(), topic: self.topic.clone(), decider: PhantomData }
+    }
+}
+
+/// A state and where its stream stood.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loaded<D> {
+    /// Folded from every event up to `version`.
+    pub state: D,
+    /// Version of the newest event folded; none: no event.
+    pub version: Option<u64>,
+}
+
+/// What became of a command that was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Executed<D, E> {
+    /// What happened; empty if the command changed nothing.
+    pub events: Vec<E>,
+    /// The state after it.
+    pub after: Loaded<D>,
+    /// The append's answer; none if nothing was to be appended.
+    pub appended: Option<Appended>,
+    /// How often was decided: more than once if others were faster.
+    pub decisions: u32,
+}
+
+impl<D, E> Executed<D, E> {
+    /// Queries with it reflect what happened; none if nothing was appended.
+    #[must_use]
+    pub fn token(&self) -> Option<&Token> {
+        self.appended.as_ref().map(|appended| &appended.token)
+    }
+}
+
+/// Why a command did not take effect, or may not have.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError<R> {
+    /// The domain refuses it, in its own words.
+    #[error("the command was refused: {0}")]
+    Refused(R),
+    /// The log could not be read or written; see [`Error::class`]. [`Error::Conflict`]: others were faster every time.
+    #[error(transparent)]
+    Log(#[from] Error),
+}
+
+impl<D: Decider> Aggregates<D> {
+    /// Folds a stream from its beginning.
+    ///
+    /// # Errors
+    /// If it cannot be read, or holds an event that `D` does not know.
+    pub async fn load(&self, stream: &str) -> Result<Loaded<D>, Error> {
+        let mut loaded = Loaded { state: D::default(), version: None };
+        self.catch_up(stream, &mut loaded).await?;
+        Ok(loaded)
+    }
+
+    /// Loads, decides and appends; decides again, a few times, when somebody else appended in between.
+    ///
+    /// # Errors
+    /// [`ExecuteError::Refused`] if the domain says no, on the newest state; else see [`ExecuteError`].
+    pub async fn execute(&self, stream: &str, command: &D::Command) -> Result<Executed<D, D::Event>, ExecuteError<D::Refusal>> {
+        let mut loaded = Loaded { state: D::default(), version: None };
+        let mut pauses = Pauses::default();
+        let mut decisions = 0;
+        loop {
+            self.catch_up(stream, &mut loaded).await?;
+            decisions += 1;
+            let events = loaded.state.decide(command).map_err(ExecuteError::Refused)?;
+            if events.is_empty() {
+                return Ok(Executed { events, after: loaded, appended: None, decisions });
+            }
+            match self.append(stream, loaded.version, &events).await {
+                Ok(appended) => {
+                    events.iter().for_each(|event| loaded.state.evolve(event));
+                    loaded.version = Some(loaded.version.unwrap_or(0) + events.len() as u64);
+                    return Ok(Executed { events, after: loaded, appended: Some(appended), decisions });
+                }
+                Err(conflict @ Error::Conflict { .. }) => {
+                    let Some(pause) = pauses.next(None) else { return Err(conflict.into()) };
+                    tokio::time::sleep(pause).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn append(&self, stream: &str, version: Option<u64>, events: &[D::Event]) -> Result<Appended, Error> {
+        let events = events.iter().map(NewEvent::typed).collect::<Result<Vec<_>, _>>()?;
+        self.client.append(self.topic.as_str()).expect(stream, Expected::seen(version)).events(stream, events).send().await
+    }
+
+    /// Folds what was appended since.
+    async fn catch_up(&self, stream: &str, loaded: &mut Loaded<D>) -> Result<(), Error> {
+        let from_version = loaded.version.unwrap_or(0) + 1;
+        let source = Source::Stream { topic: self.topic.clone(), stream: stream.to_owned(), from_version };
+        let mut reading = self.client.read(source).start().await?;
+        while let Some(event) = reading.next().await? {
+            loaded.state.evolve(&event.decode()?);
+            loaded.version = Some(event.version);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,222 @@
+//! Topics: made, listed, described; and where streams and the log stand.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use foldlog_proto::v1;
+
+use crate::{
+    client::{Client, Repeat, with_retries},
+    error::Error,
+    event::Token,
+};
+
+/// What a topic holds and how it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TopicKind {
+    /// Streams of events with gapless versions; kept for ever.
+    Events,
+    /// Plain records with an optional key.
+    Records,
+    /// The newest value of each key.
+    Table,
+}
+
+impl TopicKind {
+    /// The kind as users write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Records => "records",
+            Self::Table => "table",
+        }
+    }
+
+    const fn to_proto(self) -> v1::TopicKind {
+        match self {
+            Self::Events => v1::TopicKind::Events,
+            Self::Records => v1::TopicKind::Records,
+            Self::Table => v1::TopicKind::Table,
+        }
+    }
+}
+
+impl fmt::Display for TopicKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for TopicKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "events" => Ok(Self::Events),
+            "records" => Ok(Self::Records),
+            "table" => Ok(Self::Table),
+            _ => Err(Error::Invalid(format!("{text:?} is not a kind of topic; there are events, records and table"))),
+        }
+    }
+}
+
+/// A topic as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    /// Name.
+    pub name: String,
+    /// 16 bytes; another one after the topic was deleted and created again.
+    pub id: Vec<u8>,
+    /// Kind; never changes.
+    pub kind: TopicKind,
+    /// Number of partitions.
+    pub partitions: u32,
+}
+
+impl Topic {
+    fn from_proto(topic: v1::Topic) -> Result<Self, Error> {
+        let kind = match topic.kind() {
+            v1::TopicKind::Events => TopicKind::Events,
+            v1::TopicKind::Records => TopicKind::Records,
+            v1::TopicKind::Table => TopicKind::Table,
+            v1::TopicKind::Unspecified => return Err(Error::Protocol(format!("topic {} is of a kind unknown here", topic.name))),
+        };
+        Ok(Self { name: topic.name, id: topic.id.to_vec(), kind, partitions: topic.partitions })
+    }
+}
+
+/// A topic, where it ends, and what may be appended to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicDescription {
+    /// The topic.
+    pub topic: Topic,
+    /// The next offset of each partition, in order.
+    pub ends: Vec<u64>,
+    /// Most bytes of one event.
+    pub max_event_bytes: u64,
+    /// Most bytes of the events of one append.
+    pub max_append_bytes: u64,
+    /// Most events of one append.
+    pub max_append_events: u32,
+}
+
+/// Where a stream stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamInfo {
+    /// The topic.
+    pub topic: String,
+    /// The stream.
+    pub stream: String,
+    /// Its partition.
+    pub partition: u32,
+    /// Version of its newest event; none if it has none.
+    pub version: Option<u64>,
+    /// The end of the log as of this answer.
+    pub token: Token,
+}
+
+/// Where the log ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Reads and queries with it reflect everything below `position`.
+    pub token: Token,
+    /// Next position to be given.
+    pub position: u64,
+    /// The next offset of each of the topic's partitions, in order; empty if no topic was named.
+    pub ends: Vec<u64>,
+}
+
+impl Client {
+    /// Creates a topic, or finds that it exists with the same settings. Partitions: 8 unless given.
+    ///
+    /// # Errors
+    /// If it exists with other settings, or the name is not allowed.
+    pub async fn create_topic(&self, name: &str, kind: TopicKind, partitions: Option<u32>) -> Result<Topic, Error> {
+        let request = v1::CreateTopicRequest { name: name.to_owned(), kind: kind.to_proto().into(), partitions };
+        let answer = self.call(|| {
+            let (mut topics, request) = (self.topics(), request.clone());
+            async move { topics.create(request).await }
+        });
+        Topic::from_proto(answer.await?)
+    }
+
+    /// Lists topics by name; foldlog's own only with `include_system`.
+    ///
+    /// # Errors
+    /// See [`Error::class`].
+    pub async fn list_topics(&self, include_system: bool) -> Result<Vec<Topic>, Error> {
+        let answer = self.call(|| {
+            let mut topics = self.topics();
+            async move { topics.list(v1::ListTopicsRequest { include_system }).await }
+        });
+        answer.await?.topics.into_iter().map(Topic::from_proto).collect()
+    }
+
+    /// Describes a topic.
+    ///
+    /// # Errors
+    /// If it does not exist.
+    pub async fn describe_topic(&self, name: &str) -> Result<TopicDescription, Error> {
+        let answer = self.call(|| {
+            let (mut topics, name) = (self.topics(), name.to_owned());
+            async move { topics.describe(v1::DescribeTopicRequest { name }).await }
+        });
+        let answer = answer.await?;
+        let topic = answer.topic.ok_or_else(|| Error::Protocol("a description without a topic".into()))?;
+        let limits = answer.limits.unwrap_or_default();
+        Ok(TopicDescription {
+            topic: Topic::from_proto(topic)?,
+            ends: answer.ends.into_iter().map(|end| end.offset).collect(),
+            max_event_bytes: limits.max_event_bytes,
+            max_append_bytes: limits.max_append_bytes,
+            max_append_events: limits.max_append_events,
+        })
+    }
+
+    /// Tells where a stream stands; with a token, at least as of that.
+    ///
+    /// # Errors
+    /// If the topic does not exist or has no streams.
+    pub async fn get_stream(&self, topic: &str, stream: &str, at_least: Option<Token>) -> Result<StreamInfo, Error> {
+        let request =
+            v1::GetStreamRequest { topic: topic.to_owned(), stream: stream.to_owned(), at_least: Token::into_proto(at_least), wait: None };
+        let answer = self.call(|| {
+            let (mut log, request) = (self.log(), request.clone());
+            async move { log.get_stream(request).await }
+        });
+        let info = answer.await?;
+        Ok(StreamInfo {
+            topic: info.topic,
+            stream: info.stream,
+            partition: info.partition,
+            version: info.version,
+            token: Token::from_bytes(info.token),
+        })
+    }
+
+    /// Tells where the log ends, and the partitions of `topic` if one is named.
+    ///
+    /// # Errors
+    /// If the topic does not exist.
+    pub async fn head(&self, topic: Option<&str>) -> Result<Head, Error> {
+        let answer = self.call(|| {
+            let (mut log, topic) = (self.log(), topic.unwrap_or_default().to_owned());
+            async move { log.get_head(v1::GetHeadRequest { topic }).await }
+        });
+        let head = answer.await?;
+        let ends = head.ends.into_iter().map(|end| end.offset).collect();
+        Ok(Head { token: Token::from_bytes(head.token), position: head.position, ends })
+    }
+
+    /// Calls something that may be repeated without harm.
+    async fn call<T, F>(&self, mut call: impl FnMut() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    {
+        let once = || {
+            let answer = call();
+            async { answer.await.map(tonic::Response::into_inner).map_err(|status| self.error(status)) }
+        };
+        with_retries(Repeat::Safe, None::<Duration>, once).await
+    }
+}
