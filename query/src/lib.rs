@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod catalog;
 pub mod changes;
+pub mod codec;
 pub mod config;
 pub mod engine;
 pub mod error;
