@@ -1,5 +1,6 @@
 //! What never ends: queries as tasks that fold their sources in steps.
 
 pub mod change;
+pub(crate) mod operator;
 mod state;
 pub mod view;
