@@ -6,8 +6,7 @@
 use std::{hash::BuildHasher, sync::Arc};
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, types::Float64Type},
-    buffer::BooleanBuffer,
+    array::{Array, ArrayRef, AsArray, BooleanArray, types::Float64Type},
     datatypes::{DataType, SchemaRef},
     record_batch::RecordBatch,
     row::{RowConverter, SortField},
@@ -17,14 +16,14 @@ use parking_lot::RwLock;
 
 use crate::{
     error::QueryError,
-    plan::{AggregateCall, Node},
+    plan::AggregateCall,
     stream::{
         change::ChangeBatch,
         operator::{
             accumulator::Accumulator,
             chain::{batch, execution},
         },
-        state::{HEADER, RowNumber, Table, Version},
+        state::{RowNumber, Table, Version},
     },
 };
 
@@ -112,7 +111,7 @@ impl Aggregation {
             columns.push(accumulator.results(table, &words)?);
         }
         let rowtime = words.iter().map(|words| Table::rowtime(words)).collect();
-        Ok(Groups { rows: batch(&self.schema, columns, found.len())?, rowtime, numbers: found.iter().map(|(row, _)| *row).collect() })
+        Ok(Groups { rows: batch(&self.schema, columns, found.len())?, rowtime })
     }
 
     /// The bytes of one key; none if a value is NULL, which no group has.
@@ -142,8 +141,6 @@ pub(crate) struct Groups {
     pub(crate) rows: RecordBatch,
     /// Row time of each.
     pub(crate) rowtime: Vec<i64>,
-    /// Number of each in the table.
-    pub(crate) numbers: Vec<RowNumber>,
 }
 
 /// Keys as bytes: equal keys, and only those, have equal bytes.
@@ -211,22 +208,40 @@ fn canonical(column: &ArrayRef) -> ArrayRef {
 pub(crate) struct Changed {
     /// Groups as they are after the step.
     pub(crate) after: Groups,
-    /// Those of them that were there before it, as they were.
-    pub(crate) before: Groups,
+    /// Which of them were there before it.
+    pub(crate) existed: Vec<bool>,
+    /// Those that were there, as they were, if that was asked for.
+    pub(crate) before: Option<Groups>,
 }
 
 impl Aggregation {
     /// What the step from `from` to `to` changed, in the order in which it first touched the groups; groups that it touched and
-    /// left as they were are not in it.
+    /// left as they were are not in it. `with_before` asks for the groups as they were.
     ///
     /// # Errors
     /// As [`Aggregation::fold`].
-    pub(crate) fn changed(&self, table: &Table, numbers: &[RowNumber], from: Version, to: Version) -> Result<Changed, QueryError> {
-        let differs = |row: &RowNumber| match (table.row_at(*row, from), table.row_at(*row, to)) {
-            (Some(before), Some(after)) => Table::differ(before, after),
-            _ => true,
-        };
-        let numbers: Vec<RowNumber> = numbers.iter().copied().filter(differs).collect();
-        Ok(Changed { after: self.read(table, numbers.iter().copied(), to)?, before: self.read(table, numbers.iter().copied(), from)? })
+    pub(crate) fn changed(
+        &self,
+        table: &Table,
+        numbers: &[RowNumber],
+        from: Version,
+        to: Version,
+        with_before: bool,
+    ) -> Result<Changed, QueryError> {
+        let mut changed = Vec::with_capacity(numbers.len());
+        let mut existed = Vec::with_capacity(numbers.len());
+        for row in numbers {
+            let before = table.row_at(*row, from);
+            let differs = match (before, table.row_at(*row, to)) {
+                (Some(before), Some(after)) => Table::differ(before, after),
+                _ => true,
+            };
+            if differs {
+                changed.push(*row);
+                existed.push(before.is_some());
+            }
+        }
+        let read = |version| self.read(table, changed.iter().copied(), version);
+        Ok(Changed { after: read(to)?, existed, before: if with_before { Some(read(from)?) } else { None } })
     }
 }

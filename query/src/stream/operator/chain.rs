@@ -54,6 +54,11 @@ impl Chain {
         self
     }
 
+    /// Whether it may leave rows out.
+    pub(crate) fn has_filter(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Filter(_)))
+    }
+
     /// Runs the chain over rows without a past; rows that a filter does not keep are gone.
     ///
     /// # Errors

@@ -5,3 +5,4 @@
 pub(crate) mod accumulator;
 pub(crate) mod aggregate;
 pub(crate) mod chain;
+pub(crate) mod sink;
