@@ -8,6 +8,7 @@ pub mod config;
 pub mod engine;
 pub mod error;
 pub mod plan;
+pub mod processing_log;
 pub mod sql;
 pub mod stream;
 pub mod supervisor;

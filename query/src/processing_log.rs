@@ -112,10 +112,7 @@ mod tests {
         let texts: Vec<String> = next.iter().map(|record| String::from_utf8(record.value.as_ref().unwrap().to_vec()).unwrap()).collect();
         assert_eq!(
             texts,
-            [
-                r#"{"query":"q","what":"more","count":1980}"#,
-                r#"{"query":"q","what":"skipped","position":1,"reason":"not JSON"}"#
-            ]
+            [r#"{"query":"q","what":"more","count":1980}"#, r#"{"query":"q","what":"skipped","position":1,"reason":"not JSON"}"#]
         );
     }
 

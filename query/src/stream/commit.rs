@@ -80,11 +80,6 @@ impl SystemTopics {
         }
     }
 
-    /// The topic of the processing log.
-    pub(crate) fn processing_log(&self) -> &TopicName {
-        &self.processing_log
-    }
-
     /// One unit: outputs to the sink's topic, faults, progress.
     pub(crate) fn unit(
         &self,

@@ -140,6 +140,7 @@ impl Table {
     }
 
     /// Version that readers may pin.
+    #[cfg(test)]
     pub(crate) fn committed(&self) -> Version {
         self.committed
     }

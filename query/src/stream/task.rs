@@ -102,7 +102,8 @@ type Moved = Pin<Box<dyn Future<Output = Option<watch::Receiver<Position>>> + Se
 
 impl Durable {
     fn new(receiver: watch::Receiver<Position>) -> Self {
-        Self { position: *receiver.borrow(), receiver, moved: None }
+        let position = *receiver.borrow();
+        Self { position, receiver, moved: None }
     }
 
     /// The durable end now; the task is woken when it has moved beyond it. None when the log has stopped.
