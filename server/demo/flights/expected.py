@@ -110,7 +110,7 @@ def report(flights):
 
 
 EXPECTED = {
-    "events": (events, ["type", "count"]),
+    "events": (events, ["type", "events"]),
     "delays_by_carrier": (
         delays_by_carrier,
         ["carrier", "landed", "late", "minutes_late", "average_delay", "best", "worst"],

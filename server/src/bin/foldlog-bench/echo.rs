@@ -1,0 +1,139 @@
+//! The bare server that foldlog is measured against: tonic and the same messages, and nothing behind them.
+//!
+//! Runs as a child process of the bench (`foldlog-bench echo`). Every answer has the shape and size of foldlog's; no byte is kept.
+
+use std::{net::SocketAddr, pin::Pin};
+
+use anyhow::Context as _;
+use foldlog_proto::v1::{
+    AppendRequest, AppendResponse, AppendedRange, Column, ColumnType, ColumnValues, Event, GetHeadRequest, GetStreamRequest, Head,
+    Integers, QueryBatch, QueryDone, QueryRequest, ReadBatch, ReadRequest, RecordedEvent, Rows, Schema, StreamInfo, StreamVersion,
+    SubscribeBatch, SubscribeRequest, Texts,
+    column_values::Values,
+    event_log_server::{EventLog, EventLogServer},
+    query_batch,
+    query_server::{Query, QueryServer},
+};
+use futures::{Stream, StreamExt as _, stream};
+use prost::bytes::Bytes;
+use prost_types::Timestamp;
+use tonic::{Request, Response, Status};
+
+use crate::load::{PAYLOAD, TOPIC, account};
+
+/// Bytes of a token, about as long as foldlog's.
+const TOKEN: &[u8] = &[7; 40];
+/// Events of one message of a read.
+const BATCH: u64 = 1_000;
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Serves until the process is killed.
+pub async fn serve(address: SocketAddr) -> anyhow::Result<()> {
+    let log = EventLogServer::new(Echo).max_decoding_message_size(16 << 20).max_encoding_message_size(16 << 20);
+    let server = tonic::transport::Server::builder();
+    let server = server.tcp_nodelay(true).initial_connection_window_size(8 << 20).initial_stream_window_size(4 << 20);
+    let mut server = server;
+    server.add_service(log).add_service(QueryServer::new(Echo)).serve(address).await.context("the echo server failed")
+}
+
+struct Echo;
+
+#[tonic::async_trait]
+impl EventLog for Echo {
+    type ReadStream = Answers<ReadBatch>;
+    type SubscribeStream = Answers<SubscribeBatch>;
+
+    async fn append(&self, request: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {
+        let request = request.into_inner();
+        let version = |write: &foldlog_proto::v1::Write| StreamVersion {
+            topic: request.topic.clone(),
+            stream: write.stream.clone(),
+            version: 12,
+        };
+        Ok(Response::new(AppendResponse {
+            first_position: 1_000_000,
+            last_position: 1_000_000,
+            ranges: vec![AppendedRange { topic: request.topic.clone(), partition: 3, first_offset: 100_000, last_offset: 100_000 }],
+            versions: request.writes.iter().map(version).collect(),
+            token: Bytes::from_static(TOKEN),
+            recorded_at: Some(Timestamp { seconds: 1_360_058_400, nanos: 0 }),
+            durability: 1,
+            ..AppendResponse::default()
+        }))
+    }
+
+    /// Streams as many events as the limit says.
+    async fn read(&self, request: Request<ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
+        let events: Vec<RecordedEvent> = (0..BATCH).map(recorded).collect();
+        let batches = request.into_inner().limit / BATCH;
+        let message = ReadBatch { events, ..ReadBatch::default() };
+        Ok(Response::new(stream::iter((0..batches).map(move |_| Ok(message.clone()))).boxed()))
+    }
+
+    async fn subscribe(&self, _: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
+        Err(Status::unimplemented("a bare echo"))
+    }
+
+    async fn get_stream(&self, _: Request<GetStreamRequest>) -> Result<Response<StreamInfo>, Status> {
+        Err(Status::unimplemented("a bare echo"))
+    }
+
+    async fn get_head(&self, _: Request<GetHeadRequest>) -> Result<Response<Head>, Status> {
+        Ok(Response::new(Head::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl Query for Echo {
+    type ExecuteStream = Answers<QueryBatch>;
+    type PushStream = Answers<QueryBatch>;
+
+    async fn execute(&self, _: Request<QueryRequest>) -> Result<Response<Self::ExecuteStream>, Status> {
+        let messages = [query_batch::Message::Schema(schema()), query_batch::Message::Rows(row()), query_batch::Message::Done(done())];
+        Ok(Response::new(stream::iter(messages.map(|message| Ok(QueryBatch { message: Some(message) }))).boxed()))
+    }
+
+    async fn push(&self, _: Request<QueryRequest>) -> Result<Response<Self::PushStream>, Status> {
+        Err(Status::unimplemented("a bare echo"))
+    }
+}
+
+fn recorded(number: u64) -> RecordedEvent {
+    let time = Some(Timestamp { seconds: 1_360_058_400, nanos: 0 });
+    RecordedEvent {
+        event: Some(Event { r#type: "Measured".to_owned(), data: Some(Bytes::from_static(PAYLOAD)), time, ..Event::default() }),
+        topic: TOPIC.to_owned(),
+        partition: 3,
+        offset: 1_000_000 + number,
+        stream: account(number),
+        stream_version: 100 + number,
+        recorded_at: time,
+        position: 8_000_000 + number,
+        key: None,
+    }
+}
+
+fn schema() -> Schema {
+    let column = |name: &str, kind: ColumnType, sql_type: &str, key| Column {
+        name: name.to_owned(),
+        r#type: kind.into(),
+        sql_type: sql_type.to_owned(),
+        key,
+    };
+    let integer = |name| column(name, ColumnType::Bigint, "BIGINT", false);
+    Schema {
+        columns: vec![column("account", ColumnType::Varchar, "VARCHAR", true), integer("entries"), integer("total")],
+        ..Schema::default()
+    }
+}
+
+fn row() -> Rows {
+    let integers = |number| ColumnValues { values: Some(Values::Integers(Integers { values: vec![number] })), ..ColumnValues::default() };
+    let texts = ColumnValues { values: Some(Values::Texts(Texts { values: vec![account(7)] })), ..ColumnValues::default() };
+    Rows { count: 1, columns: vec![texts, integers(100), integers(5_000)], ..Rows::default() }
+}
+
+fn done() -> QueryDone {
+    QueryDone { position: 8_000_000, token: Bytes::from_static(TOKEN), message: String::new() }
+}

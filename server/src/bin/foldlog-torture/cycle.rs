@@ -1,0 +1,303 @@
+//! One cycle: load, kill, perhaps kill again while it starts, start, ask again what was left open, check everything.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tonic::transport::Channel;
+
+use crate::{
+    check::{self, Output, Seen, Verdict, ViewAt},
+    child::{self, Server, Start},
+    client,
+    kill::{self, Moment, Plan},
+    ledger::{Ledger, State},
+    random::Random,
+    writer::{Load, Writer},
+};
+
+/// How long a server may take to answer after a kill, and the load to show.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Acknowledged operations without which a cycle has shown nothing.
+const ENOUGH_ACKED: u64 = 20;
+
+/// A run of cycles over one data folder.
+pub struct Torture {
+    folder: PathBuf,
+    foldlog: PathBuf,
+    random: Random,
+    strace: bool,
+    writers: u64,
+    ledger: Arc<Mutex<Ledger>>,
+    server: Server,
+    channel: Channel,
+    /// Every event, as the last check read it.
+    events: Vec<Seen>,
+    outputs: usize,
+    kills: Kills,
+}
+
+/// How often the server was killed, and how.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Kills {
+    random: u64,
+    at_ack: u64,
+    at_call: u64,
+    at_start: u64,
+    call_not_met: u64,
+}
+
+/// What one cycle showed.
+#[derive(Debug)]
+pub struct Report {
+    moment: Moment,
+    acked: u64,
+    committed: usize,
+    starts: Vec<String>,
+    asked_again: usize,
+    back_after: Duration,
+    events: usize,
+    /// What the checks object to.
+    pub verdict: Verdict,
+}
+
+/// What the tasks beside the writers saw before the kill.
+struct Shown {
+    outputs: Vec<Output>,
+    view: Option<ViewAt>,
+    acked: u64,
+}
+
+impl Torture {
+    /// Starts the first server and prepares topics and queries.
+    pub async fn begin(folder: &Path, seed: u64, writers: u64, strace: bool) -> anyhow::Result<Self> {
+        let foldlog = child::foldlog()?;
+        let mut server = Server::start(&start(folder, vec![foldlog.clone().into()]))?;
+        let channel = server.answers(PATIENCE).await?;
+        client::prepare(&channel).await?;
+        let ledger = Arc::new(Mutex::new(Ledger::create(&folder.join("ledger"))?));
+        let folder = folder.to_owned();
+        let random = Random::new(seed);
+        let (events, outputs, kills) = (Vec::new(), 0, Kills::default());
+        Ok(Self { folder, foldlog, random, strace, writers, ledger, server, channel, events, outputs, kills })
+    }
+
+    /// Operations acknowledged so far.
+    pub fn acked(&self) -> u64 {
+        self.ledger.lock().acked()
+    }
+
+    /// How often the server was killed, and how.
+    pub const fn kills(&self) -> Kills {
+        self.kills
+    }
+
+    /// Runs one cycle.
+    pub async fn cycle(&mut self) -> anyhow::Result<Report> {
+        let plan = Plan::draw(&mut self.random, self.strace);
+        let shown = self.load_and_kill(plan.moment).await?;
+        let starts = self.kill_starts(&plan).await?;
+        let began = Instant::now();
+        self.start().await?;
+        let back_after = began.elapsed();
+        let asked_again = self.ask_again().await?;
+        let mut verdict = self.check().await?;
+        let outputs = client::outputs(&self.channel).await?;
+        verdict.add(check::shown(&shown.outputs, &outputs));
+        if let Some(view) = &shown.view {
+            verdict.add(check::view(&self.events, view));
+        }
+        let (acked, committed, events) = (shown.acked, shown.outputs.len(), self.events.len());
+        Ok(Report { moment: plan.moment, acked, committed, starts, asked_again, back_after, events, verdict })
+    }
+
+    /// Stops the server as an operator does, starts it again and checks once more.
+    pub async fn finish(&mut self) -> anyhow::Result<Verdict> {
+        kill::signal("TERM", &self.server.pid().to_string())?;
+        let status = self.server.end(PATIENCE).await?.context("the server does not stop when it is asked to")?;
+        ensure!(status.success(), "the server ended with {status} when it was asked to stop:\n{}", self.server.last_words());
+        self.start().await?;
+        self.check().await
+    }
+
+    async fn start(&mut self) -> anyhow::Result<()> {
+        self.server = Server::start(&start(&self.folder, vec![self.foldlog.clone().into()]))?;
+        self.channel = self.server.answers(PATIENCE).await?;
+        Ok(())
+    }
+
+    async fn load_and_kill(&mut self, moment: Moment) -> anyhow::Result<Shown> {
+        let mut versions: HashMap<String, u64> = HashMap::new();
+        for event in &self.events {
+            versions.insert(event.stream.clone(), event.version);
+        }
+        let (acked, mut acks) = watch::channel(0);
+        let (shown, mut outputs) = watch::channel(Vec::new());
+        let (view, last_view) = watch::channel(None);
+        let (_, end) = client::head(&self.channel).await?;
+        let mut tasks = tokio::task::JoinSet::new();
+        for number in 0..self.writers {
+            let load = Load { channel: child::connect(&self.server.url()).await?, ledger: self.ledger.clone(), acked: acked.clone() };
+            tasks.spawn(Writer::new(number, self.random.split(), &versions).run(load));
+        }
+        tasks.spawn(client::follow_outputs(self.channel.clone(), end, shown));
+        tasks.spawn(watch_view(self.channel.clone(), view));
+
+        let progress = async {
+            acks.wait_for(|acked| *acked >= ENOUGH_ACKED).await.context("no writer is left")?;
+            outputs.wait_for(|outputs| !outputs.is_empty()).await.context("nobody follows the output")?;
+            anyhow::Ok(())
+        };
+        if let Ok(progressed) = tokio::time::timeout(PATIENCE, progress).await {
+            progressed?
+        } else {
+            let (acked, committed) = (*acks.borrow(), outputs.borrow().len());
+            let words = self.server.last_words();
+            bail!("the cycle shows nothing: {acked} operations acknowledged, {committed} outputs committed:\n{words}");
+        }
+        if let Some(status) = self.server.ended()? {
+            bail!("the server ended by itself ({status}):\n{}", self.server.last_words());
+        }
+        self.kill_at(moment, &mut acks).await?;
+        drop(acked);
+        while let Some(task) = tasks.join_next().await {
+            task.context("a task of the load failed")??;
+        }
+        let (outputs, view, acked) = (outputs.borrow().clone(), last_view.borrow().clone(), *acks.borrow());
+        Ok(Shown { outputs, view, acked })
+    }
+
+    async fn kill_at(&mut self, moment: Moment, acks: &mut watch::Receiver<u64>) -> anyhow::Result<()> {
+        match moment {
+            Moment::After(delay) => {
+                tokio::time::sleep(delay).await;
+                self.server.kill()?;
+                self.kills.random += 1;
+            }
+            Moment::Ack(count) => {
+                let target = *acks.borrow() + count;
+                let waited = tokio::time::timeout(PATIENCE, acks.wait_for(|acked| *acked >= target)).await;
+                waited.context("the writers stand still")?.context("no writer is left")?;
+                self.server.kill()?;
+                self.kills.at_ack += 1;
+            }
+            Moment::Running(call) => {
+                if kill::at_running(&mut self.server, call, &self.folder.join("strace.log")).await? {
+                    self.kills.at_call += 1;
+                } else {
+                    self.kills.call_not_met += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn kill_starts(&mut self, plan: &Plan) -> anyhow::Result<Vec<String>> {
+        let mut told = Vec::new();
+        for call in plan.starts.into_iter().flatten() {
+            let command = kill::command_of_start(call, &self.folder.join("strace.log"), &self.foldlog);
+            let mut server = Server::start(&start(&self.folder, command))?;
+            if kill::at_start(&mut server).await? {
+                self.kills.at_start += 1;
+                told.push(call.to_string());
+            } else {
+                self.kills.call_not_met += 1;
+                told.push(format!("{call} (not met)"));
+            }
+        }
+        Ok(told)
+    }
+
+    /// Sends again what was never answered, under the same id, until there is an answer.
+    async fn ask_again(&self) -> anyhow::Result<usize> {
+        let unknown = self.ledger.lock().unknown();
+        for (id, writes) in &unknown {
+            let mut last = None;
+            for _ in 0..50 {
+                let (state, failed) = client::append(&self.channel, *id, writes).await;
+                last = failed;
+                if state != State::Unknown {
+                    self.ledger.lock().answered(*id, state)?;
+                    last = None;
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            if let Some(status) = last {
+                bail!("operation {id} gets no answer: {status}");
+            }
+        }
+        Ok(unknown.len())
+    }
+
+    async fn check(&mut self) -> anyhow::Result<Verdict> {
+        let (token, end) = client::head(&self.channel).await?;
+        self.events = client::events(&self.channel).await?;
+        let mut verdict = check::events(self.ledger.lock().ops(), &self.events);
+        let view = client::view(&self.channel, token).await.context("cannot read the view")?;
+        ensure!(view.position >= end, "the view was asked for position {end} and answers at {}", view.position);
+        verdict.add(check::view(&self.events, &view));
+        let outputs = self.all_outputs().await?;
+        verdict.add(check::output(&self.events, &outputs));
+        ensure!(outputs.len() >= self.outputs, "the output topic has shrunk from {} to {}", self.outputs, outputs.len());
+        self.outputs = outputs.len();
+        Ok(verdict)
+    }
+
+    /// The output topic when its query has caught up, or as far as it comes.
+    async fn all_outputs(&self) -> anyhow::Result<Vec<Output>> {
+        let wanted = self.events.iter().filter(|event| event.amount >= check::LARGE).count();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let outputs = client::outputs(&self.channel).await?;
+            if outputs.len() >= wanted || Instant::now() > deadline {
+                return Ok(outputs);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn start(folder: &Path, command: Vec<std::ffi::OsString>) -> Start {
+    Start { command, data: folder.join("data"), log: folder.join("server.log") }
+}
+
+/// Asks for the view until the server is gone; the last answer is kept.
+async fn watch_view(channel: Channel, last: watch::Sender<Option<ViewAt>>) -> anyhow::Result<()> {
+    while let Ok(view) = client::view(&channel, prost::bytes::Bytes::new()).await {
+        last.send_replace(Some(view));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { moment, acked, committed, asked_again, events, back_after, .. } = self;
+        write!(f, "killed {moment}, {acked} acked, {committed} outputs committed; ")?;
+        for start in &self.starts {
+            write!(f, "killed starting at {start}; ")?;
+        }
+        let ms = back_after.as_millis();
+        let word = if self.verdict.is_clean() { "all there" } else { "NOT ALL THERE" };
+        write!(f, "back after {ms} ms, {asked_again} asked again, {events} events checked, {word}")
+    }
+}
+
+impl fmt::Display for Kills {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { random, at_ack, at_call, at_start, call_not_met } = self;
+        write!(
+            f,
+            "kills: {random} at random moments, {at_ack} at acknowledgements, {at_call} at exact system calls under load, \
+             {at_start} at exact system calls while starting; {call_not_met} calls were not met and the kill came anyway"
+        )
+    }
+}
