@@ -3,10 +3,12 @@
 pub mod answer;
 pub mod catalog;
 pub mod changes;
+pub mod codec;
 pub mod config;
 pub mod engine;
 pub mod error;
 pub mod plan;
+pub mod processing_log;
 pub mod sql;
 pub mod stream;
 pub mod supervisor;

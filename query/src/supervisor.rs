@@ -2,14 +2,32 @@
 //!
 //! The engine holds one [`Supervisor`]; it owns the workers that run the queries' steps.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
-use foldlog_log::Position;
+use foldlog_log::{LogBackend, Position, ReadLimits, clock::Clock};
+use parking_lot::{Mutex, RwLock};
 
 use crate::{
+    catalog::{QueryDef, Source},
     changes::ChangeListener,
+    codec::Encoder,
+    config::QueryConfig,
     error::QueryError,
-    stream::view::{Pinned, View},
+    plan::{Node, Sink, StreamPlan},
+    stream::{
+        commit::{Recalled, SystemTopics},
+        fold::Fold,
+        operator::{aggregate::Aggregation, chain::Chain, sink::TopicSink},
+        query::{Hold, Query},
+        source::{Intake, OwnIntake},
+        task::{Parts, Task, is_processing_log},
+        view::{Pinned, View},
+        worker::{Job, Pool},
+    },
 };
 
 /// What a query is doing.
@@ -26,6 +44,8 @@ pub enum QueryState {
     Running,
     /// Ended by something that is not a row: the reason.
     Failed(String),
+    /// Terminated, or stopped with the engine.
+    Stopped,
 }
 
 /// A query as `SHOW QUERIES`, metrics and readiness tell it.
@@ -47,41 +67,266 @@ pub struct QueryStatus {
     pub bad_rows: u64,
 }
 
+/// Memory that a push query with state may take, in bytes.
+const VOLATILE_STATE: usize = 256 << 20;
+/// Undo that a view may hold for its readers, whatever its budget.
+const LEAST_UNDO: usize = 64 << 20;
+
 /// All running queries. Cheap to clone.
-#[derive(Clone, Default)]
-pub struct Supervisor {}
+#[derive(Clone)]
+pub struct Supervisor {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    log: Arc<dyn LogBackend>,
+    clock: Arc<dyn Clock>,
+    pool: Pool,
+    topics: SystemTopics,
+    state_budget: usize,
+    limits: ReadLimits,
+    /// How far queries were before this process started.
+    recalled: HashMap<String, Recalled>,
+    running: RwLock<BTreeMap<String, Running>>,
+    volatile: Mutex<Vec<std::sync::Weak<Query>>>,
+    /// Views are brought to a common position for one reader at a time, so that two cannot wait for each other.
+    aligning: tokio::sync::Mutex<()>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.pool.stop();
+    }
+}
+
+struct Running {
+    query: Arc<Query>,
+    view: Option<Arc<View>>,
+    /// Keeps the task alive.
+    _job: Arc<Job>,
+}
 
 impl Supervisor {
+    /// Starts the workers and reads how far every query had come (blocking).
+    ///
+    /// # Errors
+    /// [`QueryError::Log`] where the log cannot be read; [`QueryError::Execution`] if the system gives no threads.
+    pub fn open(log: Arc<dyn LogBackend>, clock: Arc<dyn Clock>, config: &QueryConfig) -> Result<Self, QueryError> {
+        Self::open_with(log, clock, config, ReadLimits::default())
+    }
+
+    /// As [`Supervisor::open`], with steps of at most `limits`; results do not depend on them.
+    ///
+    /// # Errors
+    /// As [`Supervisor::open`].
+    pub fn open_with(
+        log: Arc<dyn LogBackend>,
+        clock: Arc<dyn Clock>,
+        config: &QueryConfig,
+        limits: ReadLimits,
+    ) -> Result<Self, QueryError> {
+        let topics = SystemTopics::open(log.as_ref())?;
+        let recalled = topics.recall(log.as_ref())?;
+        let workers = usize::try_from(config.workers).unwrap_or(1).max(1);
+        let pool = Pool::start(workers, Arc::clone(&clock))
+            .map_err(|error| QueryError::Execution(format!("no threads for the workers: {error}")))?;
+        let state_budget = usize::try_from(config.state_mib).unwrap_or(usize::MAX).saturating_mul(1 << 20);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                log,
+                clock,
+                pool,
+                topics,
+                state_budget,
+                limits,
+                recalled,
+                running: RwLock::default(),
+                volatile: Mutex::default(),
+                aligning: tokio::sync::Mutex::default(),
+            }),
+        })
+    }
+
+    /// Starts a persistent query where it had been before the last restart, or at its start. Queries are started in the order in
+    /// which they were created: one that reads what another writes comes after it. Opens files (blocking).
+    ///
+    /// # Errors
+    /// [`QueryError::Unsupported`] for a plan that cannot be run, [`QueryError::Exists`], [`QueryError::Log`].
+    pub fn start(&self, def: &QueryDef, plan: &StreamPlan) -> Result<(), QueryError> {
+        let inner = &self.inner;
+        let id = def.id.as_str();
+        if inner.running.read().contains_key(id) {
+            return Err(QueryError::Exists { what: "query", name: id.to_owned() });
+        }
+        let sink = match &plan.sink {
+            Sink::Stream(source) | Sink::Table(source) => Arc::clone(source),
+            Sink::Volatile => return Err(QueryError::Unsupported("a persistent query without a sink".to_owned())),
+        };
+        let recalled = inner.recalled.get(id).filter(|recalled| recalled.progress.start == def.start.get()).copied();
+        if let Some(other) = recalled.filter(|recalled| recalled.progress.fingerprint != plan.fingerprint) {
+            tracing::warn!(
+                query = id,
+                was = other.progress.fingerprint,
+                is = plan.fingerprint,
+                "the plan of a query has changed; it is folded anew and goes on where it was"
+            );
+        }
+        let output_from = recalled.map_or(def.start, |recalled| Position::new(recalled.progress.position)).max(def.start);
+        let shape = Shape::of(plan, inner.state_budget)?;
+        // What has no state goes on where it was; what has state folds again from its start.
+        let from = if shape.fold.is_some() { def.start } else { output_from };
+        let state = if from < output_from { QueryState::Folding { at: from, end: output_from } } else { QueryState::Running };
+        let upstream = shape.source.query.as_ref().and_then(|query| Some(Arc::clone(&inner.running.read().get(query.as_str())?.query)));
+        let query = Arc::new(Query::new(id, &sink.name, upstream, shape.fold.clone(), from, state));
+        if let Some(recalled) = recalled {
+            query.recall(output_from, recalled.end);
+        }
+        let intake = self.intake(plan, from)?;
+        let parts = self.parts(plan, &query, shape, intake, from, Some(&sink))?;
+        let parts = Parts { output_from, start: def.start, ..parts };
+        let view = View::of(&query).map(Arc::new);
+        let job = self.spawn(&query, parts);
+        inner.running.write().insert(id.to_owned(), Running { query, view, _job: job });
+        Ok(())
+    }
+
+    fn intake(&self, plan: &StreamPlan, from: Position) -> Result<Box<dyn Intake>, QueryError> {
+        let scan = only_source(plan)?;
+        Ok(Box::new(OwnIntake::new(self.inner.log.as_ref(), scan, from, self.inner.limits)?))
+    }
+
+    fn parts(
+        &self,
+        plan: &StreamPlan,
+        query: &Arc<Query>,
+        shape: Shape,
+        intake: Box<dyn Intake>,
+        from: Position,
+        sink: Option<&Arc<Source>>,
+    ) -> Result<Parts, QueryError> {
+        let inner = &self.inner;
+        Ok(Parts {
+            log: Arc::clone(&inner.log),
+            clock: Arc::clone(&inner.clock),
+            query: Arc::clone(query),
+            topics: inner.topics.clone(),
+            reads_processing_log: is_processing_log(&shape.source.topic),
+            intake,
+            before: shape.before,
+            fold: shape.fold,
+            sink: sink.map(|sink| TopicSink::new(sink.topic.clone(), Encoder::new(Arc::clone(sink)))),
+            from,
+            output_from: from,
+            start: from,
+            fingerprint: plan.fingerprint,
+            state_budget: if sink.is_some() { inner.state_budget } else { VOLATILE_STATE },
+        })
+    }
+
+    fn spawn(&self, query: &Arc<Query>, parts: Parts) -> Arc<Job> {
+        self.inner.pool.spawn(|job| {
+            query.attach(job);
+            Box::new(Task::new(parts))
+        })
+    }
+
+    /// Ends a persistent query after its step; its view goes with it. Ending one that does not run is no error.
+    pub async fn stop(&self, id: &str) {
+        let Some(running) = self.inner.running.write().remove(id) else { return };
+        running.query.stop();
+        ended(&running.query).await;
+    }
+
+    /// Ends every query after its step, then the workers.
+    pub async fn shut_down(&self) {
+        let running = std::mem::take(&mut *self.inner.running.write());
+        let volatile: Vec<Arc<Query>> = self.inner.volatile.lock().drain(..).filter_map(|query| query.upgrade()).collect();
+        let queries: Vec<&Arc<Query>> = running.values().map(|running| &running.query).chain(&volatile).collect();
+        queries.iter().for_each(|query| query.stop());
+        for query in queries {
+            ended(query).await;
+        }
+        let pool = self.inner.pool.clone();
+        // The workers are between turns or about to be; joining them takes no longer than a step.
+        pool.stop();
+    }
+
     /// What each persistent query is doing, by id.
     #[must_use]
     pub fn queries(&self) -> Vec<QueryStatus> {
-        Vec::new()
+        self.inner.running.read().values().map(|running| running.query.status()).collect()
     }
 
     /// The view that a persistent query keeps under this name.
     #[must_use]
-    pub fn view(&self, _name: &str) -> Option<Arc<View>> {
-        None
+    pub fn view(&self, name: &str) -> Option<Arc<View>> {
+        let running = self.inner.running.read();
+        running.values().filter_map(|running| running.view.as_ref()).find(|view| view.name() == name).cloned()
+    }
+
+    /// Waits until everything below `at_least` is reflected in what a persistent query writes; a view has [`View::wait`].
+    ///
+    /// # Errors
+    /// As [`View::wait`]; [`QueryError::Unknown`] if there is no such query.
+    pub async fn wait(&self, id: &str, at_least: Position, timeout: Duration) -> Result<(), QueryError> {
+        let query = self.inner.running.read().get(id).map(|running| Arc::clone(&running.query));
+        let unknown = || QueryError::Unknown { what: "query", name: id.to_owned(), hint: None };
+        query.ok_or_else(unknown)?.wait(timeout, |reached| reached.frontier >= at_least).await
     }
 
     /// Pins views at one common position, at or after `at_least`. One view alone is pinned where it is, without waiting for
-    /// anything but `at_least`.
+    /// anything but `at_least`. Dropping the future lets every view go on.
     ///
     /// # Errors
     /// As [`View::wait`]; [`QueryError::NotAligned`] if there is no common position within `timeout`.
     pub async fn pin_together(
         &self,
         views: &[Arc<View>],
-        _at_least: Option<Position>,
+        at_least: Option<Position>,
         timeout: Duration,
     ) -> Result<Vec<Pinned>, QueryError> {
+        if let Some(at_least) = at_least {
+            for view in views {
+                view.wait(at_least, timeout).await?;
+            }
+        }
         match views {
             [] => Ok(Vec::new()),
-            [first, ..] => Err(QueryError::Timeout {
-                what: format!("pinning {}", first.name()),
-                limit_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
-            }),
+            [view] => Ok(vec![view.pin()?]),
+            [first, ..] => {
+                let aligned = tokio::time::timeout(timeout, self.align(views, timeout)).await;
+                aligned.unwrap_or_else(|_| {
+                    Err(QueryError::NotAligned {
+                        view: first.name().to_owned(),
+                        reason: "no common position was reached in time".to_owned(),
+                    })
+                })
+            }
         }
+    }
+
+    /// Brings views to one position and pins them there.
+    async fn align(&self, views: &[Arc<View>], timeout: Duration) -> Result<Vec<Pinned>, QueryError> {
+        let _one_at_a_time = self.inner.aligning.lock().await;
+        // Every query stands still where it reads now; the durable end is at or after that.
+        let mut holds: Vec<Hold> = Vec::new();
+        for view in views {
+            hold_all(view.query(), &mut holds);
+        }
+        let common = self.inner.log.head().position;
+        // Upstream comes before downstream, so nothing waits for what comes later.
+        holds.iter().for_each(|hold| hold.move_to(common));
+        for hold in &holds {
+            let query = hold.query();
+            let at = match query.live_upstream() {
+                None => common,
+                // The records in which everything below the common position shows may lie above it.
+                Some(upstream) => upstream.end_of(common).unwrap_or(common).max(common),
+            };
+            hold.move_to(at);
+            query.wait(timeout, |reached| reached.folded >= at && reached.frontier >= common).await?;
+        }
+        views.iter().map(|view| view.pin_at(common)).collect()
     }
 
     /// Listens to a view: its rows now, and every change after.
@@ -89,6 +334,84 @@ impl Supervisor {
     /// # Errors
     /// [`QueryError::Folding`], or what ended the query.
     pub fn listen(&self, view: &View) -> Result<ChangeListener, QueryError> {
-        Err(QueryError::Folding { view: view.name().to_owned(), at: view.frontier(), end: view.frontier() })
+        view.listen()
+    }
+
+    /// Runs a push query with state: its changes from `from` on, folded for this listener alone, written nowhere. It goes at the
+    /// listener's pace and ends with it. Opens files (blocking).
+    ///
+    /// # Errors
+    /// [`QueryError::Unsupported`] for a plan without state or that cannot be run; [`QueryError::Log`].
+    pub fn volatile(&self, plan: &StreamPlan, from: Position) -> Result<ChangeListener, QueryError> {
+        let shape = Shape::of(plan, VOLATILE_STATE)?;
+        let Some(fold) = shape.fold.clone() else {
+            return Err(QueryError::Unsupported("a push query without state is not folded".to_owned()));
+        };
+        let upstream =
+            shape.source.query.as_ref().and_then(|query| Some(Arc::clone(&self.inner.running.read().get(query.as_str())?.query)));
+        let query = Arc::new(Query::new("push", "the result", upstream, shape.fold.clone(), from, QueryState::Running));
+        let (listener, heard) = ChangeListener::new(Arc::clone(fold.schema()), from);
+        query.at_frontier(|_, listeners| listeners.push(listener));
+        let intake = self.intake(plan, from)?;
+        let parts = self.parts(plan, &query, shape, intake, from, None)?;
+        let job = self.spawn(&query, parts);
+        let mut volatile = self.inner.volatile.lock();
+        volatile.retain(|query| query.strong_count() > 0);
+        volatile.push(Arc::downgrade(&query));
+        drop(volatile);
+        Ok(heard.keeping(job))
+    }
+}
+
+/// Waits until a task has ended.
+async fn ended(query: &Query) {
+    let over = |reached: &crate::stream::query::Reached| matches!(reached.state, QueryState::Stopped | QueryState::Failed(_));
+    // The sender lives in the query, so the wait ends with the state alone.
+    drop(query.reached().wait_for(over).await);
+}
+
+/// Holds a query and everything upstream of it, upstream first, each once.
+fn hold_all(query: &Arc<Query>, holds: &mut Vec<Hold>) {
+    if holds.iter().any(|hold| Arc::ptr_eq(hold.query(), query)) {
+        return;
+    }
+    if let Some(upstream) = query.live_upstream() {
+        hold_all(upstream, holds);
+    }
+    holds.push(query.hold());
+}
+
+/// The parts of a plan as they are run.
+struct Shape {
+    source: Arc<Source>,
+    before: Chain,
+    fold: Option<Arc<Fold>>,
+}
+
+impl Shape {
+    fn of(plan: &StreamPlan, state_budget: usize) -> Result<Self, QueryError> {
+        let source = Arc::clone(&only_source(plan)?.source);
+        let at = plan.nodes.iter().position(|node| matches!(node, Node::Aggregate { .. }));
+        let (before, rest) = plan.nodes.split_at(at.unwrap_or(plan.nodes.len()));
+        let before = Chain::new(before)?;
+        let Some((Node::Aggregate { keys, calls, having, schema, .. }, after)) = rest.split_first() else {
+            return match plan.sink {
+                Sink::Stream(_) => Ok(Self { source, before, fold: None }),
+                _ => Err(QueryError::Unsupported("a table without GROUP BY".to_owned())),
+            };
+        };
+        let aggregation = Aggregation::new(keys, calls, schema)?;
+        let after = Chain::new(after)?.after_filter(having.clone());
+        let keys = plan.output.iter().take_while(|column| column.key).count();
+        let undo_budget = LEAST_UNDO.max(state_budget / 4);
+        let fold = Fold::new(aggregation, after, &plan.schema(), keys, undo_budget);
+        Ok(Self { source, before, fold: Some(Arc::new(fold)) })
+    }
+}
+
+fn only_source(plan: &StreamPlan) -> Result<&crate::plan::SourceScan, QueryError> {
+    match plan.sources.as_slice() {
+        [scan] => Ok(scan),
+        _ => Err(QueryError::Unsupported("a query over several sources".to_owned())),
     }
 }

@@ -1,4 +1,12 @@
 //! What never ends: queries as tasks that fold their sources in steps.
 
 pub mod change;
+pub(crate) mod commit;
+pub(crate) mod fold;
+pub(crate) mod operator;
+pub(crate) mod query;
+pub(crate) mod source;
+pub(crate) mod state;
+pub(crate) mod task;
 pub mod view;
+pub(crate) mod worker;

@@ -1,49 +1,66 @@
 //! A view as its readers see it: a table that is read at one committed position while its query goes on.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
+use arrow::{array::ArrayRef, datatypes::SchemaRef, record_batch::RecordBatch};
 use datafusion::common::ScalarValue;
 use foldlog_log::Position;
-use tokio::sync::watch;
 
-use crate::error::QueryError;
+use crate::{
+    changes::ChangeListener,
+    error::QueryError,
+    stream::{
+        fold::Fold,
+        operator::chain::execution,
+        query::{Query, Reached},
+        state::Version,
+    },
+    supervisor::QueryState,
+};
 
 /// Rows of one batch of a scan.
 pub const SCAN_ROWS: usize = 8192;
 
 /// The table that a persistent query keeps.
-#[derive(Debug)]
 pub struct View {
-    name: String,
-    schema: SchemaRef,
-    keys: usize,
-    reached: watch::Receiver<Position>,
+    query: Arc<Query>,
+    fold: Arc<Fold>,
+}
+
+impl fmt::Debug for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View").field("name", &self.name()).field("frontier", &self.frontier()).finish_non_exhaustive()
+    }
 }
 
 impl View {
+    /// The view of a query that keeps one.
+    pub(crate) fn of(query: &Arc<Query>) -> Option<Self> {
+        Some(Self { fold: Arc::clone(query.fold()?), query: Arc::clone(query) })
+    }
+
     /// Name of the table in the catalog.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        self.query.sink()
     }
 
     /// Key columns, value columns, `rowtime`.
     #[must_use]
     pub fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
+        Arc::clone(self.fold.schema())
     }
 
     /// Number of key columns; they come first in the schema.
     #[must_use]
     pub fn keys(&self) -> usize {
-        self.keys
+        self.fold.keys()
     }
 
     /// The position up to which all root sources are reflected in what readers see (exclusive).
     #[must_use]
     pub fn frontier(&self) -> Position {
-        *self.reached.borrow()
+        self.query.frontier()
     }
 
     /// Waits until everything below `at_least` is reflected.
@@ -52,47 +69,153 @@ impl View {
     /// [`QueryError::NotYet`] after `timeout`, [`QueryError::Folding`] if the view is still being folded then, and what ended the
     /// query if it ended.
     pub async fn wait(&self, at_least: Position, timeout: Duration) -> Result<(), QueryError> {
-        let mut reached = self.reached.clone();
-        let waited = tokio::time::timeout(timeout, reached.wait_for(|at| *at >= at_least)).await;
-        match waited {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(QueryError::Stopping),
-            Err(_) => Err(QueryError::NotYet { view: self.name.clone(), at: self.frontier(), wanted: at_least }),
+        self.query.wait(timeout, |reached| reached.frontier >= at_least).await.map_err(|error| match error {
+            QueryError::Timeout { .. } => QueryError::NotYet { view: self.name().to_owned(), at: self.frontier(), wanted: at_least },
+            other => other,
+        })
+    }
+
+    /// Pins the view where it is now.
+    ///
+    /// # Errors
+    /// [`QueryError::Folding`] while it is being folded, and what ended its query.
+    pub fn pin(&self) -> Result<Pinned, QueryError> {
+        if let Some(error) = self.query.unreadable() {
+            return Err(error);
+        }
+        Ok(self.query.at_frontier(|position, _| Pinned::new(&self.fold, position)))
+    }
+
+    /// Pins the view where it is now, as what it is at `position`: the caller has seen to it that nothing lies between.
+    pub(crate) fn pin_at(&self, position: Position) -> Result<Pinned, QueryError> {
+        if let Some(error) = self.query.unreadable() {
+            return Err(error);
+        }
+        Ok(self.query.at_frontier(|_, _| Pinned::new(&self.fold, position)))
+    }
+
+    /// Its rows now, and every change after.
+    pub(crate) fn listen(&self) -> Result<ChangeListener, QueryError> {
+        if let Some(error) = self.query.unreadable() {
+            return Err(error);
+        }
+        Ok(self.query.at_frontier(|position, listeners| {
+            let (listener, heard) = ChangeListener::new(self.schema(), position);
+            listeners.push(listener);
+            heard.with_snapshot(Pinned::new(&self.fold, position))
+        }))
+    }
+
+    pub(crate) fn query(&self) -> &Arc<Query> {
+        &self.query
+    }
+}
+
+impl Query {
+    /// Waits until the view can be read and `enough` holds.
+    ///
+    /// # Errors
+    /// [`QueryError::Timeout`], [`QueryError::Folding`], and what ended the query.
+    pub(crate) async fn wait(&self, timeout: Duration, enough: impl Fn(&Reached) -> bool) -> Result<(), QueryError> {
+        let mut reached = self.reached();
+        let over = |reached: &Reached| match reached.state {
+            QueryState::Running => enough(reached),
+            QueryState::Folding { .. } => false,
+            QueryState::Failed(_) | QueryState::Stopped => true,
+        };
+        let waited = match tokio::time::timeout(timeout, reached.wait_for(over)).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(_)) => return Err(QueryError::Stopping),
+            Err(_) => false,
+        };
+        match self.unreadable() {
+            Some(error) => Err(error),
+            None if waited => Ok(()),
+            None => Err(QueryError::Timeout {
+                what: format!("waiting for {}", self.sink()),
+                limit_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+            }),
         }
     }
 }
 
 /// A view at one committed position, held until dropped.
-#[derive(Debug)]
 pub struct Pinned {
-    schema: SchemaRef,
+    held: Arc<Held>,
+}
+
+/// The pin itself; scans hold it too.
+struct Held {
+    fold: Arc<Fold>,
+    version: Version,
     position: Position,
 }
 
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.fold.unpin(self.version);
+    }
+}
+
+impl fmt::Debug for Pinned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pinned").field("position", &self.position()).finish_non_exhaustive()
+    }
+}
+
 impl Pinned {
+    /// Pins the committed version, which belongs to `position`.
+    pub(crate) fn new(fold: &Arc<Fold>, position: Position) -> Self {
+        Self { held: Arc::new(Held { fold: Arc::clone(fold), version: fold.pin(), position }) }
+    }
+
     /// Columns of the rows: those of the view.
     #[must_use]
     pub fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
+        Arc::clone(self.held.fold.schema())
     }
 
     /// Everything of the root sources below this position (exclusive) is reflected, nothing else.
     #[must_use]
     pub fn position(&self) -> Position {
-        self.position
+        self.held.position
     }
 
     /// The row under a key: one value for each key column, in the order of the schema; a batch of one row.
     ///
     /// # Errors
     /// [`QueryError::SnapshotTooOld`]; [`QueryError::Invalid`] if `key` does not fit the key columns.
-    pub fn get(&self, _key: &[ScalarValue]) -> Result<Option<RecordBatch>, QueryError> {
-        Err(QueryError::SnapshotTooOld { at: self.position })
+    pub fn get(&self, key: &[ScalarValue]) -> Result<Option<RecordBatch>, QueryError> {
+        let types = self.held.fold.key_types();
+        if key.len() != types.len() {
+            return Err(QueryError::Invalid(format!("the key has {} columns, {} values were given", types.len(), key.len())));
+        }
+        let mut values: Vec<ArrayRef> = Vec::with_capacity(key.len());
+        for (value, data_type) in key.iter().zip(types) {
+            let value = value.cast_to(data_type).map_err(|error| QueryError::Invalid(format!("the key does not fit: {error}")))?;
+            values.push(value.to_array().map_err(execution)?);
+        }
+        self.held.fold.get(&values, self.held.version, self.held.position)
     }
 
-    /// All rows, at most [`SCAN_ROWS`] a batch, in an order that depends on nothing but the folded records. Rows are copied a
-    /// batch at a time, under a lock held for that batch.
+    /// All rows, at most [`SCAN_ROWS`] a batch, in the order in which their keys first came. Rows are copied a batch at a time,
+    /// under a lock held for that batch; nothing follows an error ([`QueryError::SnapshotTooOld`]).
     pub fn scan(&self) -> impl Iterator<Item = Result<RecordBatch, QueryError>> + Send + use<> {
-        std::iter::empty()
+        let held = Arc::clone(&self.held);
+        let mut next = Some(0);
+        std::iter::from_fn(move || {
+            loop {
+                let from = next?;
+                let scanned = held.fold.scan(from, SCAN_ROWS, held.version, held.position);
+                next = match scanned {
+                    Ok(Some(_)) => u32::try_from(SCAN_ROWS).ok().and_then(|rows| from.checked_add(rows)),
+                    _ => None,
+                };
+                match scanned.transpose()? {
+                    Ok(rows) if rows.num_rows() == 0 => {}
+                    found => return Some(found),
+                }
+            }
+        })
     }
 }

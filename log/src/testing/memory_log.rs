@@ -1,0 +1,355 @@
+//! A log in memory: the contract of [`LogBackend`] without a file, for tests of the crates above.
+//!
+//! Everything is durable as soon as it is appended and nothing outlives the value. It shares the batches' bytes with the real
+//! log, so that what decodes here decodes there.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use futures::FutureExt as _;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::{
+    backend::{AppendFuture, Capabilities, Head, LogBackend, LogReader, Span},
+    batch::{self, BatchBuilder, Encoded},
+    clock::Clock,
+    error::LogError,
+    ids::{FolderId, Offset, PartitionId, Position, StreamHead, StreamId, StreamVersion, TopicId, TopicName},
+    record::{Append, Appended, AppendedRange, Chunk, NewRecord, ReadLimits, RequestKey, Run, Selection, StreamAt, Violation, Write},
+    topic::{Topic, TopicKind, TopicSettings},
+};
+
+/// A log in memory. Cheap to clone; clones share it.
+#[derive(Clone)]
+pub struct MemoryLog {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+    durable: watch::Sender<Position>,
+}
+
+#[derive(Default)]
+struct State {
+    topics: BTreeMap<TopicName, Arc<Topic>>,
+    ends: HashMap<(TopicName, PartitionId), Offset>,
+    streams: HashMap<(TopicName, StreamId), StreamVersion>,
+    requests: HashMap<RequestKey, (u128, Appended)>,
+    /// In position order, without gaps.
+    runs: Vec<Run>,
+    end: Position,
+}
+
+impl MemoryLog {
+    /// An empty log.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { inner: Arc::new(Inner { clock, state: Mutex::default(), durable: watch::Sender::new(Position::default()) }) }
+    }
+}
+
+impl State {
+    fn topic(&self, name: &TopicName) -> Result<&Arc<Topic>, LogError> {
+        self.topics.get(name).ok_or_else(|| LogError::UnknownTopic { topic: name.clone() })
+    }
+
+    fn head_of(&self, topic: &TopicName, stream: &StreamId) -> StreamHead {
+        self.streams.get(&(topic.clone(), stream.clone())).map_or(StreamHead::Absent, |version| StreamHead::At(*version))
+    }
+
+    fn admit(&self, append: &Append) -> Result<(), LogError> {
+        let violated = |(index, one): (usize, &crate::record::Precondition)| {
+            let actual = self.head_of(&one.topic, &one.stream);
+            let holds = one.expected.holds(actual);
+            (!holds).then(|| Violation { index, stream: one.stream.clone(), expected: one.expected, actual })
+        };
+        let violations: Vec<_> = append.preconditions.iter().enumerate().filter_map(violated).collect();
+        if violations.is_empty() { Ok(()) } else { Err(LogError::Conflict { violations, seen: self.end }) }
+    }
+
+    /// Encodes every write before the first one is placed, so that a malformed one leaves nothing behind.
+    fn encode(&self, append: &Append) -> Result<Vec<Placed>, LogError> {
+        let mut all = Vec::new();
+        for write in &append.writes {
+            match write {
+                Write::Stream { topic, stream, events } => {
+                    let topic = self.topic(topic)?;
+                    expect_kind(topic, topic.settings.kind == TopicKind::Events, "it takes no events")?;
+                    let mut records = Encoded::default();
+                    for event in events {
+                        records.push_event(stream, event)?;
+                    }
+                    let partition = PartitionId::for_key(stream.as_str().as_bytes(), topic.settings.partitions);
+                    all.push(Placed { topic: Arc::clone(topic), partition, stream: Some(stream.clone()), records });
+                }
+                Write::Records { topic, partition, records } => {
+                    let topic = self.topic(topic)?;
+                    expect_kind(topic, topic.settings.kind != TopicKind::Events, "it takes events of streams alone")?;
+                    for record in records {
+                        place_record(topic, *partition, record, &mut all)?;
+                    }
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    fn commit(&mut self, placed: Vec<Placed>, clock: &dyn Clock) -> Appended {
+        let recorded_at = clock.now();
+        let first = self.end;
+        let mut answer = Appended { first, end: first, ranges: Vec::new(), versions: Vec::new(), recorded_at, deduplicated: false };
+        for Placed { topic, partition, stream, records } in placed {
+            let end = self.ends.entry((topic.name.clone(), partition)).or_default();
+            let (first_offset, count) = (*end, records.count());
+            *end = end.plus(u64::from(count));
+            let mut version = StreamVersion::FIRST;
+            if let Some(stream) = stream {
+                let newest = self.streams.entry((topic.name.clone(), stream.clone())).or_default();
+                version = newest.plus(1);
+                *newest = newest.plus(u64::from(count));
+                let at = StreamAt { topic: topic.name.clone(), stream, version: *newest };
+                answer.versions.retain(|one| (&one.topic, &one.stream) != (&at.topic, &at.stream));
+                answer.versions.push(at);
+            }
+            let mut builder = BatchBuilder::new(first_offset);
+            let start = builder.push(&records, version, recorded_at);
+            let last = first_offset.plus(u64::from(count) - 1);
+            match answer.ranges.iter_mut().find(|range| range.topic == topic.name && range.partition == partition) {
+                Some(range) => range.last = last,
+                None => answer.ranges.push(AppendedRange { topic: topic.name.clone(), partition, first: first_offset, last }),
+            }
+            let batch = builder.finish(0);
+            self.runs.push(Run { topic, partition, first_offset, first_position: self.end, count, recorded_at, batch, start });
+            self.end = self.end.plus(u64::from(count));
+        }
+        answer.end = self.end;
+        answer
+    }
+}
+
+/// Encoded records and where they go.
+struct Placed {
+    topic: Arc<Topic>,
+    partition: PartitionId,
+    stream: Option<StreamId>,
+    records: Encoded,
+}
+
+fn expect_kind(topic: &Topic, fits: bool, reason: &'static str) -> Result<(), LogError> {
+    if fits {
+        return Ok(());
+    }
+    Err(LogError::WrongKind { topic: topic.name.clone(), kind: topic.settings.kind.as_str(), reason })
+}
+
+fn place_record(topic: &Arc<Topic>, partition: Option<PartitionId>, record: &NewRecord, all: &mut Vec<Placed>) -> Result<(), LogError> {
+    expect_kind(topic, topic.settings.kind != TopicKind::Table || record.key.is_some(), "its records need a key")?;
+    let partitions = topic.settings.partitions;
+    let of_key = || record.key.as_ref().map_or(PartitionId::new(0), |key| PartitionId::for_key(key, partitions));
+    let partition = partition.unwrap_or_else(of_key);
+    if partition.get() >= partitions {
+        return Err(LogError::UnknownPartition { topic: topic.name.clone(), partition, partitions });
+    }
+    match all.last_mut() {
+        Some(last) if last.stream.is_none() && last.partition == partition && Arc::ptr_eq(&last.topic, topic) => {
+            last.records.push_record(record)
+        }
+        _ => {
+            let mut records = Encoded::default();
+            records.push_record(record)?;
+            all.push(Placed { topic: Arc::clone(topic), partition, stream: None, records });
+            Ok(())
+        }
+    }
+}
+
+impl LogBackend for MemoryLog {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { atomic_span: Span::Folder, condition_span: Span::Folder, dense_offsets: true, commit_order: true }
+    }
+
+    fn create_topic(&self, name: TopicName, settings: TopicSettings) -> Result<Arc<Topic>, LogError> {
+        if !(1..=TopicSettings::MAX_PARTITIONS).contains(&settings.partitions) {
+            return Err(LogError::Invalid { field: "partitions".into(), reason: "1 to 1,024".into() });
+        }
+        let mut state = self.inner.state.lock();
+        if let Some(known) = state.topics.get(&name) {
+            if known.settings == settings {
+                return Ok(Arc::clone(known));
+            }
+            let difference = format!("kind {} and {} partitions", known.settings.kind, known.settings.partitions);
+            return Err(LogError::TopicExists { topic: name, difference });
+        }
+        let number = u128::try_from(state.topics.len()).unwrap_or_default() + 1;
+        let topic = Arc::new(Topic { name: name.clone(), id: TopicId::new(number.to_be_bytes()), settings });
+        state.topics.insert(name, Arc::clone(&topic));
+        Ok(topic)
+    }
+
+    fn topic(&self, name: &TopicName) -> Result<Arc<Topic>, LogError> {
+        self.inner.state.lock().topic(name).cloned()
+    }
+
+    fn topics(&self) -> Vec<Arc<Topic>> {
+        self.inner.state.lock().topics.values().cloned().collect()
+    }
+
+    fn append(&self, append: Append) -> Result<AppendFuture, LogError> {
+        let mut state = self.inner.state.lock();
+        let placed = state.encode(&append)?;
+        if let Some(identity) = &append.identity
+            && let Some((digest, first)) = state.requests.get(&identity.key)
+        {
+            let repeat = Appended { deduplicated: true, ..first.clone() };
+            let reused = LogError::RequestIdReused { id: identity.key.id, first: first.first };
+            let answer = if *digest == identity.digest { Ok(repeat) } else { Err(reused) };
+            return Ok(futures::future::ready(answer).boxed());
+        }
+        let answer = state.admit(&append).map(|()| state.commit(placed, &*self.inner.clock));
+        if let (Some(identity), Ok(appended)) = (append.identity, &answer) {
+            state.requests.insert(identity.key, (identity.digest, appended.clone()));
+        }
+        self.inner.durable.send_replace(state.end);
+        Ok(futures::future::ready(answer).boxed())
+    }
+
+    fn head(&self) -> Head {
+        Head { folder: FolderId::new([0; 16]), epoch: 1, position: self.inner.state.lock().end }
+    }
+
+    fn durable(&self) -> watch::Receiver<Position> {
+        self.inner.durable.subscribe()
+    }
+
+    fn ends(&self, topic: &TopicName) -> Result<Vec<Offset>, LogError> {
+        let state = self.inner.state.lock();
+        let partitions = 0..state.topic(topic)?.settings.partitions;
+        Ok(partitions.map(|one| state.ends.get(&(topic.clone(), PartitionId::new(one))).copied().unwrap_or_default()).collect())
+    }
+
+    fn stream_head(&self, topic: &TopicName, stream: &StreamId) -> Result<StreamHead, LogError> {
+        let state = self.inner.state.lock();
+        let known = state.topic(topic)?;
+        expect_kind(known, known.settings.kind == TopicKind::Events, "it has no streams")?;
+        Ok(state.head_of(topic, stream))
+    }
+
+    fn reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError> {
+        let state = self.inner.state.lock();
+        let mut from = Position::default();
+        match &selection {
+            Selection::Partition(topic, partition, offset) => {
+                let partitions = state.topic(topic)?.settings.partitions;
+                if partition.get() >= partitions {
+                    return Err(LogError::UnknownPartition { topic: topic.clone(), partition: *partition, partitions });
+                }
+                let end = state.ends.get(&(topic.clone(), *partition)).copied().unwrap_or_default();
+                if *offset > end {
+                    let (topic, partition, first) = (topic.clone(), *partition, Offset::default());
+                    return Err(LogError::OffsetOutOfRange { topic, partition, asked: *offset, first, end });
+                }
+            }
+            Selection::Stream(topic, ..) => {
+                let known = state.topic(topic)?;
+                expect_kind(known, known.settings.kind == TopicKind::Events, "it has no streams")?;
+            }
+            Selection::Topics(topics, position) => {
+                topics.iter().try_for_each(|topic| state.topic(topic).map(drop))?;
+                from = *position;
+            }
+            Selection::All(position) => from = *position,
+        }
+        if from > state.end {
+            return Err(LogError::PositionOutOfRange { asked: from, end: state.end });
+        }
+        Ok(Box::new(MemoryReader { inner: Arc::clone(&self.inner), selection, from }))
+    }
+}
+
+struct MemoryReader {
+    inner: Arc<Inner>,
+    selection: Selection,
+    /// Everything selected below it was returned.
+    from: Position,
+}
+
+impl LogReader for MemoryReader {
+    fn read(&mut self, until: Position, limits: ReadLimits) -> Result<Chunk, LogError> {
+        let chunk = self.collect(until, limits)?;
+        self.from = chunk.scanned_to;
+        Ok(chunk)
+    }
+
+    fn in_memory(&self) -> bool {
+        true
+    }
+}
+
+impl MemoryReader {
+    fn collect(&self, until: Position, limits: ReadLimits) -> Result<Chunk, LogError> {
+        let state = self.inner.state.lock();
+        let mut chunk = Chunk { runs: Vec::new(), scanned_to: self.from };
+        let (mut records, mut bytes) = (0_u32, 0_usize);
+        let place = state.runs.partition_point(|run| run.end_position() <= self.from);
+        for run in state.runs.iter().skip(place).take_while(|run| run.first_position < until) {
+            for part in self.selected(run, until)? {
+                let room = limits.records.saturating_sub(records).max(1);
+                let part = cut(&part, part.first_position, part.first_position.plus(u64::from(room)))?;
+                records += part.count;
+                bytes += part.batch.len();
+                chunk.scanned_to = part.end_position();
+                chunk.runs.push(part);
+                if records >= limits.records || bytes >= limits.bytes as usize {
+                    return Ok(chunk);
+                }
+            }
+        }
+        chunk.scanned_to = until.max(self.from);
+        Ok(chunk)
+    }
+
+    /// The parts of a run that are selected, from where this reader stands up to `until`.
+    fn selected(&self, run: &Run, until: Position) -> Result<Vec<Run>, LogError> {
+        let whole = || cut(run, self.from, until).map(|run| vec![run]);
+        match &self.selection {
+            Selection::Partition(topic, partition, offset) => {
+                if run.topic.name != *topic || run.partition != *partition || run.first_offset.plus(u64::from(run.count)) <= *offset {
+                    return Ok(Vec::new());
+                }
+                let from = run.first_position.plus(offset.get().saturating_sub(run.first_offset.get()));
+                Ok(if from < until { vec![cut(run, self.from.max(from), until)?] } else { Vec::new() })
+            }
+            Selection::Stream(topic, stream, version) if run.topic.name == *topic => {
+                let mut parts = Vec::new();
+                for record in run.records() {
+                    let record = record?;
+                    let is_newer = record.event().is_some_and(|event| event.version >= *version);
+                    let is_mine = record.key == Some(stream.as_str().as_bytes());
+                    if is_mine && is_newer && (self.from..until).contains(&record.position) {
+                        parts.push(cut(run, record.position, record.position.plus(1))?);
+                    }
+                }
+                Ok(parts)
+            }
+            Selection::Topics(topics, _) if topics.contains(&run.topic.name) => whole(),
+            Selection::All(_) if !run.topic.name.is_system() => whole(),
+            _ => Ok(Vec::new()),
+        }
+    }
+}
+
+/// The records of a run from `from` (inclusive) up to `until` (exclusive).
+fn cut(run: &Run, from: Position, until: Position) -> Result<Run, LogError> {
+    let from = from.max(run.first_position);
+    let until = until.min(run.end_position());
+    let skipped = from.get() - run.first_position.get();
+    let count = u32::try_from(until.get().saturating_sub(from.get())).unwrap_or(u32::MAX);
+    let corrupt = |flaw: batch::Flaw| LogError::Corrupt { file: "memory".into(), from: 0, end: 0, what: flaw.to_string() };
+    let start = batch::skip(&run.batch, run.start, u32::try_from(skipped).unwrap_or(u32::MAX)).map_err(corrupt)?;
+    Ok(Run { first_offset: run.first_offset.plus(skipped), first_position: from, count, start, ..run.clone() })
+}

@@ -1,0 +1,275 @@
+//! The state of a query as a table of results: what its task folds and what readers of its view see.
+//!
+//! Keys and accumulators lie in the table; HAVING and the projection behind GROUP BY run when rows are read, for the sink and
+//! for readers alike.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, TimestampMillisecondArray},
+    buffer::BooleanBuffer,
+    compute::{filter_record_batch, interleave_record_batch},
+    datatypes::{Field, Schema, SchemaRef},
+    record_batch::RecordBatch,
+};
+use hashbrown::DefaultHashBuilder;
+use parking_lot::RwLock;
+
+use crate::{
+    answer::ChangeOp,
+    catalog::timestamp_type,
+    error::QueryError,
+    stream::{
+        change::ChangeBatch,
+        operator::{
+            aggregate::{Aggregation, Groups},
+            chain::{Chain, execution},
+        },
+        state::{RowNumber, Table, Version},
+    },
+};
+
+/// Name of the column that says when a row of a view last changed.
+pub(crate) const ROWTIME: &str = "rowtime";
+
+/// A table of results.
+#[derive(Debug)]
+pub(crate) struct Fold {
+    aggregation: Aggregation,
+    /// HAVING, and what the SELECT computes from the results.
+    after: Chain,
+    has_filter: bool,
+    table: RwLock<Table>,
+    hasher: DefaultHashBuilder,
+    /// Results, then row time.
+    schema: SchemaRef,
+    /// Whether the row time is a column of its own, rather than one of the results.
+    adds_rowtime: bool,
+    /// Number of key columns of the results.
+    keys: usize,
+    /// Undo beyond this many bytes costs the oldest reader its version.
+    undo_budget: usize,
+}
+
+impl Fold {
+    pub(crate) fn new(aggregation: Aggregation, after: Chain, output: &SchemaRef, keys: usize, undo_budget: usize) -> Self {
+        let adds_rowtime = output.column_with_name(ROWTIME).is_none();
+        let mut fields: Vec<Arc<Field>> = output.fields().iter().cloned().collect();
+        if adds_rowtime {
+            fields.push(Arc::new(Field::new(ROWTIME, timestamp_type(), true)));
+        }
+        let table = aggregation.table();
+        Self {
+            hasher: table.hasher(),
+            table: RwLock::new(table),
+            has_filter: after.has_filter(),
+            aggregation,
+            after,
+            schema: Arc::new(Schema::new(fields)),
+            adds_rowtime,
+            keys,
+            undo_budget,
+        }
+    }
+
+    /// Results, then row time.
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Number of key columns; they come first.
+    pub(crate) fn keys(&self) -> usize {
+        self.keys
+    }
+
+    /// Memory of the table.
+    pub(crate) fn bytes(&self) -> usize {
+        self.table.read().bytes()
+    }
+
+    /// Folds a batch as one step; gives the versions before and after, and the rows touched.
+    ///
+    /// # Errors
+    /// [`QueryError::Execution`] where columns do not fit the plan, which is a fault of ours.
+    pub(crate) fn fold(&self, input: ChangeBatch) -> Result<(Version, Version, Vec<RowNumber>), QueryError> {
+        let from = self.table.read().version();
+        let to = self.aggregation.fold(&self.table, input, &self.hasher)?;
+        Ok((from, to, self.table.read().changed().to_vec()))
+    }
+
+    /// Makes a version the one that readers see.
+    pub(crate) fn commit(&self, version: Version) {
+        let mut table = self.table.write();
+        table.commit(version);
+        table.give_up_beyond(self.undo_budget);
+    }
+
+    /// Pins the version that readers see.
+    pub(crate) fn pin(&self) -> Version {
+        self.table.write().pin()
+    }
+
+    pub(crate) fn unpin(&self, version: Version) {
+        self.table.write().unpin(version);
+    }
+
+    /// What the sink of a table writes for a step: each changed row as it is now, with `+I`, `+U`, or `-D` where it left the
+    /// table (then all but the key means nothing), and its row time.
+    ///
+    /// # Errors
+    /// As [`Fold::fold`].
+    pub(crate) fn outputs(&self, changed: &[RowNumber], from: Version, to: Version) -> Result<ChangeBatch, QueryError> {
+        let parts = {
+            let table = self.table.read();
+            self.aggregation.changed(&table, changed, from, to, self.has_filter)?
+        };
+        let (rows, is) = self.after.run_all(parts.after.rows)?;
+        let was = self.were(parts.before, &parts.existed)?;
+        let ops: Vec<Option<ChangeOp>> = (0..rows.num_rows())
+            .map(|row| match (was.get(row).copied().unwrap_or(false), is.as_ref().is_none_or(|is| is.value(row))) {
+                (false, true) => Some(ChangeOp::Insert),
+                (true, true) => Some(ChangeOp::UpdateAfter),
+                (true, false) => Some(ChangeOp::Delete),
+                (false, false) => None,
+            })
+            .collect();
+        let told = |row: &usize| ops.get(*row).is_some_and(Option::is_some);
+        let places: Vec<usize> = (0..rows.num_rows()).filter(told).collect();
+        let rowtime = places.iter().filter_map(|row| parts.after.rowtime.get(*row).copied()).collect();
+        let rows = if places.len() == rows.num_rows() { rows } else { take(&rows, &places)? };
+        let positions = vec![0; rows.num_rows()];
+        Ok(ChangeBatch { rows, ops: Some(ops.into_iter().flatten().collect()), rowtime, positions, value_null: None })
+    }
+
+    /// Which of the groups were rows of the table before.
+    fn were(&self, before: Option<Groups>, existed: &[bool]) -> Result<Vec<bool>, QueryError> {
+        let Some(before) = before else { return Ok(existed.to_vec()) };
+        let (_, kept) = self.after.run_all(before.rows)?;
+        let mut place = 0;
+        let was = existed.iter().map(|existed| {
+            let was = *existed && kept.as_ref().is_none_or(|kept| kept.value(place));
+            place += usize::from(*existed);
+            was
+        });
+        Ok(was.collect())
+    }
+
+    /// What listeners hear of a step: `+I`, `-U` directly followed by its `+U`, `-D`, in the columns of the view.
+    ///
+    /// # Errors
+    /// As [`Fold::fold`].
+    pub(crate) fn changes(&self, changed: &[RowNumber], from: Version, to: Version) -> Result<(RecordBatch, Vec<ChangeOp>), QueryError> {
+        let parts = {
+            let table = self.table.read();
+            self.aggregation.changed(&table, changed, from, to, true)?
+        };
+        let (after, is) = self.finish(parts.after)?;
+        let (before, were) = match parts.before {
+            Some(before) => self.finish(before)?,
+            None => (after.slice(0, 0), None),
+        };
+        let mut places = Vec::with_capacity(after.num_rows() * 2);
+        let mut ops = Vec::with_capacity(after.num_rows() * 2);
+        let mut old = 0;
+        for (new, existed) in parts.existed.iter().enumerate() {
+            let was = *existed && were.as_ref().is_none_or(|were| were.value(old));
+            let is = is.as_ref().is_none_or(|is| is.value(new));
+            match (was, is) {
+                (false, true) => {
+                    places.push((1, new));
+                    ops.push(ChangeOp::Insert);
+                }
+                (true, true) => {
+                    places.extend([(0, old), (1, new)]);
+                    ops.extend([ChangeOp::UpdateBefore, ChangeOp::UpdateAfter]);
+                }
+                (true, false) => {
+                    places.push((0, old));
+                    ops.push(ChangeOp::Delete);
+                }
+                (false, false) => {}
+            }
+            old += usize::from(*existed);
+        }
+        if places.is_empty() {
+            return Ok((RecordBatch::new_empty(Arc::clone(&self.schema)), ops));
+        }
+        Ok((interleave_record_batch(&[&before, &after], &places).map_err(execution)?, ops))
+    }
+
+    /// The columns of the view from groups, and which of them are rows of it.
+    fn finish(&self, groups: Groups) -> Result<(RecordBatch, Option<BooleanBuffer>), QueryError> {
+        let (rows, kept) = self.after.run_all(groups.rows)?;
+        let mut columns = rows.columns().to_vec();
+        if self.adds_rowtime {
+            let rowtime = TimestampMillisecondArray::from_iter_values(groups.rowtime).with_data_type(timestamp_type());
+            columns.push(Arc::new(rowtime));
+        }
+        Ok((RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(execution)?, kept))
+    }
+
+    /// The row under a key at a pinned version; `position` names it in errors.
+    ///
+    /// # Errors
+    /// [`QueryError::SnapshotTooOld`]; [`QueryError::Invalid`] if the key does not fit.
+    pub(crate) fn get(
+        &self,
+        key: &[ArrayRef],
+        version: Version,
+        position: foldlog_log::Position,
+    ) -> Result<Option<RecordBatch>, QueryError> {
+        let Some(key) = self.aggregation.key(key)? else { return Ok(None) };
+        let groups = {
+            let table = self.table.read();
+            if !table.readable(version) {
+                return Err(QueryError::SnapshotTooOld { at: position });
+            }
+            self.aggregation.read(&table, table.find(&key).into_iter(), version)?
+        };
+        Ok(Some(self.kept(groups)?).filter(|rows| rows.num_rows() > 0))
+    }
+
+    /// Rows at a pinned version, from row number `from` on, at most `most`; none at the end.
+    ///
+    /// # Errors
+    /// [`QueryError::SnapshotTooOld`].
+    pub(crate) fn scan(
+        &self,
+        from: RowNumber,
+        most: usize,
+        version: Version,
+        position: foldlog_log::Position,
+    ) -> Result<Option<RecordBatch>, QueryError> {
+        let groups = {
+            let table = self.table.read();
+            if !table.readable(version) {
+                return Err(QueryError::SnapshotTooOld { at: position });
+            }
+            let end = table.rows_at(version).min(from as usize + most);
+            if from as usize >= end {
+                return Ok(None);
+            }
+            let end = RowNumber::try_from(end).map_err(execution)?;
+            self.aggregation.read(&table, from..end, version)?
+        };
+        Ok(Some(self.kept(groups)?))
+    }
+
+    fn kept(&self, groups: Groups) -> Result<RecordBatch, QueryError> {
+        let (rows, kept) = self.finish(groups)?;
+        match kept {
+            Some(kept) => filter_record_batch(&rows, &arrow::array::BooleanArray::new(kept, None)).map_err(execution),
+            None => Ok(rows),
+        }
+    }
+
+    /// Types of the key columns.
+    pub(crate) fn key_types(&self) -> &[arrow::datatypes::DataType] {
+        self.aggregation.key_types()
+    }
+}
+
+fn take(rows: &RecordBatch, places: &[usize]) -> Result<RecordBatch, QueryError> {
+    let places: Vec<(usize, usize)> = places.iter().map(|row| (0, *row)).collect();
+    interleave_record_batch(&[rows], &places).map_err(execution)
+}

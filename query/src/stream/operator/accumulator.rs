@@ -1,0 +1,287 @@
+//! What one aggregate keeps of a group, as words of the group's row, and how it becomes a column again.
+//!
+//! Integers and decimals are summed exactly in 128 bits; DOUBLE is folded row by row in position order, so that every cut into
+//! steps gives the same bits. Pure but for the table that it is handed.
+
+use std::{cmp::Ordering, sync::Arc};
+
+use arrow::{
+    array::{
+        Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int64Array, StringBuilder,
+        types::{Decimal128Type, Float64Type, Int64Type},
+    },
+    compute::cast,
+    datatypes::{DECIMAL128_MAX_PRECISION, DataType},
+};
+
+use crate::{
+    error::QueryError,
+    plan::{AggregateCall, AggregateFunction},
+    stream::{
+        operator::chain::execution,
+        state::{HEADER, RowNumber, Table},
+    },
+};
+
+/// One aggregate of a query: what it does with its words.
+#[derive(Clone, Debug)]
+pub(crate) struct Accumulator {
+    kind: Kind,
+    /// Place of the argument in the input.
+    argument: Option<usize>,
+    /// Place of the first word among the accumulators of a row.
+    at: usize,
+    /// Type of the result.
+    data_type: DataType,
+}
+
+/// Words: the value (one word, or two for 128 bits), then the number of values folded, if there is a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Count,
+    Sum(Numbers),
+    Avg(Numbers),
+    Extreme(Values, Ordering),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Numbers {
+    Integer,
+    Double,
+    Decimal { scale: i8 },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Values {
+    Integer,
+    Double,
+    Decimal,
+    Text,
+}
+
+/// In place of the number of values: the sum left 128 bits and is NULL from then on.
+const LOST: u64 = u64::MAX;
+
+impl Accumulator {
+    /// The accumulator of a call, with its first word at `at`.
+    ///
+    /// # Errors
+    /// [`QueryError::Unsupported`] for an argument of a type that it cannot fold.
+    pub(crate) fn new(call: &AggregateCall, at: usize) -> Result<Self, QueryError> {
+        let refused = || QueryError::Unsupported(format!("{:?} of {}", call.function, call.input_type));
+        let kind = match call.function {
+            AggregateFunction::CountStar | AggregateFunction::Count => Kind::Count,
+            AggregateFunction::Sum => Kind::Sum(numbers(&call.input_type).ok_or_else(refused)?),
+            AggregateFunction::Avg => Kind::Avg(numbers(&call.input_type).ok_or_else(refused)?),
+            AggregateFunction::Min => Kind::Extreme(values(&call.input_type).ok_or_else(refused)?, Ordering::Less),
+            AggregateFunction::Max => Kind::Extreme(values(&call.input_type).ok_or_else(refused)?, Ordering::Greater),
+        };
+        let argument = if call.function == AggregateFunction::CountStar { None } else { call.argument };
+        Ok(Self { kind, argument, at, data_type: call.data_type.clone() })
+    }
+
+    /// Number of words.
+    pub(crate) fn words(&self) -> usize {
+        match self.kind {
+            Kind::Count => 1,
+            Kind::Sum(Numbers::Double) | Kind::Avg(Numbers::Double) => 2,
+            Kind::Extreme(Values::Integer | Values::Double | Values::Text, _) => 2,
+            Kind::Sum(_) | Kind::Avg(_) | Kind::Extreme(Values::Decimal, _) => 3,
+        }
+    }
+
+    /// The word that refers to a text, counted from the row's beginning.
+    pub(crate) fn text_word(&self) -> Option<usize> {
+        matches!(self.kind, Kind::Extreme(Values::Text, _)).then_some(HEADER + self.at)
+    }
+
+    /// Folds a batch: value `i` of the argument belongs to group `groups[i]`.
+    ///
+    /// # Errors
+    /// [`QueryError::Execution`] if the argument is not what the plan says, which is a fault of ours.
+    pub(crate) fn fold(&self, table: &mut Table, groups: &[RowNumber], columns: &[ArrayRef]) -> Result<(), QueryError> {
+        let Some(argument) = self.argument else {
+            groups.iter().for_each(|group| table.accumulators_mut(*group)[self.at] += 1);
+            return Ok(());
+        };
+        let column = columns.get(argument).ok_or_else(|| execution("an aggregate's argument is missing"))?;
+        let at = self.at;
+        match self.kind {
+            Kind::Count => each_value(column, groups, |group, _| table.accumulators_mut(group)[at] += 1),
+            Kind::Sum(Numbers::Integer) | Kind::Avg(Numbers::Integer) => {
+                let column = cast(column, &DataType::Int64).map_err(execution)?;
+                let values = column.as_primitive::<Int64Type>().values();
+                each_value(&column, groups, |group, row| add(&mut table.accumulators_mut(group)[at..at + 3], i128::from(values[row])));
+            }
+            Kind::Sum(Numbers::Decimal { .. }) | Kind::Avg(Numbers::Decimal { .. }) => {
+                let values = column.as_primitive_opt::<Decimal128Type>().ok_or_else(|| execution("not a DECIMAL"))?.values();
+                each_value(column, groups, |group, row| add(&mut table.accumulators_mut(group)[at..at + 3], values[row]));
+            }
+            Kind::Sum(Numbers::Double) | Kind::Avg(Numbers::Double) => {
+                let column = cast(column, &DataType::Float64).map_err(execution)?;
+                let values = column.as_primitive::<Float64Type>().values();
+                each_value(&column, groups, |group, row| {
+                    let words = &mut table.accumulators_mut(group)[at..at + 2];
+                    words[0] = (f64::from_bits(words[0]) + values[row]).to_bits();
+                    words[1] += 1;
+                });
+            }
+            Kind::Extreme(Values::Integer, wanted) => {
+                let column = cast(column, &DataType::Int64).map_err(execution)?;
+                let values = column.as_primitive::<Int64Type>().values();
+                each_value(&column, groups, |group, row| {
+                    let words = &mut table.accumulators_mut(group)[at..at + 2];
+                    if words[1] == 0 || values[row].cmp(&words[0].cast_signed()) == wanted {
+                        words[0] = values[row].cast_unsigned();
+                    }
+                    words[1] = 1;
+                });
+            }
+            Kind::Extreme(Values::Double, wanted) => {
+                let column = cast(column, &DataType::Float64).map_err(execution)?;
+                let values = column.as_primitive::<Float64Type>().values();
+                each_value(&column, groups, |group, row| {
+                    let words = &mut table.accumulators_mut(group)[at..at + 2];
+                    if words[1] == 0 || values[row].total_cmp(&f64::from_bits(words[0])) == wanted {
+                        words[0] = values[row].to_bits();
+                    }
+                    words[1] = 1;
+                });
+            }
+            Kind::Extreme(Values::Decimal, wanted) => {
+                let values = column.as_primitive_opt::<Decimal128Type>().ok_or_else(|| execution("not a DECIMAL"))?.values();
+                each_value(column, groups, |group, row| {
+                    let words = &mut table.accumulators_mut(group)[at..at + 3];
+                    if words[2] == 0 || values[row].cmp(&wide(words)) == wanted {
+                        set_wide(words, values[row]);
+                    }
+                    words[2] = 1;
+                });
+            }
+            Kind::Extreme(Values::Text, wanted) => {
+                let column = cast(column, &DataType::Utf8).map_err(execution)?;
+                let values = column.as_string::<i32>();
+                each_value(&column, groups, |group, row| {
+                    let value = values.value(row).as_bytes();
+                    let words = table.accumulators_mut(group);
+                    let (reference, known) = (words[at], std::mem::replace(&mut words[at + 1], 1));
+                    if known == 0 || value.cmp(table.text(reference)) == wanted {
+                        table.put_text(group, at, value);
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The results of rows, each given by its words (header included).
+    ///
+    /// # Errors
+    /// As [`Accumulator::fold`].
+    pub(crate) fn results(&self, table: &Table, rows: &[&[u64]]) -> Result<ArrayRef, QueryError> {
+        let rows = rows.iter().map(|row| row.get(HEADER + self.at..).unwrap_or_default());
+        let array: ArrayRef = match self.kind {
+            Kind::Count => Arc::new(Int64Array::from_iter_values(rows.map(|words| words[0].cast_signed()))),
+            Kind::Sum(Numbers::Integer) => {
+                Arc::new(rows.map(|words| known(words, 2).and_then(|()| i64::try_from(wide(words)).ok())).collect::<Int64Array>())
+            }
+            Kind::Sum(Numbers::Decimal { .. }) | Kind::Extreme(Values::Decimal, _) => {
+                let fits = |value: &i128| value.unsigned_abs() < 10_u128.pow(u32::from(DECIMAL128_MAX_PRECISION));
+                let values = rows.map(|words| known(words, 2).map(|()| wide(words)).filter(fits)).collect::<Decimal128Array>();
+                Arc::new(values.with_data_type(self.data_type.clone()))
+            }
+            Kind::Sum(Numbers::Double) | Kind::Extreme(Values::Double, _) => {
+                Arc::new(rows.map(|words| known(words, 1).map(|()| f64::from_bits(words[0]))).collect::<Float64Array>())
+            }
+            Kind::Avg(Numbers::Double) => Arc::new(
+                rows.map(|words| known(words, 1).map(|()| f64::from_bits(words[0]) / as_double(words[1]))).collect::<Float64Array>(),
+            ),
+            Kind::Avg(Numbers::Integer) => Arc::new(
+                rows.map(|words| known(words, 2).map(|()| wide_as_double(wide(words)) / as_double(words[2]))).collect::<Float64Array>(),
+            ),
+            Kind::Avg(Numbers::Decimal { scale }) => Arc::new(
+                rows.map(|words| {
+                    known(words, 2).map(|()| wide_as_double(wide(words)) / 10_f64.powi(i32::from(scale)) / as_double(words[2]))
+                })
+                .collect::<Float64Array>(),
+            ),
+            Kind::Extreme(Values::Integer, _) => {
+                Arc::new(rows.map(|words| known(words, 1).map(|()| words[0].cast_signed())).collect::<Int64Array>())
+            }
+            Kind::Extreme(Values::Text, _) => {
+                let mut texts = StringBuilder::new();
+                for words in rows {
+                    texts.append_option(known(words, 1).and_then(|()| std::str::from_utf8(table.text(words[0])).ok()));
+                }
+                Arc::new(texts.finish())
+            }
+        };
+        if array.data_type() == &self.data_type { Ok(array) } else { cast(&array, &self.data_type).map_err(execution) }
+    }
+}
+
+fn numbers(data_type: &DataType) -> Option<Numbers> {
+    match data_type {
+        _ if data_type.is_integer() => Some(Numbers::Integer),
+        DataType::Float32 | DataType::Float64 => Some(Numbers::Double),
+        DataType::Decimal128(_, scale) => Some(Numbers::Decimal { scale: *scale }),
+        _ => None,
+    }
+}
+
+fn values(data_type: &DataType) -> Option<Values> {
+    match data_type {
+        DataType::Boolean | DataType::Timestamp(..) | DataType::Date64 => Some(Values::Integer),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Some(Values::Text),
+        DataType::Decimal128(..) => Some(Values::Decimal),
+        _ if data_type.is_integer() => Some(Values::Integer),
+        DataType::Float32 | DataType::Float64 => Some(Values::Double),
+        _ => None,
+    }
+}
+
+/// Calls `with` for each value that is not NULL, in order.
+fn each_value(column: &ArrayRef, groups: &[RowNumber], mut with: impl FnMut(RowNumber, usize)) {
+    match column.nulls().filter(|nulls| nulls.null_count() > 0) {
+        None => groups.iter().enumerate().for_each(|(row, group)| with(*group, row)),
+        Some(nulls) => nulls.valid_indices().for_each(|row| with(groups[row], row)),
+    }
+}
+
+/// Some if a value was folded and is not lost; `count` is the place of the number of values.
+fn known(words: &[u64], count: usize) -> Option<()> {
+    (words[count] != 0 && words[count] != LOST).then_some(())
+}
+
+fn add(words: &mut [u64], value: i128) {
+    if words[2] == LOST {
+        return;
+    }
+    match wide(words).checked_add(value) {
+        Some(sum) => {
+            set_wide(words, sum);
+            words[2] += 1;
+        }
+        None => words[2] = LOST,
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the two halves of a wide number")]
+fn set_wide(words: &mut [u64], value: i128) {
+    words[0] = value.cast_unsigned() as u64;
+    words[1] = (value.cast_unsigned() >> 64) as u64;
+}
+
+fn wide(words: &[u64]) -> i128 {
+    (u128::from(words[0]) | (u128::from(words[1]) << 64)).cast_signed()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "AVG is a DOUBLE")]
+fn wide_as_double(value: i128) -> f64 {
+    value as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "AVG is a DOUBLE")]
+fn as_double(count: u64) -> f64 {
+    count as f64
+}

@@ -1,0 +1,162 @@
+//! Filters and projections in a row: operators without state.
+//!
+//! Run by a task on what comes from the source, and by a task and the readers of its view on what comes from the state.
+//! Expressions are total: what fails is NULL and told in [`Faults`].
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatchOptions},
+    buffer::BooleanBuffer,
+    compute::{filter, filter_record_batch},
+    datatypes::SchemaRef,
+    record_batch::RecordBatch,
+};
+
+use crate::{
+    error::QueryError,
+    plan::{Expression, Node, RowError},
+    stream::change::ChangeBatch,
+};
+
+/// What became NULL: position of the record, and why.
+pub(crate) type Faults = Vec<(u64, String)>;
+
+/// Filters and projections, in the order in which they run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Chain {
+    steps: Vec<Step>,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Filter(Expression),
+    Project(Vec<Expression>, SchemaRef),
+}
+
+impl Chain {
+    /// The chain of these nodes.
+    ///
+    /// # Errors
+    /// [`QueryError::Unsupported`] for an operator with state.
+    pub(crate) fn new(nodes: &[Node]) -> Result<Self, QueryError> {
+        let step = |node: &Node| match node {
+            Node::Filter { predicate, .. } => Ok(Step::Filter(predicate.clone())),
+            Node::Project { expressions, schema, .. } => Ok(Step::Project(expressions.clone(), Arc::clone(schema))),
+            Node::Aggregate { .. } => Err(QueryError::Unsupported("GROUP BY over the result of a GROUP BY in one query".to_owned())),
+        };
+        Ok(Self { steps: nodes.iter().map(step).collect::<Result<_, _>>()? })
+    }
+
+    /// Puts a filter in front.
+    pub(crate) fn after_filter(mut self, predicate: Option<Expression>) -> Self {
+        self.steps.splice(0..0, predicate.map(Step::Filter));
+        self
+    }
+
+    /// Whether it may leave rows out.
+    pub(crate) fn has_filter(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Filter(_)))
+    }
+
+    /// Runs the chain over rows without a past; rows that a filter does not keep are gone.
+    ///
+    /// # Errors
+    /// [`QueryError::Execution`] where columns do not fit the plan, which is a fault of ours.
+    pub(crate) fn run(&self, mut input: ChangeBatch, faults: &mut Faults) -> Result<ChangeBatch, QueryError> {
+        for step in &self.steps {
+            if input.is_empty() {
+                // Later steps may change the schema; nothing of an empty batch is looked at but its emptiness.
+                return Ok(input);
+            }
+            match step {
+                Step::Filter(predicate) => {
+                    let evaluated = predicate.evaluate(&input.rows);
+                    tell(&evaluated.errors, &input.positions, faults);
+                    let keep = is_true(evaluated.values.as_boolean());
+                    let keep = match &input.value_null {
+                        Some(null) => BooleanArray::new(keep.values() & &!null, None),
+                        None => keep,
+                    };
+                    input = input.keep(&keep)?;
+                }
+                Step::Project(expressions, schema) => {
+                    let columns = expressions.iter().map(|expression| {
+                        let evaluated = expression.evaluate(&input.rows);
+                        tell(&evaluated.errors, &input.positions, faults);
+                        evaluated.values
+                    });
+                    input.rows = batch(schema, columns.collect(), input.len())?;
+                }
+            }
+        }
+        Ok(input)
+    }
+
+    /// Runs the chain over rows of a table; says which rows the filters keep, and keeps them all in place.
+    ///
+    /// # Errors
+    /// As [`Chain::run`].
+    pub(crate) fn run_all(&self, mut rows: RecordBatch) -> Result<(RecordBatch, Option<BooleanBuffer>), QueryError> {
+        let mut kept: Option<BooleanBuffer> = None;
+        for step in &self.steps {
+            match step {
+                Step::Filter(predicate) => {
+                    let keep = is_true(predicate.evaluate(&rows).values.as_boolean()).values().clone();
+                    kept = Some(kept.map_or_else(|| keep.clone(), |kept| &kept & &keep));
+                }
+                Step::Project(expressions, schema) => {
+                    let columns = expressions.iter().map(|expression| expression.evaluate(&rows).values).collect();
+                    rows = batch(schema, columns, rows.num_rows())?;
+                }
+            }
+        }
+        Ok((rows, kept))
+    }
+}
+
+impl ChangeBatch {
+    /// Only the rows that `keep` marks; for rows without a past.
+    ///
+    /// # Errors
+    /// [`QueryError::Execution`] if `keep` has another length.
+    pub(crate) fn keep(self, keep: &BooleanArray) -> Result<Self, QueryError> {
+        if keep.true_count() == self.len() {
+            return Ok(self);
+        }
+        let rows = filter_record_batch(&self.rows, keep).map_err(execution)?;
+        let value_null = match self.value_null {
+            None => None,
+            Some(null) => {
+                let left = filter(&BooleanArray::new(null, None), keep).map_err(execution)?;
+                Some(left.as_boolean().values().clone()).filter(|null| null.count_set_bits() > 0)
+            }
+        };
+        Ok(Self { rows, ops: None, rowtime: only(&self.rowtime, keep), positions: only(&self.positions, keep), value_null })
+    }
+}
+
+/// The values that `keep` marks.
+fn only<T: Copy>(values: &[T], keep: &BooleanArray) -> Vec<T> {
+    keep.values().set_indices().filter_map(|row| values.get(row).copied()).collect()
+}
+
+/// NULL is not true.
+fn is_true(values: &BooleanArray) -> BooleanArray {
+    let known = values.nulls().map(|nulls| values.values() & nulls.inner());
+    BooleanArray::new(known.unwrap_or_else(|| values.values().clone()), None)
+}
+
+fn tell(errors: &[RowError], positions: &[u64], faults: &mut Faults) {
+    faults.extend(errors.iter().map(|error| (positions.get(error.row).copied().unwrap_or_default(), error.reason.clone())));
+}
+
+/// A batch that may have no column and still has rows.
+pub(crate) fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch, QueryError> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(execution)
+}
+
+pub(crate) fn execution(error: impl std::fmt::Display) -> QueryError {
+    QueryError::Execution(error.to_string())
+}

@@ -1,0 +1,340 @@
+//! What others see of a running query: how far it is, its view, who listens, and what holds it at a position.
+//!
+//! Shared between the query's task, which publishes, and readers, the supervisor and queries downstream. Invariants: the
+//! frontier never moves back; version, frontier and listeners change together under one lock, so whoever starts to listen
+//! misses nothing and hears nothing twice.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use foldlog_log::Position;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::{
+    answer::{ChangeOp, PushItem},
+    changes::Listener,
+    error::QueryError,
+    stream::{fold::Fold, state::Version, worker::Job},
+    supervisor::{QueryState, QueryStatus},
+};
+
+/// How many of its past units a query tells those downstream about; who lags by more sees its frontier move in larger steps.
+const REMEMBERED_UNITS: usize = 4096;
+
+/// How far a query is, as its readers see it.
+#[derive(Clone, Debug)]
+pub(crate) struct Reached {
+    /// Everything of the root sources below this position is reflected.
+    pub(crate) frontier: Position,
+    /// Everything of its own sources below this position is folded and committed.
+    pub(crate) folded: Position,
+    /// What it is doing.
+    pub(crate) state: QueryState,
+}
+
+/// Everything of the root sources below `frontier` shows in records below `end`.
+#[derive(Clone, Copy, Debug)]
+struct Reflected {
+    frontier: Position,
+    end: Position,
+}
+
+/// A running query.
+pub(crate) struct Query {
+    id: String,
+    sink: String,
+    /// The query that writes the source, if one does.
+    upstream: Option<Arc<Query>>,
+    fold: Option<Arc<Fold>>,
+    control: Mutex<Control>,
+    published: Mutex<Published>,
+    reached: watch::Sender<Reached>,
+    job: OnceLock<Weak<Job>>,
+    /// Records read.
+    pub(crate) rows_in: AtomicU64,
+    /// Rows written.
+    pub(crate) rows_out: AtomicU64,
+    /// Rows skipped and values nulled.
+    pub(crate) bad_rows: AtomicU64,
+}
+
+/// What the task must obey.
+#[derive(Default)]
+struct Control {
+    stopping: bool,
+    /// Positions beyond which it must not read, by holder.
+    holds: BTreeMap<u64, Position>,
+    holders: u64,
+    /// The position up to which its newest step may have read.
+    reading: Position,
+}
+
+#[derive(Default)]
+struct Published {
+    listeners: Vec<Listener>,
+    /// Oldest first, both numbers rise.
+    reflected: VecDeque<Reflected>,
+    downstream: Vec<Weak<Job>>,
+}
+
+impl Query {
+    pub(crate) fn new(
+        id: &str,
+        sink: &str,
+        upstream: Option<Arc<Self>>,
+        fold: Option<Arc<Fold>>,
+        from: Position,
+        state: QueryState,
+    ) -> Self {
+        let reached = Reached { frontier: Position::default(), folded: from, state };
+        Self {
+            id: id.to_owned(),
+            sink: sink.to_owned(),
+            upstream,
+            fold,
+            control: Mutex::new(Control { reading: from, ..Control::default() }),
+            published: Mutex::default(),
+            reached: watch::Sender::new(reached),
+            job: OnceLock::new(),
+            rows_in: AtomicU64::new(0),
+            rows_out: AtomicU64::new(0),
+            bad_rows: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(crate) fn sink(&self) -> &str {
+        &self.sink
+    }
+
+    /// The query upstream, if it still moves; what a stopped one wrote is like any other topic.
+    pub(crate) fn live_upstream(&self) -> Option<&Arc<Self>> {
+        self.upstream.as_ref().filter(|upstream| !matches!(upstream.state(), QueryState::Stopped))
+    }
+
+    pub(crate) fn fold(&self) -> Option<&Arc<Fold>> {
+        self.fold.as_ref()
+    }
+
+    /// Ties the query to the job that runs it, and the job to what is upstream.
+    pub(crate) fn attach(&self, job: &Weak<Job>) {
+        // A query is attached once, when its task is made.
+        drop(self.job.set(Weak::clone(job)));
+        if let Some(upstream) = &self.upstream {
+            let mut published = upstream.published.lock();
+            published.downstream.retain(|job| job.strong_count() > 0);
+            published.downstream.push(Weak::clone(job));
+        }
+    }
+
+    /// Gives the task a turn.
+    pub(crate) fn wake(&self) {
+        if let Some(job) = self.job.get().and_then(Weak::upgrade) {
+            job.schedule();
+        }
+    }
+
+    pub(crate) fn reached(&self) -> watch::Receiver<Reached> {
+        self.reached.subscribe()
+    }
+
+    pub(crate) fn frontier(&self) -> Position {
+        self.reached.borrow().frontier
+    }
+
+    pub(crate) fn state(&self) -> QueryState {
+        self.reached.borrow().state.clone()
+    }
+
+    pub(crate) fn status(&self) -> QueryStatus {
+        let reached = self.reached.borrow().clone();
+        QueryStatus {
+            id: self.id.clone(),
+            sink: self.sink.clone(),
+            state: reached.state,
+            frontier: reached.frontier,
+            rows_in: self.rows_in.load(Ordering::Relaxed),
+            rows_out: self.rows_out.load(Ordering::Relaxed),
+            bad_rows: self.bad_rows.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Why the view cannot be read now, if it cannot.
+    pub(crate) fn unreadable(&self) -> Option<QueryError> {
+        let view = || self.sink.clone();
+        match self.state() {
+            QueryState::Running => None,
+            QueryState::Folding { at, end } => Some(QueryError::Folding { view: view(), at, end }),
+            QueryState::Failed(reason) => Some(QueryError::NotAligned { view: view(), reason: format!("its query stopped: {reason}") }),
+            QueryState::Stopped => Some(QueryError::NotAligned { view: view(), reason: "its query was terminated".to_owned() }),
+        }
+    }
+
+    /// Runs `with` while nothing is published: what it pins belongs to the frontier that it is given.
+    pub(crate) fn at_frontier<T>(&self, with: impl FnOnce(Position, &mut Vec<Listener>) -> T) -> T {
+        let mut published = self.published.lock();
+        let frontier = self.frontier();
+        with(frontier, &mut published.listeners)
+    }
+
+    /// Publishes a committed step: its version of the view, how far it got, and its changes to whoever listens.
+    ///
+    /// # Errors
+    /// [`QueryError::Execution`] where the changes cannot be told, which is a fault of ours.
+    pub(crate) fn publish(&self, step: &Committed<'_>) -> Result<(), QueryError> {
+        let mut published = self.published.lock();
+        published.listeners.retain(|listener| !listener.is_closed());
+        let mut changes = None;
+        if let (Some(fold), Some((from, to))) = (&self.fold, step.versions) {
+            if !published.listeners.is_empty() {
+                let (rows, ops) = fold.changes(step.changed, from, to)?;
+                changes = Some((rows, ops)).filter(|(rows, _)| rows.num_rows() > 0);
+            }
+            fold.commit(to);
+        }
+        let frontier = self.frontier_after(step.folded);
+        self.tell(&mut published, frontier, changes);
+        if let Some(end) = step.unit_end {
+            published.reflected.push_back(Reflected { frontier, end });
+        } else if let Some(last) = published.reflected.back_mut() {
+            last.frontier = last.frontier.max(frontier);
+        } else {
+            published.reflected.push_back(Reflected { frontier, end: Position::default() });
+        }
+        if published.reflected.len() > REMEMBERED_UNITS {
+            published.reflected.pop_front();
+        }
+        self.reached.send_modify(|reached| {
+            reached.frontier = reached.frontier.max(frontier);
+            reached.folded = step.folded;
+            reached.state = match reached.state {
+                QueryState::Folding { end, .. } if step.folded < end => QueryState::Folding { at: step.folded, end },
+                _ => QueryState::Running,
+            };
+        });
+        for job in published.downstream.iter().filter_map(Weak::upgrade) {
+            job.schedule();
+        }
+        Ok(())
+    }
+
+    fn tell(&self, published: &mut Published, frontier: Position, changes: Option<(arrow::record_batch::RecordBatch, Vec<ChangeOp>)>) {
+        match changes {
+            Some((rows, ops)) => published
+                .listeners
+                .retain_mut(|listener| listener.offer(PushItem::Changes { rows: rows.clone(), ops: ops.clone(), position: frontier })),
+            None => published.listeners.iter_mut().for_each(|listener| listener.progress(frontier)),
+        }
+    }
+
+    /// The root frontier of a query that has folded its own sources up to `folded`.
+    pub(crate) fn frontier_after(&self, folded: Position) -> Position {
+        match self.live_upstream() {
+            None => folded,
+            Some(upstream) => upstream.reflected_below(folded),
+        }
+    }
+
+    /// The greatest frontier that shows in this query's records below `end`.
+    fn reflected_below(&self, end: Position) -> Position {
+        let published = self.published.lock();
+        let shown = published.reflected.iter().rev().find(|reflected| reflected.end <= end);
+        shown.map_or(Position::default(), |reflected| reflected.frontier)
+    }
+
+    /// End of the records in which everything below `frontier` shows; none if that has not been reached.
+    pub(crate) fn end_of(&self, frontier: Position) -> Option<Position> {
+        let published = self.published.lock();
+        published.reflected.iter().find(|reflected| reflected.frontier >= frontier).map(|reflected| reflected.end)
+    }
+
+    /// Says, before the task runs, what was committed before the last restart.
+    pub(crate) fn recall(&self, frontier: Position, end: Position) {
+        self.published.lock().reflected.push_back(Reflected { frontier, end });
+    }
+
+    /// Ends the query: readers and listeners are told why.
+    pub(crate) fn end(&self, state: QueryState) {
+        let mut published = self.published.lock();
+        for mut listener in std::mem::take(&mut published.listeners) {
+            listener.end(match &state {
+                QueryState::Failed(reason) => QueryError::Execution(reason.clone()),
+                _ => QueryError::Stopping,
+            });
+        }
+        self.reached.send_modify(|reached| reached.state = state);
+    }
+
+    /// Asks the task to end after its step.
+    pub(crate) fn stop(&self) {
+        self.control.lock().stopping = true;
+        self.wake();
+    }
+
+    pub(crate) fn stopping(&self) -> bool {
+        self.control.lock().stopping
+    }
+
+    /// How far the next step may read, given the durable end; that much counts as read from now on.
+    pub(crate) fn read_up_to(&self, durable: Position) -> Position {
+        let mut control = self.control.lock();
+        let until = control.holds.values().copied().fold(durable, Position::min);
+        control.reading = control.reading.max(until);
+        until
+    }
+
+    /// Stops the task where it is, until [`Hold::move_to`] or until the hold is dropped.
+    pub(crate) fn hold(self: &Arc<Self>) -> Hold {
+        let mut control = self.control.lock();
+        control.holders += 1;
+        let (holder, at) = (control.holders, control.reading);
+        control.holds.insert(holder, at);
+        Hold { query: Arc::clone(self), holder }
+    }
+}
+
+/// A step that has become durable.
+pub(crate) struct Committed<'a> {
+    /// Everything of the query's own sources below this position is folded.
+    pub(crate) folded: Position,
+    /// Versions of the view before and after, if it changed.
+    pub(crate) versions: Option<(Version, Version)>,
+    /// Rows of the view that were touched.
+    pub(crate) changed: &'a [u32],
+    /// End of the unit that it wrote, if it wrote one.
+    pub(crate) unit_end: Option<Position>,
+}
+
+/// Keeps a task from reading beyond a position while it lives.
+pub(crate) struct Hold {
+    query: Arc<Query>,
+    holder: u64,
+}
+
+impl Hold {
+    /// Lets the task read up to `at`, not beyond.
+    pub(crate) fn move_to(&self, at: Position) {
+        self.query.control.lock().holds.insert(self.holder, at);
+        self.query.wake();
+    }
+
+    pub(crate) fn query(&self) -> &Arc<Query> {
+        &self.query
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.query.control.lock().holds.remove(&self.holder);
+        self.query.wake();
+    }
+}

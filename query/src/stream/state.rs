@@ -1,0 +1,495 @@
+//! Keyed state of one query: packed rows that a step changes in place, with undo, so that readers see a committed version.
+//!
+//! The query's task alone writes; readers pin a version and look at the layers of undo above it before they look at the row.
+//! Nothing here is durable: state is folded again from the log. Invariants: a row's number never changes and rows are never
+//! removed, so a version is its number of rows and what later layers say about them; a layer is kept while a version below
+//! it is pinned or not yet committed.
+
+use std::{collections::BTreeMap, hash::BuildHasher, mem::size_of, sync::OnceLock};
+
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+
+/// Number of steps that have changed a table; names what a reader sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Version(u64);
+
+/// Number of a row in its table, from 0 in the order in which keys first came.
+pub(crate) type RowNumber = u32;
+
+/// Words before the accumulators of a row: the step that last touched it, and its row time.
+pub(crate) const HEADER: usize = 2;
+const STEP: usize = 0;
+const ROWTIME: usize = 1;
+
+/// The table: one row of `width` words a key.
+#[derive(Debug)]
+pub(crate) struct Table {
+    width: usize,
+    /// Words of a row that refer to `text`.
+    text_words: Vec<usize>,
+    hasher: DefaultHashBuilder,
+    index: HashTable<Slot>,
+    key_ends: Vec<u64>,
+    keys: Vec<u8>,
+    words: Vec<u64>,
+    text: Text,
+    /// Oldest first; steps rise.
+    layers: Vec<Layer>,
+    version: Version,
+    committed: Version,
+    pins: BTreeMap<Version, usize>,
+    /// Versions below this one were given up.
+    oldest: Version,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    hash: u64,
+    row: RowNumber,
+}
+
+/// What one step (or several, merged) changed: the rows as they were before.
+#[derive(Debug, Default)]
+struct Layer {
+    /// Version before the first of its steps.
+    base: Version,
+    /// Rows that the table had at `base`.
+    rows_before: usize,
+    /// Rows changed or added, in the order in which the step first touched them; empty in a merged layer.
+    changed: Vec<RowNumber>,
+    /// Those of them that existed before, with their words in `before`.
+    old: Vec<RowNumber>,
+    before: Vec<u64>,
+    /// Row number to place in `old`; made by the first reader.
+    places: OnceLock<HashMap<RowNumber, usize>>,
+}
+
+impl Layer {
+    fn place(&self, row: RowNumber) -> Option<usize> {
+        let make = || self.old.iter().enumerate().map(|(place, row)| (*row, place)).collect();
+        self.places.get_or_init(make).get(&row).copied()
+    }
+
+    fn bytes(&self) -> usize {
+        self.changed.len() * size_of::<RowNumber>() + self.old.len() * size_of::<RowNumber>() + self.before.len() * size_of::<u64>()
+    }
+}
+
+/// Append-only store of texts; a reference is 40 bits of place and 24 bits of length.
+#[derive(Debug, Default)]
+struct Text {
+    bytes: Vec<u8>,
+    /// Bytes in use after the last sweep.
+    kept: usize,
+}
+
+/// Longest text that a reference can name.
+const MAX_TEXT: usize = (1 << 24) - 1;
+/// Garbage that is not worth a sweep.
+const SWEEP_FROM: usize = 1 << 20;
+
+impl Text {
+    /// Stores a text, cut to what a reference can name (a record is shorter than that).
+    fn put(&mut self, text: &[u8]) -> u64 {
+        let text = text.get(..MAX_TEXT).unwrap_or(text);
+        let reference = ((self.bytes.len() as u64) << 24) | text.len() as u64;
+        self.bytes.extend_from_slice(text);
+        reference
+    }
+
+    fn get(&self, reference: u64) -> &[u8] {
+        let (start, length) = place_of(reference);
+        self.bytes.get(start..start + length).unwrap_or_default()
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "40 and 24 bits; memory that holds them has a wider usize")]
+fn place_of(reference: u64) -> (usize, usize) {
+    ((reference >> 24) as usize, (reference & MAX_TEXT as u64) as usize)
+}
+
+impl Table {
+    /// An empty table whose rows have `accumulators` words after the header; `text_words` are those (counted from the row's
+    /// beginning) that refer to texts.
+    pub(crate) fn new(accumulators: usize, text_words: Vec<usize>) -> Self {
+        Self {
+            width: HEADER + accumulators,
+            text_words,
+            hasher: DefaultHashBuilder::default(),
+            index: HashTable::new(),
+            key_ends: Vec::new(),
+            keys: Vec::new(),
+            words: Vec::new(),
+            text: Text::default(),
+            layers: Vec::new(),
+            version: Version::default(),
+            committed: Version::default(),
+            pins: BTreeMap::new(),
+            oldest: Version::default(),
+        }
+    }
+
+    /// The hash builder of this table, for hashing keys before the lock is taken.
+    pub(crate) fn hasher(&self) -> DefaultHashBuilder {
+        self.hasher.clone()
+    }
+
+    /// Version after the newest step.
+    pub(crate) fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Version that readers may pin.
+    #[cfg(test)]
+    pub(crate) fn committed(&self) -> Version {
+        self.committed
+    }
+
+    /// Number of rows after the newest step.
+    pub(crate) fn rows(&self) -> usize {
+        self.key_ends.len()
+    }
+
+    /// Bytes held for rows, keys and undo.
+    pub(crate) fn bytes(&self) -> usize {
+        self.keys.len()
+            + (self.key_ends.len() + self.words.len()) * size_of::<u64>()
+            + self.text.bytes.len()
+            + self.index.capacity() * (size_of::<Slot>() + 1)
+            + self.undo_bytes()
+    }
+
+    /// Bytes held for undo alone.
+    pub(crate) fn undo_bytes(&self) -> usize {
+        self.layers.iter().map(Layer::bytes).sum()
+    }
+
+    /// Opens the next step; what is touched from now on belongs to it.
+    pub(crate) fn begin(&mut self) {
+        self.layers.push(Layer { base: self.version, rows_before: self.rows(), ..Layer::default() });
+        self.version.0 += 1;
+    }
+
+    /// The row of a key, made if there is none, and noted as touched by the open step with row time `rowtime`.
+    pub(crate) fn touch(&mut self, hash: u64, key: &[u8], rowtime: i64) -> RowNumber {
+        let (ends, keys) = (&self.key_ends, &self.keys);
+        if let Some(slot) = self.index.find(hash, |slot| slot.hash == hash && key_in(ends, keys, slot.row) == key) {
+            let row = slot.row;
+            self.note(row, rowtime);
+            return row;
+        }
+        self.insert(hash, key, rowtime)
+    }
+
+    fn note(&mut self, row: RowNumber, rowtime: i64) {
+        let start = row as usize * self.width;
+        let (step, width) = (self.version.0, self.width);
+        let Some(words) = self.words.get_mut(start..start + width) else { return };
+        if words[STEP] != step
+            && let Some(layer) = self.layers.last_mut()
+        {
+            layer.changed.push(row);
+            layer.old.push(row);
+            layer.before.extend_from_slice(words);
+            words[STEP] = step;
+        }
+        if rowtime > words[ROWTIME].cast_signed() {
+            words[ROWTIME] = rowtime.cast_unsigned();
+        }
+    }
+
+    fn insert(&mut self, hash: u64, key: &[u8], rowtime: i64) -> RowNumber {
+        let row = RowNumber::try_from(self.rows()).expect("the state budget ends a query long before 2^32 rows");
+        self.keys.extend_from_slice(key);
+        self.key_ends.push(self.keys.len() as u64);
+        self.words.push(self.version.0);
+        self.words.push(rowtime.cast_unsigned());
+        self.words.resize(self.words.len() + self.width - HEADER, 0);
+        self.index.insert_unique(hash, Slot { hash, row }, |slot| slot.hash);
+        if let Some(layer) = self.layers.last_mut() {
+            layer.changed.push(row);
+        }
+        row
+    }
+
+    /// The accumulators of a row that the open step has touched.
+    pub(crate) fn accumulators_mut(&mut self, row: RowNumber) -> &mut [u64] {
+        let start = row as usize * self.width;
+        &mut self.words[start + HEADER..start + self.width]
+    }
+
+    /// Accumulators and texts at once, for an accumulator that replaces a text.
+    pub(crate) fn put_text(&mut self, row: RowNumber, word: usize, text: &[u8]) {
+        let reference = self.text.put(text);
+        if let Some(word) = self.accumulators_mut(row).get_mut(word) {
+            *word = reference;
+        }
+    }
+
+    /// The text that a word refers to.
+    pub(crate) fn text(&self, reference: u64) -> &[u8] {
+        self.text.get(reference)
+    }
+
+    /// Rows that the open step has touched, in the order in which it first did.
+    pub(crate) fn changed(&self) -> &[RowNumber] {
+        self.layers.last().map_or(&[], |layer| &layer.changed)
+    }
+
+    /// The key of a row.
+    pub(crate) fn key(&self, row: RowNumber) -> &[u8] {
+        key_in(&self.key_ends, &self.keys, row)
+    }
+
+    /// The row of a key, at whatever version.
+    pub(crate) fn find(&self, key: &[u8]) -> Option<RowNumber> {
+        let hash = self.hasher.hash_one(key);
+        self.index.find(hash, |slot| slot.hash == hash && self.key(slot.row) == key).map(|slot| slot.row)
+    }
+
+    /// Number of rows at a version.
+    pub(crate) fn rows_at(&self, version: Version) -> usize {
+        self.layers_from(version).first().map_or(self.rows(), |layer| layer.rows_before)
+    }
+
+    /// A row as it was at `version`, header included; none if it was not there yet.
+    pub(crate) fn row_at(&self, row: RowNumber, version: Version) -> Option<&[u64]> {
+        let start = row as usize * self.width;
+        let now = self.words.get(start..start + self.width)?;
+        if now[STEP] <= version.0 {
+            return Some(now);
+        }
+        for layer in self.layers_from(version) {
+            if row as usize >= layer.rows_before {
+                return None;
+            }
+            if let Some(place) = layer.place(row) {
+                return layer.before.get(place * self.width..(place + 1) * self.width);
+            }
+        }
+        Some(now)
+    }
+
+    fn layers_from(&self, version: Version) -> &[Layer] {
+        let first = self.layers.partition_point(|layer| layer.base < version);
+        &self.layers[first..]
+    }
+
+    /// Row time of a row's words.
+    pub(crate) fn rowtime(words: &[u64]) -> i64 {
+        words.get(ROWTIME).map_or(i64::MIN, |word| word.cast_signed())
+    }
+
+    /// Whether two versions of a row differ in anything but the step that touched them.
+    pub(crate) fn differ(one: &[u64], other: &[u64]) -> bool {
+        one.get(ROWTIME..) != other.get(ROWTIME..)
+    }
+
+    /// Makes `version` the one that new readers pin, and lets go of undo that nobody needs.
+    pub(crate) fn commit(&mut self, version: Version) {
+        self.committed = version;
+        self.tidy();
+    }
+
+    /// Pins the committed version.
+    pub(crate) fn pin(&mut self) -> Version {
+        *self.pins.entry(self.committed).or_insert(0) += 1;
+        self.committed
+    }
+
+    /// Lets go of a pinned version.
+    pub(crate) fn unpin(&mut self, version: Version) {
+        if let Some(count) = self.pins.get_mut(&version) {
+            *count -= 1;
+            if *count == 0 {
+                self.pins.remove(&version);
+                self.tidy();
+            }
+        }
+    }
+
+    /// Whether a pinned version can still be read.
+    pub(crate) fn readable(&self, version: Version) -> bool {
+        version >= self.oldest
+    }
+
+    /// Gives up the oldest pinned versions until undo takes at most `budget` bytes or only the committed version is left.
+    pub(crate) fn give_up_beyond(&mut self, budget: usize) {
+        while self.undo_bytes() > budget {
+            let Some(oldest) = self.pins.keys().next().copied().filter(|oldest| *oldest < self.committed) else { return };
+            self.pins.remove(&oldest);
+            self.oldest = Version(oldest.0 + 1);
+            self.tidy();
+        }
+    }
+
+    /// Drops layers below every version that is pinned or may be, and merges those between two such versions.
+    fn tidy(&mut self) {
+        let mut layers = Vec::with_capacity(self.layers.len());
+        for layer in std::mem::take(&mut self.layers) {
+            // The newest version that this layer serves is its base: who reads an older one finds it too.
+            let from = layers.last().map_or(Version::default(), |older: &Layer| Version(older.base.0 + 1));
+            let served = layer.base >= self.committed || self.pins.range(from..=layer.base).next().is_some();
+            match layers.last_mut() {
+                _ if served => layers.push(layer),
+                Some(older) => self.merge(older, layer),
+                None => {}
+            }
+        }
+        self.layers = layers;
+        self.sweep();
+    }
+
+    fn merge(&self, older: &mut Layer, newer: Layer) {
+        for (place, row) in newer.old.iter().enumerate() {
+            if (*row as usize) < older.rows_before && older.place(*row).is_none() {
+                if let Some(places) = older.places.get_mut() {
+                    places.insert(*row, older.old.len());
+                }
+                older.old.push(*row);
+                older.before.extend_from_slice(newer.before.get(place * self.width..(place + 1) * self.width).unwrap_or_default());
+            }
+        }
+        older.changed = Vec::new();
+    }
+
+    /// Copies the texts in use together when most of what is stored is garbage.
+    fn sweep(&mut self) {
+        if self.text_words.is_empty() || self.text.bytes.len() < 2 * self.text.kept + SWEEP_FROM {
+            return;
+        }
+        let mut swept = Text::default();
+        let befores = self.layers.iter_mut().map(|layer| &mut layer.before);
+        for words in befores.chain([&mut self.words]) {
+            for row in words.chunks_exact_mut(self.width) {
+                for word in &self.text_words {
+                    if let Some(word) = row.get_mut(*word) {
+                        *word = swept.put(self.text.get(*word));
+                    }
+                }
+            }
+        }
+        swept.kept = swept.bytes.len();
+        self.text = swept;
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "ends are lengths of a Vec in memory")]
+fn key_in<'a>(ends: &[u64], keys: &'a [u8], row: RowNumber) -> &'a [u8] {
+    let row = row as usize;
+    let start = row.checked_sub(1).and_then(|before| ends.get(before)).map_or(0, |end| *end as usize);
+    let end = ends.get(row).map_or(start, |end| *end as usize);
+    keys.get(start..end).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn set(table: &mut Table, key: &[u8], value: u64) {
+        let hash = table.hasher().hash_one(key);
+        let row = table.touch(hash, key, 0);
+        table.accumulators_mut(row)[0] = value;
+    }
+
+    fn read(table: &Table, version: Version) -> BTreeMap<Vec<u8>, u64> {
+        let rows = 0..RowNumber::try_from(table.rows()).unwrap();
+        rows.filter_map(|row| table.row_at(row, version).map(|words| (table.key(row).to_vec(), words[HEADER]))).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn every_pinned_version_reads_as_it_was(
+            steps in prop::collection::vec((prop::collection::vec((0u8..12, any::<u64>()), 0..8), 0u8..4, any::<prop::sample::Index>()), 1..40)
+        ) {
+            let mut table = Table::new(1, vec![]);
+            let mut model = BTreeMap::new();
+            let mut history = vec![model.clone()];
+            let mut pinned: Vec<Version> = Vec::new();
+            for (changes, action, which) in steps {
+                table.begin();
+                for (key, value) in changes {
+                    set(&mut table, &[key], value);
+                    model.insert(vec![key], value);
+                }
+                history.push(model.clone());
+                match action {
+                    0 => table.commit(table.version()),
+                    1 => { table.commit(table.version()); pinned.push(table.pin()); }
+                    2 if !pinned.is_empty() => { let version = pinned.swap_remove(which.index(pinned.len())); table.unpin(version); }
+                    // Steps may run ahead of what is committed.
+                    _ => pinned.push(table.pin()),
+                }
+                for version in pinned.iter().chain([&table.committed(), &table.version()]) {
+                    prop_assert_eq!(&read(&table, *version), &history[usize::try_from(version.0).unwrap()]);
+                    prop_assert_eq!(table.rows_at(*version), history[usize::try_from(version.0).unwrap()].len());
+                }
+            }
+            for version in pinned.drain(..) {
+                table.unpin(version);
+            }
+            table.commit(table.version());
+            prop_assert_eq!(table.undo_bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn an_old_pin_costs_one_copy_of_a_row_however_many_steps_follow() {
+        let mut table = Table::new(1, vec![]);
+        table.begin();
+        set(&mut table, b"a", 0);
+        table.commit(table.version());
+        let pin = table.pin();
+        for value in 1..1000 {
+            table.begin();
+            set(&mut table, b"a", value);
+            table.commit(table.version());
+        }
+        assert!(table.undo_bytes() < 200, "{}", table.undo_bytes());
+        assert_eq!(read(&table, pin).values().copied().collect::<Vec<_>>(), [0]);
+    }
+
+    #[test]
+    fn over_the_budget_the_oldest_reader_is_given_up_and_the_newest_stays() {
+        let mut table = Table::new(1, vec![]);
+        let mut pins = Vec::new();
+        for step in 0..10 {
+            table.begin();
+            for key in 0..100u64 {
+                set(&mut table, &key.to_le_bytes(), step);
+            }
+            table.commit(table.version());
+            pins.push(table.pin());
+        }
+        table.give_up_beyond(table.undo_bytes() / 2);
+        assert!(!table.readable(pins[0]));
+        assert!(table.readable(pins[9]));
+        assert!(read(&table, pins[9]).values().all(|value| *value == 9));
+    }
+
+    #[test]
+    fn texts_survive_a_sweep_in_the_table_and_in_undo() {
+        let mut table = Table::new(1, vec![HEADER]);
+        let write = |table: &mut Table, text: &str| {
+            let hash = table.hasher().hash_one(b"k".as_slice());
+            let row = table.touch(hash, b"k", 0);
+            table.put_text(row, 0, text.as_bytes());
+        };
+        table.begin();
+        write(&mut table, "first");
+        table.commit(table.version());
+        let pin = table.pin();
+        for round in 0..400 {
+            table.begin();
+            write(&mut table, &format!("{round:08192}"));
+            table.commit(table.version());
+        }
+        assert!(table.text.bytes.len() < 2 * SWEEP_FROM, "{}", table.text.bytes.len());
+        let old = table.row_at(0, pin).unwrap()[HEADER];
+        assert_eq!(table.text(old), b"first");
+        let new = table.row_at(0, table.version()).unwrap()[HEADER];
+        assert_eq!(table.text(new), format!("{:08192}", 399).as_bytes());
+    }
+}

@@ -1,0 +1,309 @@
+//! The threads that run steps: one run queue of jobs that have something to do, one worker a core.
+//!
+//! A [`Job`] is its own waker: whatever it waits for (the durable end, its unit, room for a push client) puts it back in line.
+//! No worker owns a job. Invariants: a job is in line or running at most once; a wake while it runs makes it run again.
+
+use std::{
+    any::Any,
+    collections::{BTreeMap, VecDeque},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU8, Ordering},
+    },
+    task::{Wake, Waker},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use foldlog_log::clock::Clock;
+use parking_lot::{Condvar, Mutex};
+
+/// What a job wants after its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Another turn, after the others in line.
+    Again,
+    /// Nothing until it is woken.
+    Wait,
+    /// Another turn after this time, or when it is woken.
+    Later(Duration),
+    /// Nothing any more.
+    Done,
+}
+
+/// What a job does in its turns.
+pub(crate) trait Work: Send {
+    /// One turn; must not block but on files.
+    fn turn(&mut self, waker: &Waker) -> Turn;
+
+    /// Called in place of a further turn after a panic.
+    fn panicked(&mut self, what: String);
+}
+
+/// Something that is run in turns.
+pub(crate) struct Job {
+    state: AtomicU8,
+    pool: Weak<Shared>,
+    work: Mutex<Option<Box<dyn Work>>>,
+}
+
+const IDLE: u8 = 0;
+const QUEUED: u8 = 1;
+const RUNNING: u8 = 2;
+const WOKEN: u8 = 3;
+const DONE: u8 = 4;
+
+impl Wake for Job {
+    fn wake(self: Arc<Self>) {
+        self.schedule();
+    }
+}
+
+impl Job {
+    /// Puts the job in line, or makes it run again if it runs now.
+    pub(crate) fn schedule(self: Arc<Self>) {
+        let next = |state| match state {
+            IDLE => Some(QUEUED),
+            RUNNING => Some(WOKEN),
+            _ => None,
+        };
+        if self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, next) == Ok(IDLE)
+            && let Some(pool) = self.pool.upgrade()
+        {
+            pool.push(self);
+        }
+    }
+
+    fn run(self: Arc<Self>, pool: &Shared) {
+        self.state.store(RUNNING, Ordering::Release);
+        let waker = Waker::from(Arc::clone(&self));
+        let mut work = self.work.lock();
+        let turn = match work.as_mut() {
+            None => Turn::Done,
+            Some(body) => catch_unwind(AssertUnwindSafe(|| body.turn(&waker))).unwrap_or_else(|panic| {
+                body.panicked(what(panic.as_ref()));
+                Turn::Done
+            }),
+        };
+        if turn == Turn::Done {
+            // Whatever the work holds may wake this job when it is dropped.
+            self.state.store(DONE, Ordering::Release);
+            let body = work.take();
+            drop(work);
+            drop(body);
+            return;
+        }
+        drop(work);
+        if let Turn::Later(after) = turn {
+            pool.later(after, &self);
+        }
+        let waits = turn != Turn::Again;
+        if waits && self.state.compare_exchange(RUNNING, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            return;
+        }
+        self.state.store(QUEUED, Ordering::Release);
+        pool.push(self);
+    }
+}
+
+fn what(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("a panic without a message").to_owned()
+}
+
+/// The workers and their run queue. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Pool {
+    shared: Arc<Shared>,
+    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+struct Shared {
+    clock: Arc<dyn Clock>,
+    queue: Mutex<Queue>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    ready: VecDeque<Arc<Job>>,
+    /// Jobs to wake, by time and number.
+    later: BTreeMap<(Duration, u64), Weak<Job>>,
+    timers: u64,
+    stopped: bool,
+}
+
+impl Pool {
+    /// Starts `workers` threads.
+    ///
+    /// # Errors
+    /// What the system says when it gives no thread.
+    pub(crate) fn start(workers: usize, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared { clock, queue: Mutex::default(), filled: Condvar::new() });
+        let pool = Self { shared, threads: Arc::default() };
+        for number in 0..workers {
+            let shared = Arc::clone(&pool.shared);
+            let thread = std::thread::Builder::new().name(format!("fold-{number}")).spawn(move || shared.work());
+            match thread {
+                Ok(thread) => pool.threads.lock().push(thread),
+                Err(error) => {
+                    pool.stop();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(pool)
+    }
+
+    /// Takes a job on and puts it in line; `make` gets the job it will be part of.
+    pub(crate) fn spawn(&self, make: impl FnOnce(&Weak<Job>) -> Box<dyn Work>) -> Arc<Job> {
+        let job = Arc::new_cyclic(|job| Job {
+            state: AtomicU8::new(IDLE),
+            pool: Arc::downgrade(&self.shared),
+            work: Mutex::new(Some(make(job))),
+        });
+        Arc::clone(&job).schedule();
+        job
+    }
+
+    /// Ends the threads after the turns they are in, and waits for them. Jobs that are in line are not run any more.
+    pub(crate) fn stop(&self) {
+        self.shared.queue.lock().stopped = true;
+        self.shared.filled.notify_all();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let here = std::thread::current().id();
+        for thread in threads.into_iter().filter(|thread| thread.thread().id() != here) {
+            // A worker catches the panics of its jobs; one of its own has been printed.
+            drop(thread.join());
+        }
+        let left = std::mem::take(&mut *self.shared.queue.lock());
+        self.shared.queue.lock().stopped = true;
+        drop(left);
+    }
+}
+
+impl Shared {
+    fn push(&self, job: Arc<Job>) {
+        self.queue.lock().ready.push_back(job);
+        self.filled.notify_one();
+    }
+
+    fn later(&self, after: Duration, job: &Arc<Job>) {
+        let mut queue = self.queue.lock();
+        queue.timers += 1;
+        let key = (self.clock.monotonic() + after, queue.timers);
+        queue.later.insert(key, Arc::downgrade(job));
+        drop(queue);
+        // Whoever sleeps must sleep no longer than this.
+        self.filled.notify_one();
+    }
+
+    fn work(&self) {
+        while let Some(job) = self.next() {
+            job.run(self);
+        }
+    }
+
+    fn next(&self) -> Option<Arc<Job>> {
+        let mut queue = self.queue.lock();
+        loop {
+            if queue.stopped {
+                return None;
+            }
+            if let Some(job) = queue.ready.pop_front() {
+                return Some(job);
+            }
+            let Some(((due, _), _)) = queue.later.first_key_value() else {
+                self.filled.wait(&mut queue);
+                continue;
+            };
+            let now = self.clock.monotonic();
+            if *due > now {
+                let pause = *due - now;
+                self.filled.wait_for(&mut queue, pause);
+            } else if let Some((_, job)) = queue.later.pop_first() {
+                drop(queue);
+                if let Some(job) = job.upgrade() {
+                    job.schedule();
+                }
+                queue = self.queue.lock();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use foldlog_log::clock::SystemClock;
+
+    use super::*;
+
+    struct Script(Box<dyn FnMut(&Waker) -> Turn + Send>, mpsc::Sender<String>);
+
+    impl Work for Script {
+        fn turn(&mut self, waker: &Waker) -> Turn {
+            (self.0)(waker)
+        }
+
+        fn panicked(&mut self, what: String) {
+            self.1.send(what).unwrap();
+        }
+    }
+
+    fn pool() -> Pool {
+        Pool::start(2, Arc::new(SystemClock::new())).unwrap()
+    }
+
+    #[test]
+    fn a_wake_during_a_turn_gives_another_turn() {
+        let (told, heard) = mpsc::channel();
+        let pool = pool();
+        let mut turns = 0;
+        let tell = told.clone();
+        let script = move |waker: &Waker| {
+            turns += 1;
+            waker.wake_by_ref();
+            if turns == 100 {
+                tell.send("done".to_owned()).unwrap();
+                return Turn::Done;
+            }
+            Turn::Wait
+        };
+        pool.spawn(|_| Box::new(Script(Box::new(script), told)));
+        assert_eq!(heard.recv_timeout(Duration::from_secs(10)).unwrap(), "done");
+        pool.stop();
+    }
+
+    #[test]
+    fn a_panic_ends_its_job_and_no_other() {
+        let (told, heard) = mpsc::channel();
+        let pool = pool();
+        for _ in 0..4 {
+            pool.spawn(|_| Box::new(Script(Box::new(|_| panic!("broken")), told.clone())));
+            assert_eq!(heard.recv_timeout(Duration::from_secs(10)).unwrap(), "broken");
+        }
+        pool.stop();
+    }
+
+    #[test]
+    fn later_comes_without_a_wake() {
+        let (told, heard) = mpsc::channel();
+        let pool = pool();
+        let tell = told.clone();
+        let mut turns = 0;
+        let script = move |_: &Waker| {
+            turns += 1;
+            if turns < 3 {
+                return Turn::Later(Duration::from_millis(1));
+            }
+            tell.send("done".to_owned()).unwrap();
+            Turn::Done
+        };
+        pool.spawn(|_| Box::new(Script(Box::new(script), told)));
+        assert_eq!(heard.recv_timeout(Duration::from_secs(10)).unwrap(), "done");
+        pool.stop();
+    }
+}
