@@ -272,7 +272,7 @@ mod tests {
             }
             Turn::Wait
         };
-        pool.spawn(|_| Box::new(Script(Box::new(script), told)));
+        let _job = pool.spawn(|_| Box::new(Script(Box::new(script), told)));
         assert_eq!(heard.recv_timeout(Duration::from_secs(10)).unwrap(), "done");
         pool.stop();
     }
@@ -302,7 +302,7 @@ mod tests {
             tell.send("done".to_owned()).unwrap();
             Turn::Done
         };
-        pool.spawn(|_| Box::new(Script(Box::new(script), told)));
+        let _job = pool.spawn(|_| Box::new(Script(Box::new(script), told)));
         assert_eq!(heard.recv_timeout(Duration::from_secs(10)).unwrap(), "done");
         pool.stop();
     }
