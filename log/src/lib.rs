@@ -9,6 +9,7 @@ pub mod disk;
 pub mod error;
 pub mod ids;
 pub mod record;
+pub mod segment;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod topic;

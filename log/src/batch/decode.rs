@@ -172,3 +172,26 @@ pub fn skip(batch: &[u8], start: u32, count: u32) -> Result<u32, Flaw> {
     }
     u32::try_from(batch.len() - cursor.rest().len()).map_err(|_| Flaw::new(0, "the batch's length is out of bounds"))
 }
+
+/// Byte place of the record with an offset, looked for from the record at `start` on.
+pub(crate) fn find(batch: &[u8], start: u32, offset: Offset) -> Result<u32, Flaw> {
+    let base = BatchHeader::parse(batch)?.base_offset;
+    let wanted = offset.get().checked_sub(base.get()).ok_or(Flaw::new(0, "the batch begins behind the offset"))?;
+    let records = batch.get(start as usize..).ok_or(Flaw::new(batch.len(), "the batch ends before its first record"))?;
+    let mut cursor = Cursor::new(records);
+    while !cursor.is_empty() {
+        let at = batch.len() - cursor.rest().len();
+        let flaw = Flaw::new(at, "a record runs past the end of its batch");
+        let record = cursor.count().and_then(|length| cursor.take(length)).ok_or(flaw)?;
+        let mut fields = Cursor::new(record);
+        let delta = (|| {
+            fields.byte()?;
+            fields.long()?;
+            fields.count()
+        })();
+        if delta.ok_or(flaw)? as u64 == wanted {
+            return u32::try_from(at).map_err(|_| flaw);
+        }
+    }
+    Err(Flaw::new(batch.len(), "the batch does not have the offset"))
+}

@@ -1,0 +1,359 @@
+//! Stream -> its offsets and versions in one segment.
+//!
+//! Sorted tables of pages, the same in memory (active segment) and in a file (`.keys` of a sealed one, pieces in `.keylog` of an
+//! active one). Derived: made again from `.log` when missing or damaged. Streams are known by a keyed hash of 128 bits, so a
+//! reader compares the key of what it finds. Format: `log/FORMAT.md`, "Key index".
+#![deny(clippy::indexing_slicing)]
+
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use siphasher::sip128::SipHasher13;
+
+use super::file::{OpenFiles, corrupt, failed, read_range};
+use crate::{
+    batch::varint::{Cursor, put_unsigned},
+    error::LogError,
+    ids::{FolderId, Offset},
+};
+
+/// Hashes streams' names, differently in every data folder, so that nobody can choose names that collide.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamHasher(SipHasher13);
+
+impl StreamHasher {
+    /// The hasher of a data folder.
+    #[must_use]
+    pub fn new(folder: FolderId) -> Self {
+        Self(SipHasher13::new_with_key(folder.as_bytes()))
+    }
+
+    /// Hash of a stream's name, or of any key.
+    #[must_use]
+    pub fn hash(&self, key: &[u8]) -> u128 {
+        let hash = self.0.hash(key);
+        u128::from(hash.h1) << 64 | u128::from(hash.h2)
+    }
+}
+
+/// One event as the index has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    pub(super) stream: u128,
+    pub(super) version: u64,
+    pub(super) offset: u64,
+}
+
+const PAGE: usize = 4096;
+const PAGE_HEAD: usize = 6;
+const TABLE_HEAD: usize = 24;
+const MAGIC: [u8; 4] = *b"fKT1";
+/// Longest start of an entry: hash, first version, count, first offset.
+const ENTRY_HEAD: usize = 16 + 10 + 3 + 10;
+
+/// Events of a segment, sorted by stream and version, in pages that can be looked up one by one.
+#[derive(Clone, Debug)]
+pub(super) struct KeyTable {
+    /// Everything below this offset that is not in an older table of the segment is in here.
+    pub(super) covers: Offset,
+    /// Upper half of the first hash of each page.
+    fences: Arc<[u64]>,
+    pages: Pages,
+}
+
+#[derive(Clone, Debug)]
+enum Pages {
+    Memory(Bytes),
+    File { files: Arc<OpenFiles>, path: Arc<PathBuf>, at: u64, length: u64 },
+}
+
+impl KeyTable {
+    /// Encodes a table of `keys`, which it sorts; offsets are stored from `base` on.
+    pub(super) fn encode(keys: &mut [Key], base: Offset, covers: Offset) -> Bytes {
+        keys.sort_unstable();
+        let mut pages = PageWriter::default();
+        let mut rest = &keys[..];
+        while let Some(first) = rest.first() {
+            rest = pages.put(first, rest, base);
+        }
+        let (fences, pages) = pages.finish();
+        let mut out = Vec::with_capacity(TABLE_HEAD + fences.len() * 8 + pages.len());
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&[0; 4]); // checksum, below
+        out.extend_from_slice(&covers.get().to_be_bytes());
+        out.extend_from_slice(&u32::try_from(fences.len()).unwrap_or(u32::MAX).to_be_bytes());
+        out.extend_from_slice(&u32::try_from(pages.len()).unwrap_or(u32::MAX).to_be_bytes());
+        for fence in &fences {
+            out.extend_from_slice(&fence.to_be_bytes());
+        }
+        let checksum = crc32c::crc32c(out.get(8..).unwrap_or_default());
+        out.splice(4..8, checksum.to_be_bytes());
+        out.extend_from_slice(&pages);
+        out.into()
+    }
+
+    /// Opens a table that was encoded into memory; none if its bytes are damaged. Returns what follows it.
+    pub(super) fn from_memory(bytes: &Bytes) -> Option<(Self, Bytes)> {
+        let head = TableHead::decode(bytes)?;
+        let end = head.pages_at.checked_add(head.pages_len)?;
+        if bytes.len() < end {
+            return None;
+        }
+        let pages = Pages::Memory(bytes.slice(head.pages_at..end));
+        Some((Self { covers: head.covers, fences: head.fences, pages }, bytes.slice(end..)))
+    }
+
+    /// Opens a table in a file, from byte place `at`; its pages are read and checked when they are looked at.
+    pub(super) fn from_file(files: &Arc<OpenFiles>, path: &Path, at: u64) -> Result<Self, LogError> {
+        let file = files.get(path).map_err(failed("open", path))?;
+        let length = file.len().map_err(failed("measure", path))?;
+        let damaged = || corrupt(path, at, length, "the head of the key index is damaged");
+        let start = read_range(&*file, path, at, TABLE_HEAD as u64)?;
+        let fences = TableHead::fence_count(&start).ok_or_else(damaged)?;
+        let head_len = (TABLE_HEAD as u64 + u64::from(fences) * 8).min(length);
+        let head = TableHead::decode(&read_range(&*file, path, at, head_len)?).ok_or_else(damaged)?;
+        let pages_at = at + head.pages_at as u64;
+        if pages_at + head.pages_len as u64 != length {
+            return Err(damaged());
+        }
+        let pages = Pages::File { files: files.clone(), path: Arc::new(path.to_owned()), at: pages_at, length: head.pages_len as u64 };
+        Ok(Self { covers: head.covers, fences: head.fences, pages })
+    }
+
+    /// Bytes of pages, as a measure for merging.
+    pub(super) fn size(&self) -> usize {
+        match &self.pages {
+            Pages::Memory(bytes) => bytes.len(),
+            Pages::File { length, .. } => usize::try_from(*length).unwrap_or(usize::MAX),
+        }
+    }
+
+    fn page(&self, number: usize) -> Result<Cow<'_, [u8]>, LogError> {
+        let from = number * PAGE;
+        let (page, path, at): (Cow<'_, [u8]>, _, _) = match &self.pages {
+            Pages::Memory(bytes) => {
+                let end = (from + PAGE).min(bytes.len());
+                (Cow::Borrowed(bytes.get(from..end).unwrap_or_default()), Path::new("key index in memory"), from as u64)
+            }
+            Pages::File { files, path, at, length } => {
+                let file = files.get(path).map_err(failed("open", path))?;
+                let size = (PAGE as u64).min(length.saturating_sub(from as u64));
+                (Cow::Owned(read_range(&*file, path, at + from as u64, size)?), path.as_path(), at + from as u64)
+            }
+        };
+        if !is_whole(&page) {
+            return Err(corrupt(path, at, at + PAGE as u64, "a page of the key index is damaged; delete the file, it is made again"));
+        }
+        Ok(page)
+    }
+
+    /// Calls `each` with the events of one stream, in order of version.
+    pub(super) fn look_up(&self, stream: u128, mut each: impl FnMut(Key)) -> Result<(), LogError> {
+        let fence = upper_half(stream);
+        // The stream may begin at the end of the page before the first with its fence.
+        let from = self.fences.partition_point(|first| *first < fence).saturating_sub(1);
+        let end = self.fences.partition_point(|first| *first <= fence);
+        for number in from..end {
+            visit(&self.page(number)?, Some(stream), &mut each);
+        }
+        Ok(())
+    }
+
+    /// Calls `each` with every event, in order of stream and version.
+    pub(super) fn for_each(&self, mut each: impl FnMut(Key)) -> Result<(), LogError> {
+        for number in 0..self.fences.len() {
+            visit(&self.page(number)?, None, &mut each);
+        }
+        Ok(())
+    }
+}
+
+struct TableHead {
+    covers: Offset,
+    fences: Arc<[u64]>,
+    pages_at: usize,
+    pages_len: usize,
+}
+
+impl TableHead {
+    fn fence_count(bytes: &[u8]) -> Option<u32> {
+        let mut cursor = Cursor::new(bytes);
+        cursor.take(16)?;
+        Some(u32::from_be_bytes(cursor.array()?))
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut cursor = Cursor::new(bytes);
+        if cursor.array()? != MAGIC {
+            return None;
+        }
+        let checksum = u32::from_be_bytes(cursor.array()?);
+        let covers = Offset::new(u64::from_be_bytes(cursor.array()?));
+        let count = usize::try_from(u32::from_be_bytes(cursor.array()?)).ok()?;
+        let pages_len = usize::try_from(u32::from_be_bytes(cursor.array()?)).ok()?;
+        let (fences, _) = cursor.take(count.checked_mul(8)?)?.as_chunks::<8>();
+        let pages_at = TABLE_HEAD + count * 8;
+        if crc32c::crc32c(bytes.get(8..pages_at)?) != checksum || pages_len.div_ceil(PAGE) != count {
+            return None;
+        }
+        Some(Self { covers, fences: fences.iter().map(|fence| u64::from_be_bytes(*fence)).collect(), pages_at, pages_len })
+    }
+}
+
+const fn upper_half(stream: u128) -> u64 {
+    (stream >> 64) as u64
+}
+
+fn is_whole(page: &[u8]) -> bool {
+    let Some((checksum, rest)) = page.split_first_chunk::<4>() else { return false };
+    crc32c::crc32c(rest) == u32::from_be_bytes(*checksum)
+}
+
+/// Offsets in a page are stored from the segment's base on; the page begins with it.
+fn visit(page: &[u8], only: Option<u128>, each: &mut impl FnMut(Key)) {
+    let _ = try_visit(page, only, each);
+}
+
+fn try_visit(page: &[u8], only: Option<u128>, each: &mut impl FnMut(Key)) -> Option<()> {
+    let mut cursor = Cursor::new(page);
+    cursor.take(4)?;
+    let used = u16::from_be_bytes(cursor.array()?);
+    let mut cursor = Cursor::new(cursor.take(used.into())?);
+    let base = u64::from_be_bytes(cursor.array()?);
+    while !cursor.is_empty() {
+        let stream = u128::from_be_bytes(cursor.array()?);
+        let (first, count) = (cursor.unsigned()?, cursor.unsigned()?);
+        let mut offset = base;
+        for place in 0..count {
+            offset = offset.checked_add(cursor.unsigned()?)?;
+            if only.is_none_or(|only| only == stream) {
+                each(Key { stream, version: first.checked_add(place)?, offset });
+            }
+        }
+    }
+    Some(())
+}
+
+#[derive(Default)]
+struct PageWriter {
+    fences: Vec<u64>,
+    done: Vec<u8>,
+    page: Vec<u8>,
+}
+
+impl PageWriter {
+    /// Puts as many events of the first one's stream as follow each other in version and fit into a page; returns the rest.
+    fn put<'a>(&mut self, first: &Key, keys: &'a [Key], base: Offset) -> &'a [Key] {
+        if self.page.len() + ENTRY_HEAD > PAGE - PAGE_HEAD {
+            self.turn();
+        }
+        if self.page.is_empty() {
+            self.fences.push(upper_half(first.stream));
+            self.page.extend_from_slice(&base.get().to_be_bytes());
+        }
+        let room = PAGE - PAGE_HEAD - self.page.len() - ENTRY_HEAD;
+        let mut offsets = Vec::new();
+        let (mut before, mut count) = (base.get(), 0_u64);
+        for key in keys {
+            let follows = key.stream == first.stream && Some(key.version) == first.version.checked_add(count);
+            if !follows || offsets.len() + 10 > room && count > 0 {
+                break;
+            }
+            put_unsigned(&mut offsets, key.offset.saturating_sub(before));
+            (before, count) = (key.offset, count + 1);
+        }
+        self.page.extend_from_slice(&first.stream.to_be_bytes());
+        put_unsigned(&mut self.page, first.version);
+        put_unsigned(&mut self.page, count);
+        self.page.extend_from_slice(&offsets);
+        keys.get(usize::try_from(count).unwrap_or(usize::MAX)..).unwrap_or_default()
+    }
+
+    fn turn(&mut self) {
+        if self.page.is_empty() {
+            return;
+        }
+        let mut rest = u16::try_from(self.page.len()).unwrap_or(u16::MAX).to_be_bytes().to_vec();
+        rest.append(&mut self.page);
+        self.seal(rest, true);
+    }
+
+    fn seal(&mut self, mut rest: Vec<u8>, is_full: bool) {
+        if is_full {
+            rest.resize(PAGE - 4, 0);
+        }
+        self.done.extend_from_slice(&crc32c::crc32c(&rest).to_be_bytes());
+        self.done.extend_from_slice(&rest);
+    }
+
+    fn finish(mut self) -> (Vec<u64>, Vec<u8>) {
+        if !self.page.is_empty() {
+            let mut rest = u16::try_from(self.page.len()).unwrap_or(u16::MAX).to_be_bytes().to_vec();
+            rest.append(&mut self.page);
+            self.seal(rest, false);
+        }
+        (self.fences, self.done)
+    }
+}
+
+/// The key index of a segment: one table when it is sealed, a few that double in size while it is active.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KeyIndex {
+    tables: Vec<KeyTable>,
+}
+
+impl KeyIndex {
+    pub(super) fn sealed(table: KeyTable) -> Self {
+        Self { tables: vec![table] }
+    }
+
+    /// Everything below this offset is in the index.
+    pub(super) fn covers(&self) -> Option<Offset> {
+        self.tables.iter().map(|table| table.covers).max()
+    }
+
+    /// Adds a newer table, and merges it with older ones that are not much larger.
+    pub(super) fn push(&mut self, table: KeyTable, base: Offset) -> Result<(), LogError> {
+        let mut size = table.size();
+        let mut keep = self.tables.len();
+        while let Some(older) = keep.checked_sub(1).and_then(|last| self.tables.get(last)).filter(|older| older.size() <= 2 * size) {
+            size += older.size();
+            keep -= 1;
+        }
+        let mut merging = self.tables.split_off(keep);
+        merging.push(table);
+        let merged = if let [single] = merging.as_slice() { single.clone() } else { merge(&merging, base)?.0 };
+        self.tables.push(merged);
+        Ok(())
+    }
+
+    /// All tables as one, with its bytes.
+    pub(super) fn merged(&self, base: Offset) -> Result<(KeyTable, Bytes), LogError> {
+        merge(&self.tables, base)
+    }
+
+    pub(super) fn look_up(&self, stream: u128, mut each: impl FnMut(Key)) -> Result<(), LogError> {
+        // Older tables hold older versions, so versions come in order.
+        self.tables.iter().try_for_each(|table| table.look_up(stream, &mut each))
+    }
+
+    pub(super) fn for_each(&self, mut each: impl FnMut(Key)) -> Result<(), LogError> {
+        self.tables.iter().try_for_each(|table| table.for_each(&mut each))
+    }
+}
+
+fn merge(tables: &[KeyTable], base: Offset) -> Result<(KeyTable, Bytes), LogError> {
+    let covers = tables.iter().map(|table| table.covers).max().unwrap_or(base);
+    let mut keys = Vec::new();
+    for table in tables {
+        table.for_each(|key| keys.push(key))?;
+    }
+    let bytes = KeyTable::encode(&mut keys, base, covers);
+    let (table, _) = KeyTable::from_memory(&bytes)
+        .ok_or_else(|| corrupt(Path::new("key index in memory"), 0, bytes.len() as u64, "a merged table cannot be read back"))?;
+    Ok((table, bytes))
+}

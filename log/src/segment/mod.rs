@@ -1,0 +1,37 @@
+//! Segments: where records rest once they have left the journal, one series of them a partition.
+//!
+//! Tidy appends committed runs through [`Segments`], readers follow them with [`Reader`]. A segment is a `.log` (batches, nothing
+//! else), its `.runs` (which offset is which position, where, since when: authoritative) and derived files that are made again
+//! when they are missing or damaged. Nothing here is trusted beyond what the checkpoint's [`PartitionMark`] says.
+//! Format: `log/FORMAT.md`, "Segments".
+
+mod file;
+mod key_index;
+mod offset_index;
+mod reader;
+mod recovery;
+mod runs;
+mod set;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use file::OpenFiles;
+pub use key_index::StreamHasher;
+pub use reader::Reader;
+pub use set::{Segments, Start};
+pub use writer::PartitionMark;
+
+/// How segments are cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentConfig {
+    /// Bytes of `.log` at which the next segment begins; a single batch may be longer. Small enough that rebuilding an index
+    /// takes less than a second, large enough that a terabyte is some ten thousand files.
+    pub max_log_bytes: u64,
+}
+
+impl Default for SegmentConfig {
+    fn default() -> Self {
+        Self { max_log_bytes: 64 << 20 }
+    }
+}

@@ -1,0 +1,233 @@
+//! Reads a partition's segments forwards: run by run, batches checked as they are read.
+//!
+//! Belongs to one reader of the log; several may read while tidy appends. Invariant: a batch whose checksum, header or place is
+//! not what `.runs` says is reported, never returned, never skipped.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{
+    batch::{self, BatchHeader, Flaw, HEADER_LEN as BATCH_HEADER_LEN},
+    error::LogError,
+    ids::{Offset, Position},
+    record::Run,
+    topic::Topic,
+};
+
+use super::{
+    file::{Kind, corrupt, failed, read_range},
+    runs::{self, StoredRun},
+    set::{Segment, Segments},
+    writer::header_check,
+};
+
+/// Bytes of `.log` that a reader that goes forward takes at once.
+const READ_AHEAD: u32 = 512 << 10;
+
+/// Reads one partition's segments from a place on, run by run.
+#[derive(Debug)]
+pub struct Reader {
+    segments: Arc<Segments>,
+    next: Offset,
+    read_ahead: u32,
+    segment: Option<SegmentReader>,
+}
+
+impl Reader {
+    pub(super) const fn new(segments: Arc<Segments>, next: Offset, is_sequential: bool) -> Self {
+        Self { segments, next, read_ahead: if is_sequential { READ_AHEAD } else { 0 }, segment: None }
+    }
+
+    /// Offset from which it reads on.
+    #[must_use]
+    pub const fn offset(&self) -> Offset {
+        self.next
+    }
+
+    /// Goes to another offset; what has been read is kept if it serves there too.
+    pub fn seek(&mut self, offset: Offset) {
+        self.next = offset;
+    }
+
+    /// First position of what [`Reader::next_run`] would return; none at the end of what is in segments.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`], [`LogError::Io`].
+    pub fn peek(&mut self) -> Result<Option<Position>, LogError> {
+        let from = self.next;
+        Ok(self.find()?.map(|(_, run)| {
+            let skipped = from.get().saturating_sub(run.first_offset.get());
+            run.first_position.plus(skipped)
+        }))
+    }
+
+    /// Reads the next run, cut to `most` records (at least 1); none at the end of what is in segments, where it may be called
+    /// again once there is more.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] with file and byte range, [`LogError::Io`].
+    pub fn next_run(&mut self, most: u32) -> Result<Option<Run>, LogError> {
+        let (from, ahead, topic) = (self.next, self.read_ahead, self.segments.topic().clone());
+        let Some((segment, stored)) = self.find()? else { return Ok(None) };
+        let run = segment.run(&stored, from, most, ahead, &topic)?;
+        self.next = run.first_offset.plus(run.count.into());
+        Ok(Some(run))
+    }
+
+    /// The segment and the run that the next record lies in.
+    fn find(&mut self) -> Result<Option<(&mut SegmentReader, StoredRun)>, LogError> {
+        let serves = self.segment.as_ref().is_some_and(|reader| reader.segment.holds(self.next));
+        if !serves {
+            let Some(segment) = self.segments.segment_at(self.next) else { return Ok(None) };
+            self.next = self.next.max(segment.id.base);
+            self.segment = Some(SegmentReader::new(segment));
+        }
+        let Some(reader) = self.segment.as_mut() else { return Ok(None) };
+        let found = reader.find(self.next)?;
+        Ok(found.map(|run| (reader, run)))
+    }
+}
+
+/// Calls `each` with every run of a segment from an offset on.
+pub(super) fn read_runs(
+    segment: &Arc<Segment>,
+    topic: &Arc<Topic>,
+    from: Offset,
+    mut each: impl FnMut(Run) -> Result<(), LogError>,
+) -> Result<(), LogError> {
+    let mut reader = SegmentReader::new(segment.clone());
+    let mut next = from;
+    while let Some(stored) = reader.find(next)? {
+        let run = reader.run(&stored, next, u32::MAX, READ_AHEAD, topic)?;
+        next = run.first_offset.plus(run.count.into());
+        each(run)?;
+    }
+    Ok(())
+}
+
+#[derive(Debug)]
+struct SegmentReader {
+    segment: Arc<Segment>,
+    /// Runs of the block last read.
+    block: Vec<StoredRun>,
+    /// Bytes of `.log` last read, and their place.
+    window: (u64, Bytes),
+    batch: Option<Batch>,
+}
+
+/// The batch last read, checked.
+#[derive(Debug)]
+struct Batch {
+    at: u64,
+    bytes: Bytes,
+    /// Place and offset of a record in it, from which later ones are found.
+    known: (u32, Offset),
+}
+
+impl SegmentReader {
+    const fn new(segment: Arc<Segment>) -> Self {
+        Self { segment, block: Vec::new(), window: (0, Bytes::new()), batch: None }
+    }
+
+    /// The first run that ends behind an offset.
+    fn find(&mut self, offset: Offset) -> Result<Option<StoredRun>, LogError> {
+        let is_in_block = self.block.first().is_some_and(|run| run.first_offset <= offset)
+            && self.block.last().is_some_and(|run| offset < run.end_offset());
+        if !is_in_block {
+            let Some((at, head)) = self.segment.block_at_offset(offset) else { return Ok(None) };
+            self.block = self.segment.read_block(at, &head)?;
+        }
+        let place = self.block.partition_point(|run| run.end_offset() <= offset);
+        Ok(self.block.get(place).copied())
+    }
+
+    /// The records of a stored run from an offset on, at most `most`.
+    fn run(&mut self, stored: &StoredRun, from: Offset, most: u32, ahead: u32, topic: &Arc<Topic>) -> Result<Run, LogError> {
+        let first_offset = from.max(stored.first_offset);
+        let skipped = u32::try_from(first_offset.get() - stored.first_offset.get()).unwrap_or(u32::MAX);
+        self.load(stored, ahead)?;
+        let start = self.start_of(stored, first_offset)?;
+        let Some(batch) = &self.batch else { return Err(self.damage(stored, Flaw::new(0, "the batch is not there"))) };
+        Ok(Run {
+            topic: topic.clone(),
+            partition: self.segment.id.partition,
+            first_offset,
+            first_position: stored.first_position.plus(skipped.into()),
+            count: stored.count.saturating_sub(skipped).min(most.max(1)),
+            recorded_at: stored.recorded_at,
+            batch: batch.bytes.clone(),
+            start,
+        })
+    }
+
+    /// Has the run's batch in memory, checked.
+    fn load(&mut self, stored: &StoredRun, ahead: u32) -> Result<(), LogError> {
+        if self.batch.as_ref().is_some_and(|batch| batch.at == stored.batch_at) {
+            return Ok(());
+        }
+        let bytes = match self.in_window(stored) {
+            Some(bytes) => bytes,
+            None => {
+                let path = self.segment.id.path(Kind::Log);
+                let file = self.segment.files.get(&path).map_err(failed("open", &path))?;
+                // Not further than what is published: behind it tidy may be writing this very moment.
+                let readable = self.segment.log_end().saturating_sub(stored.batch_at);
+                let length = u64::from(stored.batch_len.max(ahead)).min(readable);
+                self.window = (stored.batch_at, read_range(&*file, &path, stored.batch_at, length)?.into());
+                self.in_window(stored).ok_or_else(|| self.damage(stored, Flaw::new(0, "the file ends within a batch")))?
+            }
+        };
+        let header = BatchHeader::check(&bytes).map_err(|flaw| self.damage(stored, flaw))?;
+        if header.length != bytes.len() || header_check(&bytes) != stored.batch_check {
+            return Err(self.damage(stored, Flaw::new(0, "this is another batch than the one that was written here")));
+        }
+        let first = u32::try_from(BATCH_HEADER_LEN).unwrap_or(u32::MAX);
+        self.batch = Some(Batch { at: stored.batch_at, bytes, known: (first, header.base_offset) });
+        Ok(())
+    }
+
+    fn in_window(&self, stored: &StoredRun) -> Option<Bytes> {
+        let (at, bytes) = &self.window;
+        let from = usize::try_from(stored.batch_at.checked_sub(*at)?).ok()?;
+        let end = from.checked_add(stored.batch_len as usize)?;
+        (end <= bytes.len()).then(|| bytes.slice(from..end))
+    }
+
+    /// Byte place of a record in the batch in memory.
+    fn start_of(&mut self, stored: &StoredRun, offset: Offset) -> Result<u32, LogError> {
+        let Some(batch) = &mut self.batch else { return Ok(0) };
+        if offset < batch.known.1 {
+            batch.known = (u32::try_from(BATCH_HEADER_LEN).unwrap_or(u32::MAX), Offset::default());
+        }
+        match batch::find(&batch.bytes, batch.known.0, offset) {
+            Ok(start) => {
+                batch.known = (start, offset);
+                Ok(start)
+            }
+            Err(flaw) => Err(self.damage(stored, flaw)),
+        }
+    }
+
+    fn damage(&self, stored: &StoredRun, flaw: Flaw) -> LogError {
+        let (from, end) = (stored.batch_at, stored.batch_at + u64::from(stored.batch_len));
+        let what = format!("{}; offsets from {} to {} (exclusive) cannot be read", flaw.what, stored.first_offset, stored.end_offset());
+        corrupt(&self.segment.id.path(Kind::Log), from, end, what)
+    }
+}
+
+impl Segment {
+    /// Reads and checks a block of `.runs`.
+    pub(super) fn read_block(&self, at: u64, head: &runs::BlockHead) -> Result<Vec<StoredRun>, LogError> {
+        let path = self.id.path(Kind::Runs);
+        let file = self.files.get(&path).map_err(failed("open", &path))?;
+        let block = read_range(&*file, &path, at, head.block_len())?;
+        let is_whole = runs::check(&block) && runs::BlockHead::decode(&block).as_ref() == Some(head);
+        let decoded = is_whole.then(|| runs::decode(&block)).flatten();
+        decoded.ok_or_else(|| {
+            let what =
+                format!("a block of runs is damaged; offsets from {} to {} (exclusive) cannot be read", head.base_offset, head.end_offset);
+            corrupt(&path, at, at + head.block_len(), what)
+        })
+    }
+}

@@ -1,0 +1,318 @@
+//! From files to segments: what a checkpoint says is there is checked, what lies beyond it is cut.
+//!
+//! Runs once a partition, at start, after the checkpoint was made durable again. An [`UnrecoveredSegment`] becomes an
+//! [`ActiveSegment`] or a sealed [`Segment`]; nothing else can be read or written. Damage is reported with its place, and
+//! nothing is changed then; derived files are made again.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use tracing::{info, warn};
+
+use crate::{disk::Disk, error::LogError, ids::Offset};
+
+use super::{
+    file::{HEADER_LEN, Kind, OpenFiles, SegmentId, corrupt, failed, read_all, read_range, remove_if_there},
+    key_index::{Key, KeyIndex, KeyTable, StreamHasher},
+    offset_index::OffsetIndex,
+    reader::read_runs,
+    runs::{self, BlockHead, BlockKind, HEAD_LEN},
+    set::Segment,
+    writer::{ActiveSegment, Found, PartitionMark, keys_of, save_sealed_keys, write_whole},
+};
+
+/// The segments' names in a folder, sorted out by what the checkpoint says.
+pub(super) struct Listing {
+    /// Base offsets of segments that are sealed.
+    pub(super) sealed: Vec<Offset>,
+    /// Files of segments that the checkpoint does not know; the journal still has what is in them.
+    pub(super) unknown: Vec<PathBuf>,
+}
+
+impl Listing {
+    pub(super) fn new(disk: &dyn Disk, folder: &Path, mark: Option<&PartitionMark>) -> Result<Self, LogError> {
+        let entries = match disk.list(folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && mark.is_none() => Vec::new(),
+            Err(error) => return Err(failed("list folder", folder)(error)),
+        };
+        let mut sealed = BTreeSet::new();
+        let mut unknown = Vec::new();
+        for entry in entries.iter().filter(|entry| !entry.is_folder) {
+            let Some((base, kind)) = Kind::parse(&entry.name) else {
+                warn!(file = %folder.join(&entry.name).display(), "a file that is none of ours is left alone");
+                continue;
+            };
+            let is_known = mark.is_some_and(|mark| base <= mark.active);
+            let is_sealed = mark.is_some_and(|mark| base < mark.active);
+            let is_leftover = if is_sealed { kind == Kind::KeyLog } else { matches!(kind, Kind::Index | Kind::Keys) };
+            if !is_known || is_leftover {
+                unknown.push(folder.join(&entry.name));
+            } else if is_sealed && matches!(kind, Kind::Log | Kind::Runs) {
+                sealed.insert(base);
+            }
+        }
+        Ok(Self { sealed: sealed.into_iter().collect(), unknown })
+    }
+
+    /// Removes what the checkpoint does not know.
+    pub(super) fn clean(&self, disk: &dyn Disk) -> Result<(), LogError> {
+        self.unknown.iter().try_for_each(|path| remove_if_there(disk, path))
+    }
+}
+
+/// A segment's files, of which nothing is known yet.
+pub(super) struct UnrecoveredSegment {
+    pub(super) id: SegmentId,
+    pub(super) files: Arc<OpenFiles>,
+    pub(super) has_keys: bool,
+}
+
+impl UnrecoveredSegment {
+    fn open(&self, kind: Kind) -> Result<Arc<dyn crate::disk::DiskFile>, LogError> {
+        let path = self.id.path(kind);
+        self.files.get(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => corrupt(&path, 0, 0, "the file is missing; restore it from a backup"),
+            _ => failed("open", &path)(error),
+        })
+    }
+
+    /// Length of a file that must have at least `expected` bytes.
+    fn length(&self, kind: Kind, expected: u64) -> Result<u64, LogError> {
+        let path = self.id.path(kind);
+        let length = self.open(kind)?.len().map_err(failed("measure", &path))?;
+        if length < expected {
+            return Err(corrupt(&path, length, expected, "the file is shorter than it was when it was synced"));
+        }
+        Ok(length)
+    }
+
+    fn segment(self, index: OffsetIndex, keys: KeyIndex) -> Arc<Segment> {
+        Arc::new(Segment::new(self.id, self.files, self.has_keys, index, keys))
+    }
+
+    /// Takes the segment up to `mark`, and cuts off what lies behind.
+    pub(super) fn active(self, mark: &PartitionMark, hasher: &StreamHasher, read: &ReadContext) -> Result<ActiveSegment, LogError> {
+        let log_len = self.length(Kind::Log, mark.log_len)?;
+        let runs_len = self.length(Kind::Runs, mark.runs_len)?;
+        let runs_path = self.id.path(Kind::Runs);
+        let bytes = read_range(&*self.open(Kind::Runs)?, &runs_path, 0, mark.runs_len)?;
+        let found = walk(&self.id, &bytes)?;
+        let is_as_marked =
+            found.seal.is_none() && found.chain == mark.chain && found.end(self.id.base) == mark.end && found.log_end() == mark.log_len;
+        if !is_as_marked {
+            return Err(corrupt(&runs_path, 0, mark.runs_len, "the runs are not those of the checkpoint; the file may be an older copy"));
+        }
+        for (kind, is, should) in [(Kind::Log, log_len, mark.log_len), (Kind::Runs, runs_len, mark.runs_len)] {
+            if is != should {
+                self.open(kind)?.set_len(should).map_err(failed("cut", &self.id.path(kind)))?;
+            }
+        }
+        let (keys, key_log_len) = if self.has_keys { self.key_log(mark.end) } else { (KeyIndex::default(), 0) };
+        if key_log_len > 0 {
+            // What lies behind would be taken for tables that follow those yet to be written.
+            self.open(Kind::KeyLog)?.set_len(key_log_len).map_err(failed("cut", &self.id.path(Kind::KeyLog)))?;
+        }
+        let covered = keys.covers().unwrap_or(self.id.base);
+        let max_timestamp = found.max_timestamp();
+        let segment = self.segment(found.index, keys);
+        let mut active = ActiveSegment {
+            log_len: mark.log_len,
+            runs_len: mark.runs_len,
+            key_log_len,
+            chain: mark.chain,
+            end: mark.end,
+            max_timestamp,
+            unsaved_keys: Vec::new(),
+            written: None,
+            has_new_names: false,
+            segment,
+        };
+        if active.segment.has_keys && covered < mark.end {
+            info!(segment = %active.segment.id.path(Kind::Log).display(), from = %covered, "making the key index again");
+            active.unsaved_keys = keys_from_log(&active.segment, covered, hasher, read)?;
+            let rest = table_of(&active.segment, &mut active.unsaved_keys, mark.end)?;
+            active.segment.publish(Vec::new(), Some(rest))?;
+        }
+        Ok(active)
+    }
+
+    /// The whole tables at the front of `.keylog` that the checkpoint covers, and where they end; 0 if the file is no good.
+    fn key_log(&self, end: Offset) -> (KeyIndex, u64) {
+        let mut keys = KeyIndex::default();
+        let path = self.id.path(Kind::KeyLog);
+        let Ok(bytes) = self.files.get(&path).map_err(failed("open", &path)).and_then(|file| read_all(&*file, &path)) else {
+            return (keys, 0);
+        };
+        let mut rest = Bytes::from(bytes);
+        let total = rest.len();
+        if self.id.check_header(Kind::KeyLog, &rest).is_err() {
+            return (keys, 0);
+        }
+        let mut used = HEADER_LEN;
+        rest = rest.slice(HEADER_LEN..);
+        while let Some((table, after)) = KeyTable::from_memory(&rest) {
+            // Its pages are checked here, once, since no file is behind them any more.
+            let is_whole = table.for_each(|_| {}).is_ok();
+            let is_next = table.covers <= end && keys.covers().is_none_or(|covered| covered < table.covers);
+            if !is_next || !is_whole || keys.push(table, self.id.base).is_err() {
+                break;
+            }
+            used = total - after.len();
+            rest = after;
+        }
+        (keys, used as u64)
+    }
+
+    /// Takes a sealed segment, which ends where the next one begins.
+    pub(super) fn sealed(self, end: Offset, hasher: &StreamHasher, read: &ReadContext) -> Result<Arc<Segment>, LogError> {
+        let index = match self.saved_index() {
+            Some((index, seal)) => {
+                self.check_ends_of_runs(&index, &seal)?;
+                index
+            }
+            None => self.index_from_runs()?,
+        };
+        let last = index.last().copied();
+        let found_end = last.map_or(self.id.base, |last| last.end_offset);
+        if found_end != end {
+            let missing = format!("the segment ends at offset {found_end}, but the next one begins at {end}; offsets between are missing");
+            return Err(corrupt(&self.id.path(Kind::Log), 0, 0, missing));
+        }
+        let log_end = last.map_or(0, |last| last.log_end);
+        let log_len = self.length(Kind::Log, log_end)?;
+        if log_len != log_end {
+            return Err(corrupt(&self.id.path(Kind::Log), log_end, log_len, "bytes lie behind the end of a sealed segment"));
+        }
+        let keys_path = self.id.path(Kind::Keys);
+        let keys = if self.has_keys { self.saved_keys(end) } else { Some(KeyIndex::default()) };
+        let needs_keys = keys.is_none();
+        let segment = self.segment(index, keys.unwrap_or_default());
+        if needs_keys {
+            info!(file = %keys_path.display(), "making the key index again");
+            let mut keys = keys_from_log(&segment, segment.id.base, hasher, read)?;
+            segment.replace_keys(index_of(&segment, &mut keys, end)?);
+            // Without the file everything works, from memory; the next start tries again.
+            if let Err(error) = save_sealed_keys(&segment) {
+                warn!(%error, "the key index could not be saved");
+            }
+        }
+        Ok(segment)
+    }
+
+    fn saved_index(&self) -> Option<(OffsetIndex, BlockHead)> {
+        let path = self.id.path(Kind::Index);
+        let file = self.files.get(&path).ok()?;
+        OffsetIndex::decode(&self.id, &read_all(&*file, &path).ok()?)
+    }
+
+    /// Checks the first and the last bytes of `.runs` against an index; the blocks between are checked when they are read.
+    fn check_ends_of_runs(&self, index: &OffsetIndex, seal: &BlockHead) -> Result<(), LogError> {
+        let (path, seal_at) = (self.id.path(Kind::Runs), index.runs_end());
+        let end = seal_at + HEAD_LEN as u64;
+        let length = self.length(Kind::Runs, end)?;
+        if length != end {
+            return Err(corrupt(&path, end, length, "bytes lie behind the end of a sealed segment's runs"));
+        }
+        let file = self.open(Kind::Runs)?;
+        self.id.check_header(Kind::Runs, &read_range(&*file, &path, 0, HEADER_LEN as u64)?)?;
+        if read_range(&*file, &path, seal_at, HEAD_LEN as u64)? != seal.encode() {
+            return Err(corrupt(&path, seal_at, end, "the end of a sealed segment's runs is damaged"));
+        }
+        Ok(())
+    }
+
+    fn index_from_runs(&self) -> Result<OffsetIndex, LogError> {
+        let path = self.id.path(Kind::Runs);
+        let bytes = read_all(&*self.open(Kind::Runs)?, &path)?;
+        let found = walk(&self.id, &bytes)?;
+        let Some(seal) = found.seal else {
+            return Err(corrupt(&path, bytes.len() as u64, bytes.len() as u64, "the end of a sealed segment's runs is missing"));
+        };
+        info!(file = %self.id.path(Kind::Index).display(), "making the offset index again");
+        if let Err(error) = write_whole(&**self.files.disk(), &self.id, Kind::Index, &found.index.encode(&self.id, &seal)) {
+            warn!(%error, "the offset index could not be saved");
+        }
+        Ok(found.index)
+    }
+
+    fn saved_keys(&self, end: Offset) -> Option<KeyIndex> {
+        let path = self.id.path(Kind::Keys);
+        let header = read_range(&*self.files.get(&path).ok()?, &path, 0, HEADER_LEN as u64).ok()?;
+        self.id.check_header(Kind::Keys, &header).ok()?;
+        let table = KeyTable::from_file(&self.files, &path, HEADER_LEN as u64).ok()?;
+        (table.covers == end).then(|| KeyIndex::sealed(table))
+    }
+}
+
+/// What reading records needs beyond the segment.
+pub(super) struct ReadContext {
+    pub(super) topic: Arc<crate::topic::Topic>,
+}
+
+/// Index entries of a segment's events from an offset on, from its batches.
+pub(super) fn keys_from_log(segment: &Arc<Segment>, from: Offset, hasher: &StreamHasher, read: &ReadContext) -> Result<Vec<Key>, LogError> {
+    let mut keys = Vec::new();
+    read_runs(segment, &read.topic, from, |run| {
+        keys.extend(keys_of(&[run], hasher)?);
+        Ok(())
+    })?;
+    Ok(keys)
+}
+
+/// A segment's key index, from its keys.
+pub(super) fn index_of(segment: &Segment, keys: &mut [Key], covers: Offset) -> Result<KeyIndex, LogError> {
+    Ok(KeyIndex::sealed(table_of(segment, keys, covers)?))
+}
+
+fn table_of(segment: &Segment, keys: &mut [Key], covers: Offset) -> Result<KeyTable, LogError> {
+    let bytes = KeyTable::encode(keys, segment.id.base, covers);
+    let table = KeyTable::from_memory(&bytes).map(|(table, _)| table);
+    table.ok_or_else(|| corrupt(&segment.id.path(Kind::Keys), 0, 0, "a table of keys that cannot be read back"))
+}
+
+/// Follows the blocks of `.runs`, all of which must be whole.
+fn walk(id: &SegmentId, bytes: &[u8]) -> Result<Found, LogError> {
+    let path = id.path(Kind::Runs);
+    id.check_header(Kind::Runs, bytes)?;
+    let mut chain = crc32c::crc32c(bytes.get(..HEADER_LEN).unwrap_or_default());
+    let mut index = OffsetIndex::default();
+    let mut at = HEADER_LEN;
+    while at < bytes.len() {
+        let flaw = |length: u64, what: &str| {
+            let offset = index.last().map_or(id.base, |last: &BlockHead| last.end_offset);
+            corrupt(&path, at as u64, at as u64 + length, format!("{what}; it holds the runs from offset {offset} on"))
+        };
+        let Some(head) = bytes.get(at..).and_then(BlockHead::decode) else {
+            return Err(flaw(HEAD_LEN as u64, "the head of a block of runs is damaged"));
+        };
+        let end = at + HEAD_LEN + head.body_len as usize;
+        let Some(block) = bytes.get(at..end) else {
+            return Err(flaw(head.block_len(), "a block of runs is cut short"));
+        };
+        if !runs::check(block) {
+            return Err(flaw(head.block_len(), "the checksum of a block of runs differs"));
+        }
+        let (offset, position, log) =
+            index.last().map_or((id.base, head.first_position, 0), |last| (last.end_offset, last.end_position, last.log_end));
+        // A block may begin within the batch that the one before ended in.
+        let follows = head.chain == chain && head.base_offset >= offset && head.first_position >= position && head.log_end >= log;
+        if !follows {
+            return Err(flaw(head.block_len(), "a block of runs does not follow the one before"));
+        }
+        if head.kind == BlockKind::Seal {
+            return match end == bytes.len() {
+                true => Ok(Found { index, chain: head.checksum, seal: Some(head) }),
+                false => Err(corrupt(&path, end as u64, bytes.len() as u64, "bytes lie behind the end of a sealed segment's runs")),
+            };
+        }
+        index.push(at as u64, head);
+        (at, chain) = (end, head.checksum);
+    }
+    Ok(Found { index, chain, seal: None })
+}

@@ -1,0 +1,382 @@
+//! Segments, whole: what was appended is read back, from every place, after every cut, or the damage is named.
+
+use std::{collections::BTreeMap, path::Path};
+
+use bytes::Bytes;
+
+use super::*;
+use crate::{
+    batch::{BatchBuilder, Encoded},
+    disk::Disk,
+    error::LogError,
+    ids::{FolderId, Offset, PartitionId, Position, StreamVersion, Timestamp, TopicId},
+    record::{NewEvent, Run},
+    testing::{CallKind, Fault, Random, SimDisk},
+    topic::{Topic, TopicKind, TopicSettings},
+};
+use std::sync::Arc;
+
+const FOLDER: &str = "/data/t/0";
+
+/// (offset, position, server time, stream, version, payload) of a record.
+type Stored = (u64, u64, i64, String, u64, Vec<u8>);
+
+/// What was appended, and what a reader must find.
+#[derive(Clone, Default)]
+struct Model {
+    records: Vec<Stored>,
+    versions: BTreeMap<String, u64>,
+    position: u64,
+}
+
+fn topic() -> Arc<Topic> {
+    let settings = TopicSettings { kind: TopicKind::Events, partitions: 1 };
+    Arc::new(Topic { name: "t".parse().expect("a valid name"), id: TopicId::new([3; 16]), settings })
+}
+
+fn hasher() -> StreamHasher {
+    StreamHasher::new(FolderId::new([5; 16]))
+}
+
+impl Model {
+    fn end(&self) -> u64 {
+        self.records.len() as u64
+    }
+
+    /// The runs of one group: a batch of several units, between which other partitions took positions.
+    fn group(&mut self, random: &mut Random) -> Vec<Run> {
+        let base = Offset::new(self.end());
+        let mut builder = BatchBuilder::new(base);
+        let mut runs = Vec::new();
+        let now = Timestamp::new(1_000 + i64::try_from(self.position).expect("small") * 2);
+        for _ in 0..=random.below(3) {
+            self.position += random.below(3);
+            let stream = format!("stream-{}", random.below(6));
+            let id = stream.parse().expect("a valid id");
+            let version = self.versions.get(&stream).copied().unwrap_or(0);
+            let mut encoded = Encoded::default();
+            let first = self.end();
+            for place in 0..=random.below(4) {
+                let data = vec![b'x'; usize::try_from(random.below(60)).expect("small")];
+                let event = NewEvent { kind: "Happened".into(), data: Bytes::from(data.clone()), ..NewEvent::default() };
+                encoded.push_event(&id, &event).expect("within limits");
+                self.records.push((first + place, self.position + place, now.get(), stream.clone(), version + 1 + place, data));
+            }
+            let start = builder.push(&encoded, StreamVersion::new(version + 1), now);
+            self.versions.insert(stream, version + u64::from(encoded.count()));
+            runs.push(Run {
+                topic: topic(),
+                partition: PartitionId::new(0),
+                first_offset: Offset::new(first),
+                first_position: Position::new(self.position),
+                count: encoded.count(),
+                recorded_at: now,
+                batch: Bytes::new(),
+                start,
+            });
+            self.position += u64::from(encoded.count());
+        }
+        let batch = builder.finish(1);
+        runs.iter_mut().for_each(|run| run.batch = batch.clone());
+        runs
+    }
+}
+
+/// A disk on which the data folder is there.
+fn new_disk(seed: u64) -> SimDisk {
+    let disk = SimDisk::new(seed);
+    disk.create_folder(Path::new("/data")).expect("no fault");
+    disk.sync_folder(Path::new("/")).expect("no fault");
+    disk
+}
+
+const SMALL: SegmentConfig = SegmentConfig { max_log_bytes: 4_000 };
+
+fn open(disk: &SimDisk, mark: Option<&PartitionMark>) -> Result<Arc<Segments>, LogError> {
+    let files = OpenFiles::new(Arc::new(disk.clone()), 4);
+    Segments::open(files, FOLDER.into(), topic(), PartitionId::new(0), SMALL, hasher(), mark)
+}
+
+fn read_all(reader: &mut Reader, most: u32) -> Result<Vec<Stored>, LogError> {
+    let mut found = Vec::new();
+    while let Some(position) = reader.peek()? {
+        let run = reader.next_run(most)?.expect("what was peeked is there");
+        assert_eq!(run.first_position, position);
+        for record in run.records() {
+            let record = record?;
+            let event = record.event().expect("an event");
+            let stream = String::from_utf8(record.key.expect("a key").to_vec()).expect("a name");
+            let data = record.value.expect("a payload").to_vec();
+            found.push((record.offset.get(), record.position.get(), run.recorded_at.get(), stream, event.version.get(), data));
+        }
+    }
+    Ok(found)
+}
+
+/// Reads everything in every way and compares it with the model, up to `end`.
+fn compare(segments: &Arc<Segments>, model: &Model, end: u64) -> Result<(), LogError> {
+    let all = &model.records[..usize::try_from(end).expect("small")];
+    assert_eq!(segments.end(), Offset::new(end));
+    for from in [0, 1, end / 3, end / 2, end.saturating_sub(1), end, end + 5] {
+        let from_place = usize::try_from(from).expect("small").min(all.len());
+        let mut reader = segments.reader(Start::Offset(Offset::new(from)), true)?;
+        assert_eq!(read_all(&mut reader, u32::MAX)?, all[from_place..], "from offset {from}");
+        let mut reader = segments.reader(Start::Offset(Offset::new(from)), false)?;
+        assert_eq!(read_all(&mut reader, 2)?, all[from_place..], "from offset {from}, two at a time");
+    }
+    for from in [0, model.position / 4, model.position / 2, model.position] {
+        let mut reader = segments.reader(Start::Position(Position::new(from)), true)?;
+        let expected = all.iter().filter(|record| record.1 >= from).cloned().collect::<Vec<_>>();
+        assert_eq!(read_all(&mut reader, u32::MAX)?, expected, "from position {from}");
+    }
+    let mut heads = BTreeMap::new();
+    segments.for_each_head(|stream, version| {
+        let head = heads.entry(stream).or_insert(version);
+        *head = version.max(*head);
+    })?;
+    for stream in (0..6).map(|number| format!("stream-{number}")) {
+        let hash = hasher().hash(stream.as_bytes());
+        let expected = all.iter().filter(|record| record.3 == stream).map(|record| (record.4, record.0)).collect::<Vec<_>>();
+        let head = expected.last().map(|(version, _)| StreamVersion::new(*version));
+        assert_eq!(segments.stream_head(hash)?, head, "{stream}");
+        assert_eq!(heads.get(&hash).copied(), head, "{stream}");
+        for (from, most) in [(1, usize::MAX), (expected.len() / 2, usize::MAX), (1, 3), (expected.len(), 2)] {
+            let found = segments.stream(hash, StreamVersion::new(from as u64), most)?;
+            let found = found.into_iter().map(|(version, offset)| (version.get(), offset.get())).collect::<Vec<_>>();
+            let wanted = expected.iter().filter(|(version, _)| *version >= from as u64).take(most).copied().collect::<Vec<_>>();
+            assert_eq!(found, wanted, "{stream} from {from}");
+        }
+    }
+    for time in all.iter().map(|record| record.2).step_by(17) {
+        let first = all.iter().find(|record| record.2 >= time).expect("itself").0;
+        assert!(segments.offset_before(Timestamp::new(time)).get() <= first);
+    }
+    assert_eq!(segments.offset_before(Timestamp::new(i64::MAX)), Offset::new(end));
+    Ok(())
+}
+
+/// Appends a few groups, syncs, and so on; returns the marks with what each covers.
+fn fill(segments: &Segments, model: &mut Model, random: &mut Random, passes: u32) -> Result<Option<(PartitionMark, u64)>, LogError> {
+    let mut last = None;
+    for _ in 0..passes {
+        let mut runs = Vec::new();
+        for _ in 0..=random.below(4) {
+            runs.extend(model.group(random));
+        }
+        segments.append(&runs)?;
+        last = segments.sync()?.map(|mark| (mark, model.end()));
+    }
+    Ok(last)
+}
+
+#[test]
+fn what_was_appended_is_read_from_every_place_across_segments_and_restarts() {
+    let (mut random, mut model) = (Random::new(1), Model::default());
+    let disk = new_disk(1);
+    let mut mark = None;
+    for _ in 0..6 {
+        let segments = open(&disk, mark.as_ref()).expect("opens");
+        compare(&segments, &model, model.end()).expect("reads");
+        mark = fill(&segments, &mut model, &mut random, 8).expect("appends").map(|(mark, _)| mark);
+        compare(&segments, &model, model.end()).expect("reads");
+    }
+    let mark = mark.expect("something was appended");
+    let mut bytes = Vec::new();
+    mark.encode(&mut bytes);
+    assert_eq!((bytes.len(), PartitionMark::decode(&bytes)), (PartitionMark::ENCODED_LEN, Some(mark)));
+    assert!(disk.paths().len() > 20, "it takes many segments to be a test: {:?}", disk.paths());
+}
+
+#[test]
+fn a_reader_goes_on_when_there_is_more() {
+    let (mut random, mut model) = (Random::new(2), Model::default());
+    let segments = open(&new_disk(2), None).expect("opens");
+    let mut reader = segments.reader(Start::Offset(Offset::new(0)), true).expect("opens");
+    let mut found = Vec::new();
+    for _ in 0..40 {
+        fill(&segments, &mut model, &mut random, 1).expect("appends");
+        found.extend(read_all(&mut reader, 3).expect("reads"));
+        assert_eq!(found, model.records);
+    }
+}
+
+#[test]
+fn a_checkpointed_prefix_survives_every_power_cut() {
+    for seed in 0..150 {
+        let (mut random, mut model) = (Random::new(seed), Model::default());
+        let mut disk = new_disk(seed);
+        let mut mark: Option<(PartitionMark, u64)> = None;
+        for _ in 0..4 {
+            let covered = mark.map_or(0, |(_, end)| end);
+            let segments = open(&disk, mark.as_ref().map(|(mark, _)| mark)).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            compare(&segments, &model, covered).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            // The journal has what was cut off; here it is other events.
+            model.records.truncate(usize::try_from(covered).expect("small"));
+            model.versions.clear();
+            for record in &model.records {
+                model.versions.insert(record.3.clone(), record.4);
+            }
+            disk.arm(Fault::PowerOff { nth: random.below(150) });
+            for _ in 0..12 {
+                match fill(&segments, &mut model, &mut random, 1) {
+                    Ok(found) => mark = found.or(mark),
+                    Err(_) => break,
+                }
+            }
+            disk = disk.power_cut();
+        }
+    }
+}
+
+#[test]
+fn a_call_refused_by_a_full_disk_can_be_made_again() {
+    let mut failed = 0;
+    for nth in 0..60 {
+        let (mut random, mut model) = (Random::new(7), Model::default());
+        let disk = new_disk(nth);
+        let segments = open(&disk, None).expect("opens");
+        disk.arm(Fault::Fail { kind: Some(CallKind::Write), nth, errno: 28 });
+        let mut mark = None;
+        for _ in 0..10 {
+            let runs = (0..3).flat_map(|_| model.group(&mut random)).collect::<Vec<_>>();
+            if segments.append(&runs).is_err() {
+                segments.append(&runs).expect("there is room again");
+            }
+            mark = match segments.sync() {
+                Err(LogError::Io { source, .. }) if source.raw_os_error() == Some(28) => segments.sync().expect("there is room again"),
+                result => result.expect("syncs"),
+            };
+        }
+        failed += usize::from(disk.is_disarmed());
+        compare(&segments, &model, model.end()).expect("reads");
+        let segments = open(&disk.power_cut(), mark.as_ref()).expect("opens");
+        compare(&segments, &model, model.end()).expect("reads");
+    }
+    assert!(failed > 30, "{failed}");
+}
+
+#[test]
+fn runs_that_do_not_follow_are_refused() {
+    let (mut random, mut model) = (Random::new(3), Model::default());
+    let segments = open(&new_disk(3), None).expect("opens");
+    let first = model.group(&mut random);
+    let second = model.group(&mut random);
+    let third = model.group(&mut random);
+    segments.append(&first).expect("appends");
+    assert!(matches!(segments.append(&third), Err(LogError::Invalid { .. })));
+    segments.append(&[first, second].concat()).expect("what is there already is passed over");
+    segments.append(&third).expect("appends");
+    compare(&segments, &model, model.end()).expect("reads");
+}
+
+#[test]
+fn open_files_are_bounded() {
+    let (mut random, mut model) = (Random::new(4), Model::default());
+    let disk = new_disk(4);
+    let files = OpenFiles::new(Arc::new(disk), 3);
+    let segments = Segments::open(files.clone(), FOLDER.into(), topic(), PartitionId::new(0), SMALL, hasher(), None).expect("opens");
+    fill(&segments, &mut model, &mut random, 30).expect("appends");
+    compare(&segments, &model, model.end()).expect("reads");
+    assert!((1..=3).contains(&files.count()));
+}
+
+/// A small partition with sealed segments and an active one.
+fn sample() -> (SimDisk, PartitionMark, Model) {
+    let (mut random, mut model) = (Random::new(11), Model::default());
+    let disk = new_disk(11);
+    let segments = open(&disk, None).expect("opens");
+    let (mark, _) = fill(&segments, &mut model, &mut random, 12).expect("appends").expect("something was appended");
+    assert!(mark.active > Offset::new(0), "there are sealed segments");
+    (disk.power_cut(), mark, model)
+}
+
+/// Opens and reads everything after a file was changed: equal answers, or a report of that file.
+fn answers_or_reports(disk: &SimDisk, mark: &PartitionMark, model: &Model, path: &Path, what: &str) -> bool {
+    match open(disk, Some(mark)).and_then(|segments| compare(&segments, model, model.end())) {
+        Ok(()) => true,
+        Err(LogError::Corrupt { file, .. } | LogError::Format { file, .. }) => {
+            let same = file.file_stem() == path.file_stem();
+            assert!(same, "{what} in {} is blamed on {}", path.display(), file.display());
+            false
+        }
+        Err(error) => panic!("{what} in {}: {error}", path.display()),
+    }
+}
+
+fn is_derived(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| ["index", "keys", "keylog"].iter().any(|derived| extension == *derived))
+}
+
+#[test]
+fn every_flipped_byte_gives_the_same_answer_or_an_exact_report() {
+    let (disk, mark, model) = sample();
+    let (mut same, mut reported) = (0, 0);
+    for path in disk.paths() {
+        let bytes = disk.bytes_of(&path).expect("it is listed");
+        // Every byte of the small files, every seventh of the batches.
+        let step = if path.extension().is_some_and(|extension| extension == "log") { 7 } else { 1 };
+        for place in (0..bytes.len()).step_by(step) {
+            let disk = disk.fork();
+            let mut damaged = bytes.clone();
+            damaged[place] ^= 1 << (place % 8);
+            disk.overwrite(&path, damaged);
+            let is_same = answers_or_reports(&disk, &mark, &model, &path, &format!("byte {place} flipped"));
+            assert_eq!(is_same, is_derived(&path), "byte {place} of {}", path.display());
+            if is_same { same += 1 } else { reported += 1 }
+        }
+    }
+    assert!(same > 500 && reported > 500, "{same} {reported}");
+}
+
+#[test]
+fn every_truncation_gives_the_same_answer_or_an_exact_report() {
+    let (disk, mark, model) = sample();
+    for path in disk.paths() {
+        let bytes = disk.bytes_of(&path).expect("it is listed");
+        for length in (0..bytes.len()).step_by(5) {
+            let disk = disk.fork();
+            disk.overwrite(&path, bytes[..length].to_vec());
+            let is_same = answers_or_reports(&disk, &mark, &model, &path, &format!("cut to {length}"));
+            assert_eq!(is_same, is_derived(&path), "{} cut to {length}", path.display());
+        }
+    }
+}
+
+#[test]
+fn missing_swapped_and_foreign_files_are_named() {
+    let (disk, mark, model) = sample();
+    for path in disk.paths() {
+        let missing = disk.fork();
+        missing.remove(&path).expect("no fault");
+        let named = match open(&missing, Some(&mark)).and_then(|segments| compare(&segments, &model, model.end())) {
+            Ok(()) => is_derived(&path),
+            Err(LogError::Corrupt { .. }) => !is_derived(&path),
+            Err(error) => panic!("{}: {error}", path.display()),
+        };
+        assert!(named, "{} missing", path.display());
+        // Another file of the same kind in its place.
+        let like = |other: &&std::path::PathBuf| other.extension() == path.extension() && **other != path;
+        if let Some(other) = disk.paths().iter().find(like) {
+            let swapped = disk.fork();
+            swapped.overwrite(&path, disk.bytes_of(other).expect("it is listed"));
+            let is_same = answers_or_reports(&swapped, &mark, &model, &path, "another segment's file");
+            assert_eq!(is_same, is_derived(&path), "{}", path.display());
+        }
+    }
+    let stray = disk.fork();
+    for name in ["lost+found.txt", "00000000000000000000.log~", "0.log"] {
+        stray.create(&Path::new(FOLDER).join(name)).expect("no fault");
+    }
+    assert!(answers_or_reports(&stray, &mark, &model, Path::new(FOLDER), "stray files"));
+    assert!(stray.bytes_of(&Path::new(FOLDER).join("0.log")).is_some(), "none of ours is left alone");
+}
+
+#[test]
+fn a_folder_without_a_mark_is_emptied_and_filled_again() {
+    let (disk, ..) = sample();
+    let (mut random, mut model) = (Random::new(12), Model::default());
+    let segments = open(&disk, None).expect("opens");
+    assert_eq!(segments.end(), Offset::new(0));
+    fill(&segments, &mut model, &mut random, 10).expect("appends");
+    compare(&segments, &model, model.end()).expect("reads");
+}
