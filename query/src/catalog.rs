@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use foldlog_log::{Position, TopicKind, TopicName};
+use foldlog_log::{Position, Topic, TopicKind, TopicName};
 
 use crate::error::QueryError;
 
@@ -193,6 +193,39 @@ pub struct Source {
 }
 
 impl Source {
+    /// A topic as it is, without a declaration: every record a fact, no columns but those that need no declaration.
+    #[must_use]
+    pub fn of_topic(topic: &Topic) -> Self {
+        Self {
+            name: topic.name.as_str().to_owned(),
+            kind: SourceKind::Stream,
+            topic: topic.name.clone(),
+            topic_kind: topic.settings.kind,
+            columns: Vec::new(),
+            key_format: KeyFormat::None,
+            timestamp: None,
+            query: None,
+            sql: String::new(),
+        }
+    }
+
+    /// What `SELECT *` stands for: the declared columns; those of the bare topic if there are none.
+    #[must_use]
+    pub fn star(&self) -> Vec<WantedColumn> {
+        if self.columns.is_empty() {
+            return Pseudo::of(self.topic_kind).iter().map(|pseudo| WantedColumn::Pseudo(*pseudo)).collect();
+        }
+        (0..self.columns.len()).map(WantedColumn::Declared).collect()
+    }
+
+    /// Every column that can be named: the declared ones, then those that need no declaration and are not hidden.
+    #[must_use]
+    pub fn all_columns(&self) -> Vec<WantedColumn> {
+        let hidden = |pseudo: &Pseudo| self.columns.iter().any(|column| column.name == pseudo.name());
+        let pseudo = Pseudo::of(self.topic_kind).iter().filter(|pseudo| !hidden(pseudo));
+        (0..self.columns.len()).map(WantedColumn::Declared).chain(pseudo.map(|pseudo| WantedColumn::Pseudo(*pseudo))).collect()
+    }
+
     /// Number of key columns; they come first in `columns`.
     #[must_use]
     pub fn key_count(&self) -> usize {

@@ -1,7 +1,9 @@
 //! From statements to operators: streaming plans and their expressions. Called by `engine`, read by `stream`.
 
 pub mod expression;
+pub mod fault;
 pub mod streaming;
+mod total;
 
-pub use expression::{Evaluated, Expression, RowError};
+pub use expression::{Evaluated, Expression, Expressions, RowError};
 pub use streaming::{AggregateCall, AggregateFunction, Node, OperatorId, Sink, SourceScan, StreamPlan};
