@@ -322,7 +322,7 @@ pub fn schema_of(columns: &[Column]) -> SchemaRef {
 /// The nearest of `names`, if one is near enough to be meant.
 #[must_use]
 pub fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
-    let most = (name.chars().count() / 3).clamp(1, 3);
+    let most = (name.chars().count() / 3).min(3);
     let scored = names.map(|known| (strsim::damerau_levenshtein(&name.to_lowercase(), &known.to_lowercase()), known));
     scored.filter(|(distance, _)| *distance <= most).min().map(|(_, known)| known.to_owned())
 }

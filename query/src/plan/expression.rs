@@ -16,7 +16,7 @@ use datafusion::{
         DFSchema, ScalarValue,
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
-    execution::{SessionState, SessionStateBuilder, context::ExecutionProps, session_state::SessionStateDefaults},
+    execution::{SessionState, SessionStateBuilder, SessionStateDefaults, context::ExecutionProps},
     logical_expr::{
         Expr, ScalarUDF,
         physical_planning_context::PhysicalPlanningContext,
@@ -312,4 +312,140 @@ fn lazily(expr: Expr, context: &SimplifyContext) -> Result<Expr, QueryError> {
         other => Ok(Transformed::no(other)),
     });
     rewritten.map(|rewritten| rewritten.data).map_err(fault::of_planning)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::{
+        array::{Array, AsArray, Float64Array, Int64Array, StringArray},
+        datatypes::{Field, Float64Type, Int32Type, Int64Type, Schema},
+    };
+    use datafusion::sql::sqlparser::{dialect::GenericDialect, parser::Parser};
+
+    use super::*;
+
+    fn batch() -> RecordBatch {
+        let schema = Schema::new(vec![
+            Field::new("a", DataType::Int64, true),
+            Field::new("b", DataType::Int64, true),
+            Field::new("x", DataType::Float64, true),
+            Field::new("s", DataType::Utf8, true),
+        ]);
+        RecordBatch::try_new(
+            Arc::new(schema),
+            vec![
+                Arc::new(Int64Array::from(vec![Some(1), Some(i64::MAX), Some(7), None, Some(i64::MIN)])),
+                Arc::new(Int64Array::from(vec![Some(0), Some(1), Some(2), Some(0), Some(-1)])),
+                Arc::new(Float64Array::from(vec![Some(0.0), Some(2.5), Some(f64::NAN), None, Some(-1e300)])),
+                Arc::new(StringArray::from(vec![Some("12"), Some("x"), None, Some(""), Some("99999999999")])),
+            ],
+        )
+        .unwrap()
+    }
+
+    fn compiled(text: &str) -> Result<Expression, QueryError> {
+        let written = Parser::new(&GenericDialect {}).try_with_sql(text).unwrap().parse_expr().unwrap();
+        let schema = DFSchema::try_from(batch().schema().as_ref().clone()).unwrap();
+        let expressions = Expressions::new();
+        expressions.compile(expressions.resolve(&written, &schema, &[])?, &schema)
+    }
+
+    fn evaluated(text: &str) -> (ArrayRef, Vec<(usize, String)>) {
+        let Evaluated { values, errors } = compiled(text).unwrap().evaluate(&batch());
+        (values, errors.into_iter().map(|error| (error.row, error.reason)).collect())
+    }
+
+    fn integers(text: &str) -> (Vec<Option<i64>>, Vec<usize>) {
+        let (values, errors) = evaluated(text);
+        (values.as_primitive::<Int64Type>().iter().collect(), errors.into_iter().map(|(row, _)| row).collect())
+    }
+
+    #[test]
+    fn integer_arithmetic_beyond_its_range_is_null_and_told() {
+        assert_eq!(integers("a + b"), (vec![Some(1), None, Some(9), None, None], vec![1, 4]));
+        assert_eq!(integers("a - 1"), (vec![Some(0), Some(i64::MAX - 1), Some(6), None, None], vec![4]));
+        assert_eq!(integers("a * 2"), (vec![Some(2), None, Some(14), None, None], vec![1, 4]));
+        assert_eq!(integers("-a"), (vec![Some(-1), Some(-i64::MAX), Some(-7), None, None], vec![4]));
+        assert_eq!(evaluated("a * 2").1[0].1, "the result of * is out of range");
+    }
+
+    #[test]
+    fn division_by_zero_is_null_and_told_but_not_of_null() {
+        assert_eq!(integers("a / b"), (vec![None, Some(i64::MAX), Some(3), None, None], vec![0, 4]));
+        assert_eq!(integers("a % b").0, vec![None, Some(0), Some(1), None, Some(0)]);
+        let (values, errors) = evaluated("1.0 / x");
+        assert_eq!(
+            values.as_primitive::<Float64Type>().iter().map(|one| one.is_some()).collect::<Vec<_>>(),
+            [false, true, true, false, true]
+        );
+        assert_eq!(errors.len(), 1);
+        assert_eq!(integers("1 / 0"), (vec![None; 5], vec![0, 1, 2, 3, 4]));
+    }
+
+    #[test]
+    fn a_cast_that_fails_is_null_and_told_without_the_value() {
+        let (values, errors) = evaluated("CAST(s AS INT)");
+        assert_eq!(values.as_primitive::<Int32Type>().iter().collect::<Vec<_>>(), [Some(12), None, None, None, None]);
+        assert_eq!(errors.iter().map(|one| one.0).collect::<Vec<_>>(), [1, 3, 4]);
+        assert_eq!(errors[0].1, "a value cannot be cast to Int32");
+        assert!(evaluated("TRY_CAST(s AS INT)").1.is_empty());
+    }
+
+    #[test]
+    fn only_the_innermost_failing_part_is_null() {
+        assert_eq!(integers("COALESCE(a / b, -1) + 1").0, vec![Some(0), None, Some(4), Some(0), Some(0)]);
+        assert_eq!(integers("IFNULL(CAST(s AS BIGINT), 5)").0, vec![Some(12), Some(5), Some(5), Some(5), Some(99_999_999_999)]);
+    }
+
+    #[test]
+    fn rows_keep_their_numbers_through_case_and_and() {
+        assert_eq!(integers("CASE WHEN b = 0 THEN 0 ELSE a + b END"), (vec![Some(0), None, Some(9), Some(0), None], vec![1, 4]));
+        assert_eq!(integers("CASE WHEN a IS NULL THEN 0 WHEN b = 1 THEN a + 1 ELSE b END").1, vec![1]);
+        let (_, errors) = evaluated("b <> 0 AND a * a > 0");
+        assert!(errors.iter().all(|(row, _)| [1, 4].contains(row)) && errors.len() == 2, "{errors:?}");
+    }
+
+    #[test]
+    fn a_function_that_fails_nulls_its_row_alone() {
+        let (values, errors) = evaluated("date_trunc(s, TIMESTAMP '2013-01-01 10:30:00')");
+        assert_eq!((values.null_count(), errors.len()), (5, 5), "the unit must be a literal");
+        let (values, errors) = evaluated("to_timestamp(s)");
+        assert!(values.len() == 5 && !errors.is_empty(), "{errors:?}");
+        let (values, errors) = evaluated("upper(s) || '!'");
+        assert_eq!((values.as_string::<i32>().value(1), errors.len()), ("X!", 0));
+    }
+
+    #[test]
+    fn what_would_not_repeat_or_not_end_is_refused() {
+        for (text, message) in [
+            ("now()", "now() is refused here: folded again the query would give another answer; use rowtime, or a field of the record"),
+            (
+                "a + random()",
+                "random() is refused here: folded again the query would give another answer; use rowtime, or a field of the record",
+            ),
+            ("c + 1", "column c does not exist"),
+            ("uper(s)", "invalid function 'uper'. Did you mean 'upper'?"),
+            ("row_number() OVER ()", "not supported: OVER (...) in a query that does not end"),
+            ("$1", "parameter $1 has no value"),
+        ] {
+            assert_eq!(compiled(text).unwrap_err().to_string(), message, "{text}");
+        }
+        assert!(compiled("repeat(s, 1000000000)").is_err());
+        assert!(compiled("a AND b").is_err());
+    }
+
+    #[test]
+    fn a_constant_has_a_value_of_the_type_asked_for() {
+        let constant = |text: &str, data_type: &DataType| {
+            let written = Parser::new(&GenericDialect {}).try_with_sql(text).unwrap().parse_expr().unwrap();
+            Expressions::new().constant(&written, data_type, &[]).map_err(|error| error.to_string())
+        };
+        assert_eq!(constant("1 + 2", &DataType::Int32), Ok(ScalarValue::Int32(Some(3))));
+        assert_eq!(constant("'1.50'", &DataType::Decimal128(5, 2)), Ok(ScalarValue::Decimal128(Some(150), 5, 2)));
+        assert_eq!(constant("NULL", &DataType::Utf8), Ok(ScalarValue::Utf8(None)));
+        assert_eq!(constant("'x'", &DataType::Int64), Err("'x': a value cannot be cast to Int64".to_owned()));
+        assert_eq!(constant("1 / 0", &DataType::Int64), Err("1 / 0: the result of / is out of range".to_owned()));
+    }
 }

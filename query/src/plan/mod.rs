@@ -2,6 +2,8 @@
 
 pub mod expression;
 pub mod fault;
+mod grouping;
+pub mod select;
 pub mod streaming;
 mod total;
 

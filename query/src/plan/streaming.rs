@@ -7,9 +7,13 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
 
+use super::{
+    expression::Expression,
+    select::{Chain, Item, next_id, type_name},
+};
 use crate::{
-    catalog::{Column, Source, WantedColumn},
-    plan::expression::Expression,
+    catalog::{Column, Source, SourceKind, WantedColumn, schema_of},
+    error::QueryError,
 };
 
 /// Number of an operator in its plan, given in plan order from 0; its state belongs to this number.
@@ -135,4 +139,153 @@ impl StreamPlan {
     pub fn is_stateful(&self) -> bool {
         self.nodes.iter().any(|node| matches!(node, Node::Aggregate { .. }))
     }
+}
+
+impl Chain {
+    /// The plan of a push query: results go to whoever asked, in the order of the SELECT list.
+    #[must_use]
+    pub fn into_volatile(self) -> StreamPlan {
+        let keys = self.key_names.len();
+        let complete = keys > 0 && (0..keys).all(|key| self.items.iter().any(|item| item.key == Some(key)));
+        let items = self.items.iter().map(|item| {
+            let first = self.items.iter().find(|other| other.key.is_some() && other.key == item.key);
+            let key = complete && first.is_some_and(|first| first.column.name == item.column.name);
+            Item { column: Column { key, ..item.column.clone() }, ..item.clone() }
+        });
+        let items = items.collect();
+        self.finish(items, Sink::Volatile)
+    }
+
+    /// The result's columns as those of a sink: key columns first.
+    ///
+    /// # Errors
+    /// [`QueryError::Invalid`] if the sink is a table and not all grouping columns are there, or if a column hides one that every
+    /// source has.
+    pub fn sink_items(&self, kind: SourceKind, sink: &str) -> Result<Vec<Item>, QueryError> {
+        let mut keys = Vec::new();
+        for (key, name) in self.key_names.iter().enumerate() {
+            match self.items.iter().find(|item| item.key == Some(key)) {
+                Some(item) => keys.push(item),
+                None if kind == SourceKind::Table => {
+                    return Err(QueryError::Invalid(format!("the SELECT list must contain {name}: it is part of the key of table {sink}")));
+                }
+                None => {
+                    keys.clear();
+                    break;
+                }
+            }
+        }
+        let is_key = |item: &Item| keys.iter().any(|key| key.column.name == item.column.name);
+        let rest = self.items.iter().filter(|item| !is_key(item));
+        let marked = |item: &Item, key: bool| Item { column: Column { key, ..item.column.clone() }, ..item.clone() };
+        let items: Vec<Item> = keys.iter().map(|item| marked(item, true)).chain(rest.map(|item| marked(item, false))).collect();
+        for item in &items {
+            check_column_name(&item.column.name)?;
+        }
+        Ok(items)
+    }
+
+    /// The plan of a persistent query over a sink whose columns are those of `items`.
+    #[must_use]
+    pub fn into_persistent(self, items: Vec<Item>, sink: Arc<Source>) -> StreamPlan {
+        let sink = match sink.kind {
+            SourceKind::Stream => Sink::Stream(sink),
+            SourceKind::Table => Sink::Table(sink),
+        };
+        self.finish(items, sink)
+    }
+
+    fn finish(self, items: Vec<Item>, sink: Sink) -> StreamPlan {
+        let output: Vec<Column> = items.iter().map(|item| item.column.clone()).collect();
+        let mut nodes = self.nodes;
+        let schema = schema_of(&output);
+        let given = match nodes.last() {
+            Some(Node::Project { schema, .. } | Node::Aggregate { schema, .. }) => Arc::clone(schema),
+            Some(Node::Filter { .. }) | None => self.scan.schema(),
+        };
+        let unchanged = schema == given && items.iter().enumerate().all(|(place, item)| item.expression.as_column() == Some(place));
+        if !unchanged {
+            let expressions = items.into_iter().map(|item| item.expression).collect();
+            nodes.push(Node::Project { id: next_id(&nodes), expressions, schema });
+        }
+        let mut plan = StreamPlan { sources: vec![self.scan], nodes, sink, output, fingerprint: 0 };
+        plan.fingerprint = fnv1a(plan.describe().as_bytes());
+        plan
+    }
+}
+
+/// Refuses names of columns that every stream and table has.
+///
+/// # Errors
+/// [`QueryError::Invalid`].
+pub fn check_column_name(name: &str) -> Result<(), QueryError> {
+    if ["rowtime", "rowpartition", "rowoffset"].contains(&name) {
+        return Err(QueryError::Invalid(format!("every stream and table has a column {name}; choose another name (AS ...)")));
+    }
+    Ok(())
+}
+
+impl StreamPlan {
+    /// The plan as a tree, the sink first: one line an operator, with its id.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let mut lines = Vec::new();
+        let columns = |schema: &SchemaRef| {
+            let each = schema.fields().iter().map(|field| format!("{} {}", field.name(), type_name(field.data_type())));
+            each.collect::<Vec<_>>().join(", ")
+        };
+        lines.push(match &self.sink {
+            Sink::Stream(sink) => format!("stream {} into topic {}", sink.name, sink.topic),
+            Sink::Table(sink) => {
+                let keys: Vec<_> = sink.columns.iter().filter(|column| column.key).map(|column| column.name.as_str()).collect();
+                format!("table {} by {} into topic {}", sink.name, keys.join(", "), sink.topic)
+            }
+            Sink::Volatile => "to the client".to_owned(),
+        });
+        for node in self.nodes.iter().rev() {
+            lines.push(match node {
+                Node::Filter { id, predicate } => format!("#{} filter {predicate}", id.0),
+                Node::Project { id, expressions, schema } => {
+                    let each = expressions.iter().zip(schema.fields()).map(|(expression, field)| {
+                        let text = expression.to_string();
+                        if text == *field.name() { text } else { format!("{text} AS {}", field.name()) }
+                    });
+                    format!("#{} project {}", id.0, each.collect::<Vec<_>>().join(", "))
+                }
+                Node::Aggregate { id, keys, calls, having, schema } => {
+                    let keys: Vec<_> = schema.fields().iter().take(keys.len()).map(|field| field.name().as_str()).collect();
+                    let calls: Vec<_> = calls.iter().map(ToString::to_string).collect();
+                    let having = having.as_ref().map(|having| format!(" having {having}")).unwrap_or_default();
+                    format!("#{} aggregate by [{}] of [{}]{having}; state: one row a key", id.0, keys.join(", "), calls.join(", "))
+                }
+            });
+        }
+        for scan in &self.sources {
+            let source = &scan.source;
+            lines.push(format!("scan {} {} (topic {}): {}", source.kind, source.name, source.topic, columns(&scan.schema())));
+        }
+        let indented = lines.iter().enumerate().map(|(depth, line)| format!("{}{line}", "  ".repeat(depth)));
+        indented.collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl std::fmt::Display for AggregateCall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = match self.function {
+            AggregateFunction::CountStar | AggregateFunction::Count => "count",
+            AggregateFunction::Sum => "sum",
+            AggregateFunction::Min => "min",
+            AggregateFunction::Max => "max",
+            AggregateFunction::Avg => "avg",
+        };
+        match self.argument {
+            None => write!(f, "{name}(*)"),
+            Some(place) => write!(f, "{name}(column {place})"),
+        }
+    }
+}
+
+/// FNV-1a, 64 bits: a number that is the same in every build.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -14,7 +14,11 @@ use std::{
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, UInt32Array, new_null_array},
-    compute::{CastOptions, cast_with_options, concat, kernels::cmp, nullif},
+    compute::{
+        CastOptions, cast_with_options, concat,
+        kernels::{cmp, numeric},
+        nullif,
+    },
     datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type},
     record_batch::{RecordBatch, RecordBatchOptions},
 };
@@ -103,6 +107,8 @@ enum Kernel {
     Cast,
     /// Zero divisors become NULL first.
     Divide,
+    /// Negation that does not wrap; else as `Halves`.
+    Negate,
     /// All rows at once, then by halves.
     Halves,
 }
@@ -130,7 +136,7 @@ impl Part {
         let reason;
         if let Some(binary) = node.downcast_ref::<BinaryExpr>() {
             let operator = *binary.op();
-            if operator.is_comparison_operator() || operator.is_logic_operator() {
+            if is_comparison(operator) || matches!(operator, Operator::And | Operator::Or) {
                 return Ok(None);
             }
             if matches!(operator, Operator::Divide | Operator::Modulo) && binary.right().data_type(input)?.is_numeric() {
@@ -145,6 +151,7 @@ impl Part {
         } else if let Some(function) = node.downcast_ref::<ScalarFunctionExpr>() {
             reason = format!("{} failed", function.name());
         } else if node.is::<NegativeExpr>() {
+            kernel = Kernel::Negate;
             reason = "the result of - is out of range".to_owned();
         } else {
             reason = "a part of the expression failed".to_owned();
@@ -174,13 +181,15 @@ impl Part {
         match self.kernel {
             Kernel::Cast => {
                 let Some(column) = columns.first() else { return Err(DataFusionError::Internal("a cast of nothing".to_owned())) };
+                let nulls = column.logical_nulls();
+                let given = |row: &usize| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(*row));
                 let safe = CastOptions { safe: true, ..CastOptions::default() };
                 let Ok(values) = cast_with_options(column, &self.data_type, &safe) else {
-                    failed.extend((0..rows).filter(|row| column.is_valid(*row)));
+                    failed.extend((0..rows).filter(given));
                     return Ok(new_null_array(&self.data_type, rows));
                 };
-                if values.null_count() > column.null_count() {
-                    failed.extend((0..rows).filter(|row| values.is_null(*row) && column.is_valid(*row)));
+                if values.null_count() > nulls.as_ref().map_or(0, arrow::buffer::NullBuffer::null_count) {
+                    failed.extend((0..rows).filter(|row| values.is_null(*row) && given(row)));
                 }
                 Ok(values)
             }
@@ -198,14 +207,20 @@ impl Part {
                 failed.retain(|row| dividend_is_null.as_ref().is_none_or(|dividend| dividend.is_valid(*row)));
                 self.halve(&RecordBatch::try_new_with_options(Arc::clone(&self.operands), columns, &options)?, 0, failed)
             }
-            Kernel::Halves => self.halve(&RecordBatch::try_new_with_options(Arc::clone(&self.operands), columns, &options)?, 0, failed),
+            Kernel::Negate | Kernel::Halves => {
+                self.halve(&RecordBatch::try_new_with_options(Arc::clone(&self.operands), columns, &options)?, 0, failed)
+            }
         }
     }
 
     /// Computes all rows at once; if that fails, each half for itself.
     fn halve(&self, batch: &RecordBatch, first: usize, failed: &mut Vec<usize>) -> Result<ArrayRef> {
         let rows = batch.num_rows();
-        match self.inner.evaluate(batch).and_then(|value| value.into_array(rows)) {
+        let computed = match (self.kernel, batch.columns().first()) {
+            (Kernel::Negate, Some(column)) => numeric::neg(column).map_err(DataFusionError::from),
+            _ => self.inner.evaluate(batch).and_then(|value| value.into_array(rows)),
+        };
+        match computed {
             Ok(values) => Ok(values),
             Err(_) if rows <= 1 => {
                 failed.extend((rows == 1).then_some(first));
@@ -219,6 +234,20 @@ impl Part {
             }
         }
     }
+}
+
+fn is_comparison(operator: Operator) -> bool {
+    matches!(
+        operator,
+        Operator::Eq
+            | Operator::NotEq
+            | Operator::Lt
+            | Operator::LtEq
+            | Operator::Gt
+            | Operator::GtEq
+            | Operator::IsDistinctFrom
+            | Operator::IsNotDistinctFrom
+    )
 }
 
 impl PhysicalExpr for Part {

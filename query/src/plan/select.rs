@@ -1,0 +1,357 @@
+//! From a SELECT that does not end to a chain of operators.
+//!
+//! Called by `plan/streaming`. Names are resolved against one source; what the chain cannot do is refused by name. The same
+//! SELECT over the same source gives the same chain with the same operator ids.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::{
+    common::{
+        Column as ColumnName, DFSchema, ScalarValue, TableReference,
+        tree_node::{TreeNode, TreeNodeRecursion},
+    },
+    logical_expr::Expr,
+    sql::sqlparser::ast,
+};
+
+use super::{
+    expression::{Expression, Expressions, kept_as},
+    fault,
+    grouping::Grouping,
+    streaming::{Node, OperatorId, SourceScan},
+};
+use crate::{
+    catalog::{Column, Source, SourceKind, WantedColumn},
+    error::QueryError,
+    sql::Dialect,
+};
+
+/// What a statement may refer to.
+pub struct Scope<'a> {
+    /// Finds a stream, table or topic by its folded name.
+    pub find: &'a dyn Fn(&str) -> Result<Arc<Source>, QueryError>,
+    /// Compiles expressions.
+    pub expressions: &'a Expressions,
+    /// The dialect.
+    pub dialect: Dialect,
+    /// Values for `$1`, `$2`, ...
+    pub parameters: &'a [ScalarValue],
+}
+
+/// A SELECT as a chain, not yet joined to a sink.
+#[derive(Debug)]
+pub struct Chain {
+    /// The source.
+    pub scan: SourceScan,
+    /// The operators before the last projection.
+    pub nodes: Vec<Node>,
+    /// The result's columns in the order of the SELECT list, each over the columns that `nodes` give.
+    pub items: Vec<Item>,
+    /// Whether rows are grouped: then the result is a table.
+    pub grouped: bool,
+    /// Key columns of the result as far as they are named: the source's for a projection, the grouping columns for an aggregate.
+    pub key_names: Vec<String>,
+}
+
+/// A column of the result.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// Name and type; `key` says that it carries the `key`th key column unchanged.
+    pub column: Column,
+    /// Its value.
+    pub expression: Expression,
+    /// Which key column it is.
+    pub key: Option<usize>,
+}
+
+/// Plans one SELECT.
+///
+/// # Errors
+/// [`QueryError::Unsupported`] for what a query that does not end cannot do, else what is wrong with names and types.
+pub fn plan(query: &ast::Query, scope: &Scope<'_>) -> Result<Chain, QueryError> {
+    let select = only_select(query)?;
+    let (source, alias) = only_source(select, scope)?;
+    let all = source.all_columns();
+    let full = qualified(&alias, &source.wanted_schema(&all))?;
+
+    let filter = select.selection.as_ref().map(|written| scope.expressions.resolve(written, &full, scope.parameters)).transpose()?;
+    if filter.as_ref().is_some_and(has_aggregate) {
+        return Err(QueryError::Invalid("WHERE cannot contain an aggregate; use HAVING".to_owned()));
+    }
+    let named = named_items(select, &source, &alias, &full, scope)?;
+    let having = select.having.as_ref().map(|written| scope.expressions.resolve(written, &full, scope.parameters)).transpose()?;
+    let groups = group_expressions(select, &named, &full, scope)?;
+
+    let grouped = !groups.is_empty() || having.is_some() || named.iter().any(|(_, expr)| has_aggregate(expr));
+    if grouped && source.kind == SourceKind::Table {
+        return Err(QueryError::Unsupported(format!("aggregates over table {} in a query that does not end", source.name)));
+    }
+    let used = filter.iter().chain(&groups).chain(&having).chain(named.iter().map(|(_, expr)| expr));
+    let wanted = wanted_columns(used, &source, &all)?;
+    let scan = SourceScan { source: Arc::clone(&source), wanted };
+    let input = qualified(&alias, &scan.schema())?;
+
+    let mut nodes = Vec::new();
+    if let Some(filter) = filter {
+        let predicate = predicate(filter, &input, scope.expressions, "WHERE")?;
+        nodes.push(Node::Filter { id: next_id(&nodes), predicate });
+    }
+    if grouped {
+        let grouping = Grouping::new(groups, input, scope.expressions)?;
+        return grouping.chain(scan, nodes, named, having);
+    }
+
+    let mut items = Vec::new();
+    for (name, expr) in named {
+        let key = match &expr {
+            Expr::Column(column) => source.columns.iter().position(|one| one.key && one.name == column.name),
+            _ => None,
+        };
+        items.push(item(name, expr, key, &input, scope.expressions)?);
+    }
+    let key_names = source.columns.iter().filter(|column| column.key).map(|column| column.name.clone()).collect();
+    Ok(Chain { scan, nodes, items, grouped, key_names })
+}
+
+/// The id of the next operator.
+pub(super) fn next_id(nodes: &[Node]) -> OperatorId {
+    OperatorId(u32::try_from(nodes.len()).unwrap_or(u32::MAX))
+}
+
+/// Compiles a condition.
+pub(super) fn predicate(expr: Expr, schema: &DFSchema, expressions: &Expressions, clause: &str) -> Result<Expression, QueryError> {
+    let compiled = expressions.compile(expr, schema)?;
+    match compiled.data_type() {
+        DataType::Boolean => Ok(compiled),
+        other => Err(QueryError::Invalid(format!("{clause} must be BOOLEAN, it is {}", type_name(other)))),
+    }
+}
+
+/// Compiles a column of the result, in a type that can be kept.
+pub(super) fn item(name: String, expr: Expr, key: Option<usize>, schema: &DFSchema, expressions: &Expressions) -> Result<Item, QueryError> {
+    let compiled = expressions.compile(expr.clone(), schema)?;
+    let Some(data_type) = kept_as(compiled.data_type()) else {
+        let given = type_name(compiled.data_type());
+        return Err(QueryError::Invalid(format!("column {name} is {given}, which no stream or table can hold; CAST it")));
+    };
+    let expression = if *compiled.data_type() == data_type { compiled } else { expressions.compile_as(expr, &data_type, schema)? };
+    Ok(Item { column: Column { name, data_type, key: false }, expression, key })
+}
+
+/// A type as users write it.
+#[must_use]
+pub fn type_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Boolean => "BOOLEAN".to_owned(),
+        DataType::Int32 => "INTEGER".to_owned(),
+        DataType::Int64 => "BIGINT".to_owned(),
+        DataType::Float64 => "DOUBLE".to_owned(),
+        DataType::Utf8 => "VARCHAR".to_owned(),
+        DataType::Decimal128(precision, scale) => format!("DECIMAL({precision}, {scale})"),
+        DataType::Timestamp(..) => "TIMESTAMP".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// A schema whose columns carry the name under which the source is known.
+pub(super) fn qualified(alias: &str, schema: &SchemaRef) -> Result<DFSchema, QueryError> {
+    DFSchema::try_from_qualified_schema(TableReference::bare(alias), schema).map_err(fault::of_planning)
+}
+
+/// Names and types as a schema of a plan.
+pub(super) fn schema_of_fields(fields: Vec<Field>) -> SchemaRef {
+    Arc::new(Schema::new(fields))
+}
+
+fn unsupported<T>(what: &str) -> Result<T, QueryError> {
+    Err(QueryError::Unsupported(format!("{what} in a query that does not end")))
+}
+
+fn only_select(query: &ast::Query) -> Result<&ast::Select, QueryError> {
+    if query.with.is_some() {
+        return unsupported("WITH");
+    }
+    if query.order_by.is_some() {
+        return unsupported("ORDER BY");
+    }
+    if query.limit_clause.is_some() || query.fetch.is_some() {
+        return unsupported("LIMIT, OFFSET and FETCH");
+    }
+    if !query.locks.is_empty() || query.for_clause.is_some() || query.settings.is_some() || !query.pipe_operators.is_empty() {
+        return unsupported("FOR, SETTINGS and |>");
+    }
+    let select = match query.body.as_ref() {
+        ast::SetExpr::Select(select) => select,
+        ast::SetExpr::SetOperation { op, .. } => return unsupported(&op.to_string()),
+        ast::SetExpr::Query(_) => return unsupported("a SELECT in brackets"),
+        ast::SetExpr::Values(_) => return unsupported("VALUES"),
+        _ => return unsupported("anything but SELECT"),
+    };
+    if select.distinct.is_some() {
+        return unsupported("DISTINCT");
+    }
+    let further = !select.lateral_views.is_empty()
+        || select.prewhere.is_some()
+        || select.top.is_some()
+        || !select.connect_by.is_empty()
+        || !select.cluster_by.is_empty()
+        || !select.distribute_by.is_empty()
+        || !select.sort_by.is_empty()
+        || !select.named_window.is_empty()
+        || select.qualify.is_some()
+        || select.exclude.is_some();
+    if further {
+        return unsupported("a clause other than FROM, WHERE, GROUP BY and HAVING");
+    }
+    Ok(select)
+}
+
+fn only_source(select: &ast::Select, scope: &Scope<'_>) -> Result<(Arc<Source>, String), QueryError> {
+    let table = match select.from.as_slice() {
+        [] => return Err(QueryError::Invalid("a query that does not end needs FROM".to_owned())),
+        [one] if one.joins.is_empty() => &one.relation,
+        _ => return unsupported("a join"),
+    };
+    let ast::TableFactor::Table { name, alias, args: None, .. } = table else {
+        return unsupported("anything but the name of a stream or table after FROM");
+    };
+    let [ast::ObjectNamePart::Identifier(ident)] = name.0.as_slice() else {
+        return Err(QueryError::Invalid(format!("write \"{name}\" with quotes if the dots belong to the name")));
+    };
+    let folded = scope.dialect.name(ident);
+    let source = (scope.find)(&folded)?;
+    let alias = alias.as_ref().map_or(folded, |alias| scope.dialect.name(&alias.name));
+    Ok((source, alias))
+}
+
+/// The SELECT list with names, `*` written out.
+fn named_items(
+    select: &ast::Select,
+    source: &Source,
+    alias: &str,
+    schema: &DFSchema,
+    scope: &Scope<'_>,
+) -> Result<Vec<(String, Expr)>, QueryError> {
+    let mut items = Vec::new();
+    for written in &select.projection {
+        match written {
+            ast::SelectItem::Wildcard(options) if is_plain(options) => {
+                items.extend(star(source, alias));
+            }
+            ast::SelectItem::QualifiedWildcard(ast::SelectItemQualifiedWildcardKind::ObjectName(name), _) if matches!(name.0.as_slice(), [ast::ObjectNamePart::Identifier(ident)] if scope.dialect.name(ident) == alias) =>
+            {
+                items.extend(star(source, alias));
+            }
+            ast::SelectItem::Wildcard(_) | ast::SelectItem::QualifiedWildcard(..) => return unsupported("such a *"),
+            ast::SelectItem::UnnamedExpr(expr) => {
+                let name = own_name(expr, items.len(), scope.dialect);
+                items.push((name, scope.expressions.resolve(expr, schema, scope.parameters)?));
+            }
+            ast::SelectItem::ExprWithAlias { expr, alias } => {
+                items.push((scope.dialect.name(alias), scope.expressions.resolve(expr, schema, scope.parameters)?));
+            }
+            ast::SelectItem::ExprWithAliases { .. } => return unsupported("several aliases"),
+        }
+    }
+    for (place, (name, _)) in items.iter().enumerate() {
+        if items.iter().take(place).any(|(other, _)| other == name) {
+            return Err(QueryError::Invalid(format!("two columns are called {name}; name one of them with AS")));
+        }
+    }
+    Ok(items)
+}
+
+/// Whether a `*` has no EXCEPT, REPLACE or the like.
+fn is_plain(options: &ast::WildcardAdditionalOptions) -> bool {
+    options.opt_ilike.is_none()
+        && options.opt_exclude.is_none()
+        && options.opt_except.is_none()
+        && options.opt_replace.is_none()
+        && options.opt_rename.is_none()
+}
+
+fn star(source: &Source, alias: &str) -> Vec<(String, Expr)> {
+    let names = source.star().into_iter().filter_map(|one| source.wanted_field(one));
+    let named = |field: Field| {
+        let column = ColumnName::new(Some(TableReference::bare(alias)), field.name().clone());
+        (field.name().clone(), Expr::Column(column))
+    };
+    names.map(named).collect()
+}
+
+/// The name of a column without AS: that of the column or function, else `column_n`.
+fn own_name(expr: &ast::Expr, place: usize, dialect: Dialect) -> String {
+    match expr {
+        ast::Expr::Identifier(ident) => dialect.name(ident),
+        ast::Expr::CompoundIdentifier(idents) => idents.last().map_or_else(String::new, |ident| dialect.name(ident)),
+        ast::Expr::Function(call) => call.name.to_string().to_lowercase(),
+        ast::Expr::Cast { expr, .. } | ast::Expr::Nested(expr) => own_name(expr, place, dialect),
+        _ => format!("column_{}", place + 1),
+    }
+}
+
+/// What GROUP BY names: expressions, names or places of the SELECT list.
+fn group_expressions(
+    select: &ast::Select,
+    items: &[(String, Expr)],
+    schema: &DFSchema,
+    scope: &Scope<'_>,
+) -> Result<Vec<Expr>, QueryError> {
+    let written = match &select.group_by {
+        ast::GroupByExpr::Expressions(written, modifiers) if modifiers.is_empty() => written,
+        _ => return unsupported("GROUP BY ALL and modifiers of GROUP BY"),
+    };
+    let mut groups: Vec<Expr> = Vec::new();
+    for one in written {
+        let expr = match one {
+            ast::Expr::Value(ast::ValueWithSpan { value: ast::Value::Number(digits, _), .. }) => {
+                let place = digits.parse::<usize>().ok().and_then(|number| number.checked_sub(1)).and_then(|place| items.get(place));
+                let Some((_, expr)) = place else {
+                    return Err(QueryError::Invalid(format!("GROUP BY {digits}: the SELECT list has {} columns", items.len())));
+                };
+                expr.clone()
+            }
+            other => match (scope.expressions.resolve(other, schema, scope.parameters), other) {
+                (Ok(expr), _) => expr,
+                (Err(error), ast::Expr::Identifier(ident)) => {
+                    let name = scope.dialect.name(ident);
+                    items.iter().find(|(item, _)| *item == name).map(|(_, expr)| expr.clone()).ok_or(error)?
+                }
+                (Err(error), _) => return Err(error),
+            },
+        };
+        if has_aggregate(&expr) {
+            return Err(QueryError::Invalid("GROUP BY cannot contain an aggregate".to_owned()));
+        }
+        if !groups.contains(&expr) {
+            groups.push(expr);
+        }
+    }
+    Ok(groups)
+}
+
+fn has_aggregate(expr: &Expr) -> bool {
+    expr.exists(|expr| Ok(matches!(expr, Expr::AggregateFunction(_)))).unwrap_or(false)
+}
+
+/// The columns that expressions use, in the source's order.
+fn wanted_columns<'a>(
+    used: impl Iterator<Item = &'a Expr>,
+    source: &Source,
+    all: &[WantedColumn],
+) -> Result<Vec<WantedColumn>, QueryError> {
+    let mut wanted = Vec::new();
+    for expr in used {
+        expr.apply(|expr| {
+            if let Expr::Column(column) = expr
+                && let Some(one) = source.column(&column.name)
+            {
+                wanted.push(one);
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })
+        .map_err(fault::of_planning)?;
+    }
+    Ok(all.iter().filter(|one| wanted.contains(one)).copied().collect())
+}
