@@ -36,6 +36,27 @@ pub fn append(stream: u64, events: usize) -> AppendRequest {
     AppendRequest { topic: TOPIC.to_owned(), writes: vec![write], ..AppendRequest::default() }
 }
 
+/// Accounts named in the payloads of [`entries`].
+pub const ACCOUNTS: u64 = 10_000;
+
+/// An append of `events` events to one stream whose payloads name changing accounts: 200 bytes of JSON each, of which a query
+/// wants two fields.
+pub fn entries(number: u64, events: u64) -> AppendRequest {
+    let event = |place| {
+        let entry = number.wrapping_mul(events) + place;
+        // A large odd step visits all accounts in an order that looks like none.
+        let account = entry.wrapping_mul(7_919) % ACCOUNTS;
+        let data = format!(
+            "{{\"account\":\"account-{account:08}\",\"amount\":{},\"currency\":\"EUR\",\"reference\":\"2013-02-08/B6-41/JFK\",\
+             \"channel\":\"counter\",\"teller\":17,\"note\":\"a payload of about two hundred bytes, as events have\",\"entry\":{entry}}}",
+            entry % 1_000
+        );
+        Event { r#type: "Measured".to_owned(), data: Some(data.into()), ..Event::default() }
+    };
+    let write = Write { stream: account(number), events: (0..events).map(event).collect(), ..Write::default() };
+    AppendRequest { topic: TOPIC.to_owned(), writes: vec![write], ..AppendRequest::default() }
+}
+
 /// What a loop measured.
 #[derive(Clone, Debug, Default)]
 pub struct Measured {
@@ -151,6 +172,18 @@ mod tests {
         assert!((measured.p50() - 50.0).abs() < 1e-6 && (measured.p99() - 99.0).abs() < 1e-6);
         assert!((measured.rate() - 50.0).abs() < 1e-9);
         assert!(Measured::new(Vec::new(), Duration::ZERO).is_err());
+    }
+
+    #[test]
+    fn payloads_are_json_of_about_200_bytes() {
+        for number in [0, 1, 99_999] {
+            for event in &entries(number, 10).writes[0].events {
+                let data = event.data.as_ref().unwrap();
+                assert!((190..230).contains(&data.len()), "{}", data.len());
+                let json: serde_json::Value = serde_json::from_slice(data).unwrap();
+                assert!(json["account"].is_string() && json["amount"].is_u64());
+            }
+        }
     }
 
     #[test]

@@ -1,0 +1,134 @@
+//! Goals of appending over gRPC and of the live tail: G2, G6, G12, and 256 in flight.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use foldlog_proto::v1::{SubscribeRequest, TopicRange, subscribe_batch, subscribe_request};
+use tokio::{sync::mpsc, task::JoinSet};
+
+use crate::{
+    bench::{Bench, Device, Subject},
+    load::{self, Measured, TOPIC, median},
+    report::{Bound, Report, short},
+};
+
+/// Appends a second of the live tail.
+const TAIL_RATE: u32 = 500;
+
+/// Both sides of one comparison, the medians of several turns.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair {
+    /// The bare echo.
+    pub echo: Figures,
+    /// foldlog.
+    pub foldlog: Figures,
+}
+
+/// What a loop came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Figures {
+    /// Calls a second.
+    pub rate: f64,
+    /// Microseconds.
+    pub p50: f64,
+    /// Microseconds.
+    pub p99: f64,
+}
+
+impl Figures {
+    /// The median of several runs, figure by figure.
+    pub fn of(runs: &[Measured]) -> Self {
+        let figure = |of: fn(&Measured) -> f64| median(runs.iter().map(of).collect());
+        Self { rate: figure(Measured::rate), p50: figure(Measured::p50), p99: figure(Measured::p99) }
+    }
+}
+
+/// Measures everything about appends.
+pub async fn goals(bench: &Bench, device: Device, report: &mut Report) -> anyhow::Result<Pair> {
+    let subject = bench.subject("appends", Vec::new()).await?;
+    let one = alternate(bench, &subject, 1, 1, 1).await?;
+    let round_trip = one.echo.p50 + device.p50;
+    report.note(&format!("E0 1 in flight: {}/s, p50 {:.0}us, p99 {:.0}us", short(one.echo.rate), one.echo.p50, one.echo.p99));
+    let what = format!("p50 of one durable append, 1 in flight, {}/s; 1.15 x (E0 + F0)", short(one.foldlog.rate));
+    report.goal("G2", Bound::Micros(one.foldlog.p50, 1.15 * round_trip), None, &what);
+
+    let many = alternate(bench, &subject, 8, 256, 1).await?;
+    let share = many.foldlog.rate / many.echo.rate * 100.0;
+    let what = format!("256 in flight on 8 connections, p99 {:.1} ms; 55 % of E0 {}/s, here {share:.0} %", many.foldlog.p99 / 1e3, short(many.echo.rate));
+    report.goal("256-IN-FLIGHT", Bound::Rate(many.foldlog.rate, 0.55 * many.echo.rate), None, &what);
+
+    let batches = alternate(bench, &subject, 4, 16, 100).await?;
+    let share = batches.foldlog.rate / batches.echo.rate * 100.0;
+    let what = format!("events in appends of 100, 16 in flight on 4 connections; 40 % of E0, here {share:.0} %");
+    report.goal("G6", Bound::Rate(100.0 * batches.foldlog.rate, 40.0 * batches.echo.rate), None, &what);
+
+    let tail = live_tail(&subject, bench.time * 2).await?;
+    let what = format!("append to subscriber at {TAIL_RATE}/s, p50; 1.3 x (E0 + F0); p99 at most 4 x p50");
+    report.goal("G12", Bound::Micros(tail.p50(), 1.3 * round_trip), Some(Bound::Micros(tail.p99(), 4.0 * tail.p50())), &what);
+    Ok(one)
+}
+
+/// Runs the same appends against the echo and foldlog in turns.
+async fn alternate(bench: &Bench, subject: &Subject, connections: usize, in_flight: usize, events: usize) -> anyhow::Result<Pair> {
+    let (mut echo, mut foldlog) = (Vec::new(), Vec::new());
+    for _ in 0..bench.repeats {
+        echo.push(load::appends(&bench.echo.url, connections, in_flight, events, bench.time).await?);
+        foldlog.push(load::appends(&subject.server.url(), connections, in_flight, events, bench.time).await?);
+    }
+    Ok(Pair { echo: Figures::of(&echo), foldlog: Figures::of(&foldlog) })
+}
+
+/// G12: from sending an append to a subscriber on another connection that has it.
+async fn live_tail(subject: &Subject, time: Duration) -> anyhow::Result<Measured> {
+    let url = subject.server.url();
+    let mut writer = load::connections(&url, 1).await?.pop().context("no connection")?;
+    let reader = load::connections(&url, 1).await?.pop().context("no connection")?;
+    let (arrived, mut arrivals) = mpsc::channel(1024);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(subscribe(reader, arrived));
+    let (mut times, began) = (Vec::new(), Instant::now());
+    let mut ticks = tokio::time::interval(Duration::from_secs(1) / TAIL_RATE);
+    // The first event shows that the subscription is live, and does not count.
+    arrivals.recv().await.context("the subscription did not start")?;
+    while began.elapsed() < time {
+        ticks.tick().await;
+        let sent = Instant::now();
+        let appended = writer.append(load::append(times.len() as u64, 1)).await.context("an append failed")?.into_inner();
+        loop {
+            let (at, position) = arrivals.recv().await.context("the subscription ended")?;
+            if position == Some(appended.last_position) {
+                times.push(at.duration_since(sent));
+                break;
+            }
+        }
+    }
+    Measured::new(times, began.elapsed())
+}
+
+/// Tells when which position arrived; first, without a position, that the end was reached.
+async fn subscribe(
+    mut reader: foldlog_proto::v1::event_log_client::EventLogClient<tonic::transport::Channel>,
+    arrived: mpsc::Sender<(Instant, Option<u64>)>,
+) -> anyhow::Result<()> {
+    let range = TopicRange { topic: TOPIC.to_owned(), from_position: 0 };
+    let request = SubscribeRequest {
+        source: Some(subscribe_request::Source::Topic(range)),
+        start: Some(subscribe_request::Start::Now(subscribe_request::FromNow {})),
+        ..SubscribeRequest::default()
+    };
+    let mut batches = reader.subscribe(request).await?.into_inner();
+    while let Some(batch) = batches.message().await? {
+        let at = Instant::now();
+        let positions = match batch.message {
+            Some(subscribe_batch::Message::Events(batch)) => batch.events.into_iter().map(|event| Some(event.position)).collect(),
+            Some(subscribe_batch::Message::CaughtUp(_)) => vec![None],
+            _ => Vec::new(),
+        };
+        for position in positions {
+            if arrived.send((at, position)).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}

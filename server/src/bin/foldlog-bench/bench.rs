@@ -1,0 +1,175 @@
+//! What all measurements share: the folder, foldlog and the echo as child processes, the figures of disk and echo.
+
+use std::{
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use foldlog_proto::v1::{
+    CreateTopicRequest, QueryRequest, Rows, query_batch, query_client::QueryClient, topics_client::TopicsClient,
+};
+use prost::bytes::Bytes;
+use tonic::transport::Channel;
+
+use crate::{
+    child::{self, Server, Start},
+    disk,
+    load::{TOPIC, median},
+};
+
+/// How long a server may take to answer.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Settings of a run, and the device's figures.
+pub struct Bench {
+    /// Folder for everything, on the device that is measured.
+    pub folder: PathBuf,
+    /// How long each loop runs.
+    pub time: Duration,
+    /// How often each loop runs; the median counts.
+    pub repeats: usize,
+    /// The bare server.
+    pub echo: Echo,
+}
+
+/// Times of the device, in microseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Device {
+    /// Half of the writes were durable within it.
+    pub p50: f64,
+    /// 99 of 100 writes were durable within it.
+    pub p99: f64,
+}
+
+/// The echo as a child process. Dropping it kills it.
+pub struct Echo {
+    child: Child,
+    /// Where it listens.
+    pub url: String,
+}
+
+/// A foldlog under measurement, with the measured topic made.
+pub struct Subject {
+    /// The child process.
+    pub server: Server,
+    /// A connection to it.
+    pub channel: Channel,
+    /// Its data folder.
+    pub data: PathBuf,
+}
+
+impl Bench {
+    /// F0, measured now.
+    pub fn device(&self) -> anyhow::Result<Device> {
+        let runs = (0..self.repeats).map(|_| disk::write_and_sync(&self.folder)).collect::<anyhow::Result<Vec<_>>>()?;
+        let p50 = median(runs.iter().map(crate::load::Measured::p50).collect());
+        let p99 = median(runs.iter().map(crate::load::Measured::p99).collect());
+        Ok(Device { p50, p99 })
+    }
+
+    /// Starts a foldlog over a new folder. `prefix` is what runs it: nothing, or strace and its flags.
+    pub async fn subject(&self, name: &str, prefix: Vec<std::ffi::OsString>) -> anyhow::Result<Subject> {
+        let data = self.folder.join(name);
+        let mut command = prefix;
+        command.push(child::foldlog()?.into());
+        let mut server = Server::start(&Start { command, data: data.clone(), log: self.folder.join(format!("{name}.log")) })?;
+        let channel = server.answers(PATIENCE).await?;
+        let topic = CreateTopicRequest { name: TOPIC.to_owned(), ..CreateTopicRequest::default() };
+        TopicsClient::new(channel.clone()).create(topic).await.context("cannot create the topic")?;
+        Ok(Subject { server, channel, data })
+    }
+}
+
+impl Subject {
+    /// Makes the stream over the measured topic.
+    pub async fn declare(&self) -> anyhow::Result<()> {
+        let sql = format!(
+            "CREATE STREAM {TOPIC} (stream_name VARCHAR KEY, account VARCHAR, amount BIGINT) \
+             WITH (kafka_topic = '{TOPIC}', value_format = 'json')"
+        );
+        self.sql(&sql).await?;
+        Ok(())
+    }
+
+    /// Makes the view of totals.
+    pub async fn create_view(&self) -> anyhow::Result<()> {
+        let sql = format!("CREATE TABLE totals AS SELECT account, COUNT(*) AS entries, SUM(amount) AS total FROM {TOPIC} GROUP BY account");
+        self.sql(&sql).await?;
+        Ok(())
+    }
+
+    /// Executes a statement and returns its rows.
+    pub async fn sql(&self, sql: &str) -> anyhow::Result<Vec<Rows>> {
+        let request = QueryRequest { sql: sql.to_owned(), ..QueryRequest::default() };
+        execute(self.channel.clone(), request).await.with_context(|| format!("this failed: {sql}"))
+    }
+
+    /// Waits until the view reflects everything below the log's end of now; tells how long that took.
+    pub async fn view_caught_up(&self) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        let head = child::event_log(self.channel.clone()).get_head(foldlog_proto::v1::GetHeadRequest::default()).await?;
+        self.view_reflects(head.into_inner().token).await?;
+        Ok(began.elapsed())
+    }
+
+    async fn view_reflects(&self, token: Bytes) -> anyhow::Result<()> {
+        let sql = "SELECT entries FROM totals WHERE account = 'account-00000001'".to_owned();
+        let timeout = prost_types::Duration { seconds: 300, nanos: 0 };
+        let request = QueryRequest { sql, at_least: token, timeout: Some(timeout), ..QueryRequest::default() };
+        execute(self.channel.clone(), request).await.context("the view does not catch up")?;
+        Ok(())
+    }
+
+    /// Processor time of the server so far.
+    pub fn cpu(&self) -> anyhow::Result<Duration> {
+        let path = format!("/proc/{}/stat", self.server.pid());
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        // The name of the program may hold anything; what follows its closing bracket does not.
+        let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = |place: usize| fields.get(place).and_then(|field| field.parse::<u64>().ok()).context("a short stat file");
+        // Linux counts these in hundredths of a second, whatever the kernel's own tick.
+        Ok(Duration::from_millis(10 * (ticks(11)? + ticks(12)?)))
+    }
+}
+
+/// Executes a statement and returns its rows.
+pub async fn execute(channel: Channel, request: QueryRequest) -> anyhow::Result<Vec<Rows>> {
+    let mut client = QueryClient::new(channel).max_decoding_message_size(16 << 20);
+    let mut batches = client.execute(request).await?.into_inner();
+    let (mut all, mut done) = (Vec::new(), false);
+    while let Some(batch) = batches.message().await? {
+        match batch.message {
+            Some(query_batch::Message::Rows(rows)) => all.push(rows),
+            Some(query_batch::Message::Done(_)) => done = true,
+            _ => {}
+        }
+    }
+    anyhow::ensure!(done, "the answer ended without saying so");
+    Ok(all)
+}
+
+impl Echo {
+    /// Starts the echo server and waits until it answers.
+    pub async fn start() -> anyhow::Result<Self> {
+        let address = child::free_address()?;
+        let own = std::env::current_exe().context("cannot tell where this program lies")?;
+        let mut command = Command::new(own);
+        command.args(["echo", "--listen", &address.to_string()]).stdin(Stdio::null());
+        let echo = Self { child: command.spawn().context("cannot start the echo")?, url: format!("http://{address}") };
+        let began = Instant::now();
+        while child::connect(&echo.url).await.is_err() {
+            anyhow::ensure!(began.elapsed() < PATIENCE, "the echo does not answer");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(echo)
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        let _already_gone = self.child.kill();
+        let _already_waited = self.child.wait();
+    }
+}

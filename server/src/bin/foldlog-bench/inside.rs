@@ -1,0 +1,56 @@
+//! Goal of the log alone, in this process, without gRPC: G1.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use foldlog_log::{
+    Append, EmbeddedLog, LogBackend as _, LogConfig, NewEvent, TopicKind, TopicName, TopicSettings, Write, clock::SystemClock,
+    disk::RealDisk,
+};
+use prost::bytes::Bytes;
+
+use crate::{
+    appends::Figures,
+    bench::{Bench, Device},
+    load::{self, Measured, PAYLOAD, TOPIC},
+    report::{Bound, Report},
+};
+
+/// G1: one append after the other.
+pub async fn goals(bench: &Bench, device: Device, report: &mut Report) -> anyhow::Result<()> {
+    let folder = bench.folder.join("inside");
+    let log = tokio::task::spawn_blocking(move || open(&folder)).await.context("opening the log failed")??;
+    let mut runs = Vec::new();
+    for _ in 0..bench.repeats {
+        runs.push(one_by_one(&log, bench.time).await?);
+    }
+    let figures = Figures::of(&runs);
+    let also = Bound::Micros(figures.p99, 2.0 * device.p99);
+    report.goal("G1", Bound::Micros(figures.p50, 1.2 * device.p50), Some(also), "p50 in process, decoded to durable; 1.2 x F0; p99 at most 2 x F0's");
+    Ok(())
+}
+
+fn open(folder: &Path) -> anyhow::Result<EmbeddedLog> {
+    let log = EmbeddedLog::open(Arc::new(RealDisk), Arc::new(SystemClock::new()), folder, LogConfig::default())?;
+    let settings = TopicSettings { kind: TopicKind::Events, partitions: TopicSettings::DEFAULT_PARTITIONS };
+    log.create_topic(TOPIC.parse()?, settings)?;
+    Ok(log)
+}
+
+async fn one_by_one(log: &EmbeddedLog, time: Duration) -> anyhow::Result<Measured> {
+    let topic: TopicName = TOPIC.parse()?;
+    let (began, mut times) = (Instant::now(), Vec::new());
+    while began.elapsed() < time {
+        let event = NewEvent { kind: "Measured".into(), data: Bytes::from_static(PAYLOAD), ..NewEvent::default() };
+        let stream = load::account(times.len() as u64).parse()?;
+        let append = Append { writes: vec![Write::Stream { topic: topic.clone(), stream, events: vec![event] }], ..Append::default() };
+        let sent = Instant::now();
+        log.append(append)?.await?;
+        times.push(sent.elapsed());
+    }
+    Measured::new(times, began.elapsed())
+}

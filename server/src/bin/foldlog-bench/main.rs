@@ -1,0 +1,106 @@
+//! foldlog-bench: measures foldlog against the limits of the machine it runs on, in one run, and says which goals are met.
+//!
+//! F0 is the device's own write and sync, E0 a bare tonic server with the same messages; both are measured here and now, so that
+//! a goal is a ratio and not a number of another machine. foldlog is the program beside this one, as a child process.
+#![expect(clippy::disallowed_methods, reason = "a program that measures a server from outside: none of its seams exist here")]
+#![expect(clippy::disallowed_types, reason = "the same")]
+
+#[path = "../child/mod.rs"]
+mod child;
+
+mod appends;
+mod bench;
+mod disk;
+mod echo;
+mod load;
+mod queries;
+mod report;
+mod syscalls;
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+use crate::{
+    bench::{Bench, Echo},
+    report::Report,
+};
+
+/// Measures foldlog against the limits of the machine.
+#[derive(Debug, Parser)]
+#[command(name = "foldlog-bench", version)]
+struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Measure everything and say which goals are met.
+    Goals(Goals),
+    /// Serve the bare echo that foldlog is compared with.
+    #[command(hide = true)]
+    Echo {
+        /// Address and port.
+        #[arg(long)]
+        listen: SocketAddr,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Goals {
+    /// Folder on the device to measure, for the data; without it, beside this program.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Seconds that each loop runs.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// How often each loop runs; the median counts.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=99))]
+    repeats: u8,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let outcome = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start a runtime").and_then(|runtime| {
+        runtime.block_on(async {
+            match args.verb {
+                Verb::Goals(goals) => measure(goals).await,
+                Verb::Echo { listen } => echo::serve(listen).await.map(|()| true),
+            }
+        })
+    });
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(failed) => {
+            eprintln!("error: {failed:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn measure(goals: Goals) -> anyhow::Result<bool> {
+    let own = std::env::current_exe().context("cannot tell where this program lies")?;
+    let beside = own.parent().context("this program lies nowhere")?;
+    let folder = tempfile::Builder::new().prefix("foldlog-bench-").tempdir_in(goals.dir.as_deref().unwrap_or(beside));
+    let folder = folder.context("cannot create a folder for the data")?;
+    let bench = Bench {
+        folder: folder.path().to_owned(),
+        time: Duration::from_secs(goals.seconds),
+        repeats: goals.repeats.into(),
+        echo: Echo::start().await?,
+    };
+    let mut report = Report::default();
+    if cfg!(debug_assertions) {
+        report.note("NOTE: built without optimisation; these figures mean nothing");
+    }
+    let device = bench.device()?;
+    report.note(&format!("F0: 4 KiB write and sync, p50 {:.0}us, p99 {:.0}us", device.p50, device.p99));
+    let one = appends::goals(&bench, device, &mut report).await?;
+    queries::goals(&bench, device, one, &mut report).await?;
+    queries::flat(&bench, &mut report).await?;
+    syscalls::goals(&bench, &mut report).await?;
+    Ok(report.end())
+}

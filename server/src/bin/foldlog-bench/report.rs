@@ -1,0 +1,98 @@
+//! What the bench says: one line a goal, `goal NAME FIGURE LIMIT met|missed`, and behind it what was measured.
+
+/// The goals so far.
+#[derive(Debug, Default)]
+pub struct Report {
+    goals: usize,
+    missed: Vec<&'static str>,
+}
+
+/// A figure and what it must not exceed, or fall below.
+#[derive(Clone, Copy, Debug)]
+pub enum Bound {
+    /// Microseconds, at most.
+    Micros(f64, f64),
+    /// Calls or events a second, at least.
+    Rate(f64, f64),
+    /// A bare number, at most.
+    Ratio(f64, f64),
+}
+
+impl Bound {
+    fn holds(self) -> bool {
+        match self {
+            Self::Micros(figure, most) | Self::Ratio(figure, most) => figure <= most,
+            Self::Rate(figure, least) => figure >= least,
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Self::Micros(figure, most) => format!("{figure:.0}us <={most:.0}us"),
+            Self::Rate(figure, least) => format!("{}/s >={}/s", short(figure), short(least)),
+            Self::Ratio(figure, most) => format!("{figure:.2} <={most:.2}"),
+        }
+    }
+}
+
+impl Report {
+    /// Tells a goal: `also` must hold too.
+    pub fn goal(&mut self, name: &'static str, bound: Bound, also: Option<Bound>, what: &str) {
+        let met = bound.holds() && also.is_none_or(Bound::holds);
+        let word = if met { "met" } else { "missed" };
+        let also = also.map(|bound| format!("; also {}", bound.text())).unwrap_or_default();
+        println!("goal {name} {} {word} ({what}{also})", bound.text());
+        self.goals += 1;
+        if !met {
+            self.missed.push(name);
+        }
+    }
+
+    /// Tells something that is no goal.
+    pub fn note(&self, what: &str) {
+        println!("{what}");
+    }
+
+    /// The last line, and whether every goal was met.
+    pub fn end(&self) -> bool {
+        let met = self.goals - self.missed.len();
+        let missed = if self.missed.is_empty() { String::new() } else { format!("; missed: {}", self.missed.join(" ")) };
+        println!("goals={} met={met}{missed}", self.goals);
+        self.goals > 0 && self.missed.is_empty()
+    }
+}
+
+/// A number as people say it: 51234 as 51.2k.
+pub fn short(number: f64) -> String {
+    match number {
+        n if n >= 1e6 => format!("{:.2}M", n / 1e6),
+        n if n >= 1e3 => format!("{:.1}k", n / 1e3),
+        n => format!("{n:.0}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_goal_is_met_only_if_both_bounds_hold() {
+        let mut report = Report::default();
+        report.goal("A", Bound::Micros(10.0, 10.0), Some(Bound::Rate(5.0, 5.0)), "");
+        assert!(report.end());
+        report.goal("B", Bound::Micros(10.0, 10.0), Some(Bound::Rate(4.0, 5.0)), "");
+        report.goal("C", Bound::Ratio(1.3, 1.2), None, "");
+        assert_eq!(report.missed, ["B", "C"]);
+        assert!(!report.end());
+    }
+
+    #[test]
+    fn a_report_without_goals_is_no_success() {
+        assert!(!Report::default().end());
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        assert_eq!([short(7.0), short(51_234.0), short(2_500_000.0)], ["7", "51.2k", "2.50M"]);
+    }
+}
