@@ -54,7 +54,11 @@ pub async fn goals(bench: &Bench, device: Device, report: &mut Report) -> anyhow
 
     let many = alternate(bench, &subject, 8, 256, 1).await?;
     let share = many.foldlog.rate / many.echo.rate * 100.0;
-    let what = format!("256 in flight on 8 connections, p99 {:.1} ms; 55 % of E0 {}/s, here {share:.0} %", many.foldlog.p99 / 1e3, short(many.echo.rate));
+    let what = format!(
+        "256 in flight on 8 connections, p99 {:.1} ms; 55 % of E0 {}/s, here {share:.0} %",
+        many.foldlog.p99 / 1e3,
+        short(many.echo.rate)
+    );
     report.goal("256-IN-FLIGHT", Bound::Rate(many.foldlog.rate, 0.55 * many.echo.rate), None, &what);
 
     let batches = alternate(bench, &subject, 4, 16, 100).await?;

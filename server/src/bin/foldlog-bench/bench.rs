@@ -7,9 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use foldlog_proto::v1::{
-    CreateTopicRequest, QueryRequest, Rows, query_batch, query_client::QueryClient, topics_client::TopicsClient,
-};
+use foldlog_proto::v1::{CreateTopicRequest, QueryRequest, Rows, query_batch, query_client::QueryClient, topics_client::TopicsClient};
 use prost::bytes::Bytes;
 use tonic::transport::Channel;
 

@@ -46,11 +46,8 @@ impl EventLog for Echo {
 
     async fn append(&self, request: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {
         let request = request.into_inner();
-        let version = |write: &foldlog_proto::v1::Write| StreamVersion {
-            topic: request.topic.clone(),
-            stream: write.stream.clone(),
-            version: 12,
-        };
+        let version =
+            |write: &foldlog_proto::v1::Write| StreamVersion { topic: request.topic.clone(), stream: write.stream.clone(), version: 12 };
         Ok(Response::new(AppendResponse {
             first_position: 1_000_000,
             last_position: 1_000_000,

@@ -17,8 +17,7 @@ use crate::child::{connect, event_log};
 /// Topic of what is appended.
 pub const TOPIC: &str = "measured";
 /// Payload of an event, 100 bytes of JSON.
-pub const PAYLOAD: &[u8] =
-    br#"{"amount":125,"currency":"EUR","reference":"2013-02-08/B6-1273/JFK","channel":"counter","teller":17}"#;
+pub const PAYLOAD: &[u8] = br#"{"amount":125,"currency":"EUR","reference":"2013-02-08/B6-1273/JFK","channel":"counter","teller":17}"#;
 /// Streams over which appends are spread.
 pub const STREAMS: u64 = 10_000;
 
@@ -42,7 +41,7 @@ pub const ACCOUNTS: u64 = 10_000;
 /// An append of `events` events to one stream whose payloads name changing accounts: 200 bytes of JSON each, of which a query
 /// wants two fields.
 pub fn entries(number: u64, events: u64) -> AppendRequest {
-    let event = |place| {
+    let event = |place: u64| {
         let entry = number.wrapping_mul(events) + place;
         // A large odd step visits all accounts in an order that looks like none.
         let account = entry.wrapping_mul(7_919) % ACCOUNTS;

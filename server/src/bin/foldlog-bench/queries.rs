@@ -68,7 +68,10 @@ async fn full_read(bench: &Bench, subject: &Subject, report: &mut Report) -> any
     let (bare, ours) = (median(bare), median(ours));
     let what = format!("events read from the beginning; half of G11, which is half of a bare stream of such messages ({}/s)", short(bare));
     report.goal("FULL-READ", Bound::Rate(ours, bare / 4.0), None, &what);
-    report.note(&format!("half of G11 on a quiet machine of this kind, with events of 100 bytes: 1.25M/s; here {}/s of 200 bytes", short(ours)));
+    report.note(&format!(
+        "half of G11 on a quiet machine of this kind, with events of 100 bytes: 1.25M/s; here {}/s of 200 bytes",
+        short(ours)
+    ));
     Ok(())
 }
 
@@ -152,7 +155,10 @@ async fn push(subject: &Subject, time: Duration, round_trip: f64, report: &mut R
         let sent = Instant::now();
         let appended = writer.append(load::entries(number, 1)).await.context("an append failed")?.into_inner();
         let at = loop {
-            let (at, position) = tokio::time::timeout(Duration::from_secs(30), arrivals.recv()).await.context("no row is pushed")?.context("the push query ended")?;
+            let (at, position) = tokio::time::timeout(Duration::from_secs(30), arrivals.recv())
+                .await
+                .context("no row is pushed")?
+                .context("the push query ended")?;
             if position > appended.last_position {
                 break at;
             }
@@ -174,10 +180,10 @@ async fn follow(channel: Channel, arrived: mpsc::Sender<(Instant, u64)>) -> anyh
     let mut client = QueryClient::new(channel).max_decoding_message_size(16 << 20);
     let mut batches = client.push(request).await?.into_inner();
     while let Some(batch) = batches.message().await? {
-        if let Some(query_batch::Message::Rows(rows)) = batch.message {
-            if arrived.send((Instant::now(), rows.position)).await.is_err() {
-                return Ok(());
-            }
+        if let Some(query_batch::Message::Rows(rows)) = batch.message
+            && arrived.send((Instant::now(), rows.position)).await.is_err()
+        {
+            return Ok(());
         }
     }
     Ok(())
@@ -185,7 +191,7 @@ async fn follow(channel: Channel, arrived: mpsc::Sender<(Instant, u64)>) -> anyh
 
 /// Whether an event costs the same after 5 million as after 10 thousand: appended, folded into the view, all counted.
 pub async fn flat(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
-    let subject = bench.subject("flat", Vec::new()).await?;
+    let mut subject = bench.subject("flat", Vec::new()).await?;
     subject.declare().await?;
     subject.create_view().await?;
     load(&subject, 0, EARLY).await?;
@@ -195,7 +201,10 @@ pub async fn flat(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     subject.view_caught_up().await?;
     let late = window(&subject, LATE).await?;
     let journal_late = journal_bytes(&subject)?;
-    let what = format!("processor time of an event after 5M events over that after 10k: {late:.0} ns over {early:.0} ns, append and view together");
+    subject.server.kill()?;
+    let what = format!(
+        "processor time of an event after 5M events over that after 10k: {late:.0} ns over {early:.0} ns, append and view together"
+    );
     report.goal("FLAT", Bound::Ratio(late / early, 1.2), None, &what);
     let mib = |bytes: u64| bytes >> 20;
     report.note(&format!("journal: {} MiB on disk after 0.4M events, {} MiB after 5.4M", mib(journal_early), mib(journal_late)));

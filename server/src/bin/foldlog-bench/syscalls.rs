@@ -19,7 +19,8 @@ pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
         return Ok(());
     }
     let summary = bench.folder.join("strace.summary");
-    let mut command: Vec<OsString> = ["strace", "-f", "--seccomp-bpf", "-qq", "-c", "-e", &format!("trace={CALLS}"), "-o"].map(OsString::from).into();
+    let mut command: Vec<OsString> =
+        ["strace", "-f", "--seccomp-bpf", "-qq", "-c", "-e", &format!("trace={CALLS}"), "-o"].map(OsString::from).into();
     command.push(summary.clone().into());
     let mut subject = bench.subject("syscalls", command).await?;
     let measured = load::appends(&subject.server.url(), 8, 256, 1, bench.time).await?;
