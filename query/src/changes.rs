@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::Waker,
 };
@@ -14,7 +14,7 @@ use std::{
 use arrow::datatypes::SchemaRef;
 use foldlog_log::Position;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TryRecvError};
 
 use crate::{
     answer::PushItem,
@@ -38,6 +38,8 @@ pub struct ChangeListener {
     room: Arc<Room>,
     /// The task that runs for this listener alone.
     job: Option<Arc<Job>>,
+    /// Everything up to here was taken.
+    taken: Position,
 }
 
 /// What the two ends share beside the channel.
@@ -45,6 +47,8 @@ pub struct ChangeListener {
 struct Room {
     /// Bytes that wait to be taken.
     bytes: AtomicUsize,
+    /// Everything up to here is in line or was taken; changes come into line before this moves.
+    told: AtomicU64,
     /// A task that waits for room, or for the listener to go.
     waiting: Mutex<Option<Waker>>,
 }
@@ -74,9 +78,9 @@ impl ChangeListener {
     pub(crate) fn new(schema: SchemaRef, from: Position) -> (Listener, Self) {
         // One place more, for the last word.
         let (sender, received) = mpsc::channel(LISTENER_STEPS + 1);
-        let room = Arc::new(Room::default());
-        let listener = Listener { sender, room: Arc::clone(&room), told: from };
-        (listener, Self { snapshot: None, schema, received, room, job: None })
+        let room = Arc::new(Room { told: AtomicU64::new(from.get()), ..Room::default() });
+        let listener = Listener { sender, room: Arc::clone(&room) };
+        (listener, Self { snapshot: None, schema, received, room, job: None, taken: from })
     }
 
     /// Keeps a task alive that runs for this listener alone.
@@ -107,7 +111,20 @@ impl ChangeListener {
     /// [`QueryError::SlowReader`] with the position up to which everything was delivered, when the listener fell behind by more than
     /// [`LISTENER_STEPS`] or [`LISTENER_BYTES`]; what ended the query, if it failed. Nothing follows an error.
     pub async fn next(&mut self) -> Option<Result<PushItem, QueryError>> {
-        let (item, bytes) = self.received.recv().await?;
+        let told = Position::new(self.room.told.load(Ordering::Acquire));
+        let (item, bytes) = match self.received.try_recv() {
+            Ok(heard) => heard,
+            // Whatever came before `told` has been taken: nothing changed in between.
+            Err(TryRecvError::Empty) if told > self.taken => {
+                self.taken = told;
+                return Some(Ok(PushItem::Progress(told)));
+            }
+            Err(_) => self.received.recv().await?,
+        };
+        if let Ok(PushItem::Changes { position, .. } | PushItem::Progress(position)) = &item {
+            // A progress may have been taken without its message; then the message says nothing new.
+            self.taken = self.taken.max(*position);
+        }
         let before = self.room.bytes.fetch_sub(bytes, Ordering::AcqRel);
         if before > LISTENER_BYTES / 2 || self.received.len() == LISTENER_STEPS / 2 {
             self.room.wake();
@@ -120,8 +137,6 @@ impl ChangeListener {
 pub(crate) struct Listener {
     sender: mpsc::Sender<Heard>,
     room: Arc<Room>,
-    /// Everything up to here was put in line.
-    told: Position,
 }
 
 impl Listener {
@@ -143,7 +158,7 @@ impl Listener {
     /// Puts changes in line; gives false if the listener has ended, or was ended because it is too far behind.
     pub(crate) fn offer(&mut self, item: PushItem) -> bool {
         if self.is_full() {
-            self.end(QueryError::SlowReader { at: self.told });
+            self.end(QueryError::SlowReader { at: self.told() });
             return false;
         }
         let (bytes, position) = match &item {
@@ -151,14 +166,24 @@ impl Listener {
             PushItem::Progress(position) => (0, *position),
         };
         self.room.bytes.fetch_add(bytes, Ordering::AcqRel);
-        self.told = position;
-        self.sender.try_send((Ok(item), bytes)).is_ok()
+        let sent = self.sender.try_send((Ok(item), bytes)).is_ok();
+        self.room.told.store(position.get(), Ordering::Release);
+        sent
     }
 
-    /// Tells that nothing changed up to `position`, if nothing else waits to be taken.
+    fn told(&self) -> Position {
+        Position::new(self.room.told.load(Ordering::Acquire))
+    }
+
+    /// Tells that nothing changed up to `position`; wakes the listener only if nothing else does.
     pub(crate) fn progress(&mut self, position: Position) {
-        if position > self.told && self.is_empty() {
+        if position <= self.told() {
+            return;
+        }
+        if self.is_empty() {
             self.offer(PushItem::Progress(position));
+        } else {
+            self.room.told.store(position.get(), Ordering::Release);
         }
     }
 

@@ -1,0 +1,154 @@
+//! What the stories about running queries share: a log, a source with a table over it, and plans made by hand.
+
+#![allow(dead_code, reason = "each story uses its part")]
+
+use std::{sync::Arc, time::Duration};
+
+use arrow::datatypes::{DataType, Field, Schema};
+use foldlog_log::{
+    Append, Appended, LogBackend, NewRecord, PartitionId, Position, ReadLimits, Selection, TopicKind, TopicName, TopicSettings, Write,
+};
+use foldlog_query::{
+    catalog::{Column, KeyFormat, QueryDef, QueryId, Source, SourceKind, WantedColumn},
+    plan::{AggregateCall, AggregateFunction, Node, OperatorId, Sink, SourceScan, StreamPlan},
+};
+
+/// Longest time that a test waits for anything.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub fn topic(name: &str) -> TopicName {
+    name.parse().unwrap()
+}
+
+pub fn create(log: &dyn LogBackend, name: &str, kind: TopicKind, partitions: u32) {
+    log.create_topic(topic(name), TopicSettings { kind, partitions }).unwrap();
+}
+
+/// Appends plain values to one partition.
+pub async fn append(log: &dyn LogBackend, name: &str, partition: u32, records: Vec<NewRecord>) -> Appended {
+    let write = Write::Records { topic: topic(name), partition: Some(PartitionId::new(partition)), records };
+    log.append(Append { writes: vec![write], ..Append::default() }).unwrap().await.unwrap()
+}
+
+pub fn column(name: &str, data_type: DataType, key: bool) -> Column {
+    Column { name: name.to_owned(), data_type, key }
+}
+
+/// The stream `facts`: `k VARCHAR, n BIGINT, d DOUBLE, s VARCHAR`.
+pub fn facts() -> Arc<Source> {
+    Arc::new(Source {
+        name: "facts".to_owned(),
+        kind: SourceKind::Stream,
+        topic: topic("facts"),
+        topic_kind: TopicKind::Records,
+        columns: vec![
+            column("k", DataType::Utf8, false),
+            column("n", DataType::Int64, false),
+            column("d", DataType::Float64, false),
+            column("s", DataType::Utf8, false),
+        ],
+        key_format: KeyFormat::None,
+        timestamp: None,
+        query: None,
+        sql: String::new(),
+    })
+}
+
+/// A table written by a query.
+pub fn table(name: &str, columns: Vec<Column>) -> Arc<Source> {
+    Arc::new(Source {
+        name: name.to_owned(),
+        kind: SourceKind::Table,
+        topic: topic(name),
+        topic_kind: TopicKind::Table,
+        columns,
+        key_format: KeyFormat::Kafka,
+        timestamp: None,
+        query: Some(QueryId::new(name)),
+        sql: String::new(),
+    })
+}
+
+pub fn call(function: AggregateFunction, argument: usize, input_type: DataType, data_type: DataType) -> AggregateCall {
+    AggregateCall { function, argument: Some(argument), input_type, data_type }
+}
+
+/// `SELECT k, COUNT(*), COUNT(n), SUM(n), MIN(n), MAX(n), AVG(n), SUM(d), AVG(d), MIN(s), MAX(s) FROM facts GROUP BY k`.
+pub fn everything_by_key(name: &str) -> StreamPlan {
+    use AggregateFunction::{Avg, Count, CountStar, Max, Min, Sum};
+    let (long, double, text) = (DataType::Int64, DataType::Float64, DataType::Utf8);
+    let calls = vec![
+        AggregateCall { function: CountStar, argument: None, input_type: long.clone(), data_type: long.clone() },
+        call(Count, 1, long.clone(), long.clone()),
+        call(Sum, 1, long.clone(), long.clone()),
+        call(Min, 1, long.clone(), long.clone()),
+        call(Max, 1, long.clone(), long.clone()),
+        call(Avg, 1, long.clone(), double.clone()),
+        call(Sum, 2, double.clone(), double.clone()),
+        call(Avg, 2, double.clone(), double.clone()),
+        call(Min, 3, text.clone(), text.clone()),
+        call(Max, 3, text.clone(), text.clone()),
+    ];
+    let names = ["rows", "n_count", "n_sum", "n_min", "n_max", "n_avg", "d_sum", "d_avg", "s_min", "s_max"];
+    let mut output = vec![column("k", text, true)];
+    output.extend(names.iter().zip(&calls).map(|(name, call)| column(name, call.data_type.clone(), false)));
+    grouped(name, 4, calls, output)
+}
+
+/// A query over the first `wanted` columns of `facts` that groups by the first one.
+pub fn grouped(name: &str, wanted: usize, calls: Vec<AggregateCall>, output: Vec<Column>) -> StreamPlan {
+    let fields: Vec<Field> = output.iter().map(|column| Field::new(&column.name, column.data_type.clone(), true)).collect();
+    StreamPlan {
+        sources: vec![SourceScan { source: facts(), wanted: (0..wanted).map(WantedColumn::Declared).collect() }],
+        nodes: vec![Node::Aggregate { id: OperatorId(0), keys: vec![0], calls, having: None, schema: Arc::new(Schema::new(fields)) }],
+        sink: Sink::Table(table(name, output.clone())),
+        output,
+        fingerprint: 1,
+    }
+}
+
+pub fn definition(name: &str) -> QueryDef {
+    QueryDef {
+        id: QueryId::new(name),
+        sink: name.to_owned(),
+        sources: vec!["facts".to_owned()],
+        sql: String::new(),
+        start: Position::default(),
+        fingerprint: 1,
+    }
+}
+
+/// A record as it lies in the log.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    pub topic: String,
+    pub position: u64,
+    pub timestamp: i64,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+}
+
+/// Everything in these topics, in position order.
+pub fn read_all(log: &dyn LogBackend, topics: &[&str]) -> Vec<Stored> {
+    let end = log.head().position;
+    let mut reader = log.reader(Selection::Topics(topics.iter().map(|name| topic(name)).collect(), Position::default())).unwrap();
+    let mut found = Vec::new();
+    loop {
+        let chunk = reader.read(end, ReadLimits::default()).unwrap();
+        for run in &chunk.runs {
+            for record in run.records() {
+                let record = record.unwrap();
+                found.push(Stored {
+                    topic: run.topic.name.to_string(),
+                    position: record.position.get(),
+                    timestamp: record.timestamp.get(),
+                    key: record.key.map(<[u8]>::to_vec),
+                    value: record.value.map(<[u8]>::to_vec),
+                });
+            }
+        }
+        if chunk.scanned_to >= end {
+            return found;
+        }
+    }
+}
