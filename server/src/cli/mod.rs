@@ -3,23 +3,40 @@
 //! `serve`, `dev` and `demo` start a server; every other verb is a client through the SDK. A verb is one file here with a
 //! `clap::Args` struct and `fn run(self) -> Result<(), Failed>`.
 
+mod serve;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 /// An event-sourcing application server with a SQL query layer.
 #[derive(Debug, Parser)]
-#[command(name = "foldlog", version, propagate_version = true, after_help = EXIT_CODES)]
+#[command(name = "foldlog", version = VERSION, propagate_version = true, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     verb: Verb,
 }
 
+/// The version, with the commit where it is known.
+pub const VERSION: &str = env!("FOLDLOG_VERSION");
+
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 the operation failed, 2 usage or configuration, 3 server not reachable, \
                           4 a precondition failed, 74 storage failure.";
 
 #[derive(Debug, Subcommand)]
-enum Verb {}
+enum Verb {
+    Serve(serve::Serve),
+    Dev(serve::Dev),
+}
+
+impl Verb {
+    fn run(self) -> Result<(), Failed> {
+        match self {
+            Self::Serve(verb) => verb.run(),
+            Self::Dev(verb) => verb.run(),
+        }
+    }
+}
 
 /// Why a verb did not succeed, as its exit code says it.
 #[derive(Debug)]
@@ -60,8 +77,7 @@ impl Cli {
     /// Runs the verb to its end; what went wrong is told once, on stderr, with its causes.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        let outcome: Result<(), Failed> = match self.verb {};
-        match outcome {
+        match self.verb.run() {
             Ok(()) => ExitCode::SUCCESS,
             Err(failed) => {
                 eprintln!("error: {:#}", failed.error());

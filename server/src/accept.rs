@@ -1,0 +1,159 @@
+//! Accepts connections: as many as allowed, and none that sits there without saying a word.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{Stream, stream};
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    time::Sleep,
+};
+use tonic::transport::server::{Connected, TcpConnectInfo};
+use tracing::{debug, warn};
+
+use crate::app::App;
+
+/// How long accepting rests when the process has no file descriptor left.
+const REST: Duration = Duration::from_millis(100);
+
+/// Connections as they come, for ever.
+pub fn connections(listener: TcpListener, app: App) -> impl Stream<Item = io::Result<Connection>> {
+    let open = Arc::new(Open { app, by_address: Mutex::default() });
+    stream::unfold((listener, open), |(listener, open)| async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    if let Some(connection) = Connection::begin(stream, peer, &open) {
+                        return Some((Ok(connection), (listener, open)));
+                    }
+                }
+                Err(error) => {
+                    warn!(%error, "failed to accept a connection");
+                    tokio::time::sleep(REST).await;
+                }
+            }
+        }
+    })
+}
+
+struct Open {
+    app: App,
+    by_address: Mutex<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    all: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+/// A place among the open connections.
+struct Place {
+    open: Arc<Open>,
+    address: IpAddr,
+}
+
+impl Place {
+    fn take(open: &Arc<Open>, address: IpAddr) -> Option<Self> {
+        let limits = &open.app.limits;
+        let mut counts = open.by_address.lock();
+        let from_there = counts.by_address.get(&address).copied().unwrap_or(0);
+        if counts.all >= limits.connections || (from_there >= limits.connections_per_address && !address.is_loopback()) {
+            return None;
+        }
+        counts.all += 1;
+        counts.by_address.insert(address, from_there + 1);
+        open.app.metrics.connections.inc();
+        Some(Self { open: Arc::clone(open), address })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.open.by_address.lock();
+        counts.all -= 1;
+        if let Some(from_there) = counts.by_address.get_mut(&self.address) {
+            *from_there -= 1;
+            if *from_there == 0 {
+                counts.by_address.remove(&self.address);
+            }
+        }
+        self.open.app.metrics.connections.dec();
+    }
+}
+
+/// An accepted connection.
+pub struct Connection {
+    stream: TcpStream,
+    /// Until the first bytes have come.
+    silence: Option<Pin<Box<Sleep>>>,
+    _place: Place,
+}
+
+impl Connection {
+    fn begin(stream: TcpStream, peer: SocketAddr, open: &Arc<Open>) -> Option<Self> {
+        let Some(place) = Place::take(open, peer.ip()) else {
+            debug!(%peer, "connection refused: too many are open");
+            return None;
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%peer, %error, "connection lost at once");
+            return None;
+        }
+        let silence = Some(Box::pin(tokio::time::sleep(open.app.limits.arrival)));
+        Some(Self { stream, silence, _place: place })
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(context, buf);
+        if read.is_ready() {
+            self.silence = None;
+        } else if let Some(silence) = self.silence.as_mut()
+            && silence.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer said nothing")));
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

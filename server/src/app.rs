@@ -1,0 +1,157 @@
+//! What every door holds: the log and the engine once they are open, the limits, the numbers, the tasks. Cheap to clone.
+
+use std::{
+    ops::Deref,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use foldlog_log::{LogBackend, Position, clock::Clock};
+use foldlog_query::Engine;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{config::Limits, failure::Failure, idle::IdleReaders, shutdown::Tasks, telemetry::Metrics, token::Tokens};
+
+/// Blocking reads of files at once; what is beyond them waits.
+const FILE_READS: usize = 32;
+
+/// A server's shared state.
+#[derive(Clone)]
+pub struct App(Arc<Shared>);
+
+/// See [`App`].
+pub struct Shared {
+    stage: OnceLock<Stage>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// What clients may ask for.
+    pub limits: Limits,
+    /// Numbers.
+    pub metrics: Metrics,
+    /// Tasks, and whether we are draining.
+    pub tasks: Tasks,
+    /// Readers that may be given up when they take nothing.
+    pub idle: IdleReaders,
+    /// Blocking reads of files.
+    pub file_reads: Arc<Semaphore>,
+    /// Requests being answered.
+    pub requests: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+}
+
+/// What exists from the moment the folder is open.
+pub struct Stage {
+    /// The log.
+    pub log: Arc<dyn LogBackend>,
+    /// The query engine.
+    pub engine: Engine,
+    /// Tokens of the folder.
+    pub tokens: Tokens,
+}
+
+impl Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// A place among the open streams; counted as long as it lives.
+pub struct StreamPlace {
+    app: App,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        self.app.metrics.streams.dec();
+    }
+}
+
+impl App {
+    /// An app whose folder is not open yet.
+    pub fn new(clock: Arc<dyn Clock>, limits: Limits, tasks: Tasks) -> Self {
+        Self(Arc::new(Shared {
+            stage: OnceLock::new(),
+            idle: IdleReaders::new(Arc::clone(&clock), limits.idle_reader),
+            clock,
+            metrics: Metrics::new(),
+            tasks,
+            file_reads: Arc::new(Semaphore::new(FILE_READS)),
+            requests: Arc::new(Semaphore::new(limits.requests)),
+            streams: Arc::new(Semaphore::new(limits.streams)),
+            limits,
+        }))
+    }
+
+    /// Opens the doors to the log and the engine; a second call changes nothing.
+    pub fn open(&self, log: Arc<dyn LogBackend>, engine: Engine) {
+        let tokens = Tokens::of(&log.head());
+        self.stage.get_or_init(|| Stage { log, engine, tokens });
+        self.metrics.ready.set(1);
+    }
+
+    /// Log and engine.
+    ///
+    /// # Errors
+    /// NOT_READY during recovery, DRAINING at the end.
+    pub fn stage(&self) -> Result<&Stage, Failure> {
+        if self.tasks.is_draining() {
+            return Err(Failure::draining());
+        }
+        self.stage.get().ok_or_else(Failure::not_ready)
+    }
+
+    /// Whether requests are answered.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.stage().is_ok()
+    }
+
+    /// The folder's tokens, once it is open.
+    #[must_use]
+    pub fn tokens(&self) -> Option<&Tokens> {
+        self.stage.get().map(|stage| &stage.tokens)
+    }
+
+    /// A place among the open streams.
+    ///
+    /// # Errors
+    /// OVERLOADED when all are taken.
+    pub fn stream_place(&self) -> Result<StreamPlace, Failure> {
+        let Ok(permit) = Arc::clone(&self.streams).try_acquire_owned() else {
+            let message =
+                format!("{} reads, subscriptions and push queries are open, which is the limit; retry later", self.limits.streams);
+            return Err(overloaded(message));
+        };
+        self.metrics.streams.inc();
+        Ok(StreamPlace { app: self.clone(), _permit: permit })
+    }
+}
+
+/// A budget of the doors is used up; nothing happened.
+pub fn overloaded(message: String) -> Failure {
+    use crate::failure::{Detail, Kind};
+    Failure::new(Kind::Exhausted, "OVERLOADED", message).with(Detail::RetryAfter(Duration::from_millis(100)))
+}
+
+impl Stage {
+    /// Waits until the log reflects `at_least`, and returns its end.
+    ///
+    /// # Errors
+    /// TOKEN_WAIT_TIMEOUT, or DRAINING when the log stops.
+    pub async fn reached(&self, at_least: Option<Position>, wait: Duration) -> Result<Position, Failure> {
+        let wanted = at_least.unwrap_or_default();
+        let head = self.log.head().position;
+        if head >= wanted {
+            return Ok(head);
+        }
+        let mut durable = self.log.durable();
+        match tokio::time::timeout(wait, durable.wait_for(|end| *end >= wanted)).await {
+            Ok(Ok(_)) => Ok(self.log.head().position),
+            Ok(Err(_)) => Err(Failure::draining()),
+            Err(_) => Err(Failure::token_wait_timeout(wanted, self.log.head().position)),
+        }
+    }
+}

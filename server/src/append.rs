@@ -1,0 +1,30 @@
+//! The append router: what every door calls to append. It measures, and hands to the log; order is fixed by that call.
+
+use foldlog_log::{Append, Appended, Write};
+
+use crate::{app::App, failure::Failure};
+
+impl App {
+    /// Appends one unit; ends when it is durable.
+    ///
+    /// # Errors
+    /// Whatever the log says; NOT_READY and DRAINING.
+    pub async fn append(&self, append: Append) -> Result<Appended, Failure> {
+        let began = self.clock.monotonic();
+        let events: usize = append.writes.iter().map(count).sum();
+        let appended = self.stage()?.log.append(append)?.await?;
+        if !appended.deduplicated {
+            self.metrics.appends.inc();
+            self.metrics.appended_events.inc_by(events as u64);
+        }
+        self.metrics.append_seconds.observe((self.clock.monotonic().saturating_sub(began)).as_secs_f64());
+        Ok(appended)
+    }
+}
+
+fn count(write: &Write) -> usize {
+    match write {
+        Write::Stream { events, .. } => events.len(),
+        Write::Records { records, .. } => records.len(),
+    }
+}

@@ -1,0 +1,221 @@
+//! The verbs `serve` and `dev`: a server in the foreground, until a signal or the storage ends it.
+//!
+//! On stdout stand two lines for programs: `listening on URL` at once and `ready` when requests are answered. Everything else
+//! goes to stderr.
+
+use std::{io::Write as _, net::SocketAddr, path::PathBuf, process};
+
+use anyhow::{Context as _, anyhow};
+use clap::Args;
+use tokio::runtime::Runtime;
+use tracing::{info, warn};
+
+use super::Failed;
+use crate::{
+    config::{self, Config, Given},
+    failure::chain,
+    server::{Server, ServerError},
+    telemetry,
+};
+
+/// Serve a data folder.
+#[derive(Debug, Args)]
+#[command(after_long_help = config::help())]
+pub struct Serve {
+    /// Folder of the log; made if it does not exist.
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+    /// Address and port of gRPC and HTTP.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Listen on more than loopback although there is neither TLS nor authentication yet.
+    #[arg(long)]
+    insecure_public: bool,
+    /// Configuration file.
+    #[arg(long, value_name = "FILE", env = "FOLDLOG_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    told: Told,
+}
+
+/// Serve a temporary folder, removed at the end: for trying things out.
+#[derive(Debug, Args)]
+pub struct Dev {
+    /// Address and port; if taken, another port is used and named.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7070")]
+    listen: String,
+    #[command(flatten)]
+    told: Told,
+}
+
+/// What is told on stderr.
+#[derive(Debug, Args)]
+struct Told {
+    /// error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// text or json.
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+}
+
+impl Told {
+    fn give(self, given: &mut Given) {
+        given.flag("log_level", "--log-level", self.log_level);
+        given.flag("log_format", "--log-format", self.log_format);
+    }
+}
+
+impl Serve {
+    /// Serves until it is told to stop.
+    ///
+    /// # Errors
+    /// Faults in the configuration, an address that is taken, a folder that cannot be opened, storage that fails.
+    pub fn run(self) -> Result<(), Failed> {
+        let mut given = Given::default();
+        given.flag("data", "--data", self.data);
+        given.flag("listen", "--listen", self.listen);
+        given.flag("insecure_public", "--insecure-public", self.insecure_public.then(|| "true".to_owned()));
+        self.told.give(&mut given);
+        given.environment(std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))));
+        match &self.config {
+            Some(path) => given.file(path, true),
+            None => given.file(config::DEFAULT_FILE.as_ref(), false),
+        }
+        let warnings = given.warnings().to_vec();
+        let config = Config::resolve(given).map_err(|faults| Failed::Usage(faults.into()))?;
+        telemetry::begin(config.log_level, config.log_format);
+        for warning in warnings {
+            warn!("{warning}");
+        }
+        runtime()?.block_on(serve(config, None))
+    }
+}
+
+impl Dev {
+    /// Serves until it is told to stop.
+    ///
+    /// # Errors
+    /// As [`Serve::run`].
+    pub fn run(self) -> Result<(), Failed> {
+        let folder = tempfile::Builder::new().prefix("foldlog-dev-").tempdir().context("failed to make a temporary folder");
+        let folder = folder.map_err(Failed::Storage)?;
+        let mut given = Given::default();
+        given.flag("data", "the temporary folder", folder.path().to_str().map(ToOwned::to_owned));
+        given.flag("listen", "--listen", Some(self.listen));
+        self.told.give(&mut given);
+        let config = Config::resolve(given).map_err(|faults| Failed::Usage(faults.into()))?;
+        telemetry::begin(config.log_level, config.log_format);
+        let fallback = SocketAddr::new(config.listen.ip(), 0);
+        let served = runtime()?.block_on(serve(config, Some(fallback)));
+        if let Err(error) = folder.close() {
+            warn!(%error, "the temporary folder could not be removed");
+        }
+        served
+    }
+}
+
+fn runtime() -> Result<Runtime, Failed> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("foldlog-io").build();
+    runtime.context("failed to start the runtime").map_err(Failed::Operation)
+}
+
+/// Serves until a signal comes or the storage fails. `fallback` is listened on if the configured address is taken.
+async fn serve(config: Config, fallback: Option<SocketAddr>) -> Result<(), Failed> {
+    let mut signals = Signals::new().context("failed to listen for signals").map_err(Failed::Operation)?;
+    let server = match (Server::start(config.clone()).await, fallback) {
+        (Err(ServerError::Listen { source, .. }), Some(listen)) if source.kind() == std::io::ErrorKind::AddrInUse => {
+            warn!(address = %config.listen, "the address is taken, another port is used");
+            Server::start(Config { listen, ..config }).await
+        }
+        (started, _) => started,
+    };
+    let server = server.map_err(|error| failed(&error))?;
+    say(&format!("listening on http://{}", server.address()));
+    info!(version = super::VERSION, "foldlog listens on http://{}", server.address());
+    tokio::select! {
+        biased;
+        error = server.failed() => return Err(failed(&error)),
+        () = signals.stop() => {}
+        ready = server.ready() => {
+            ready.map_err(|error| failed(&error))?;
+            say("ready");
+            tokio::select! {
+                biased;
+                error = server.failed() => return Err(failed(&error)),
+                () = signals.stop() => {}
+            }
+        }
+    }
+    info!("stopping: requests may end; interrupt again to force it");
+    tokio::select! {
+        biased;
+        () = signals.stop() => {
+            warn!("stopped by force");
+            process::exit(1);
+        }
+        stopped = server.stop() => {
+            let in_time = stopped.map_err(|error| failed(&error))?;
+            info!(in_time, "stopped");
+            Ok(())
+        }
+    }
+}
+
+/// A line for programs. Nobody may be reading.
+fn say(line: &str) {
+    let mut out = std::io::stdout();
+    let _gone = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+fn failed(error: &ServerError) -> Failed {
+    use foldlog_log::LogError;
+    use foldlog_query::QueryError;
+    let told = anyhow!(chain(error));
+    match error {
+        ServerError::Listen { .. } => Failed::Usage(told),
+        ServerError::Log(log) | ServerError::Query(QueryError::Log(log)) => match log {
+            LogError::Locked { .. } | LogError::Format { .. } | LogError::Invalid { .. } | LogError::InvalidName(_) => Failed::Usage(told),
+            _ => Failed::Storage(told),
+        },
+        ServerError::Storage(_) => Failed::Storage(told),
+        ServerError::Query(_) | ServerError::Grpc(_) => Failed::Operation(told),
+    }
+}
+
+/// The signals that ask for an end.
+struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    #[cfg(unix)]
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    #[cfg(not(unix))]
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {})
+    }
+
+    /// Ends with the next signal. Cancel-safe.
+    #[cfg(unix)]
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    #[cfg(not(unix))]
+    async fn stop(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The gRPC door: routes calls to their service, sheds load before anything is decoded, and shares its port with HTTP.
+
+pub mod convert;
+pub mod events;
+mod queries;
+mod reading;
+mod rows;
+pub mod status;
+mod topics;
+mod wire;
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use axum::response::IntoResponse as _;
+use foldlog_proto::v1::{DESCRIPTORS, query_server::QueryServer, topics_server::TopicsServer};
+use tonic::{
+    body::Body,
+    codec::CompressionEncoding::Gzip,
+    codegen::http::{Request, Response},
+    service::Routes,
+};
+use tonic_health::server::HealthReporter;
+use tower::{Service, ServiceExt as _};
+
+use crate::{
+    app::{App, overloaded},
+    http,
+};
+
+/// Everything behind the port.
+#[derive(Clone)]
+pub struct Door {
+    app: App,
+    routes: axum::Router,
+}
+
+/// The door, and the switch that tells health checks whether we answer.
+///
+/// # Errors
+/// If the embedded descriptors cannot be read, which a test rules out.
+pub fn door(app: &App) -> Result<(Door, HealthReporter), tonic_reflection::server::Error> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let max = app.limits.message_bytes;
+    macro_rules! bounded {
+        ($service:expr) => {
+            $service.max_decoding_message_size(max).max_encoding_message_size(max).accept_compressed(Gzip).send_compressed(Gzip)
+        };
+    }
+    let routes = Routes::new(bounded!(TopicsServer::new(topics::Topics(app.clone()))))
+        .add_service(bounded!(QueryServer::new(queries::Queries(app.clone()))))
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .into_axum_router()
+        .merge(http::routes(app.clone()));
+    Ok((Door { app: app.clone(), routes: routes.with_state(()) }, health))
+}
+
+impl Service<Request<Body>> for Door {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let Ok(place) = Arc::clone(&self.app.requests).try_acquire_owned() else {
+            let message = format!("{} requests are being answered, which is the limit; retry later", self.app.limits.requests);
+            let refused = self.app.refuse(overloaded(message)).into_http();
+            return Box::pin(std::future::ready(Ok(refused)));
+        };
+        if let Some(method) = events::Method::of(request.uri().path()) {
+            let app = self.app.clone();
+            return Box::pin(async move {
+                let response = method.call(app, request).await;
+                drop(place);
+                Ok(response)
+            });
+        }
+        let routes = self.routes.clone();
+        Box::pin(async move {
+            let response = match routes.oneshot(request.map(axum::body::Body::new)).await {
+                Ok(response) => response,
+                Err(never) => never.into_response(),
+            };
+            drop(place);
+            Ok(response.map(Body::new))
+        })
+    }
+}

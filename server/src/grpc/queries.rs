@@ -1,0 +1,210 @@
+//! The service `Query`: thin.
+
+use std::{collections::VecDeque, pin::Pin, time::Duration};
+
+use foldlog_log::Position;
+use foldlog_proto::v1::{self as pb, query_batch::Message, query_server};
+use foldlog_query::{PushItem, Request as Statement};
+use futures::{Stream, StreamExt as _, stream};
+use tonic::{Request, Response, Status};
+
+use super::{
+    convert,
+    rows::{self, Encoding},
+};
+use crate::{
+    app::{App, StreamPlace},
+    failure::Failure,
+    idle::Sent,
+    token::Tokens,
+};
+
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+
+/// Answers the calls of `Query`.
+pub struct Queries(pub App);
+
+type Messages = Pin<Box<dyn Stream<Item = Result<pb::QueryBatch, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl query_server::Query for Queries {
+    type ExecuteStream = Messages;
+    type PushStream = Messages;
+
+    async fn execute(&self, request: Request<pb::QueryRequest>) -> Result<Response<Messages>, Status> {
+        let messages = execute(&self.0, request.into_inner()).await;
+        messages.map(|messages| self.guarded(messages, Position::default())).map_err(|failure| self.0.refuse(failure))
+    }
+
+    async fn push(&self, request: Request<pb::QueryRequest>) -> Result<Response<Messages>, Status> {
+        let messages = push(&self.0, request.into_inner()).await;
+        messages.map(|(messages, from)| self.guarded(messages, from)).map_err(|failure| self.0.refuse(failure))
+    }
+}
+
+impl Queries {
+    /// Ends the stream when its client takes nothing for too long, and translates failures.
+    fn guarded(
+        &self,
+        messages: impl Stream<Item = Result<pb::QueryBatch, Failure>> + Send + 'static,
+        from: Position,
+    ) -> Response<Messages> {
+        let app = self.0.clone();
+        let guarded = app.idle.guard(messages, from, Failure::slow_reader);
+        Response::new(Box::pin(guarded.map(move |message| message.map_err(|failure| app.refuse(failure)))))
+    }
+}
+
+impl Sent for pb::QueryBatch {
+    fn sent_to(&self) -> Option<Position> {
+        match self.message.as_ref()? {
+            // A message with a position in the middle of a change has no resume token.
+            Message::Rows(rows) => (!rows.resume.is_empty()).then(|| Position::new(rows.position)),
+            Message::Progress(progress) => Some(Position::new(progress.position)),
+            Message::Schema(_) | Message::Done(_) => None,
+        }
+    }
+}
+
+fn statement(request: pb::QueryRequest, tokens: &Tokens) -> Result<Statement, Failure> {
+    let parameters = request.parameters.into_iter().enumerate();
+    Ok(Statement {
+        parameters: parameters.map(|(place, value)| rows::parameter(value, place)).collect::<Result<_, _>>()?,
+        at_least: tokens.read("at_least", &request.at_least)?,
+        resume: tokens.read("resume", &request.resume)?,
+        timeout: convert::duration(request.timeout, DEFAULT_TIMEOUT, MAX_TIMEOUT, "timeout")?,
+        sql: request.sql,
+    })
+}
+
+const fn message(message: Message) -> pb::QueryBatch {
+    pb::QueryBatch { message: Some(message) }
+}
+
+async fn execute(app: &App, request: pb::QueryRequest) -> Result<impl Stream<Item = Result<pb::QueryBatch, Failure>> + use<>, Failure> {
+    let stage = app.stage()?;
+    let tokens = stage.tokens;
+    let asked = request.encoding;
+    let statement = statement(request, &tokens)?;
+    if statement.resume.is_some() {
+        return Err(Failure::invalid("resume", "only push queries are resumed"));
+    }
+    let place = app.stream_place()?;
+    app.metrics.statements.inc();
+    let answer = Box::pin(stage.engine.execute(statement)).await?;
+    let (encoding, schema) = Encoding::begin(asked, &answer.schema, &answer.keys)?;
+    let done =
+        pb::QueryDone { position: answer.position.get(), token: tokens.make(answer.position), message: answer.done.unwrap_or_default() };
+    let answering = Answering {
+        batches: answer.batches,
+        encoding,
+        ready: VecDeque::from([message(Message::Schema(schema))]),
+        done: Some(done),
+        _place: place,
+    };
+    Ok(stream::try_unfold(answering, |mut answering| async move { Ok(answering.next().await?.map(|message| (message, answering))) }))
+}
+
+struct Answering {
+    batches: foldlog_query::Batches,
+    encoding: Encoding,
+    ready: VecDeque<pb::QueryBatch>,
+    done: Option<pb::QueryDone>,
+    _place: StreamPlace,
+}
+
+impl Answering {
+    async fn next(&mut self) -> Result<Option<pb::QueryBatch>, Failure> {
+        loop {
+            if let Some(ready) = self.ready.pop_front() {
+                return Ok(Some(ready));
+            }
+            let Some(batch) = self.batches.next().await else {
+                return Ok(self.done.take().map(|done| message(Message::Done(done))));
+            };
+            let rows = self.encoding.rows(&batch?, &[])?;
+            self.ready.extend(rows.into_iter().map(|rows| message(Message::Rows(rows))));
+        }
+    }
+}
+
+async fn push(
+    app: &App,
+    request: pb::QueryRequest,
+) -> Result<(impl Stream<Item = Result<pb::QueryBatch, Failure>> + use<>, Position), Failure> {
+    let stage = app.stage()?;
+    let tokens = stage.tokens;
+    let asked = request.encoding;
+    let statement = statement(request, &tokens)?;
+    let from = statement.resume.unwrap_or_default();
+    let place = app.stream_place()?;
+    app.metrics.statements.inc();
+    let answer = Box::pin(stage.engine.push(statement)).await?;
+    let (encoding, schema) = Encoding::begin(asked, &answer.schema, &answer.keys)?;
+    let following = Following {
+        app: app.clone(),
+        tokens,
+        items: answer.items,
+        encoding,
+        ready: VecDeque::from([message(Message::Schema(schema))]),
+        position: from,
+        over: false,
+        _place: place,
+    };
+    let messages =
+        stream::try_unfold(following, |mut following| async move { Ok(following.next().await?.map(|message| (message, following))) });
+    Ok((messages, from))
+}
+
+struct Following {
+    app: App,
+    tokens: Tokens,
+    items: Pin<Box<dyn Stream<Item = Result<PushItem, foldlog_query::QueryError>> + Send>>,
+    encoding: Encoding,
+    ready: VecDeque<pb::QueryBatch>,
+    position: Position,
+    over: bool,
+    _place: StreamPlace,
+}
+
+impl Following {
+    async fn next(&mut self) -> Result<Option<pb::QueryBatch>, Failure> {
+        loop {
+            if let Some(ready) = self.ready.pop_front() {
+                return Ok(Some(ready));
+            }
+            if self.over {
+                return Ok(None);
+            }
+            let item = tokio::select! {
+                biased;
+                () = self.app.tasks.drained() => return Err(Failure::draining().with(crate::failure::Detail::Position(self.position))),
+                item = self.items.next() => item,
+            };
+            match item {
+                None => {
+                    self.over = true;
+                    let (position, token) = (self.position.get(), self.tokens.make(self.position));
+                    return Ok(Some(message(Message::Done(pb::QueryDone { position, token, message: String::new() }))));
+                }
+                Some(Err(error)) => return Err(error.into()),
+                Some(Ok(PushItem::Progress(position))) => {
+                    self.position = position;
+                    let resume = self.tokens.make(position);
+                    return Ok(Some(message(Message::Progress(pb::QueryProgress { position: position.get(), resume }))));
+                }
+                Some(Ok(PushItem::Changes { rows, ops, position })) => {
+                    let mut messages = self.encoding.rows(&rows, &rows::marks(&ops))?;
+                    // Only the last part completes the change: resuming in its middle would lose the rest.
+                    if let Some(last) = messages.last_mut() {
+                        last.resume = self.tokens.make(position);
+                        last.position = position.get();
+                    }
+                    self.position = position;
+                    self.ready.extend(messages.into_iter().map(|rows| message(Message::Rows(rows))));
+                }
+            }
+        }
+    }
+}

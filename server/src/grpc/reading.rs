@@ -1,0 +1,283 @@
+//! Reads and subscriptions: streams that pull from a log reader as fast as the client takes, and hold next to nothing.
+//!
+//! Nothing runs ahead of the client: the transport asks for the next message when it has room for it. A subscriber that
+//! falls behind the tail kept in memory is read from files like any other reader, and told so.
+
+use std::time::Duration;
+
+use foldlog_log::{Chunk, LogReader, Offset, Position, ReadLimits, Selection, StreamHead, StreamVersion};
+use foldlog_proto::v1::{self as pb, subscribe_batch::Message};
+use futures::{Stream, stream};
+use tokio::sync::watch;
+
+use super::{
+    convert::{self, Source},
+    wire::Outgoing,
+};
+use crate::{
+    app::{App, Stage, StreamPlace},
+    failure::{Detail, Failure, Kind},
+    idle::Sent,
+};
+
+const BATCH_EVENTS: u32 = 1_000;
+const BATCH_BYTES: u32 = 256 << 10;
+const MAX_BATCH_BYTES: u32 = 4 << 20;
+/// How long `at_least` is waited for when the caller does not say.
+pub const DEFAULT_WAIT: Duration = Duration::from_secs(10);
+/// Longest such wait.
+pub const MAX_WAIT: Duration = Duration::from_secs(60);
+/// Progress over events that were not selected is told this often at most.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// A silent subscription says this often that it lives.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+impl Sent for Outgoing {
+    fn sent_to(&self) -> Option<Position> {
+        Some(self.position())
+    }
+}
+
+/// A log reader that is used from async tasks: in place while it needs no file, else on the blocking pool.
+struct Cursor {
+    app: App,
+    reader: Option<Box<dyn LogReader>>,
+    limits: ReadLimits,
+}
+
+impl Cursor {
+    fn new(app: &App, reader: Box<dyn LogReader>, events: u32, bytes: u32) -> Self {
+        let or = |given: u32, default: u32, most: u32| if given == 0 { default } else { given.min(most) };
+        let limits = ReadLimits { records: or(events, BATCH_EVENTS, BATCH_EVENTS), bytes: or(bytes, BATCH_BYTES, MAX_BATCH_BYTES) };
+        Self { app: app.clone(), reader: Some(reader), limits }
+    }
+
+    fn in_memory(&self) -> bool {
+        self.reader.as_ref().is_some_and(|reader| reader.in_memory())
+    }
+
+    /// At most `most` records below `until`. Not cancel-safe: a cursor whose read was dropped is over.
+    async fn read(&mut self, until: Position, most: u64) -> Result<Chunk, Failure> {
+        let over = || Failure::new(Kind::Internal, "READ_FAILED", "the read was interrupted");
+        let mut reader = self.reader.take().ok_or_else(over)?;
+        let limits = ReadLimits { records: u32::try_from(most).unwrap_or(u32::MAX).min(self.limits.records), ..self.limits };
+        let (reader, chunk) = if reader.in_memory() {
+            let chunk = reader.read(until, limits);
+            (reader, chunk)
+        } else {
+            let place = self.app.file_reads.acquire().await.map_err(|_| Failure::draining())?;
+            let read = tokio::task::spawn_blocking(move || {
+                let chunk = reader.read(until, limits);
+                (reader, chunk)
+            });
+            let read = read.await.map_err(|_| over())?;
+            drop(place);
+            read
+        };
+        self.reader = Some(reader);
+        let chunk = chunk?;
+        self.app.metrics.read_events.inc_by(records(&chunk));
+        Ok(chunk)
+    }
+}
+
+fn records(chunk: &Chunk) -> u64 {
+    chunk.runs.iter().map(|run| u64::from(run.count)).sum()
+}
+
+/// The messages of `Read`; the first error is found before any message.
+pub async fn read(app: &App, request: pb::ReadRequest) -> Result<impl Stream<Item = Result<Outgoing, Failure>> + use<>, Failure> {
+    let stage = app.stage()?;
+    let source = request.source.map(Source::from).ok_or_else(|| Failure::invalid("source", "is required"))?;
+    let selection = source.selection()?;
+    let at_least = stage.tokens.read("at_least", &request.at_least)?;
+    let wait = convert::duration(request.wait, DEFAULT_WAIT, MAX_WAIT, "wait")?;
+    let place = app.stream_place()?;
+    let until = stage.reached(at_least, wait).await?;
+    let reader = stage.log.reader(selection)?;
+    let reading = Reading {
+        cursor: Cursor::new(app, reader, request.max_batch_events, request.max_batch_bytes),
+        until,
+        left: if request.limit == 0 { u64::MAX } else { request.limit },
+        head_token: stage.tokens.make(until),
+        _place: place,
+    };
+    Ok(stream::try_unfold(Some(reading), |reading| async move {
+        let Some(mut reading) = reading else { return Ok(None) };
+        let message = reading.next().await?;
+        let over = matches!(message, Outgoing::Read { last: Some(_), .. });
+        Ok(Some((message, (!over).then_some(reading))))
+    }))
+}
+
+struct Reading {
+    cursor: Cursor,
+    until: Position,
+    left: u64,
+    head_token: bytes::Bytes,
+    _place: StreamPlace,
+}
+
+impl Reading {
+    async fn next(&mut self) -> Result<Outgoing, Failure> {
+        let chunk = self.cursor.read(self.until, self.left).await?;
+        self.left = self.left.saturating_sub(records(&chunk));
+        let over = chunk.runs.is_empty() || chunk.scanned_to >= self.until || self.left == 0;
+        Ok(Outgoing::Read { chunk, last: over.then(|| self.head_token.clone()) })
+    }
+}
+
+/// The messages of `Subscribe`; the first error is found before any message. Also says from which position it begins.
+pub async fn subscribe(
+    app: &App,
+    request: pb::SubscribeRequest,
+) -> Result<(impl Stream<Item = Result<Outgoing, Failure>> + use<>, Position), Failure> {
+    use pb::subscribe_request::Start;
+    let stage = app.stage()?;
+    let source = request.source.map(Source::from).ok_or_else(|| Failure::invalid("source", "is required"))?;
+    let mut selection = source.selection()?;
+    let place = app.stream_place()?;
+    match request.start {
+        None => {}
+        Some(Start::After(token)) => {
+            let position = stage.tokens.read("after", &token)?.ok_or_else(|| Failure::invalid("after", "an empty token"))?;
+            selection = match selection {
+                Selection::Topics(topics, _) => Selection::Topics(topics, position),
+                Selection::All(_) => Selection::All(position),
+                Selection::Partition(..) | Selection::Stream(..) => {
+                    let rule = "a token resumes a topic or everything; resume a partition by offset and a stream by version";
+                    return Err(Failure::invalid("after", rule));
+                }
+            };
+        }
+        Some(Start::Now(_)) => selection = from_now(stage, selection).await?,
+    }
+    let from = match &selection {
+        Selection::Topics(_, from) | Selection::All(from) => *from,
+        Selection::Partition(..) | Selection::Stream(..) => Position::default(),
+    };
+    let durable = stage.log.durable();
+    let reader = stage.log.reader(selection)?;
+    let now = app.clock.monotonic();
+    let subscription = Subscription {
+        cursor: Cursor::new(app, reader, request.max_batch_events, request.max_batch_bytes),
+        durable,
+        scanned: from,
+        told: from,
+        told_at: now,
+        live: false,
+        _place: place,
+    };
+    let messages = stream::try_unfold(subscription, |mut subscription| async move {
+        let message = subscription.next().await?;
+        Ok(Some((message, subscription)))
+    });
+    Ok((messages, from))
+}
+
+/// The same selection from its end on.
+async fn from_now(stage: &Stage, selection: Selection) -> Result<Selection, Failure> {
+    let head = stage.log.head().position;
+    Ok(match selection {
+        Selection::Topics(topics, _) => Selection::Topics(topics, head),
+        Selection::All(_) => Selection::All(head),
+        Selection::Partition(topic, partition, _) => {
+            let ends = stage.log.ends(&topic)?;
+            let end = ends.get(partition.get() as usize).copied().unwrap_or(Offset::new(0));
+            Selection::Partition(topic, partition, end)
+        }
+        Selection::Stream(topic, stream, _) => {
+            let head = stream_head(stage, &topic, &stream).await?;
+            let next = match head {
+                StreamHead::Absent => StreamVersion::FIRST,
+                StreamHead::At(version) => version.plus(1),
+            };
+            Selection::Stream(topic, stream, next)
+        }
+    })
+}
+
+/// Where a stream stands; the index may lie on disk.
+pub async fn stream_head(stage: &Stage, topic: &foldlog_log::TopicName, stream: &foldlog_log::StreamId) -> Result<StreamHead, Failure> {
+    let (log, topic, stream) = (std::sync::Arc::clone(&stage.log), topic.clone(), stream.clone());
+    let head = tokio::task::spawn_blocking(move || log.stream_head(&topic, &stream)).await;
+    Ok(head.map_err(|_| Failure::new(Kind::Internal, "READ_FAILED", "the read was interrupted"))??)
+}
+
+struct Subscription {
+    cursor: Cursor,
+    durable: watch::Receiver<Position>,
+    /// Everything selected below this has been taken from the log.
+    scanned: Position,
+    /// Up to where the client was last told.
+    told: Position,
+    told_at: Duration,
+    live: bool,
+    _place: StreamPlace,
+}
+
+impl Subscription {
+    async fn next(&mut self) -> Result<Outgoing, Failure> {
+        loop {
+            if self.cursor.app.tasks.is_draining() {
+                return Err(Failure::draining().with(Detail::Position(self.scanned)));
+            }
+            let head = *self.durable.borrow_and_update();
+            if self.scanned < head {
+                if self.live && !self.cursor.in_memory() {
+                    self.live = false;
+                    let behind = pb::FellBehind { position: self.scanned.get(), head: head.get() };
+                    return Ok(self.note(Message::FellBehind(behind)));
+                }
+                let chunk = self.cursor.read(head, u64::MAX).await?;
+                self.scanned = chunk.scanned_to;
+                if !chunk.runs.is_empty() {
+                    self.told();
+                    return Ok(Outgoing::Events { token: self.token(), chunk });
+                }
+                if !self.progress_is_due() {
+                    continue;
+                }
+            } else if !self.live {
+                self.live = true;
+                return Ok(self.note(Message::CaughtUp(pb::CaughtUp { position: self.scanned.get(), token: self.token() })));
+            } else if !self.silence().await? {
+                continue;
+            }
+            return Ok(self.note(Message::Progress(pb::Progress { position: self.scanned.get(), token: self.token() })));
+        }
+    }
+
+    /// Waits for the log to move; tells whether instead it is time to say something.
+    async fn silence(&mut self) -> Result<bool, Failure> {
+        let patience = if self.scanned > self.told { PROGRESS_EVERY } else { HEARTBEAT };
+        let left = (self.told_at + patience).saturating_sub(self.cursor.app.clock.monotonic());
+        tokio::select! {
+            biased;
+            () = self.cursor.app.tasks.drained() => Ok(false),
+            moved = self.durable.changed() => match moved {
+                Ok(()) => Ok(false),
+                Err(_) => Err(Failure::draining().with(Detail::Position(self.scanned))),
+            },
+            () = tokio::time::sleep(left) => Ok(true),
+        }
+    }
+
+    fn progress_is_due(&self) -> bool {
+        self.cursor.app.clock.monotonic() >= self.told_at + PROGRESS_EVERY
+    }
+
+    fn told(&mut self) {
+        self.told = self.scanned;
+        self.told_at = self.cursor.app.clock.monotonic();
+    }
+
+    fn token(&self) -> bytes::Bytes {
+        self.cursor.app.tokens().map(|tokens| tokens.make(self.scanned)).unwrap_or_default()
+    }
+
+    fn note(&mut self, message: Message) -> Outgoing {
+        self.told();
+        Outgoing::Note(message, self.scanned)
+    }
+}

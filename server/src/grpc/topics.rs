@@ -1,0 +1,78 @@
+//! The service `Topics`: thin.
+
+use std::sync::Arc;
+
+use foldlog_log::{TopicKind, TopicSettings};
+use foldlog_proto::v1::{self as pb, topics_server};
+use tonic::{Request, Response, Status};
+
+use super::{convert, events};
+use crate::{
+    app::App,
+    failure::{Failure, Kind},
+};
+
+/// Answers the calls of `Topics`.
+pub struct Topics(pub App);
+
+#[tonic::async_trait]
+impl topics_server::Topics for Topics {
+    async fn create(&self, request: Request<pb::CreateTopicRequest>) -> Result<Response<pb::Topic>, Status> {
+        self.answer(create(&self.0, request.into_inner()).await)
+    }
+
+    async fn list(&self, request: Request<pb::ListTopicsRequest>) -> Result<Response<pb::ListTopicsResponse>, Status> {
+        self.answer(list(&self.0, &request.into_inner()))
+    }
+
+    async fn describe(&self, request: Request<pb::DescribeTopicRequest>) -> Result<Response<pb::DescribeTopicResponse>, Status> {
+        self.answer(describe(&self.0, &request.into_inner()))
+    }
+}
+
+impl Topics {
+    fn answer<T>(&self, answer: Result<T, Failure>) -> Result<Response<T>, Status> {
+        answer.map(Response::new).map_err(|failure| self.0.refuse(failure))
+    }
+}
+
+async fn create(app: &App, request: pb::CreateTopicRequest) -> Result<pb::Topic, Failure> {
+    let stage = app.stage()?;
+    let name = convert::user_topic(&request.name, || "name".to_owned())?;
+    let kind = match pb::TopicKind::try_from(request.kind) {
+        Ok(pb::TopicKind::Unspecified | pb::TopicKind::Events) => TopicKind::Events,
+        Ok(pb::TopicKind::Records) => TopicKind::Records,
+        Ok(pb::TopicKind::Table) => TopicKind::Table,
+        Err(unknown) => return Err(Failure::invalid("kind", format_args!("{} is no kind of topic", unknown.0))),
+    };
+    let partitions = request.partitions.unwrap_or(TopicSettings::DEFAULT_PARTITIONS);
+    if !(1..=TopicSettings::MAX_PARTITIONS).contains(&partitions) {
+        return Err(Failure::invalid("partitions", format_args!("1 to {}", TopicSettings::MAX_PARTITIONS)));
+    }
+    let log = Arc::clone(&stage.log);
+    let created = tokio::task::spawn_blocking(move || log.create_topic(name, TopicSettings { kind, partitions })).await;
+    let topic = created.map_err(|_| Failure::new(Kind::Unknown, "OUTCOME_UNKNOWN", "the creation was interrupted"))??;
+    Ok(convert::proto_topic(&topic))
+}
+
+fn list(app: &App, request: &pb::ListTopicsRequest) -> Result<pb::ListTopicsResponse, Failure> {
+    let topics = app.stage()?.log.topics();
+    let shown = topics.iter().filter(|topic| request.include_system || !topic.name.is_system());
+    Ok(pb::ListTopicsResponse { topics: shown.map(|topic| convert::proto_topic(topic)).collect() })
+}
+
+fn describe(app: &App, request: &pb::DescribeTopicRequest) -> Result<pb::DescribeTopicResponse, Failure> {
+    let stage = app.stage()?;
+    let topic = stage.log.topic(&convert::topic(&request.name, || "name".to_owned())?)?;
+    let limits = &app.limits;
+    Ok(pb::DescribeTopicResponse {
+        topic: Some(convert::proto_topic(&topic)),
+        ends: events::partition_ends(stage, &topic.name)?,
+        limits: Some(pb::Limits {
+            max_event_bytes: limits.event_bytes as u64,
+            max_append_bytes: limits.append_bytes as u64,
+            max_append_events: u32::try_from(limits.append_events).unwrap_or(u32::MAX),
+            max_message_bytes: limits.message_bytes as u64,
+        }),
+    })
+}

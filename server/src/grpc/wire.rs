@@ -1,0 +1,289 @@
+//! Events from the log straight into the bytes of `ReadBatch` and `SubscribeBatch`, without building the messages in between:
+//! a read moves millions of events a second, and each message would cost half a dozen allocations an event.
+//!
+//! Must stay what `proto/foldlog/v1` says; the tests decode with the generated types and compare.
+
+use std::marker::PhantomData;
+
+use bytes::BufMut;
+use foldlog_log::{Chunk, Position, RecordView, Run, Timestamp};
+use foldlog_proto::v1 as pb;
+use prost::{
+    Message,
+    bytes::Bytes,
+    encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len},
+};
+use tonic::{
+    Status,
+    codec::{BufferSettings, Codec, Decoder, EncodeBuf, Encoder},
+};
+use tonic_prost::ProstCodec;
+
+use super::{
+    convert::{TRACEPARENT, TRACESTATE},
+    status::status,
+};
+
+/// A message of a read or a subscription.
+pub enum Outgoing {
+    /// A `ReadBatch`.
+    Read {
+        /// The events.
+        chunk: Chunk,
+        /// In the last message: the token of the end.
+        last: Option<Bytes>,
+    },
+    /// A `SubscribeBatch` with events.
+    Events {
+        /// The events.
+        chunk: Chunk,
+        /// To go on behind them.
+        token: Bytes,
+    },
+    /// Any other `SubscribeBatch`.
+    Note(pb::subscribe_batch::Message, Position),
+}
+
+impl Outgoing {
+    /// Everything below this position (exclusive) has been sent with this message.
+    pub const fn position(&self) -> Position {
+        match self {
+            Self::Read { chunk, .. } | Self::Events { chunk, .. } => chunk.scanned_to,
+            Self::Note(_, position) => *position,
+        }
+    }
+}
+
+/// Codec of a streaming call: requests by prost, answers by hand.
+#[derive(Default)]
+pub struct Wire<D>(PhantomData<D>);
+
+impl<D: Message + Default + Send + 'static> Codec for Wire<D> {
+    type Encode = Outgoing;
+    type Decode = D;
+    type Encoder = WireEncoder;
+    type Decoder = <ProstCodec<pb::ReadBatch, D> as Codec>::Decoder;
+
+    fn encoder(&mut self) -> WireEncoder {
+        WireEncoder { events: Vec::new() }
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstCodec::<pb::ReadBatch, D>::raw_decoder(BufferSettings::default())
+    }
+}
+
+const _: fn() = || {
+    fn is_decoder<T: Decoder>() {}
+    is_decoder::<<Wire<pb::ReadRequest> as Codec>::Decoder>();
+};
+
+/// See [`Wire`].
+pub struct WireEncoder {
+    events: Vec<u8>,
+}
+
+impl Encoder for WireEncoder {
+    type Item = Outgoing;
+    type Error = Status;
+
+    fn encode(&mut self, item: Outgoing, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        match item {
+            Outgoing::Read { chunk, last } => {
+                buf.reserve(stored_bytes(&chunk));
+                put_events(&chunk, buf)?;
+                put_bytes(2, last.as_deref().unwrap_or_default(), buf);
+                put_number(3, chunk.scanned_to.get(), buf);
+                put_number(4, u64::from(last.is_some()), buf);
+            }
+            Outgoing::Events { chunk, token } => {
+                self.events.clear();
+                self.events.reserve(stored_bytes(&chunk));
+                put_events(&chunk, &mut self.events)?;
+                put_bytes(2, &token, &mut self.events);
+                put_message_key(1, self.events.len(), buf);
+                buf.put_slice(&self.events);
+            }
+            Outgoing::Note(message, _) => {
+                pb::SubscribeBatch { message: Some(message) }.encode(buf).map_err(|error| Status::internal(error.to_string()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A guess at the size of the encoded events, from above in most cases.
+fn stored_bytes(chunk: &Chunk) -> usize {
+    let records: usize = chunk.runs.iter().map(|run| run.count as usize).sum();
+    let shared: usize = chunk.runs.iter().map(|run| run.batch.len()).sum();
+    (records * 96 + shared).min(1 << 20)
+}
+
+fn put_events(chunk: &Chunk, buf: &mut impl BufMut) -> Result<(), Status> {
+    for run in &chunk.runs {
+        for record in run.records() {
+            put_event(run, &record.map_err(|error| status(error.into(), None))?, buf);
+        }
+    }
+    Ok(())
+}
+
+/// One `RecordedEvent` as field 1 of whatever holds it.
+fn put_event(run: &Run, record: &RecordView<'_>, buf: &mut impl BufMut) {
+    let event = record.event();
+    let inner = event_len(record);
+    let topic = run.topic.name.as_str();
+    let key = record.key.unwrap_or_default();
+    let stream = if event.is_some() { key } else { &[] };
+    let plain_key = if event.is_some() { None } else { record.key };
+    let version = event.map_or(0, |event| event.version.get());
+    let recorded_at = time_len(run.recorded_at);
+    let length = message_len(1, inner)
+        + bytes_len(2, topic.as_bytes())
+        + number_len(3, u64::from(run.partition.get()))
+        + number_len(4, record.offset.get())
+        + bytes_len(5, stream)
+        + number_len(6, version)
+        + message_len(7, recorded_at)
+        + number_len(8, record.position.get())
+        + plain_key.map_or(0, |key| message_len(10, key.len()));
+    put_message_key(1, length, buf);
+    put_message_key(1, inner, buf);
+    put_inner(record, buf);
+    put_bytes(2, topic.as_bytes(), buf);
+    put_number(3, u64::from(run.partition.get()), buf);
+    put_number(4, record.offset.get(), buf);
+    put_bytes(5, stream, buf);
+    put_number(6, version, buf);
+    put_message_key(7, recorded_at, buf);
+    put_time(run.recorded_at, buf);
+    put_number(8, record.position.get(), buf);
+    if let Some(key) = plain_key {
+        put_present(10, key, buf);
+    }
+}
+
+fn event_len(record: &RecordView<'_>) -> usize {
+    let mut length = record.value.map_or(0, |data| message_len(3, data.len())) + message_len(8, time_len(record.timestamp));
+    let Some(event) = record.event() else {
+        for (name, value) in record.headers() {
+            length += message_len(13, header_len(name, value));
+        }
+        return length;
+    };
+    length += event.event_id.map_or(0, |id| bytes_len(1, id.as_bytes()))
+        + bytes_len(2, event.kind.as_bytes())
+        + bytes_len(4, event.content_type.unwrap_or_default().as_bytes())
+        + bytes_len(5, event.schema.unwrap_or_default().as_bytes())
+        + bytes_len(9, event.correlation_id.unwrap_or_default())
+        + bytes_len(10, event.causation_id.unwrap_or_default());
+    for (name, value) in event.attributes() {
+        length += match name {
+            TRACEPARENT => bytes_len(11, value.as_bytes()),
+            TRACESTATE => bytes_len(12, value.as_bytes()),
+            _ => message_len(7, entry_len(name, value)),
+        };
+    }
+    length
+}
+
+fn put_inner(record: &RecordView<'_>, buf: &mut impl BufMut) {
+    let event = record.event();
+    if let Some(event) = event {
+        put_bytes(1, event.event_id.as_ref().map_or(&[], |id| id.as_bytes().as_slice()), buf);
+        put_bytes(2, event.kind.as_bytes(), buf);
+    }
+    if let Some(data) = record.value {
+        put_present(3, data, buf);
+    }
+    put_message_key(8, time_len(record.timestamp), buf);
+    put_time(record.timestamp, buf);
+    let Some(event) = event else {
+        for (name, value) in record.headers() {
+            put_message_key(13, header_len(name, value), buf);
+            put_bytes(1, name.as_bytes(), buf);
+            if let Some(value) = value {
+                put_present(2, value, buf);
+            }
+        }
+        return;
+    };
+    put_bytes(4, event.content_type.unwrap_or_default().as_bytes(), buf);
+    put_bytes(5, event.schema.unwrap_or_default().as_bytes(), buf);
+    put_bytes(9, event.correlation_id.unwrap_or_default(), buf);
+    put_bytes(10, event.causation_id.unwrap_or_default(), buf);
+    for (name, value) in event.attributes() {
+        match name {
+            TRACEPARENT => put_bytes(11, value.as_bytes(), buf),
+            TRACESTATE => put_bytes(12, value.as_bytes(), buf),
+            _ => {
+                put_message_key(7, entry_len(name, value), buf);
+                put_present(1, name.as_bytes(), buf);
+                put_present(2, value.as_bytes(), buf);
+            }
+        }
+    }
+}
+
+fn header_len(name: &str, value: Option<&[u8]>) -> usize {
+    bytes_len(1, name.as_bytes()) + value.map_or(0, |value| message_len(2, value.len()))
+}
+
+fn entry_len(name: &str, value: &str) -> usize {
+    message_len(1, name.len()) + message_len(2, value.len())
+}
+
+/// Seconds and nanoseconds of a `google.protobuf.Timestamp`.
+fn seconds_and_nanos(time: Timestamp) -> (u64, u64) {
+    // A negative number of seconds travels as its two's complement, as int64 does.
+    (time.get().div_euclid(1000).cast_unsigned(), time.get().rem_euclid(1000).cast_unsigned() * 1_000_000)
+}
+
+fn time_len(time: Timestamp) -> usize {
+    let (seconds, nanos) = seconds_and_nanos(time);
+    number_len(1, seconds) + number_len(2, nanos)
+}
+
+fn put_time(time: Timestamp, buf: &mut impl BufMut) {
+    let (seconds, nanos) = seconds_and_nanos(time);
+    put_number(1, seconds, buf);
+    put_number(2, nanos, buf);
+}
+
+// The four shapes of proto3 fields that occur here. Numbers and bytes at their default are left out.
+
+fn number_len(tag: u32, number: u64) -> usize {
+    if number == 0 { 0 } else { key_len(tag) + encoded_len_varint(number) }
+}
+
+fn put_number(tag: u32, number: u64, buf: &mut impl BufMut) {
+    if number != 0 {
+        encode_key(tag, WireType::Varint, buf);
+        encode_varint(number, buf);
+    }
+}
+
+fn bytes_len(tag: u32, bytes: &[u8]) -> usize {
+    if bytes.is_empty() { 0 } else { message_len(tag, bytes.len()) }
+}
+
+fn put_bytes(tag: u32, bytes: &[u8], buf: &mut impl BufMut) {
+    if !bytes.is_empty() {
+        put_present(tag, bytes, buf);
+    }
+}
+
+/// Length of a field of `length` bytes with its key, present even when empty.
+fn message_len(tag: u32, length: usize) -> usize {
+    key_len(tag) + encoded_len_varint(length as u64) + length
+}
+
+fn put_message_key(tag: u32, length: usize, buf: &mut impl BufMut) {
+    encode_key(tag, WireType::LengthDelimited, buf);
+    encode_varint(length as u64, buf);
+}
+
+fn put_present(tag: u32, bytes: &[u8], buf: &mut impl BufMut) {
+    put_message_key(tag, bytes.len(), buf);
+    buf.put_slice(bytes);
+}

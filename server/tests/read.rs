@@ -1,0 +1,149 @@
+//! Reading over gRPC: each source, its order, its captured end, and tokens.
+
+mod support;
+
+use std::time::Duration;
+
+use foldlog_proto::v1::{self as pb, read_request::Source};
+use support::*;
+use tonic::Code;
+
+#[tokio::test]
+async fn each_source_has_its_own_order_and_start() {
+    let mut world = world().await;
+    world.topic("one").await;
+    world.topic("two").await;
+    let mut starts = Vec::new();
+    for n in 0..30 {
+        let (topic, stream) = (if n % 3 == 0 { "two" } else { "one" }, format!("s{}", n % 5));
+        starts.push(world.append(topic, &stream, &[&n.to_string()]).await.first_position);
+    }
+    let numbers = |events: &[pb::RecordedEvent]| events.iter().map(|event| text(event).parse::<usize>().unwrap()).collect::<Vec<_>>();
+    let all = world.read(Source::All(pb::AllRange { from_position: 0 })).await;
+    assert_eq!(numbers(&all), (0..30).collect::<Vec<_>>(), "everything comes in the order of the appends");
+    let later = world.read(Source::All(pb::AllRange { from_position: starts[10] })).await;
+    assert_eq!(numbers(&later), (10..30).collect::<Vec<_>>());
+    assert_eq!(numbers(&world.read(topic_from("two", starts[10])).await), [12, 15, 18, 21, 24, 27]);
+    let partition = world.read(Source::Partition(pb::PartitionRange { topic: "one".into(), partition: 1, from_offset: 0 })).await;
+    assert_eq!(partition.iter().map(|event| event.offset).collect::<Vec<_>>(), (0..partition.len() as u64).collect::<Vec<_>>());
+    assert!(partition.iter().all(|event| event.partition == 1 && event.topic == "one"));
+    let stream = world.read(stream_from("one", "s1", 2)).await;
+    assert_eq!(numbers(&stream), [11, 16, 26]);
+    assert_eq!(stream.iter().map(|event| event.stream_version).collect::<Vec<_>>(), [2, 3, 4]);
+    assert!(world.read(stream_from("one", "nobody", 1)).await.is_empty());
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_read_is_cut_into_messages_and_ends_at_its_limit() {
+    let mut world = world().await;
+    world.topic("t").await;
+    for n in 0..10 {
+        let texts: Vec<String> = (0..50).map(|m| format!("{}", n * 50 + m)).collect();
+        world.append("t", &format!("s{n}"), &texts.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    }
+    let request = pb::ReadRequest { source: Some(topic_from("t", 0)), limit: 123, max_batch_events: 20, ..Default::default() };
+    let mut batches = world.log.read(request.clone()).await.unwrap().into_inner();
+    let mut sizes = Vec::new();
+    while let Some(batch) = batches.message().await.unwrap() {
+        assert_eq!((batch.end, batch.head_token.is_empty()), (batch.end, !batch.end), "the end and its token come together");
+        sizes.push(batch.events.len());
+    }
+    assert!(sizes.iter().all(|size| *size <= 20) && sizes.iter().sum::<usize>() == 123, "{sizes:?}");
+    let events = world.read_with(request).await.unwrap();
+    assert_eq!(texts(&events), (0..123).map(|n| n.to_string()).collect::<Vec<_>>());
+    let narrow = pb::ReadRequest { source: Some(topic_from("t", 0)), max_batch_bytes: 1, ..Default::default() };
+    assert_eq!(world.read_with(narrow).await.unwrap().len(), 500, "the first event comes whatever its size");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn tokens_make_reads_wait_and_foreign_or_forged_ones_are_refused() {
+    let mut world = world().await;
+    world.topic("t").await;
+    let token = world.append("t", "s", &["1"]).await.token;
+    let read = |at_least: prost::bytes::Bytes| pb::ReadRequest {
+        source: Some(topic_from("t", 0)),
+        at_least,
+        wait: Some(Duration::from_millis(50).try_into().unwrap()),
+        ..Default::default()
+    };
+    assert_eq!(world.read_with(read(token.clone())).await.unwrap().len(), 1);
+    let head = world.log.get_head(pb::GetHeadRequest { topic: "t".into() }).await.unwrap().into_inner();
+    assert_eq!(head.ends.iter().map(|end| end.offset).sum::<u64>(), 1);
+    assert_eq!(head.token, token);
+
+    let mut other = support::world().await;
+    let status = other.read_with(read(token.clone())).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "FOREIGN_TOKEN"));
+    other.stop().await;
+
+    let mut forged = token.to_vec();
+    forged[25] ^= 1;
+    let status = world.read_with(read(forged.into())).await.unwrap_err();
+    assert_eq!(reason(&status), "INVALID_TOKEN");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_is_waited_for() {
+    let mut world = world().await;
+    world.topic("t").await;
+    // The same folder's token of the future: taken before its append is undone by nothing but time.
+    let token = world.append("t", "s", &["1"]).await.token;
+    let folder = world.stop().await;
+    let mut world = world_over(folder, |_| {}).await;
+    let info = world
+        .log
+        .get_stream(pb::GetStreamRequest { topic: "t".into(), stream: "s".into(), at_least: token, wait: None })
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!((info.version, info.partition < 2), (Some(1), true));
+    let absent = pb::GetStreamRequest { topic: "t".into(), stream: "nobody".into(), ..Default::default() };
+    assert_eq!(world.log.get_stream(absent).await.unwrap().into_inner().version, None);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_does_not_exist_is_named() {
+    let mut world = world().await;
+    world.topic("t").await;
+    let mut refused = async |source: Option<Source>| {
+        let status = world.read_with(pb::ReadRequest { source, ..Default::default() }).await.unwrap_err();
+        (status.code(), reason(&status))
+    };
+    assert_eq!(refused(None).await, (Code::InvalidArgument, "INVALID_REQUEST".into()));
+    assert_eq!(refused(Some(topic_from("no", 0))).await, (Code::NotFound, "TOPIC_NOT_FOUND".into()));
+    let partition = |partition, from_offset| Some(Source::Partition(pb::PartitionRange { topic: "t".into(), partition, from_offset }));
+    assert_eq!(refused(partition(2, 0)).await, (Code::NotFound, "PARTITION_NOT_FOUND".into()));
+    assert_eq!(refused(partition(u32::MAX, 0)).await, (Code::NotFound, "PARTITION_NOT_FOUND".into()));
+    assert_eq!(refused(partition(0, 1)).await, (Code::OutOfRange, "OUT_OF_RANGE".into()));
+    assert_eq!(refused(Some(topic_from("t", 1 << 60))).await, (Code::OutOfRange, "OUT_OF_RANGE".into()));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn topics_are_created_once_listed_and_described() {
+    let mut world = world().await;
+    world.topic("b").await;
+    world.topic_of("a", pb::TopicKind::Table).await;
+    let again = pb::CreateTopicRequest { name: "b".into(), kind: 0, partitions: Some(2) };
+    world.topics.create(again.clone()).await.unwrap();
+    let status = world.topics.create(pb::CreateTopicRequest { partitions: Some(3), ..again }).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::AlreadyExists, "TOPIC_EXISTS"));
+    for (name, partitions) in [("..", 1), ("", 1), ("x/y", 1), ("_foldlog.x", 1), ("ok", 0), ("ok", 1_025), ("ok", u32::MAX)] {
+        let request = pb::CreateTopicRequest { name: name.into(), kind: 0, partitions: Some(partitions) };
+        assert_eq!(world.topics.create(request).await.unwrap_err().code(), Code::InvalidArgument, "{name} {partitions}");
+    }
+    let list = world.topics.list(pb::ListTopicsRequest::default()).await.unwrap().into_inner().topics;
+    assert_eq!(
+        list.iter().map(|topic| (topic.name.as_str(), topic.kind())).collect::<Vec<_>>(),
+        [("a", pb::TopicKind::Table), ("b", pb::TopicKind::Events)]
+    );
+    world.append("b", "s", &["1"]).await;
+    let described = world.topics.describe(pb::DescribeTopicRequest { name: "b".into() }).await.unwrap().into_inner();
+    assert_eq!(described.ends.iter().map(|end| end.offset).sum::<u64>(), 1);
+    assert_eq!((described.limits.unwrap().max_event_bytes, described.topic.unwrap().partitions), (1 << 20, 2));
+    world.stop().await;
+}
