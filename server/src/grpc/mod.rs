@@ -62,7 +62,8 @@ pub fn door(app: &App) -> Result<(Door, HealthReporter), tonic_reflection::serve
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .into_axum_router()
-        .merge(http::routes(app.clone()));
+        .merge(http::routes(app.clone()))
+        .fallback(http::unknown);
     Ok((Door { app: app.clone(), routes: routes.with_state(()) }, health))
 }
 

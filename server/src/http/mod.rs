@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    extract::State,
+    extract::{Request, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
@@ -13,6 +13,17 @@ use crate::app::App;
 /// The routes; whatever else is asked for is not found.
 pub fn routes(app: App) -> Router {
     Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(ready)).route("/metrics", get(metrics)).with_state(app)
+}
+
+/// What nobody answers: in the words of gRPC to those who speak it.
+pub async fn unknown(request: Request) -> Response {
+    let content_type = request.headers().get(header::CONTENT_TYPE).map(|value| value.as_bytes());
+    if content_type.is_some_and(|value| value.starts_with(b"application/grpc")) {
+        let unimplemented: tonic::codegen::http::Response<tonic::body::Body> = tonic::Status::unimplemented("there is no such method").into_http();
+        unimplemented.map(axum::body::Body::new)
+    } else {
+        StatusCode::NOT_FOUND.into_response()
+    }
 }
 
 /// One word, so that a stranger learns nothing.

@@ -1,6 +1,4 @@
 //! What the stories about the server share: a server over a temporary folder, and clients of it.
-#![allow(dead_code, reason = "each story uses a part of it")]
-
 use std::time::Duration;
 
 use foldlog_proto::v1::{
@@ -66,6 +64,11 @@ impl World {
     /// Appends events of one stream, each with its text as payload.
     pub async fn append(&mut self, topic: &str, stream: &str, texts: &[&str]) -> pb::AppendResponse {
         self.log.append(request(topic, stream, texts)).await.unwrap().into_inner()
+    }
+
+    /// An append that must be refused.
+    pub async fn append_refused(&mut self, append: pb::AppendRequest) -> Status {
+        self.log.append(append).await.unwrap_err()
     }
 
     /// Reads everything that a source has.

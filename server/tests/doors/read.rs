@@ -1,11 +1,9 @@
 //! Reading over gRPC: each source, its order, its captured end, and tokens.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::*;
 use foldlog_proto::v1::{self as pb, read_request::Source};
-use support::*;
 use tonic::Code;
 
 #[tokio::test]
@@ -73,7 +71,7 @@ async fn tokens_make_reads_wait_and_foreign_or_forged_ones_are_refused() {
     assert_eq!(head.ends.iter().map(|end| end.offset).sum::<u64>(), 1);
     assert_eq!(head.token, token);
 
-    let mut other = support::world().await;
+    let mut other = crate::support::world().await;
     let status = other.read_with(read(token.clone())).await.unwrap_err();
     assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "FOREIGN_TOKEN"));
     other.stop().await;
@@ -86,22 +84,15 @@ async fn tokens_make_reads_wait_and_foreign_or_forged_ones_are_refused() {
 }
 
 #[tokio::test]
-async fn a_token_is_waited_for() {
+async fn a_stream_is_told_with_its_version_and_partition() {
     let mut world = world().await;
     world.topic("t").await;
-    // The same folder's token of the future: taken before its append is undone by nothing but time.
-    let token = world.append("t", "s", &["1"]).await.token;
-    let folder = world.stop().await;
-    let mut world = world_over(folder, |_| {}).await;
-    let info = world
-        .log
-        .get_stream(pb::GetStreamRequest { topic: "t".into(), stream: "s".into(), at_least: token, wait: None })
-        .await
-        .unwrap()
-        .into_inner();
-    assert_eq!((info.version, info.partition < 2), (Some(1), true));
-    let absent = pb::GetStreamRequest { topic: "t".into(), stream: "nobody".into(), ..Default::default() };
-    assert_eq!(world.log.get_stream(absent).await.unwrap().into_inner().version, None);
+    let appended = world.append("t", "s", &["1", "2"]).await;
+    let ask =
+        |stream: &str| pb::GetStreamRequest { topic: "t".into(), stream: stream.into(), at_least: appended.token.clone(), wait: None };
+    let info = world.log.get_stream(ask("s")).await.unwrap().into_inner();
+    assert_eq!((info.version, info.partition), (Some(2), appended.ranges[0].partition));
+    assert_eq!(world.log.get_stream(ask("nobody")).await.unwrap().into_inner().version, None);
     world.stop().await;
 }
 

@@ -1,15 +1,13 @@
 //! Appending over gRPC: what is answered, what is refused, and that a refusal writes nothing.
 
-mod support;
-
 use std::collections::BTreeMap;
 
+use crate::support::*;
 use foldlog_proto::v1::{
     self as pb,
     stream_state::{Absent, Exists, Expect},
 };
 use prost::Message as _;
-use support::*;
 use tonic::Code;
 
 #[tokio::test]

@@ -1,0 +1,10 @@
+//! Stories about a whole server, told over its port: one file a story, one program for all of them because each links everything.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod append;
+mod limits;
+mod read;
+mod restart;
+mod subscribe;
+mod support;
