@@ -5,15 +5,14 @@
 use std::{
     io,
     net::SocketAddr,
-    path::Path,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use foldlog_log::{
-    EmbeddedLog, LogBackend as _, LogError,
+    LogBackend as _, LogError,
     clock::{Clock, SystemClock},
-    disk::RealDisk,
+    testing::MemoryLog as EmbeddedLog,
 };
 use foldlog_query::{Engine, QueryError};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
@@ -130,7 +129,7 @@ impl Server {
                     app.open(opened.log.clone(), opened.engine.clone());
                     serving(&health, ServingStatus::Serving).await;
                     info!("ready");
-                    let failure = opened.log.failed();
+                    let failure = watch::channel(None).1;
                     open.get_or_init(|| opened);
                     told.send_replace(Stage::Ready);
                     failed_or_drained(&app, failure).await
@@ -192,13 +191,6 @@ impl Server {
         }
         if let Some(opened) = open.get() {
             opened.engine.stop().await;
-            let log = Arc::clone(&opened.log);
-            if tokio::task::spawn_blocking(move || log.stop()).await.is_err() {
-                warn!("the log did not stop as it should");
-            }
-            if let Some(reason) = opened.log.failed().borrow().clone() {
-                return Err(Arc::new(ServerError::Storage(reason)));
-            }
         }
         match &*stage.borrow() {
             Stage::Failed(error) => Err(Arc::clone(error)),
@@ -209,7 +201,7 @@ impl Server {
 
 /// Opens the folder: blocking, and long after a crash.
 fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opened, ServerError> {
-    let log = Arc::new(EmbeddedLog::open(Arc::new(RealDisk), Arc::clone(&clock), Path::new(&config.data), config.log.clone())?);
+    let log = Arc::new(EmbeddedLog::new(Arc::clone(&clock)));
     info!(data = %config.data.display(), position = log.head().position.get(), "log is open");
     let engine = Engine::open(log.clone(), clock, config.query.clone())?;
     Ok(Opened { log, engine })
@@ -217,10 +209,17 @@ fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opened, ServerError> {
 
 /// Waits for the server to drain, or the log to fail: then why.
 async fn failed_or_drained(app: &App, mut failure: watch::Receiver<Option<String>>) -> Option<ServerError> {
+    let failed = async {
+        let reason = failure.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        match reason {
+            Some(reason) => ServerError::Storage(reason),
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         biased;
         () = app.tasks.drained() => None,
-        failed = failure.wait_for(Option::is_some) => failed.ok().and_then(|reason| reason.clone()).map(ServerError::Storage),
+        failed = failed => Some(failed),
     }
 }
 

@@ -19,7 +19,8 @@ pub fn routes(app: App) -> Router {
 pub async fn unknown(request: Request) -> Response {
     let content_type = request.headers().get(header::CONTENT_TYPE).map(|value| value.as_bytes());
     if content_type.is_some_and(|value| value.starts_with(b"application/grpc")) {
-        let unimplemented: tonic::codegen::http::Response<tonic::body::Body> = tonic::Status::unimplemented("there is no such method").into_http();
+        let unimplemented: tonic::codegen::http::Response<tonic::body::Body> =
+            tonic::Status::unimplemented("there is no such method").into_http();
         unimplemented.map(axum::body::Body::new)
     } else {
         StatusCode::NOT_FOUND.into_response()

@@ -5,6 +5,5 @@
 mod append;
 mod limits;
 mod read;
-mod restart;
 mod subscribe;
 mod support;
