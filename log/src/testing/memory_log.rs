@@ -74,9 +74,19 @@ impl State {
 
     /// Encodes every write before the first one is placed, so that a malformed one leaves nothing behind.
     fn encode(&self, append: &Append) -> Result<Vec<Placed>, LogError> {
+        let invalid = |field: &str, reason: &str| Err(LogError::Invalid { field: field.into(), reason: reason.into() });
+        if append.writes.is_empty() && append.preconditions.is_empty() && append.identity.is_none() {
+            return invalid("writes", "the append holds nothing");
+        }
+        for one in &append.preconditions {
+            let topic = self.topic(&one.topic)?;
+            expect_kind(topic, topic.settings.kind == TopicKind::Events, "it has no streams")?;
+        }
         let mut all = Vec::new();
         for write in &append.writes {
             match write {
+                Write::Stream { events, .. } if events.is_empty() => return invalid("events", "at least one is needed"),
+                Write::Records { records, .. } if records.is_empty() => return invalid("records", "at least one is needed"),
                 Write::Stream { topic, stream, events } => {
                     let topic = self.topic(topic)?;
                     expect_kind(topic, topic.settings.kind == TopicKind::Events, "it takes no events")?;

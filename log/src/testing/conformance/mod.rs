@@ -1,0 +1,208 @@
+//! What every [`LogBackend`] must do, as cases that run on any of them, by capability.
+//!
+//! A backend's tests implement [`Subject`] and call [`check`]; a case that a backend cannot take for want of a capability is
+//! returned by name, so that leaving out is seen. A failed case panics with its name.
+
+mod appends;
+mod concurrency;
+mod reads;
+mod restarts;
+
+use std::{
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+    thread::Thread,
+};
+
+use bytes::Bytes;
+
+use crate::{
+    backend::{Capabilities, LogBackend, Span},
+    error::LogError,
+    ids::{Expected, Offset, PartitionId, Position, StreamId, StreamVersion, TopicName},
+    record::{Append, Appended, NewEvent, NewRecord, Precondition, ReadLimits, Run, Selection, Write},
+    topic::{TopicKind, TopicSettings},
+};
+
+/// A backend under test.
+pub trait Subject {
+    /// The log; the same one until it was restarted.
+    fn log(&self) -> Arc<dyn LogBackend>;
+
+    /// Stops the log and starts it again on what it kept; false if it keeps nothing.
+    fn restart(&mut self) -> bool;
+}
+
+/// What a case needs of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Needs {
+    Nothing,
+    Order,
+    AtomicFolder,
+    Restart,
+}
+
+struct Case {
+    name: &'static str,
+    needs: Needs,
+    run: fn(&mut dyn Subject),
+}
+
+/// Runs every case, each on a subject that `make` returns and that holds nothing yet. Returns the names of those left out.
+///
+/// # Panics
+/// When a case fails, with its name.
+pub fn check<S: Subject>(mut make: impl FnMut() -> S) -> Vec<&'static str> {
+    let mut left_out = Vec::new();
+    for case in [appends::CASES, reads::CASES, concurrency::CASES, restarts::CASES].into_iter().flatten() {
+        let mut subject = make();
+        if !can(&subject.log().capabilities(), case.needs) || case.needs == Needs::Restart && !subject.restart() {
+            left_out.push(case.name);
+            continue;
+        }
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (case.run)(&mut subject))) {
+            eprintln!("conformance case failed: {}", case.name);
+            resume_unwind(panic);
+        }
+    }
+    left_out
+}
+
+fn can(capabilities: &Capabilities, needs: Needs) -> bool {
+    match needs {
+        Needs::Nothing | Needs::Restart => true,
+        Needs::Order => capabilities.commit_order,
+        Needs::AtomicFolder => capabilities.atomic_span == Span::Folder && capabilities.condition_span == Span::Folder,
+    }
+}
+
+/// Waits for a future on this thread.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+fn name(text: &str) -> TopicName {
+    text.parse().expect("a valid name")
+}
+
+fn stream(text: &str) -> StreamId {
+    text.parse().expect("a valid id")
+}
+
+fn create(log: &dyn LogBackend, topic: &str, kind: TopicKind, partitions: u32) {
+    log.create_topic(name(topic), TopicSettings { kind, partitions }).expect("the topic is new");
+}
+
+fn event(data: impl Into<String>) -> NewEvent {
+    NewEvent { kind: "Happened".into(), data: Bytes::from(data.into()), ..NewEvent::default() }
+}
+
+fn events_of(topic: &str, id: &str, data: &[&str]) -> Write {
+    Write::Stream { topic: name(topic), stream: stream(id), events: data.iter().map(|data| event(*data)).collect() }
+}
+
+fn record(key: &str, value: &str) -> NewRecord {
+    NewRecord { key: Some(Bytes::from(key.to_owned())), value: Some(Bytes::from(value.to_owned())), ..NewRecord::default() }
+}
+
+fn expect(topic: &str, id: &str, expected: Expected) -> Precondition {
+    Precondition { topic: name(topic), stream: stream(id), expected }
+}
+
+fn writes(writes: impl Into<Vec<Write>>) -> Append {
+    Append { writes: writes.into(), ..Append::default() }
+}
+
+fn append(log: &dyn LogBackend, append: Append) -> Result<Appended, LogError> {
+    block_on(log.append(append)?)
+}
+
+/// Appends and expects that it succeeds.
+fn put(log: &dyn LogBackend, one: Append) -> Appended {
+    append(log, one).expect("nothing speaks against it")
+}
+
+/// One record as read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Read {
+    topic: String,
+    partition: PartitionId,
+    offset: Offset,
+    position: Position,
+    key: Option<String>,
+    value: Option<String>,
+    version: Option<StreamVersion>,
+}
+
+fn records_of(run: &Run) -> Vec<Read> {
+    let text = |bytes: Option<&[u8]>| bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    let mut found = Vec::new();
+    for record in run.records() {
+        let record = record.expect("the log gives whole records");
+        found.push(Read {
+            topic: run.topic.name.to_string(),
+            partition: run.partition,
+            offset: record.offset,
+            position: record.position,
+            key: text(record.key),
+            value: text(record.value),
+            version: record.event().map(|event| event.version),
+        });
+    }
+    assert_eq!(found.len(), run.count as usize, "a run has as many records as it says");
+    found
+}
+
+/// Reads a selection up to the captured end.
+fn read_until(log: &dyn LogBackend, selection: Selection, until: Position, limits: ReadLimits) -> Vec<Read> {
+    let mut reader = log.reader(selection).expect("the selection is in range");
+    let mut found = Vec::new();
+    loop {
+        let chunk = reader.read(until, limits).expect("the log is whole");
+        assert!(chunk.scanned_to <= until.max(chunk.scanned_to), "scanned_to never passes the end asked for");
+        let is_empty = chunk.runs.is_empty();
+        for run in &chunk.runs {
+            found.extend(records_of(run));
+        }
+        if is_empty {
+            assert!(chunk.scanned_to >= until, "an empty chunk says that nothing is left below the end");
+            return found;
+        }
+    }
+}
+
+fn read(log: &dyn LogBackend, selection: Selection) -> Vec<Read> {
+    read_until(log, selection, log.head().position, ReadLimits::default())
+}
+
+fn values(records: &[Read]) -> Vec<&str> {
+    records.iter().filter_map(|record| record.value.as_deref()).collect()
+}
+
+fn partition(topic: &str, number: u32, from: u64) -> Selection {
+    Selection::Partition(name(topic), PartitionId::new(number), Offset::new(from))
+}
+
+fn from_version(topic: &str, id: &str, version: u64) -> Selection {
+    Selection::Stream(name(topic), stream(id), StreamVersion::new(version))
+}
+
+fn topics(names: &[&str], from: u64) -> Selection {
+    Selection::Topics(names.iter().map(|topic| name(topic)).collect(), Position::new(from))
+}
