@@ -1,0 +1,166 @@
+//! The program itself in the foreground: what it prints, how it ends, and with which exit code.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::{Child, ChildStdout, Command, Output, Stdio},
+};
+
+use tempfile::TempDir;
+
+/// A child that does not outlive its test.
+struct Running {
+    child: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _already_gone = self.child.kill();
+        let _already_waited = self.child.wait();
+    }
+}
+
+fn foldlog(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_foldlog"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FOLDLOG_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+impl Running {
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = foldlog(arguments).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        Self { child, out }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.out.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// Reads the two lines that say where it listens and that it answers.
+    fn ready(&mut self) -> String {
+        let line = self.line();
+        let address = line.strip_prefix("listening on http://").unwrap_or_else(|| panic!("{line:?}")).to_owned();
+        assert_eq!(self.line(), "ready");
+        address
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for the end; the exit code, if it was not a signal, and what was told.
+    fn end(mut self) -> (Option<i32>, String) {
+        let mut told = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+        (self.child.wait().unwrap().code(), told)
+    }
+}
+
+fn text(folder: &TempDir) -> &str {
+    folder.path().to_str().unwrap()
+}
+
+fn told(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn serve_answers_drains_on_a_signal_and_exits_with_0() {
+    for signal in ["-TERM", "-INT"] {
+        let folder = TempDir::new().unwrap();
+        let mut server = Running::start(&["serve", "--data", text(&folder), "--listen", "127.0.0.1:0"]);
+        let address = server.ready();
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        server.signal(signal);
+        let (code, told) = server.end();
+        assert_eq!(code, Some(0), "{told}");
+    }
+}
+
+#[test]
+fn a_second_interrupt_forces_the_end() {
+    let folder = TempDir::new().unwrap();
+    let mut server = Running::start(&["serve", "--data", text(&folder), "--listen", "127.0.0.1:0"]);
+    let address = server.ready();
+    // A request that never ends keeps the server draining.
+    let mut stuck = TcpStream::connect(&address).unwrap();
+    stuck.write_all(b"POST /foldlog.v1.EventLog/Append HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    server.signal("-INT");
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert!(server.child.try_wait().unwrap().is_none(), "it waits for the request");
+    server.signal("-INT");
+    let (code, told) = server.end();
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("stopped by force"), "{told}");
+}
+
+#[test]
+fn dev_takes_another_port_if_its_own_is_taken_and_removes_its_folder() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let temporary = TempDir::new().unwrap();
+    let mut command = foldlog(&["dev", "--listen", &address]);
+    let mut child = command.env("TMPDIR", temporary.path()).spawn().unwrap();
+    let out = BufReader::new(child.stdout.take().unwrap());
+    let mut server = Running { child, out };
+    assert_ne!(server.ready(), address);
+    assert_eq!(entries(temporary.path()), 1);
+    server.signal("-INT");
+    let (code, told) = server.end();
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains(&address), "the port that is taken is named: {told}");
+    assert_eq!(entries(temporary.path()), 0);
+}
+
+#[expect(clippy::disallowed_methods, reason = "this test looks at the folder from outside")]
+fn entries(folder: &Path) -> usize {
+    std::fs::read_dir(folder).unwrap().count()
+}
+
+#[test]
+fn faults_of_configuration_exit_with_2_and_are_all_told() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("f.toml");
+    #[expect(clippy::disallowed_methods, reason = "this test writes a configuration")]
+    std::fs::write(&file, "lisen = 'x'\ndrain = 7\n").unwrap();
+    let output = foldlog(&["serve", "--config", file.to_str().unwrap(), "--listen", "0.0.0.0:0"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    for part in ["line 1: unknown key lisen; did you mean listen?", "line 2: drain cannot be \"7\"", "--insecure-public"] {
+        assert!(told(&output).contains(part), "{part} is not in {}", told(&output));
+    }
+    assert_eq!(foldlog(&["serve", "--frobnicate"]).output().unwrap().status.code(), Some(2));
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = foldlog(&["serve", "--data", text(&folder), "--listen", &address]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(told(&output).contains(&address), "{}", told(&output));
+}
+
+#[test]
+fn help_and_version_tell_what_one_needs() {
+    let version = foldlog(&["--version"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&version.stdout).starts_with("foldlog 0."));
+    let help = foldlog(&["serve", "--help"]).output().unwrap();
+    let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    for part in ["foldlog-data", "foldlog.toml", "FOLDLOG_LISTEN", "limits.idle_reader", "query.workers"] {
+        assert!(help.contains(part), "{part} is not in {help}");
+    }
+    let exit_codes = foldlog(&["--help"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&exit_codes.stdout).contains("74"));
+}
