@@ -77,6 +77,8 @@ pub struct ServerError {
     pub code: Code,
     /// What belongs to the reason, by name.
     pub details: HashMap<String, String>,
+    /// Which part of the request is wrong, if the server says so: a field's path, or `sql:line:column`.
+    pub field: Option<String>,
     /// When to try again, if the server says so.
     pub retry_after: Option<Duration>,
     /// Whether a foldlog said so, and not something between it and us.
@@ -175,13 +177,22 @@ impl Error {
         }
         let info = status.get_details_error_info().filter(|info| info.domain == "foldlog");
         let retry_after = status.get_details_retry_info().and_then(|info| info.retry_delay);
+        let bad_field = status.get_details_bad_request().and_then(|bad| bad.field_violations.into_iter().next());
         let told_by_server = info.is_some();
         let (reason, details) = info.map(|info| (info.reason, info.metadata)).unwrap_or_default();
         let message = match status.message() {
             "" => format!("the call failed: {}", status.code().description()),
             message => message.to_owned(),
         };
-        Self::Server(Box::new(ServerError { reason, message, code: status.code(), details, retry_after, told_by_server }))
+        Self::Server(Box::new(ServerError {
+            reason,
+            message,
+            code: status.code(),
+            details,
+            field: bad_field.map(|violation| violation.field),
+            retry_after,
+            told_by_server,
+        }))
     }
 }
 

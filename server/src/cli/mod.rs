@@ -3,11 +3,16 @@
 //! `serve`, `dev` and `demo` start a server; every other verb is a client through the SDK. A verb is one file here with a
 //! `clap::Args` struct and `fn run(self) -> Result<(), Failed>`.
 
-mod serve;
-
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
+
+mod client;
+mod output;
+mod serve;
 
 /// An event-sourcing application server with a SQL query layer.
 #[derive(Debug, Parser)]
@@ -27,6 +32,8 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 the operation failed, 2 usage or
 enum Verb {
     Serve(serve::Serve),
     Dev(serve::Dev),
+    #[command(flatten)]
+    Client(client::Verb),
 }
 
 impl Verb {
@@ -34,6 +41,7 @@ impl Verb {
         match self {
             Self::Serve(verb) => verb.run(),
             Self::Dev(verb) => verb.run(),
+            Self::Client(verb) => verb.run(),
         }
     }
 }
@@ -80,7 +88,8 @@ impl Cli {
         match self.verb.run() {
             Ok(()) => ExitCode::SUCCESS,
             Err(failed) => {
-                eprintln!("error: {:#}", failed.error());
+                // That nobody reads it is no reason to panic.
+                let _ = writeln!(io::stderr(), "error: {:#}", failed.error());
                 ExitCode::from(failed.code())
             }
         }

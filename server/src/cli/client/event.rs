@@ -1,0 +1,506 @@
+//! Events and records as JSON lines, both ways: what `foldlog read -o jsonl` writes, `foldlog append` takes.
+//!
+//! A payload that is JSON stands as such under `data`, on one line and with its numbers to the digit; other text stands under
+//! `data_text`, other bytes under `data_base64`. So no payload is mistaken for another. Records have `key` and `value` with the same
+//! endings instead; a record whose `value` is null is a tombstone.
+//! What only the log decides (topic, partition, offset, position, version, recorded_at) is written and, when read, passed over.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use foldlog_sdk::{NewEvent, NewRecord, Recorded};
+use serde::de::IgnoredAny;
+use uuid::Uuid;
+
+use crate::cli::output::{
+    Cell, Head, Item,
+    text::{json_string, one_line, parse_time, time},
+};
+
+/// What of an event is shown in columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Columns {
+    /// Of a topic of kind `events`.
+    Events,
+    /// Of a topic of kind `records` or `table`.
+    Records,
+    /// Of several topics.
+    All,
+}
+
+impl Columns {
+    /// The heads.
+    #[must_use]
+    pub fn heads(self) -> Vec<Head> {
+        let number = Head::number;
+        let text = Head::text;
+        match self {
+            Self::Events => vec![number("position"), text("stream"), number("version"), text("type"), text("time"), text("data")],
+            Self::Records => vec![number("position"), number("partition"), number("offset"), text("key"), text("time"), text("value")],
+            Self::All => vec![
+                number("position"),
+                text("topic"),
+                number("partition"),
+                number("offset"),
+                text("stream"),
+                number("version"),
+                text("type"),
+                text("key"),
+                text("time"),
+                text("data"),
+            ],
+        }
+    }
+}
+
+/// An event to print.
+#[derive(Debug)]
+pub struct Printed<'a>(pub &'a Recorded, pub Columns);
+
+impl Item for Printed<'_> {
+    fn cells(&self) -> Vec<Cell> {
+        let Self(event, columns) = self;
+        let stream = event.stream.as_deref().map_or(Cell::Null, Cell::from);
+        let key = event.key.as_ref().map_or(Cell::Null, |key| Payload::of_key(key).cell());
+        let data = event.data.as_ref().map_or(Cell::Null, |data| Payload::of(data, &event.content_type).cell());
+        let time = Cell::Text(time(event.time_ms));
+        let kind = Cell::from(event.kind.as_str());
+        match columns {
+            Columns::Events => vec![event.position.into(), stream, event.version.into(), kind, time, data],
+            Columns::Records => vec![event.position.into(), u64::from(event.partition).into(), event.offset.into(), key, time, data],
+            Columns::All => vec![
+                event.position.into(),
+                event.topic.as_str().into(),
+                u64::from(event.partition).into(),
+                event.offset.into(),
+                stream,
+                if event.version == 0 { Cell::Null } else { event.version.into() },
+                if event.kind.is_empty() { Cell::Null } else { kind },
+                key,
+                time,
+                data,
+            ],
+        }
+    }
+
+    fn json(&self) -> String {
+        let event = self.0;
+        let mut line = Members::default();
+        line.text("topic", &event.topic);
+        line.raw("partition", &event.partition.to_string());
+        line.raw("offset", &event.offset.to_string());
+        line.raw("position", &event.position.to_string());
+        if let Some(stream) = &event.stream {
+            line.text("stream", stream);
+            line.raw("version", &event.version.to_string());
+            line.text("type", &event.kind);
+            line.payload("data", &Payload::of(event.data.as_deref().unwrap_or_default(), &event.content_type));
+            write_envelope(&mut line, event);
+        } else {
+            if let Some(key) = &event.key {
+                line.payload("key", &Payload::of_key(key));
+            }
+            match &event.data {
+                Some(value) => line.payload("value", &Payload::of_value(value)),
+                None => line.raw("value", "null"),
+            }
+            if !event.headers.is_empty() {
+                let header = |(name, value): &(String, Option<Bytes>)| {
+                    let value = value.as_ref().map_or("null".to_owned(), |value| json_string(&BASE64_STANDARD.encode(value)));
+                    format!("[{},{value}]", json_string(name))
+                };
+                line.raw("headers_base64", &format!("[{}]", event.headers.iter().map(header).collect::<Vec<_>>().join(",")));
+            }
+        }
+        line.text("time", &time(event.time_ms));
+        line.text("recorded_at", &time(event.recorded_at_ms));
+        line.finish()
+    }
+}
+
+fn write_envelope(line: &mut Members, event: &Recorded) {
+    let optional = [
+        ("content_type", &event.content_type),
+        ("schema", &event.schema),
+        ("traceparent", &event.traceparent),
+        ("tracestate", &event.tracestate),
+    ];
+    for (name, text) in optional.into_iter().filter(|(_, text)| !text.is_empty()) {
+        line.text(name, text);
+    }
+    if let Some(id) = event.event_id {
+        line.text("event_id", &Uuid::from_bytes(id).to_string());
+    }
+    for (name, id) in [("correlation_id", &event.correlation_id), ("causation_id", &event.causation_id)] {
+        if !id.is_empty() {
+            line.payload(name, &Payload::of_key(id));
+        }
+    }
+    if !event.attributes.is_empty() {
+        let attributes = event.attributes.iter().map(|(name, value)| format!("{}:{}", json_string(name), json_string(value)));
+        line.raw("attributes", &format!("{{{}}}", attributes.collect::<Vec<_>>().join(",")));
+    }
+}
+
+/// Bytes by what they are.
+enum Payload<'a> {
+    Json(&'a str),
+    Text(&'a str),
+    Binary(&'a [u8]),
+}
+
+impl<'a> Payload<'a> {
+    /// Of an event with this content type; empty means JSON.
+    fn of(bytes: &'a [u8], content_type: &str) -> Self {
+        let may_be_json = content_type.is_empty() || content_type.contains("json");
+        match std::str::from_utf8(bytes) {
+            Ok(text) if may_be_json && is_json(text) => Self::Json(text),
+            Ok(text) => Self::Text(text),
+            Err(_) => Self::Binary(bytes),
+        }
+    }
+
+    /// Of a record's value: a bare `null` is text, since the value null is a tombstone.
+    fn of_value(bytes: &'a [u8]) -> Self {
+        match Self::of(bytes, "") {
+            Self::Json(text) if text.trim_ascii() == "null" => Self::Text(text),
+            payload => payload,
+        }
+    }
+
+    /// Of a key, which is text or bytes and never taken for JSON.
+    fn of_key(bytes: &'a [u8]) -> Self {
+        std::str::from_utf8(bytes).map_or(Self::Binary(bytes), Self::Text)
+    }
+
+    fn cell(&self) -> Cell {
+        match self {
+            Self::Json(json) => Cell::Json((*json).to_owned()),
+            Self::Text(text) => Cell::from(*text),
+            Self::Binary(bytes) => Cell::Bytes(Bytes::copy_from_slice(bytes)),
+        }
+    }
+}
+
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<IgnoredAny>(text).is_ok()
+}
+
+/// The members of an object that is being written.
+#[derive(Debug, Default)]
+struct Members(String);
+
+impl Members {
+    fn raw(&mut self, name: &str, json: &str) {
+        self.0.push(if self.0.is_empty() { '{' } else { ',' });
+        self.0.push_str(&json_string(name));
+        self.0.push(':');
+        self.0.push_str(json);
+    }
+
+    fn text(&mut self, name: &str, text: &str) {
+        self.raw(name, &json_string(text));
+    }
+
+    /// A payload under the name that says what it is. Keys and ids are plain text under the bare name.
+    fn payload(&mut self, name: &str, payload: &Payload<'_>) {
+        match payload {
+            Payload::Json(json) => self.raw(name, &one_line(json)),
+            Payload::Text(text) if matches!(name, "data" | "value") => self.text(&format!("{name}_text"), text),
+            Payload::Text(text) => self.text(name, text),
+            Payload::Binary(bytes) => self.text(&format!("{name}_base64"), &BASE64_STANDARD.encode(bytes)),
+        }
+    }
+
+    fn finish(self) -> String {
+        if self.0.is_empty() { "{}".to_owned() } else { self.0 + "}" }
+    }
+}
+
+/// What one line asks to append.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// An event of a stream.
+    Event(String, NewEvent),
+    /// A record.
+    Record(NewRecord),
+}
+
+/// What a line that does not say it is taken to mean.
+#[derive(Clone, Debug, Default)]
+pub struct Defaults {
+    /// The stream.
+    pub stream: Option<String>,
+    /// The type.
+    pub kind: Option<String>,
+}
+
+/// Names that a line may have; those that the log decides are passed over.
+const PASSED_OVER: [&str; 6] = ["topic", "partition", "offset", "position", "version", "recorded_at"];
+
+/// Reads one line as an event if `events`, else as a record.
+///
+/// # Errors
+/// What is wrong with it and what is allowed, without its number.
+pub fn parse(line: &str, events: bool, defaults: &Defaults) -> Result<Parsed, String> {
+    let mut members = split(line)?;
+    for name in PASSED_OVER {
+        members.remove(name);
+    }
+    let time_ms = members.remove("time").map(parse_time_member).transpose()?;
+    let parsed = if events { parse_event(&mut members, time_ms, defaults)? } else { parse_record(&mut members, time_ms)? };
+    match members.into_keys().next() {
+        Some(name) => Err(format!("{name:?} is not known here; {}", if events { EVENT_MEMBERS } else { RECORD_MEMBERS })),
+        None => Ok(parsed),
+    }
+}
+
+const EVENT_MEMBERS: &str = "an event has stream, type, data (or data_text, data_base64), time, content_type, schema, event_id, \
+                             correlation_id, causation_id, attributes, traceparent, tracestate";
+const RECORD_MEMBERS: &str =
+    "a record has key (or key_base64), value (or value_text, value_base64; null deletes the key in a table), headers_base64, time";
+
+type Parts<'a> = BTreeMap<String, &'a str>;
+
+fn parse_event(members: &mut Parts<'_>, time_ms: Option<i64>, defaults: &Defaults) -> Result<Parsed, String> {
+    let stream = text(members, "stream")?.or_else(|| defaults.stream.clone());
+    let stream = stream.ok_or("there is no \"stream\"; add it or give --stream")?;
+    let kind = text(members, "type")?.or_else(|| defaults.kind.clone());
+    let kind = kind.ok_or("there is no \"type\"; add it or give --type")?;
+    let data = match payload(members, "data")? {
+        Some(data) => data,
+        None => return Err("there is no \"data\" (nor data_text or data_base64)".to_owned()),
+    };
+    let event_id = match text(members, "event_id")? {
+        None => None,
+        Some(id) => Some(Uuid::parse_str(&id).map_err(|_| format!("event_id {id:?} is not a UUID"))?.into_bytes()),
+    };
+    let attributes = match members.remove("attributes") {
+        None => BTreeMap::new(),
+        Some(json) => serde_json::from_str(json).map_err(|_| "\"attributes\" is not an object of texts".to_owned())?,
+    };
+    let event = NewEvent {
+        kind,
+        data,
+        content_type: text(members, "content_type")?.unwrap_or_default(),
+        event_id,
+        schema: text(members, "schema")?.unwrap_or_default(),
+        attributes,
+        time_ms,
+        correlation_id: text_or_bytes(members, "correlation_id")?.unwrap_or_default(),
+        causation_id: text_or_bytes(members, "causation_id")?.unwrap_or_default(),
+        traceparent: text(members, "traceparent")?.unwrap_or_default(),
+        tracestate: text(members, "tracestate")?.unwrap_or_default(),
+    };
+    Ok(Parsed::Event(stream, event))
+}
+
+fn parse_record(members: &mut Parts<'_>, time_ms: Option<i64>) -> Result<Parsed, String> {
+    let key = text_or_bytes(members, "key")?;
+    let value = if members.get("value") == Some(&"null") {
+        members.remove("value");
+        None
+    } else {
+        let rule = "there is no \"value\" (nor value_text or value_base64); null deletes the key in a table";
+        Some(payload(members, "value")?.ok_or(rule)?)
+    };
+    let headers = match members.remove("headers_base64") {
+        None => Vec::new(),
+        Some(json) => parse_headers(json)?,
+    };
+    Ok(Parsed::Record(NewRecord { key, value, headers, time_ms, partition: None }))
+}
+
+fn parse_headers(json: &str) -> Result<Vec<(String, Option<Bytes>)>, String> {
+    let rule = "\"headers_base64\" is not a list of [name, base64 or null]";
+    let pairs: Vec<(String, Option<String>)> = serde_json::from_str(json).map_err(|_| rule.to_owned())?;
+    let header = |(name, value): (String, Option<String>)| Ok((name, value.map(|value| base64("headers_base64", &value)).transpose()?));
+    pairs.into_iter().map(header).collect()
+}
+
+/// The members of an object with the text of each value as it stands.
+fn split(line: &str) -> Result<Parts<'_>, String> {
+    let not_json = |error: serde_json::Error| format!("not JSON: {error}");
+    serde_json::from_str::<IgnoredAny>(line).map_err(not_json)?;
+    let mut rest = line.trim_ascii().strip_prefix('{').ok_or("not an object: a line is {\"stream\": ..., \"type\": ..., \"data\": ...}")?;
+    let mut members = Parts::new();
+    // The line is valid, so each step finds what it looks for.
+    while let Some((name, after)) = next_value::<String>(rest.trim_start_matches([',', ' ', '\t', '\r', '\n'])) {
+        let value = after.trim_ascii_start().strip_prefix(':').unwrap_or_default().trim_ascii_start();
+        let Some((_, after)) = next_value::<IgnoredAny>(value) else { break };
+        let text = value.get(..value.len() - after.len()).unwrap_or_default();
+        if members.insert(name.clone(), text).is_some() {
+            return Err(format!("{name:?} stands there twice"));
+        }
+        rest = after;
+    }
+    Ok(members)
+}
+
+fn next_value<'a, T: serde::Deserialize<'a>>(text: &'a str) -> Option<(T, &'a str)> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<T>();
+    let value = values.next()?.ok()?;
+    Some((value, text.get(values.byte_offset()..)?))
+}
+
+fn text(members: &mut Parts<'_>, name: &str) -> Result<Option<String>, String> {
+    let Some(json) = members.remove(name) else { return Ok(None) };
+    serde_json::from_str(json).map(Some).map_err(|_| format!("{name:?} is not text"))
+}
+
+fn base64(name: &str, text: &str) -> Result<Bytes, String> {
+    BASE64_STANDARD.decode(text).map(Bytes::from).map_err(|error| format!("{name:?} is not base64: {error}"))
+}
+
+/// Under the bare name text, under `_base64` bytes.
+fn text_or_bytes(members: &mut Parts<'_>, name: &str) -> Result<Option<Bytes>, String> {
+    let binary_name = format!("{name}_base64");
+    match (text(members, name)?, text(members, &binary_name)?) {
+        (Some(_), Some(_)) => Err(format!("{name:?} and {binary_name:?} exclude each other")),
+        (Some(text), None) => Ok(Some(text.into())),
+        (None, Some(text)) => base64(&binary_name, &text).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+/// Under the bare name JSON, taken as it stands; under `_text` text, under `_base64` bytes.
+fn payload(members: &mut Parts<'_>, name: &str) -> Result<Option<Bytes>, String> {
+    let (text_name, binary_name) = (format!("{name}_text"), format!("{name}_base64"));
+    let given = [
+        members.remove(name).map(|json| Ok(Bytes::copy_from_slice(json.as_bytes()))),
+        text(members, &text_name)?.map(|text| Ok(text.into())),
+        { text(members, &binary_name)?.map(|text| base64(&binary_name, &text)) },
+    ];
+    let mut given = given.into_iter().flatten();
+    match (given.next(), given.next()) {
+        (_, Some(_)) => Err(format!("{name:?}, {text_name:?} and {binary_name:?} exclude each other")),
+        (payload, None) => payload.transpose(),
+    }
+}
+
+fn parse_time_member(json: &str) -> Result<i64, String> {
+    let rule = || format!("\"time\" {json} is neither RFC 3339 (\"2013-01-01T10:15:00Z\") nor milliseconds since 1970");
+    if let Ok(text) = serde_json::from_str::<String>(json) {
+        return parse_time(&text).ok_or_else(rule);
+    }
+    serde_json::from_str(json).map_err(|_| rule())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn round_trip(event: &Recorded) -> Parsed {
+        let line = Printed(event, Columns::All).json();
+        assert!(!line.contains(['\n', '\r', '\x1b']), "{line}");
+        parse(&line, event.stream.is_some(), &Defaults::default()).unwrap()
+    }
+
+    fn event(data: &[u8]) -> Recorded {
+        Recorded {
+            topic: "flights".into(),
+            stream: Some("UA 1\u{202e}".into()),
+            version: 3,
+            kind: "Departed".into(),
+            data: Some(Bytes::copy_from_slice(data)),
+            time_ms: 1_360_368_000_007,
+            ..Recorded::default()
+        }
+    }
+
+    #[test]
+    fn what_read_writes_append_takes() {
+        let full = Recorded {
+            content_type: "application/json".into(),
+            event_id: Some([7; 16]),
+            schema: "s".into(),
+            attributes: BTreeMap::from([("a".into(), "b\"\n".into())]),
+            correlation_id: Bytes::from_static(b"\xff\x00"),
+            causation_id: Bytes::from_static(b"order-1"),
+            traceparent: "00-1".into(),
+            tracestate: "x=y".into(),
+            ..event(br#"{"delay":1.10,"n":12345678901234567890123}"#)
+        };
+        let expected = NewEvent {
+            kind: full.kind.clone(),
+            data: full.data.clone().unwrap(),
+            content_type: full.content_type.clone(),
+            event_id: full.event_id,
+            schema: full.schema.clone(),
+            attributes: full.attributes.clone(),
+            time_ms: Some(full.time_ms),
+            correlation_id: full.correlation_id.clone(),
+            causation_id: full.causation_id.clone(),
+            traceparent: full.traceparent.clone(),
+            tracestate: full.tracestate.clone(),
+        };
+        assert_eq!(round_trip(&full), Parsed::Event("UA 1\u{202e}".into(), expected));
+    }
+
+    #[test]
+    fn payloads_of_every_kind_survive() {
+        let payloads: [&[u8]; 9] = [b"{}", b"null", b"\"text\"", b"plain text", b"", b"\xff\xfe", b"{broken", b"12", b"\x1b[2J"];
+        for data in payloads {
+            let Parsed::Event(_, back) = round_trip(&event(data)) else { panic!("an event") };
+            assert_eq!(back.data, data);
+            let record = Recorded { stream: None, key: Some(Bytes::copy_from_slice(data)), kind: String::new(), version: 0, ..event(data) };
+            let Parsed::Record(back) = round_trip(&record) else { panic!("a record") };
+            assert_eq!((back.key.as_deref(), back.value.as_deref()), (Some(data), Some(data)));
+        }
+        let headers = vec![("h".to_owned(), None), ("h".to_owned(), Some(Bytes::from_static(b"\x00")))];
+        let tombstone = Recorded { stream: None, key: None, data: None, headers: headers.clone(), ..event(b"") };
+        let expected = NewRecord { key: None, value: None, headers, time_ms: Some(tombstone.time_ms), partition: None };
+        assert_eq!(round_trip(&tombstone), Parsed::Record(expected));
+    }
+
+    #[test]
+    fn a_line_that_is_wrong_says_how() {
+        let defaults = Defaults { stream: Some("s".into()), kind: None };
+        let cases = [
+            ("nonsense", "not JSON"),
+            ("[1]", "not an object"),
+            (r#"{"data":{}}"#, "no \"type\""),
+            (r#"{"type":"T"}"#, "no \"data\""),
+            (r#"{"type":"T","data":1,"data_text":"x"}"#, "exclude each other"),
+            (r#"{"type":"T","data_base64":"%"}"#, "not base64"),
+            (r#"{"type":"T","type":"U","data":1}"#, "twice"),
+            (r#"{"type":1,"data":1}"#, "\"type\" is not text"),
+            (r#"{"type":"T","data":1,"payload":2}"#, "\"payload\" is not known"),
+            (r#"{"type":"T","data":1,"time":"yesterday"}"#, "RFC 3339"),
+            (r#"{"type":"T","data":1,"event_id":"1"}"#, "not a UUID"),
+            (r#"{"type":"T","data":1,"attributes":{"a":1}}"#, "object of texts"),
+        ];
+        for (line, expected) in cases {
+            let error = parse(line, true, &defaults).unwrap_err();
+            assert!(error.contains(expected), "{line}: {error}");
+        }
+        assert!(parse(r#"{"key":"k"}"#, false, &defaults).unwrap_err().contains("no \"value\""));
+        let parsed = parse(r#" { "data" : [1, 2] , "type":"T","time":5 } "#, true, &defaults).unwrap();
+        let expected = NewEvent { time_ms: Some(5), ..NewEvent::new("T", "[1, 2]") };
+        assert_eq!(parsed, Parsed::Event("s".into(), expected));
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_panics(line in "\\PC*", deep in prop::collection::vec("[\\[{}\\]\",:0-9ae\\\\]", 0..60)) {
+            for text in [line, deep.concat(), format!("{{{}}}", deep.concat())] {
+                let _ = parse(&text, true, &Defaults::default());
+                let _ = parse(&text, false, &Defaults::default());
+            }
+        }
+
+        #[test]
+        fn no_payload_is_lost(data in prop::collection::vec(any::<u8>(), 0..40), text in "\\PC*") {
+            for data in [data, text.clone().into_bytes(), serde_json::to_vec(&text).unwrap()] {
+                let Parsed::Event(_, back) = round_trip(&event(&data)) else { panic!("an event") };
+                match serde_json::from_slice::<serde_json::Value>(&data) {
+                    Ok(json) => prop_assert_eq!(serde_json::from_slice::<serde_json::Value>(&back.data).unwrap(), json),
+                    Err(_) => prop_assert_eq!(&back.data[..], &data[..]),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! `foldlog read`, `tail` and `stream`: events up to the end, from now on, of one stream.
+
+use std::time::Duration;
+
+use anyhow::anyhow;
+use foldlog_sdk::{Client, Delivery, Source, Subscription, Token, TopicKind};
+use futures::FutureExt as _;
+
+use super::{
+    Connection, Stop,
+    event::{Columns, Printed},
+    parse_token,
+};
+use crate::cli::{
+    Failed,
+    output::{OutputArgs, note},
+};
+
+/// Read events up to the end of now, in the order of their positions
+#[derive(Debug, clap::Args)]
+pub struct Read {
+    #[command(flatten)]
+    what: What,
+    /// First position, version (with --stream) or offset (with --partition)
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    from: u64,
+    /// Most events
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// Token of an earlier command: reflect at least what it did
+    #[arg(long, value_name = "TOKEN", value_parser = parse_token)]
+    at_least: Option<Token>,
+    /// Longest time to wait for --at-least, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(..=3600))]
+    wait: u64,
+    #[command(flatten)]
+    connection: Connection,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Follow events as they are appended, until Ctrl-C
+#[derive(Debug, clap::Args)]
+pub struct Tail {
+    #[command(flatten)]
+    what: What,
+    /// Begin with what is there, at this position, version (with --stream) or offset (with --partition) [default: from now]
+    #[arg(long, value_name = "N")]
+    from: Option<u64>,
+    /// End after so many events
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    #[command(flatten)]
+    connection: Connection,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Read the events of one stream
+#[derive(Debug, clap::Args)]
+pub struct Stream {
+    /// Topic
+    topic: String,
+    /// Stream
+    stream: String,
+    /// First version
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    from: u64,
+    #[command(flatten)]
+    connection: Connection,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct What {
+    /// Topic; with --all none
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    topic: Option<String>,
+    /// Every topic but foldlog's own
+    #[arg(long)]
+    all: bool,
+    /// Only this stream of the topic
+    #[arg(long, conflicts_with_all = ["all", "partition"])]
+    stream: Option<String>,
+    /// Only this partition of the topic
+    #[arg(long, conflicts_with = "all")]
+    partition: Option<u32>,
+}
+
+impl What {
+    fn source(&self, from: u64) -> Source {
+        let topic = self.topic.clone().unwrap_or_default();
+        match (&self.stream, self.partition) {
+            (Some(stream), _) => Source::Stream { topic, stream: stream.clone(), from_version: from },
+            (None, Some(partition)) => Source::Partition { topic, partition, from_offset: from },
+            (None, None) if self.all => Source::All { from_position: from },
+            (None, None) => Source::Topic { topic, from_position: from },
+        }
+    }
+
+    async fn columns(&self, client: &Client) -> Result<Columns, Stop> {
+        let Some(topic) = &self.topic else { return Ok(Columns::All) };
+        Ok(match client.describe_topic(topic).await?.topic.kind {
+            TopicKind::Events => Columns::Events,
+            TopicKind::Records | TopicKind::Table => Columns::Records,
+        })
+    }
+}
+
+impl Read {
+    pub async fn run(self) -> Result<(), Stop> {
+        let client = self.connection.open().await?;
+        let columns = self.what.columns(&client).await?;
+        let mut read = client.read(self.what.source(self.from));
+        if let Some(limit) = self.limit {
+            read = read.limit(limit);
+        }
+        if let Some(token) = self.at_least {
+            read = read.at_least(token, Some(Duration::from_secs(self.wait)));
+        }
+        let mut reading = read.start().await?;
+        let mut printer = self.output.stdout().printer(&columns.heads());
+        loop {
+            match reading.next().await {
+                Ok(Some(event)) => printer.print(&Printed(&event, columns))?,
+                Ok(None) => break,
+                Err(error) => {
+                    printer.finish()?;
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(printer.finish()?)
+    }
+}
+
+impl Stream {
+    pub async fn run(self) -> Result<(), Stop> {
+        let client = self.connection.open().await?;
+        let what = What { topic: Some(self.topic.clone()), all: false, stream: Some(self.stream.clone()), partition: None };
+        let info = client.get_stream(&self.topic, &self.stream, None).await?;
+        let Some(version) = info.version else {
+            return Err(Failed::Operation(anyhow!("stream {:?} of topic {} has no events", self.stream, self.topic)).into());
+        };
+        note(&format!("stream {} is at version {version}, in partition {} of {}", info.stream, info.partition, info.topic));
+        Read { what, from: self.from, limit: None, at_least: Some(info.token), wait: 10, connection: self.connection, output: self.output }
+            .run()
+            .await
+    }
+}
+
+/// Most messages between two looks at Ctrl-C and two flushes.
+const BURST: usize = 1_000;
+
+impl Tail {
+    pub async fn run(self) -> Result<(), Stop> {
+        let client = self.connection.open().await?;
+        let columns = self.what.columns(&client).await?;
+        let mut subscribe = client.subscribe(self.what.source(self.from.unwrap_or(0)));
+        if self.from.is_none() {
+            subscribe = subscribe.from_now();
+        }
+        let mut subscription = subscribe.start().await?;
+        let mut follower =
+            Follower { printer: self.output.stdout().printer(&columns.heads()), columns, left: self.limit.unwrap_or(u64::MAX) };
+        let outcome = follower.follow(&mut subscription).await;
+        if !matches!(outcome, Err(Stop::OutputClosed)) {
+            follower.printer.finish()?;
+        }
+        outcome
+    }
+}
+
+struct Follower {
+    printer: crate::cli::output::Printer<std::io::Stdout>,
+    columns: Columns,
+    left: u64,
+}
+
+impl Follower {
+    async fn follow(&mut self, subscription: &mut Subscription) -> Result<(), Stop> {
+        loop {
+            // Both arms are cancel-safe.
+            let first = tokio::select! {
+                biased;
+                interrupted = tokio::signal::ctrl_c() => return interrupted.map_err(|error| Failed::Operation(anyhow!(error)).into()),
+                delivery = subscription.next() => delivery?,
+            };
+            self.take(&first)?;
+            for _ in 0..BURST {
+                if self.left == 0 {
+                    return Ok(());
+                }
+                let Some(delivery) = subscription.next().now_or_never() else { break };
+                self.take(&delivery?)?;
+            }
+            self.printer.flush()?;
+        }
+    }
+
+    fn take(&mut self, delivery: &Delivery) -> Result<(), Stop> {
+        match delivery {
+            Delivery::Event(event) if self.left > 0 => {
+                self.left -= 1;
+                self.printer.print(&Printed(event, self.columns))?;
+            }
+            Delivery::FellBehind { position, head } => {
+                note(&format!("fell behind: at position {position} of {head}; nothing is lost"));
+            }
+            Delivery::Event(_) | Delivery::Progress(_) | Delivery::CaughtUp(_) => {}
+        }
+        Ok(())
+    }
+}
