@@ -9,9 +9,11 @@ pub mod engine;
 pub mod error;
 pub mod plan;
 pub mod processing_log;
+pub mod pull;
 pub mod sql;
 pub mod stream;
 pub mod supervisor;
+mod table;
 
 // What crosses the face: doors name these types without owning Arrow or DataFusion.
 pub use arrow;

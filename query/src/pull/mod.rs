@@ -1,0 +1,369 @@
+//! One answer to one bounded query: a key lookup takes a short way, everything else is planned by DataFusion over `table/`.
+//!
+//! Called by `engine`. What always holds: every view is read at one position, topics are read up to that same position, and
+//! the answer says which; a query runs within the budgets of memory, time, rows and running queries, on threads of its own;
+//! whoever drops the answer ends the query.
+
+mod lookup;
+mod session;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
+use datafusion::{
+    error::DataFusionError,
+    physical_plan::{ExecutionPlan, displayable, execute_stream},
+    sql::sqlparser::ast,
+};
+use foldlog_log::{LogBackend, Position, TopicName};
+use futures::{StreamExt as _, stream};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    time::Instant,
+};
+
+use crate::{
+    answer::{Answer, Request},
+    catalog::{Catalog, Source, SourceKind},
+    config::QueryConfig,
+    error::QueryError,
+    stream::view::View,
+    supervisor::Supervisor,
+    table::{TopicTable, ViewTable, bare_source},
+};
+use session::{Session, Tables};
+
+/// Queries that may wait for one that runs, for each that may run.
+const WAITING_PER_RUNNING: usize = 4;
+
+/// Stack of the threads that plan: nesting within the bounds of `sql/guard` never overflows it.
+const STACK_BYTES: usize = 16 << 20;
+
+/// Batches that are computed ahead of their reader.
+const BATCHES_AHEAD: usize = 2;
+
+/// Answers bounded queries. Cheap to clone.
+#[derive(Clone)]
+pub struct Pull {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    log: Arc<dyn LogBackend>,
+    supervisor: Supervisor,
+    session: Session,
+    running: Arc<Semaphore>,
+    /// Those that run and those that wait.
+    admitted: Arc<Semaphore>,
+    max_rows: u64,
+    max_timeout: Duration,
+    /// Taken when dropped.
+    runtime: Option<Runtime>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// What a query reads, fixed.
+struct Fixed {
+    tables: Tables,
+    position: Position,
+}
+
+impl Pull {
+    /// Starts the threads on which queries are planned and run.
+    ///
+    /// # Errors
+    /// [`QueryError::Execution`] if there are no threads to be had.
+    pub fn new(log: Arc<dyn LogBackend>, supervisor: Supervisor, config: &QueryConfig) -> Result<Self, QueryError> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let runtime = Builder::new_multi_thread()
+            .thread_name("foldlog-pull")
+            .worker_threads(cores)
+            .max_blocking_threads(4 * cores)
+            .thread_stack_size(STACK_BYTES)
+            .enable_time()
+            .build()
+            .map_err(|fault| QueryError::Execution(format!("no threads for queries: {fault}")))?;
+        let running = config.max_running_queries as usize;
+        let shared = Shared {
+            log,
+            supervisor,
+            session: Session::new(config, cores)?,
+            running: Arc::new(Semaphore::new(running)),
+            admitted: Arc::new(Semaphore::new(running * (1 + WAITING_PER_RUNNING))),
+            max_rows: config.max_answer_rows,
+            max_timeout: Duration::from_millis(config.max_timeout_ms),
+            runtime: Some(runtime),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Answers a query; its rows follow as they are computed.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the query; [`QueryError::Timeout`], [`QueryError::NotYet`], [`QueryError::NotAligned`],
+    /// [`QueryError::ResourceExhausted`].
+    pub async fn answer(&self, catalog: &Catalog, query: &ast::Query, request: &Request) -> Result<Answer, QueryError> {
+        let timeout = request.timeout.min(self.shared.max_timeout);
+        let deadline = Instant::now() + timeout;
+        if let Some(answer) = self.look_up(catalog, query, request, deadline).await? {
+            return Ok(answer);
+        }
+        let permit = self.admit(deadline, timeout).await?;
+        let fixed = self.fix(catalog, query, request.at_least, deadline).await?;
+        let position = fixed.position;
+        let (planned, plan) = oneshot::channel();
+        let (rows, received) = mpsc::channel(BATCHES_AHEAD);
+        let work = Work {
+            shared: Arc::clone(&self.shared),
+            query: query.clone(),
+            parameters: request.parameters.clone(),
+            tables: fixed.tables,
+            rows,
+            _permit: permit,
+        };
+        self.spawn(work.run(planned, deadline, timeout))?;
+        let schema = plan.await.map_err(|_| unexpected())??;
+        Ok(Answer { schema, keys: Vec::new(), batches: Box::pin(received_batches(received)), position, done: None })
+    }
+
+    /// Plans a query without running it, and says what it would read.
+    ///
+    /// # Errors
+    /// As [`Pull::answer`].
+    pub async fn explain(&self, catalog: &Catalog, query: &ast::Query, request: &Request) -> Result<String, QueryError> {
+        let timeout = request.timeout.min(self.shared.max_timeout);
+        let deadline = Instant::now() + timeout;
+        if let Some(lookup) = lookup::recognise(query, &request.parameters)
+            && let Some((view, _)) = self.view_to_look_up(catalog, &lookup)
+        {
+            return Ok(format!("Lookup: view {}, 1 key\n", view.name()));
+        }
+        let permit = self.admit(deadline, timeout).await?;
+        let fixed = self.fix(catalog, query, request.at_least, deadline).await?;
+        let (sender, receiver) = oneshot::channel();
+        let shared = Arc::clone(&self.shared);
+        let (query, parameters) = (query.clone(), request.parameters.clone());
+        self.spawn(async move {
+            let _permit = permit;
+            let plan = shared.session.plan(query, parameters, fixed.tables).await;
+            let text = plan.map(|plan| displayable(plan.plan.as_ref()).indent(false).to_string());
+            // Nobody listens any more if the statement's time is over.
+            drop(sender.send(text));
+        })?;
+        let planned = tokio::time::timeout_at(deadline, receiver).await.map_err(|_| over(timeout))?;
+        planned.map_err(|_| unexpected())?
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> Result<(), QueryError> {
+        let runtime = self.shared.runtime.as_ref().ok_or(QueryError::Stopping)?;
+        drop(runtime.spawn(work));
+        Ok(())
+    }
+
+    /// Waits for a place among the running queries.
+    async fn admit(&self, deadline: Instant, timeout: Duration) -> Result<Permits, QueryError> {
+        let full = |_| QueryError::ResourceExhausted("too many queries are running and waiting; retry later".to_owned());
+        let admitted = Arc::clone(&self.shared.admitted).try_acquire_owned().map_err(full)?;
+        let running = tokio::time::timeout_at(deadline, Arc::clone(&self.shared.running).acquire_owned()).await;
+        let running = running.map_err(|_| over(timeout))?.map_err(|_| QueryError::Stopping)?;
+        Ok(Permits { _admitted: admitted, _running: running })
+    }
+
+    /// Fixes what a query reads: its views at one position, its topics up to there.
+    async fn fix(&self, catalog: &Catalog, query: &ast::Query, at_least: Option<Position>, deadline: Instant) -> Result<Fixed, QueryError> {
+        let names = session::table_names(query)?;
+        let named = session::identifiers(query);
+        let mut views: Vec<(String, Arc<View>)> = Vec::new();
+        let mut topics: Vec<(String, Arc<Source>)> = Vec::new();
+        for name in names {
+            match self.resolve(catalog, &name)? {
+                Readable::View(view) => views.push((name, view)),
+                Readable::Topic(source) => topics.push((name, source)),
+            }
+        }
+        let each: Vec<Arc<View>> = views.iter().map(|(_, view)| Arc::clone(view)).collect();
+        let pinned =
+            if each.is_empty() { Vec::new() } else { self.shared.supervisor.pin_together(&each, at_least, left(deadline)).await? };
+        let position = match pinned.first() {
+            Some(first) => first.position(),
+            None => self.durable(at_least, deadline).await?,
+        };
+        let mut tables: Tables = HashMap::new();
+        for ((name, view), pinned) in views.into_iter().zip(pinned) {
+            let table = ViewTable::new(&name, Arc::new(pinned), view.keys(), &named)?;
+            tables.insert(name, Arc::new(table));
+        }
+        for (name, source) in topics {
+            let table = TopicTable::new(Arc::clone(&self.shared.log), source, position, &named);
+            tables.insert(name, Arc::new(table));
+        }
+        Ok(Fixed { tables, position })
+    }
+
+    /// The durable end, once it is not below `at_least`.
+    async fn durable(&self, at_least: Option<Position>, deadline: Instant) -> Result<Position, QueryError> {
+        let head = self.shared.log.head().position;
+        let Some(wanted) = at_least.filter(|wanted| *wanted > head) else { return Ok(head) };
+        let mut durable = self.shared.log.durable();
+        match tokio::time::timeout_at(deadline, durable.wait_for(|at| *at >= wanted)).await {
+            Ok(Ok(at)) => Ok(*at),
+            Ok(Err(_)) => Err(QueryError::Stopping),
+            Err(_) => Err(QueryError::NotYet { view: "the log".to_owned(), at: self.shared.log.head().position, wanted }),
+        }
+    }
+
+    /// What a name in FROM means: a view, a stream or table of the catalog, or a bare topic.
+    fn resolve(&self, catalog: &Catalog, name: &str) -> Result<Readable, QueryError> {
+        match catalog.source(name) {
+            Ok(source) => match self.shared.supervisor.view(name) {
+                Some(view) if source.kind == SourceKind::Table => Ok(Readable::View(view)),
+                _ => Ok(Readable::Topic(Arc::clone(source))),
+            },
+            Err(unknown) => {
+                let topic = name.parse::<TopicName>().ok().and_then(|topic| self.shared.log.topic(&topic).ok());
+                topic.map(|topic| Readable::Topic(Arc::new(bare_source(&topic)))).ok_or(unknown)
+            }
+        }
+    }
+
+    /// Answers a query that names one view and one value for each of its key columns, without planning; none for any other.
+    async fn look_up(
+        &self,
+        catalog: &Catalog,
+        query: &ast::Query,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<Option<Answer>, QueryError> {
+        let Some(lookup) = lookup::recognise(query, &request.parameters) else { return Ok(None) };
+        let Some((view, key)) = self.view_to_look_up(catalog, &lookup) else { return Ok(None) };
+        let Some((places, schema)) = lookup.columns(&view.schema()) else { return Ok(None) };
+        let mut pinned = self.shared.supervisor.pin_together(&[Arc::clone(&view)], request.at_least, left(deadline)).await?;
+        let Some(pinned) = pinned.pop() else { return Ok(None) };
+        let row = pinned.get(&key)?;
+        let batch = row.map(|row| named_as(&row, &places, &schema)).transpose()?;
+        let keys = places.iter().enumerate().filter(|(_, place)| **place < view.keys()).map(|(at, _)| at).collect();
+        let batches = Box::pin(stream::iter(batch.map(Ok)));
+        Ok(Some(Answer { schema, keys, batches, position: pinned.position(), done: None }))
+    }
+
+    fn view_to_look_up(&self, catalog: &Catalog, lookup: &lookup::Lookup) -> Option<(Arc<View>, lookup::Key)> {
+        let source = catalog.source(lookup.table()).ok()?;
+        let view = (source.kind == SourceKind::Table).then(|| self.shared.supervisor.view(lookup.table())).flatten()?;
+        let key = lookup.key(&view.schema(), view.keys())?;
+        Some((view, key))
+    }
+}
+
+/// What a name in FROM means.
+enum Readable {
+    View(Arc<View>),
+    Topic(Arc<Source>),
+}
+
+/// Held while a query runs.
+struct Permits {
+    _admitted: OwnedSemaphorePermit,
+    _running: OwnedSemaphorePermit,
+}
+
+/// A batch, or the news that there are no more: a channel that closes without it belongs to a query that broke.
+enum Message {
+    Batch(RecordBatch),
+    Failed(QueryError),
+    End,
+}
+
+/// A query on its way.
+struct Work {
+    shared: Arc<Shared>,
+    query: ast::Query,
+    parameters: Vec<datafusion::common::ScalarValue>,
+    tables: Tables,
+    rows: mpsc::Sender<Message>,
+    _permit: Permits,
+}
+
+impl Work {
+    async fn run(self, planned: oneshot::Sender<Result<SchemaRef, QueryError>>, deadline: Instant, timeout: Duration) {
+        let rows = self.rows.clone();
+        let mut planned = Some(planned);
+        let ended = tokio::select! {
+            biased;
+            // The answer was dropped.
+            () = rows.closed() => return,
+            ended = tokio::time::timeout_at(deadline, Box::pin(self.compute(&mut planned))) => ended,
+        };
+        let failed = match ended {
+            Ok(Ok(())) => return drop(rows.send(Message::End).await),
+            Ok(Err(fault)) => fault,
+            Err(_) => over(timeout),
+        };
+        match planned.take() {
+            Some(planned) => drop(planned.send(Err(failed))),
+            None => drop(rows.send(Message::Failed(failed)).await),
+        }
+    }
+
+    async fn compute(self, planned: &mut Option<oneshot::Sender<Result<SchemaRef, QueryError>>>) -> Result<(), QueryError> {
+        let Self { shared, query, parameters, tables, rows, _permit } = self;
+        let plan = shared.session.plan(query, parameters, tables).await?;
+        let schema = session::plain_schema(&plan.plan.schema())?;
+        if let Some(planned) = planned.take() {
+            drop(planned.send(Ok(Arc::clone(&schema))));
+        }
+        let physical: Arc<dyn ExecutionPlan> = plan.plan;
+        let mut batches = execute_stream(physical, plan.context).map_err(session::query_error)?;
+        let mut count = 0;
+        while let Some(batch) = batches.next().await {
+            let batch = session::plain_batch(&batch.map_err(session::query_error)?, &schema)?;
+            count += batch.num_rows() as u64;
+            if count > shared.max_rows {
+                let most = shared.max_rows;
+                return Err(QueryError::ResourceExhausted(format!("the answer has more than {most} rows; add a LIMIT or a filter")));
+            }
+            if batch.num_rows() > 0 && rows.send(Message::Batch(batch)).await.is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The batches of an answer up to the news of its end.
+fn received_batches(received: mpsc::Receiver<Message>) -> impl futures::Stream<Item = Result<RecordBatch, QueryError>> + Send {
+    stream::unfold(Some(received), |received| async {
+        let mut received = received?;
+        match received.recv().await {
+            Some(Message::Batch(batch)) => Some((Ok(batch), Some(received))),
+            Some(Message::End) => None,
+            Some(Message::Failed(fault)) => Some((Err(fault), None)),
+            None => Some((Err(unexpected()), None)),
+        }
+    })
+}
+
+/// The columns at `places`, under the names of `schema`.
+fn named_as(row: &RecordBatch, places: &[usize], schema: &SchemaRef) -> Result<RecordBatch, QueryError> {
+    let columns = places.iter().map(|place| Arc::clone(row.column(*place))).collect();
+    RecordBatch::try_new(Arc::clone(schema), columns).map_err(|fault| session::query_error(DataFusionError::from(fault)))
+}
+
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
+fn over(timeout: Duration) -> QueryError {
+    QueryError::Timeout { what: "the query".to_owned(), limit_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX) }
+}
+
+fn unexpected() -> QueryError {
+    QueryError::Execution("it ended unexpectedly; the server's log says more".to_owned())
+}

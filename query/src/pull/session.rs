@@ -1,0 +1,213 @@
+//! DataFusion as bounded queries use it: one set of functions and budgets, and for each query its own tables.
+//!
+//! Doors that are shut here: DDL, DML, SET and every other statement than a query; files and URLs as tables; functions whose
+//! result is larger than what they were given by a factor that the caller chooses.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ops::ControlFlow,
+    sync::Arc,
+};
+
+use arrow::{
+    compute::cast,
+    datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
+    record_batch::{RecordBatch, RecordBatchOptions},
+};
+use datafusion::{
+    catalog::CatalogProviderList as _,
+    catalog::{
+        CatalogProvider as _, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider as _, TableProvider,
+    },
+    common::{ParamValues, ScalarValue},
+    error::DataFusionError,
+    execution::{
+        SessionState, SessionStateBuilder, SessionStateDefaults, TaskContext,
+        context::SQLOptions,
+        disk_manager::{DiskManagerBuilder, DiskManagerMode},
+        memory_pool::FairSpillPool,
+        runtime_env::RuntimeEnvBuilder,
+    },
+    physical_plan::ExecutionPlan,
+    prelude::SessionConfig,
+    sql::{
+        parser::Statement,
+        resolve::resolve_table_references,
+        sqlparser::ast::{self, Expr, visit_expressions},
+    },
+};
+
+use crate::{catalog::timestamp_type, config::QueryConfig, error::QueryError};
+
+/// Tables of one query, by name.
+pub(super) type Tables = HashMap<String, Arc<dyn TableProvider>>;
+
+/// Functions that multiply what they are given; they come back with bounds of their own.
+const REFUSED_FUNCTIONS: [&str; 12] = [
+    "repeat",
+    "lpad",
+    "rpad",
+    "array_repeat",
+    "list_repeat",
+    "array_resize",
+    "list_resize",
+    "range",
+    "generate_series",
+    "gen_series",
+    "space",
+    "arrow_cast",
+];
+
+const CATALOG: &str = "foldlog";
+const SCHEMA: &str = "public";
+
+/// What all queries share.
+pub(super) struct Session {
+    base: SessionState,
+}
+
+/// A query, ready to run.
+pub(super) struct Planned {
+    pub(super) plan: Arc<dyn ExecutionPlan>,
+    pub(super) context: Arc<TaskContext>,
+}
+
+impl Session {
+    pub(super) fn new(config: &QueryConfig, cores: usize) -> Result<Self, QueryError> {
+        let memory = usize::try_from(config.memory_mib << 20).unwrap_or(usize::MAX);
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(FairSpillPool::new(memory)))
+            .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+            .build_arc()
+            .map_err(query_error)?;
+        let settings = SessionConfig::new()
+            .with_target_partitions(cores)
+            .with_information_schema(false)
+            .with_create_default_catalog_and_schema(false)
+            .with_default_catalog_and_schema(CATALOG, SCHEMA)
+            .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false);
+        let mut functions = SessionStateDefaults::default_scalar_functions();
+        functions.retain(|function| !REFUSED_FUNCTIONS.contains(&function.name()));
+        let base = SessionStateBuilder::new()
+            .with_config(settings)
+            .with_runtime_env(runtime)
+            .with_expr_planners(SessionStateDefaults::default_expr_planners())
+            .with_scalar_functions(functions)
+            .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
+            .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
+            .with_window_functions(SessionStateDefaults::default_window_functions())
+            .build();
+        Ok(Self { base })
+    }
+
+    /// Plans a query over these tables and no others.
+    pub(super) async fn plan(&self, query: ast::Query, parameters: Vec<ScalarValue>, tables: Tables) -> Result<Planned, QueryError> {
+        let schema = MemorySchemaProvider::new();
+        for (name, table) in tables {
+            schema.register_table(name, table).map_err(query_error)?;
+        }
+        let catalog = MemoryCatalogProvider::new();
+        catalog.register_schema(SCHEMA, Arc::new(schema)).map_err(query_error)?;
+        let list = MemoryCatalogProviderList::new();
+        list.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
+        let mut state = self.base.clone();
+        state.register_catalog_list(Arc::new(list));
+        state.mark_start_execution();
+        let logical = state.statement_to_plan(statement(&query)).await.map_err(query_error)?;
+        let only_queries = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        only_queries.verify_plan(&logical).map_err(query_error)?;
+        let logical =
+            if parameters.is_empty() { logical } else { logical.with_param_values(ParamValues::from(parameters)).map_err(query_error)? };
+        let plan = state.create_physical_plan(&logical).await.map_err(query_error)?;
+        Ok(Planned { plan, context: state.task_ctx() })
+    }
+}
+
+fn statement(query: &ast::Query) -> Statement {
+    Statement::Statement(Box::new(ast::Statement::Query(Box::new(query.clone()))))
+}
+
+/// Names of the tables that a query reads, each once, folded, without its own CTEs.
+///
+/// # Errors
+/// [`QueryError::Unknown`] for a name in parts: everything lives in one place.
+pub(super) fn table_names(query: &ast::Query) -> Result<Vec<String>, QueryError> {
+    let (tables, _) = resolve_table_references(&statement(query), true).map_err(query_error)?;
+    let mut names: Vec<String> = Vec::with_capacity(tables.len());
+    for table in tables {
+        if table.schema().is_some() {
+            let hint = Some(format!("\"{table}\" (quoted, if that is a topic)"));
+            return Err(QueryError::Unknown { what: "stream or table", name: table.to_string(), hint });
+        }
+        let name = table.table().to_owned();
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// Every name that a query uses in an expression, folded.
+pub(super) fn identifiers(query: &ast::Query) -> HashSet<String> {
+    let mut names = HashSet::new();
+    let mut enter = |ident: &ast::Ident| {
+        names.insert(if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() });
+    };
+    let _: ControlFlow<()> = visit_expressions(query, |expr| {
+        match expr {
+            Expr::Identifier(ident) => enter(ident),
+            Expr::CompoundIdentifier(parts) => parts.iter().for_each(&mut enter),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    });
+    names
+}
+
+/// The schema that a door gets: of DataFusion's types those that our SQL has, by nearest kin.
+pub(super) fn plain_schema(schema: &Schema) -> Result<SchemaRef, QueryError> {
+    let plain = |field: &Arc<Field>| field.as_ref().clone().with_data_type(plain_type(field.data_type()));
+    Ok(Arc::new(Schema::new(schema.fields().iter().map(plain).collect::<Vec<_>>())))
+}
+
+fn plain_type(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
+        DataType::Int8 | DataType::Int16 | DataType::UInt8 | DataType::UInt16 => DataType::Int32,
+        DataType::UInt32 | DataType::UInt64 => DataType::Int64,
+        DataType::Float16 | DataType::Float32 => DataType::Float64,
+        DataType::Timestamp(unit, zone) if *unit != TimeUnit::Millisecond || zone.is_none() => timestamp_type(),
+        DataType::Dictionary(_, value) => plain_type(value),
+        other => other.clone(),
+    }
+}
+
+/// A batch in the types of [`plain_schema`].
+pub(super) fn plain_batch(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, QueryError> {
+    let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| {
+        if column.data_type() == field.data_type() { Ok(Arc::clone(column)) } else { cast(column, field.data_type()) }
+    });
+    let columns = columns.collect::<Result<_, _>>().map_err(|fault| query_error(fault.into()))?;
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(|fault| query_error(fault.into()))
+}
+
+/// What a fault of DataFusion means to whoever asked.
+pub(super) fn query_error(fault: DataFusionError) -> QueryError {
+    match fault {
+        DataFusionError::External(inner) => match inner.downcast::<QueryError>() {
+            Ok(ours) => *ours,
+            Err(other) => QueryError::Execution(other.to_string()),
+        },
+        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => query_error(*inner),
+        DataFusionError::Shared(inner) => match &*inner {
+            DataFusionError::ResourcesExhausted(reason) => QueryError::ResourceExhausted(reason.clone()),
+            other => QueryError::Execution(other.strip_backtrace()),
+        },
+        DataFusionError::ResourcesExhausted(reason) => QueryError::ResourceExhausted(reason),
+        DataFusionError::Plan(reason) => QueryError::Invalid(reason),
+        DataFusionError::SchemaError(reason, _) => QueryError::Invalid(reason.to_string()),
+        DataFusionError::NotImplemented(reason) => QueryError::Unsupported(reason),
+        other => QueryError::Execution(other.strip_backtrace()),
+    }
+}

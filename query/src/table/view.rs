@@ -1,0 +1,146 @@
+//! A view that a persistent query keeps, pinned at one position for one query.
+//!
+//! A filter that names every key column with `=` or `IN` becomes lookups, exactly; anything else reads the view batch by batch.
+
+use std::{collections::HashSet, sync::Arc};
+
+use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
+use async_trait::async_trait;
+use datafusion::{
+    catalog::{Session, TableProvider},
+    common::ScalarValue,
+    error::Result,
+    execution::TaskContext,
+    logical_expr::{Expr, TableProviderFilterPushDown, TableType},
+    physical_plan::ExecutionPlan,
+};
+
+use super::{Readable, Rows, filter, scan::ScanExec};
+use crate::{error::QueryError, stream::view::Pinned};
+
+/// Most keys that are looked up one by one; with more, the view is read and filtered.
+const MAX_LOOKUPS: usize = 10_000;
+
+/// A pinned view as a table.
+#[derive(Debug)]
+pub(crate) struct ViewTable {
+    name: String,
+    pinned: Arc<Pinned>,
+    keys: usize,
+    /// Places of the visible columns in the view.
+    columns: Vec<usize>,
+    schema: SchemaRef,
+}
+
+impl ViewTable {
+    /// The view's declared columns, and `rowtime` only for a query whose text names it.
+    pub(crate) fn new(name: &str, pinned: Arc<Pinned>, keys: usize, named: &HashSet<String>) -> Result<Self, QueryError> {
+        let whole = pinned.schema();
+        let last = whole.fields().len().saturating_sub(1);
+        let is_hidden = |place: usize, name: &str| place == last && name == "rowtime" && !named.contains(name);
+        let columns: Vec<usize> =
+            whole.fields().iter().enumerate().filter(|(place, field)| !is_hidden(*place, field.name())).map(|(place, _)| place).collect();
+        let schema = whole.project(&columns).map_err(|fault| QueryError::Execution(fault.to_string()))?;
+        Ok(Self { name: name.to_owned(), pinned, keys, columns, schema: Arc::new(schema) })
+    }
+
+    /// The keys that the filters leave, if they name every key column; each as long as the key.
+    fn lookups(&self, filters: &[&Expr]) -> Option<Vec<Vec<ScalarValue>>> {
+        let mut keys: Vec<Vec<ScalarValue>> = vec![Vec::new()];
+        if self.keys == 0 {
+            return None;
+        }
+        for field in self.schema.fields().iter().take(self.keys) {
+            let allowed = filters.iter().filter_map(|one| filter::values(one)).find(|(name, _)| name == field.name())?.1;
+            if keys.len().saturating_mul(allowed.len()) > MAX_LOOKUPS {
+                return None;
+            }
+            let mut distinct: Vec<&ScalarValue> = Vec::new();
+            let mut seen = HashSet::new();
+            for value in allowed {
+                if value.data_type() != *field.data_type() {
+                    return None;
+                }
+                // NULL equals nothing.
+                if !value.is_null() && seen.insert(value) {
+                    distinct.push(value);
+                }
+            }
+            let with = |key: &Vec<ScalarValue>| {
+                let key = key.clone();
+                distinct.iter().map(move |value| key.iter().cloned().chain([(*value).clone()]).collect()).collect::<Vec<_>>()
+            };
+            keys = keys.iter().flat_map(with).collect();
+        }
+        Some(keys)
+    }
+}
+
+#[async_trait]
+impl TableProvider for ViewTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let found = self.lookups(filters).is_some();
+        let names = self.schema.fields().iter().take(self.keys).map(|field| field.name().as_str());
+        let mut open: Vec<&str> = if found { names.collect() } else { Vec::new() };
+        // The first filter on each key column is the one that is looked up; a second one on it is left to DataFusion.
+        let of = |one: &&Expr| {
+            let place = filter::values(one).and_then(|(name, _)| open.iter().position(|open| *open == name));
+            place.map_or(TableProviderFilterPushDown::Unsupported, |place| {
+                open.swap_remove(place);
+                TableProviderFilterPushDown::Exact
+            })
+        };
+        Ok(filters.iter().map(of).collect())
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        _: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let chosen: Vec<usize> = match projection {
+            Some(places) => places.iter().filter_map(|place| self.columns.get(*place).copied()).collect(),
+            None => self.columns.clone(),
+        };
+        let schema = Arc::new(self.pinned.schema().project(&chosen)?);
+        let keys = self.lookups(&filters.iter().collect::<Vec<_>>());
+        let how = keys.as_ref().map_or_else(|| "all rows".to_owned(), |keys| format!("lookup of {} keys", keys.len()));
+        let label = format!("view {}, {how}, at position {}", self.name, self.pinned.position());
+        let rows = ViewRows { pinned: Arc::clone(&self.pinned), keys, chosen };
+        Ok(Arc::new(ScanExec::new(label, schema, Arc::new(rows))))
+    }
+}
+
+#[derive(Debug)]
+struct ViewRows {
+    pinned: Arc<Pinned>,
+    keys: Option<Vec<Vec<ScalarValue>>>,
+    chosen: Vec<usize>,
+}
+
+impl Readable for ViewRows {
+    fn open(self: Arc<Self>, _: &TaskContext) -> Result<Rows, QueryError> {
+        let project =
+            |batch: &RecordBatch, chosen: &[usize]| batch.project(chosen).map_err(|fault| QueryError::Execution(fault.to_string()));
+        let Some(keys) = self.keys.clone() else {
+            let rows = self.pinned.scan();
+            return Ok(Box::new(rows.map(move |batch| project(&batch?, &self.chosen))));
+        };
+        let found = keys.into_iter().filter_map(move |key| match self.pinned.get(&key) {
+            Ok(Some(batch)) => Some(project(&batch, &self.chosen)),
+            Ok(None) => None,
+            Err(fault) => Some(Err(fault)),
+        });
+        Ok(Box::new(found))
+    }
+}
