@@ -26,6 +26,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Longest time for requests to end after a stop was asked for.
     pub drain: Duration,
+    /// Threads that serve connections; file reads, folding and plans have their own.
+    pub io_threads: usize,
     /// How much is told on stderr.
     pub log_level: LogLevel,
     /// How it is told.
@@ -57,8 +59,10 @@ pub struct Limits {
     pub streams: usize,
     /// Longest time that a streaming reader may take nothing of what is there for it.
     pub idle_reader: Duration,
-    /// Longest time for a connection's first bytes, and for a request to arrive.
+    /// Longest time for a connection's first bytes to arrive. Fixed.
     pub arrival: Duration,
+    /// Longest time for a request's message to arrive. Fixed: 8 MiB in it need 2 Mbit/s.
+    pub message_arrival: Duration,
 }
 
 impl Default for Limits {
@@ -74,6 +78,7 @@ impl Default for Limits {
             streams: 10_000,
             idle_reader: Duration::from_secs(60),
             arrival: Duration::from_secs(10),
+            message_arrival: Duration::from_secs(30),
         }
     }
 }
@@ -122,6 +127,11 @@ const SETTINGS: &[Setting] = &[
         doc: "listen on more than loopback although there is neither TLS nor authentication yet",
     },
     Setting { key: "drain", default: "10s", doc: "0s to 10m: time for requests to end when the server stops" },
+    Setting {
+        key: "io_threads",
+        default: "auto",
+        doc: "auto or 1 to 1024: threads that serve connections; auto is half of the cores, for the log and the queries need the others",
+    },
     Setting { key: "log_level", default: "info", doc: "error, warn, info, debug or trace" },
     Setting { key: "log_format", default: "text", doc: "text or json" },
     Setting { key: "limits.connections", default: "10000", doc: "1 to 100000 connections" },
@@ -324,6 +334,10 @@ impl Config {
         let listen = given.take("listen", address);
         let public = given.take("insecure_public", boolean);
         let drain = given.take("drain", |text| duration(text, 0, 600));
+        let io_threads = given.take("io_threads", |text| match text {
+            "auto" => Some(half_of_the_cores()),
+            _ => count(text).filter(|threads| *threads <= 1_024),
+        });
         let log_level = given.take("log_level", LogLevel::parse);
         let log_format = given.take("log_format", LogFormat::parse);
         let connections = given.take("limits.connections", count);
@@ -345,6 +359,7 @@ impl Config {
                 data: data?,
                 listen: listen?,
                 drain: drain?,
+                io_threads: io_threads?,
                 log_level: log_level?,
                 log_format: log_format?,
                 limits: Limits {
@@ -371,6 +386,7 @@ impl Config {
             data: data.into(),
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
             drain: Duration::from_secs(10),
+            io_threads: half_of_the_cores(),
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
             limits: Limits::default(),
@@ -459,6 +475,10 @@ fn read(path: &Path) -> std::io::Result<String> {
         return Err(std::io::Error::other("it is larger than 1 MiB"));
     }
     Ok(text)
+}
+
+fn half_of_the_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
 }
 
 fn address(text: &str) -> Option<SocketAddr> {

@@ -88,7 +88,7 @@ impl Serve {
         for warning in warnings {
             warn!("{warning}");
         }
-        runtime()?.block_on(serve(config, None))
+        runtime(config.io_threads)?.block_on(serve(config, None))
     }
 }
 
@@ -107,7 +107,7 @@ impl Dev {
         let config = Config::resolve(given).map_err(|faults| Failed::Usage(faults.into()))?;
         telemetry::begin(config.log_level, config.log_format);
         let fallback = SocketAddr::new(config.listen.ip(), 0);
-        let served = runtime()?.block_on(serve(config, Some(fallback)));
+        let served = runtime(config.io_threads)?.block_on(serve(config, Some(fallback)));
         if let Err(error) = folder.close() {
             warn!(%error, "the temporary folder could not be removed");
         }
@@ -115,8 +115,8 @@ impl Dev {
     }
 }
 
-fn runtime() -> Result<Runtime, Failed> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("foldlog-io").build();
+fn runtime(threads: usize) -> Result<Runtime, Failed> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().thread_name("foldlog-io").build();
     runtime.context("failed to start the runtime").map_err(Failed::Operation)
 }
 

@@ -1,5 +1,6 @@
 //! The gRPC door: routes calls to their service, sheds load before anything is decoded, and shares its port with HTTP.
 
+mod arriving;
 pub mod convert;
 pub mod events;
 mod queries;
@@ -27,6 +28,7 @@ use tonic::{
 use tonic_health::server::HealthReporter;
 use tower::{Service, ServiceExt as _};
 
+use self::arriving::Arriving;
 use crate::{
     app::{App, overloaded},
     http,
@@ -81,6 +83,11 @@ impl Service<Request<Body>> for Door {
             let message = format!("{} requests are being answered, which is the limit; retry later", self.app.limits.requests);
             let refused = self.app.refuse(overloaded(message)).into_http();
             return Box::pin(std::future::ready(Ok(refused)));
+        };
+        let request = if request.uri().path().starts_with("/foldlog.v1.") {
+            request.map(|body| Arriving::within(self.app.limits.message_arrival, body))
+        } else {
+            request
         };
         if let Some(method) = events::Method::of(request.uri().path()) {
             let app = self.app.clone();

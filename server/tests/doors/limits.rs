@@ -76,6 +76,15 @@ async fn a_connection_that_says_nothing_is_closed() {
 }
 
 #[tokio::test]
+async fn a_message_that_does_not_arrive_is_given_up() {
+    let world = world_with(|config| config.limits.message_arrival = Duration::from_millis(200)).await;
+    let slow = "POST /foldlog.v1.EventLog/Append HTTP/1.1\r\nhost: l\r\nconnection: close\r\ncontent-length: 100\r\n\r\n\0";
+    let answer = raw(&world, slow.as_bytes()).await;
+    assert!(answer.contains("grpc-status: 4"), "{answer}");
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn a_message_that_unpacks_too_large_is_refused() {
     let mut world = world().await;
     world.topic("t").await;
