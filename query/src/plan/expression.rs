@@ -148,6 +148,7 @@ impl Expressions {
             .with_config(config)
             .with_scalar_functions(scalar_functions())
             .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
+            .with_window_functions(SessionStateDefaults::default_window_functions())
             .with_expr_planners(SessionStateDefaults::default_expr_planners())
             .build();
         Self { state: Arc::new(state) }

@@ -14,10 +14,10 @@ use datafusion::{
 use super::{
     expression::{Expressions, kept_as},
     fault,
-    select::{Chain, item, next_id, predicate, schema_of_fields, type_name},
+    select::{Chain, item, next_id, predicate, schema_of_fields},
     streaming::{AggregateCall, AggregateFunction, Node, SourceScan},
 };
-use crate::error::QueryError;
+use crate::{catalog::type_name, error::QueryError};
 
 /// The parts of an aggregate, gathered from the SELECT list and HAVING.
 pub(super) struct Grouping<'a> {

@@ -22,7 +22,7 @@ use super::{
     streaming::{Node, OperatorId, SourceScan},
 };
 use crate::{
-    catalog::{Column, Source, SourceKind, WantedColumn},
+    catalog::{Column, Source, SourceKind, WantedColumn, type_name},
     error::QueryError,
     sql::Dialect,
 };
@@ -137,21 +137,6 @@ pub(super) fn item(name: String, expr: Expr, key: Option<usize>, schema: &DFSche
     };
     let expression = if *compiled.data_type() == data_type { compiled } else { expressions.compile_as(expr, &data_type, schema)? };
     Ok(Item { column: Column { name, data_type, key: false }, expression, key })
-}
-
-/// A type as users write it.
-#[must_use]
-pub fn type_name(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Boolean => "BOOLEAN".to_owned(),
-        DataType::Int32 => "INTEGER".to_owned(),
-        DataType::Int64 => "BIGINT".to_owned(),
-        DataType::Float64 => "DOUBLE".to_owned(),
-        DataType::Utf8 => "VARCHAR".to_owned(),
-        DataType::Decimal128(precision, scale) => format!("DECIMAL({precision}, {scale})"),
-        DataType::Timestamp(..) => "TIMESTAMP".to_owned(),
-        other => other.to_string(),
-    }
 }
 
 /// A schema whose columns carry the name under which the source is known.

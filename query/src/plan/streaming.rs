@@ -9,10 +9,10 @@ use arrow::datatypes::{DataType, SchemaRef};
 
 use super::{
     expression::Expression,
-    select::{Chain, Item, next_id, type_name},
+    select::{Chain, Item, next_id},
 };
 use crate::{
-    catalog::{Column, Source, SourceKind, WantedColumn, schema_of},
+    catalog::{Column, Source, SourceKind, WantedColumn, schema_of, type_name},
     error::QueryError,
 };
 

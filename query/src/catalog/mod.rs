@@ -3,12 +3,16 @@
 //! `engine` alone appends to that topic, one statement at a time; everyone else reads a snapshot. What always holds: names are
 //! unique, a query's sources and sink exist, and nothing is dropped that a query depends on.
 
+mod journal;
+
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use foldlog_log::{Position, Topic, TopicKind, TopicName};
 
 use crate::error::QueryError;
+
+pub use journal::{CATALOG_TOPIC, Change, fold};
 
 /// Whether a source is read as facts or as the newest value of each key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -281,7 +285,10 @@ pub struct QueryDef {
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     sources: BTreeMap<String, Arc<Source>>,
-    queries: BTreeMap<QueryId, Arc<QueryDef>>,
+    /// In the order in which they were created.
+    queries: Vec<Arc<QueryDef>>,
+    /// Number of changes so far.
+    changes: u64,
 }
 
 impl Catalog {
@@ -302,14 +309,82 @@ impl Catalog {
         self.sources.values()
     }
 
-    /// All persistent queries by id.
+    /// Looks a persistent query up by its id, whatever its case.
+    ///
+    /// # Errors
+    /// [`QueryError::Unknown`] with the nearest id.
+    pub fn query(&self, id: &str) -> Result<&Arc<QueryDef>, QueryError> {
+        self.queries.iter().find(|query| query.id.as_str().eq_ignore_ascii_case(id)).ok_or_else(|| QueryError::Unknown {
+            what: "query",
+            name: id.to_owned(),
+            hint: nearest(id, self.queries.iter().map(|query| query.id.as_str())),
+        })
+    }
+
+    /// All persistent queries, in the order in which they were created: one that reads what another writes comes after it.
     pub fn queries(&self) -> impl Iterator<Item = &Arc<QueryDef>> {
-        self.queries.values()
+        self.queries.iter()
     }
 
     /// The queries that read from a source.
     pub fn dependants<'a>(&'a self, source: &'a str) -> impl Iterator<Item = &'a Arc<QueryDef>> {
-        self.queries.values().filter(move |query| query.sources.iter().any(|one| one == source))
+        self.queries.iter().filter(move |query| query.sources.iter().any(|one| one == source))
+    }
+
+    /// How many queries lie in a row above a source, the one that writes it included.
+    #[must_use]
+    pub fn depth(&self, source: &str) -> usize {
+        let mut depth = 0;
+        let mut at = source.to_owned();
+        while let Some(query) = self.queries.iter().find(|query| query.sink == at) {
+            depth += 1;
+            let Some(next) = query.sources.first() else { break };
+            at.clone_from(next);
+        }
+        depth
+    }
+
+    /// Number of changes so far: the next query's id is made from it, so that no id comes twice.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Applies one change. A change that does not fit what there is changes nothing but the count.
+    pub fn apply(&mut self, change: &Change) {
+        self.changes += 1;
+        match change {
+            Change::Create { source, query } => {
+                self.sources.insert(source.name.clone(), Arc::clone(source));
+                self.queries.extend(query.clone());
+            }
+            Change::Drop { name } => {
+                if let Some(source) = self.sources.remove(name) {
+                    self.queries.retain(|query| source.query.as_ref() != Some(&query.id));
+                }
+            }
+            Change::Terminate { query } => {
+                self.queries.retain(|one| one.id != *query);
+                for source in self.sources.values_mut().filter(|source| source.query.as_ref() == Some(query)) {
+                    Arc::make_mut(source).query = None;
+                }
+            }
+        }
+    }
+}
+
+/// A type as users write it.
+#[must_use]
+pub fn type_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Boolean => "BOOLEAN".to_owned(),
+        DataType::Int32 => "INTEGER".to_owned(),
+        DataType::Int64 => "BIGINT".to_owned(),
+        DataType::Float64 => "DOUBLE".to_owned(),
+        DataType::Utf8 => "VARCHAR".to_owned(),
+        DataType::Decimal128(precision, scale) => format!("DECIMAL({precision}, {scale})"),
+        DataType::Timestamp(..) => "TIMESTAMP".to_owned(),
+        other => other.to_string(),
     }
 }
 

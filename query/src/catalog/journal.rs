@@ -1,0 +1,317 @@
+//! Changes of the catalog as records of `_foldlog.catalog`: JSON, one change a record, in the order in which they were made.
+//!
+//! Written by `engine` alone. A record says everything that must not be derived anew after an upgrade: columns and types of a
+//! source, where a query starts, the number of its plan.
+
+use std::{str::FromStr, sync::Arc};
+
+use arrow::datatypes::DataType;
+use foldlog_log::{LogBackend, Position, ReadLimits, Selection, TopicKind, TopicName, TopicSettings};
+use serde::{Deserialize, Serialize};
+
+use super::{Catalog, Column, KeyFormat, QueryDef, QueryId, Source, SourceKind, timestamp_type, type_name};
+use crate::error::QueryError;
+
+/// The topic in which the catalog lies.
+pub const CATALOG_TOPIC: &str = "_foldlog.catalog";
+
+/// One change of the catalog.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A source, with the query that writes it if there is one.
+    Create {
+        /// The source.
+        source: Arc<Source>,
+        /// Its query.
+        query: Option<Arc<QueryDef>>,
+    },
+    /// A source is gone, and the query that wrote it.
+    Drop {
+        /// Its name.
+        name: String,
+    },
+    /// A query is gone; what it wrote stays.
+    Terminate {
+        /// Its id.
+        query: QueryId,
+    },
+}
+
+/// The record as it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Stored {
+    Create { source: StoredSource, query: Option<StoredQuery> },
+    Drop { name: String },
+    Terminate { query: String },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredSource {
+    name: String,
+    kind: StoredKind,
+    topic: String,
+    topic_kind: TopicKind,
+    columns: Vec<StoredColumn>,
+    key_format: StoredKeyFormat,
+    timestamp: Option<usize>,
+    query: Option<String>,
+    sql: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StoredKind {
+    Stream,
+    Table,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StoredKeyFormat {
+    None,
+    Kafka,
+    Json,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredColumn {
+    name: String,
+    #[serde(rename = "type")]
+    data_type: String,
+    key: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredQuery {
+    id: String,
+    sink: String,
+    sources: Vec<String>,
+    sql: String,
+    start: u64,
+    /// Hexadecimal: JSON's numbers end at 2^53.
+    fingerprint: String,
+}
+
+impl Change {
+    /// The change as the value of a record.
+    ///
+    /// # Errors
+    /// [`QueryError::Execution`], which would be a fault of ours.
+    pub fn encode(&self) -> Result<Vec<u8>, QueryError> {
+        let stored = match self {
+            Self::Create { source, query } => {
+                Stored::Create { source: StoredSource::of(source), query: query.as_deref().map(StoredQuery::of) }
+            }
+            Self::Drop { name } => Stored::Drop { name: name.clone() },
+            Self::Terminate { query } => Stored::Terminate { query: query.as_str().to_owned() },
+        };
+        serde_json::to_vec(&stored).map_err(|error| QueryError::Execution(format!("the catalog's change cannot be written: {error}")))
+    }
+
+    /// Reads the value of a record.
+    ///
+    /// # Errors
+    /// What does not fit, in words.
+    pub fn decode(value: &[u8]) -> Result<Self, String> {
+        let stored = serde_json::from_slice(value).map_err(|error| error.to_string())?;
+        Ok(match stored {
+            Stored::Create { source, query } => Self::Create {
+                source: Arc::new(source.into_source()?),
+                query: query.map(StoredQuery::into_query).transpose()?.map(Arc::new),
+            },
+            Stored::Drop { name } => Self::Drop { name },
+            Stored::Terminate { query } => Self::Terminate { query: QueryId::new(&query) },
+        })
+    }
+}
+
+impl StoredSource {
+    fn of(source: &Source) -> Self {
+        let column = |column: &Column| StoredColumn { name: column.name.clone(), data_type: type_name(&column.data_type), key: column.key };
+        Self {
+            name: source.name.clone(),
+            kind: match source.kind {
+                SourceKind::Stream => StoredKind::Stream,
+                SourceKind::Table => StoredKind::Table,
+            },
+            topic: source.topic.as_str().to_owned(),
+            topic_kind: source.topic_kind,
+            columns: source.columns.iter().map(column).collect(),
+            key_format: match source.key_format {
+                KeyFormat::None => StoredKeyFormat::None,
+                KeyFormat::Kafka => StoredKeyFormat::Kafka,
+                KeyFormat::Json => StoredKeyFormat::Json,
+            },
+            timestamp: source.timestamp,
+            query: source.query.as_ref().map(|query| query.as_str().to_owned()),
+            sql: source.sql.clone(),
+        }
+    }
+
+    fn into_source(self) -> Result<Source, String> {
+        let mut columns = Vec::new();
+        for column in self.columns {
+            let data_type = type_named(&column.data_type).ok_or_else(|| format!("there is no type {}", column.data_type))?;
+            columns.push(Column { name: column.name, data_type, key: column.key });
+        }
+        if self.timestamp.is_some_and(|place| place >= columns.len()) {
+            return Err("the column with the time does not exist".to_owned());
+        }
+        Ok(Source {
+            name: self.name,
+            kind: match self.kind {
+                StoredKind::Stream => SourceKind::Stream,
+                StoredKind::Table => SourceKind::Table,
+            },
+            topic: TopicName::from_str(&self.topic).map_err(|error| error.to_string())?,
+            topic_kind: self.topic_kind,
+            columns,
+            key_format: match self.key_format {
+                StoredKeyFormat::None => KeyFormat::None,
+                StoredKeyFormat::Kafka => KeyFormat::Kafka,
+                StoredKeyFormat::Json => KeyFormat::Json,
+            },
+            timestamp: self.timestamp,
+            query: self.query.as_deref().map(QueryId::new),
+            sql: self.sql,
+        })
+    }
+}
+
+impl StoredQuery {
+    fn of(query: &QueryDef) -> Self {
+        Self {
+            id: query.id.as_str().to_owned(),
+            sink: query.sink.clone(),
+            sources: query.sources.clone(),
+            sql: query.sql.clone(),
+            start: query.start.get(),
+            fingerprint: format!("{:016x}", query.fingerprint),
+        }
+    }
+
+    fn into_query(self) -> Result<QueryDef, String> {
+        Ok(QueryDef {
+            id: QueryId::new(&self.id),
+            sink: self.sink,
+            sources: self.sources,
+            sql: self.sql,
+            start: Position::new(self.start),
+            fingerprint: u64::from_str_radix(&self.fingerprint, 16).map_err(|error| format!("fingerprint: {error}"))?,
+        })
+    }
+}
+
+/// The type that [`type_name`] names so.
+fn type_named(name: &str) -> Option<DataType> {
+    Some(match name {
+        "BOOLEAN" => DataType::Boolean,
+        "INTEGER" => DataType::Int32,
+        "BIGINT" => DataType::Int64,
+        "DOUBLE" => DataType::Float64,
+        "VARCHAR" => DataType::Utf8,
+        "TIMESTAMP" => timestamp_type(),
+        other => {
+            let (precision, scale) = other.strip_prefix("DECIMAL(")?.strip_suffix(')')?.split_once(", ")?;
+            DataType::Decimal128(precision.parse().ok()?, scale.parse().ok()?)
+        }
+    })
+}
+
+/// Makes the catalog's topic if there is none, and folds it up to the durable end (blocking).
+///
+/// # Errors
+/// [`QueryError::Log`] where it cannot be read; [`QueryError::Invalid`] for a record that this version does not understand.
+pub fn fold(log: &dyn LogBackend) -> Result<Catalog, QueryError> {
+    let name: TopicName = CATALOG_TOPIC.parse().map_err(foldlog_log::LogError::from)?;
+    log.create_topic(name.clone(), TopicSettings { kind: TopicKind::Records, partitions: 1 })?;
+    let end = log.head().position;
+    let mut reader = log.reader(Selection::Topics(vec![name], Position::new(0)))?;
+    let mut catalog = Catalog::default();
+    loop {
+        let chunk = reader.read(end, ReadLimits::default())?;
+        for run in &chunk.runs {
+            for record in run.records() {
+                let record = record?;
+                let change = Change::decode(record.value.unwrap_or_default()).map_err(|reason| {
+                    QueryError::Invalid(format!("the catalog's record at position {} is not understood: {reason}", record.position))
+                })?;
+                catalog.apply(&change);
+            }
+        }
+        if chunk.scanned_to >= end {
+            return Ok(catalog);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(name: &str, query: Option<&str>) -> Arc<Source> {
+        Arc::new(Source {
+            name: name.to_owned(),
+            kind: SourceKind::Table,
+            topic: name.parse().unwrap(),
+            topic_kind: TopicKind::Table,
+            columns: vec![
+                Column { name: "k".to_owned(), data_type: DataType::Utf8, key: true },
+                Column { name: "d".to_owned(), data_type: DataType::Decimal128(12, 3), key: false },
+                Column { name: "t".to_owned(), data_type: timestamp_type(), key: false },
+            ],
+            key_format: KeyFormat::Kafka,
+            timestamp: Some(2),
+            query: query.map(QueryId::new),
+            sql: "CREATE ...".to_owned(),
+        })
+    }
+
+    fn query(id: &str, sink: &str, from: &str) -> Arc<QueryDef> {
+        let (sink, sources) = (sink.to_owned(), vec![from.to_owned()]);
+        let (start, fingerprint) = (Position::new(u64::MAX), u64::MAX);
+        Arc::new(QueryDef { id: QueryId::new(id), sink, sources, sql: "SELECT".to_owned(), start, fingerprint })
+    }
+
+    #[test]
+    fn a_change_is_read_as_it_was_written() {
+        for change in [
+            Change::Create { source: source("a", None), query: None },
+            Change::Create { source: source("a", Some("q")), query: Some(query("q", "a", "s")) },
+            Change::Drop { name: "a".to_owned() },
+            Change::Terminate { query: QueryId::new("q") },
+        ] {
+            assert_eq!(Change::decode(&change.encode().unwrap()), Ok(change));
+        }
+    }
+
+    #[test]
+    fn a_change_that_is_cut_or_flipped_is_an_error_or_another_change_but_never_a_panic() {
+        let bytes = Change::Create { source: source("a", Some("q")), query: Some(query("q", "a", "s")) }.encode().unwrap();
+        for at in 0..bytes.len() {
+            assert!(Change::decode(&bytes[..at]).is_err());
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 0x20;
+            let _ = Change::decode(&flipped);
+        }
+    }
+
+    #[test]
+    fn dropping_takes_the_query_along_and_terminating_leaves_the_source() {
+        let mut catalog = Catalog::default();
+        catalog.apply(&Change::Create { source: source("s", None), query: None });
+        catalog.apply(&Change::Create { source: source("a", Some("q1")), query: Some(query("q1", "a", "s")) });
+        catalog.apply(&Change::Create { source: source("b", Some("q2")), query: Some(query("q2", "b", "a")) });
+        assert_eq!((catalog.depth("s"), catalog.depth("a"), catalog.depth("b")), (0, 1, 2));
+        assert_eq!(catalog.dependants("a").map(|query| query.id.as_str()).collect::<Vec<_>>(), ["q2"]);
+        catalog.apply(&Change::Terminate { query: QueryId::new("q2") });
+        assert_eq!((catalog.source("b").unwrap().query.clone(), catalog.queries().count()), (None, 1));
+        catalog.apply(&Change::Drop { name: "a".to_owned() });
+        assert_eq!((catalog.source("a").is_err(), catalog.queries().count(), catalog.changes()), (true, 0, 5));
+        assert_eq!(catalog.source("B").unwrap_err().to_string(), "stream or table B does not exist");
+    }
+}
