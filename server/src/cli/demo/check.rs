@@ -7,25 +7,36 @@ use super::expected::{self, Comparison, Expected};
 
 const REPORT: &str = include_str!("../../../demo/flights/report.sql");
 
-/// What is asked and what must come of it. Pull queries: over the log itself, over each view, and over a view joined with a table.
-const QUESTIONS: [(&str, &str, fn() -> anyhow::Result<Expected>); 5] = [
-    ("the log", "SELECT type, COUNT(*) AS events FROM flights GROUP BY type ORDER BY type", expected::events),
-    (
-        "delays_by_carrier",
-        "SELECT carrier, landed, late, minutes_late, average_delay, best, worst FROM delays_by_carrier ORDER BY carrier",
-        expected::delays_by_carrier,
-    ),
-    (
-        "airport_board",
-        "SELECT origin, day, scheduled, departed, arrived, cancelled, diverted, longest_wait FROM airport_board ORDER BY origin, day",
-        expected::airport_board,
-    ),
-    (
-        "worst_routes",
-        "SELECT origin, dest, landed, average_delay, worst, fastest, miles FROM worst_routes ORDER BY origin, dest",
-        expected::worst_routes,
-    ),
-    ("the report", REPORT, expected::report),
+/// A pull query and what must come of it.
+struct Question {
+    name: &'static str,
+    sql: &'static str,
+    expected: fn() -> anyhow::Result<Expected>,
+}
+
+/// Over the log itself, over each view, and over a view joined with a table.
+const QUESTIONS: [Question; 5] = [
+    Question {
+        name: "the log",
+        sql: "SELECT type, COUNT(*) AS events FROM flights GROUP BY type ORDER BY type",
+        expected: expected::events,
+    },
+    Question {
+        name: "delays_by_carrier",
+        sql: "SELECT carrier, landed, late, minutes_late, average_delay, best, worst FROM delays_by_carrier ORDER BY carrier",
+        expected: expected::delays_by_carrier,
+    },
+    Question {
+        name: "airport_board",
+        sql: "SELECT origin, day, scheduled, departed, arrived, cancelled, diverted, longest_wait FROM airport_board ORDER BY origin, day",
+        expected: expected::airport_board,
+    },
+    Question {
+        name: "worst_routes",
+        sql: "SELECT origin, dest, landed, average_delay, worst, fastest, miles FROM worst_routes ORDER BY origin, dest",
+        expected: expected::worst_routes,
+    },
+    Question { name: "the report", sql: REPORT, expected: expected::report },
 ];
 
 /// What came of the questions.
@@ -45,7 +56,7 @@ struct Table {
 /// Asks everything, at or after `token`, and compares.
 pub(super) async fn all(client: &Client, days: usize, token: &Token) -> anyhow::Result<Checked> {
     let (mut sum, mut report) = (Comparison::default(), String::new());
-    for (name, sql, expected) in QUESTIONS {
+    for Question { name, sql, expected } in QUESTIONS {
         let table = ask(client, sql, token).await.with_context(|| format!("cannot ask for {name}"))?;
         let comparison = expected()?.compare(days, &table.columns, &table.rows)?;
         if !comparison.holds() && comparison.differences.is_empty() {
@@ -112,7 +123,7 @@ mod tests {
 
     #[test]
     fn every_answer_is_asked_for_in_the_columns_that_are_expected() {
-        for (name, sql, expected) in QUESTIONS {
+        for Question { name, sql, expected } in QUESTIONS {
             let columns = expected().unwrap().columns;
             // The report names its columns with the table they come from.
             assert!(columns.iter().all(|column| sql.contains(column.as_str())), "{name}");

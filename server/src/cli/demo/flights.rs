@@ -18,8 +18,7 @@ use tempfile::TempDir;
 use super::{
     Failed, check,
     data::{self, FlightEvent},
-    replay::{self, Replayed},
-    watch,
+    replay, watch,
 };
 use crate::{
     Config, Server, ServerError,
@@ -122,8 +121,8 @@ impl Flights {
         prepare(&client).await?;
         let watched = watch::start(&client).await.map_err(Failed::Operation)?;
         let replayed = replay::run(&client, events, self.speed, &watched).await?;
-        let replayed = Replayed { shown: watched.stop_after(replayed.end).await.map_err(Failed::Operation)?, ..replayed };
-        say(&replayed.told().map_err(Failed::Operation)?);
+        let shown = watched.stop_after(replayed.end).await.map_err(Failed::Operation)?;
+        say(&replayed.told(&shown).map_err(Failed::Operation)?);
         let token = replayed.token.context("nothing was replayed").map_err(Failed::Operation)?;
         let checked = check::all(&client, self.days.into(), &token).await.map_err(Failed::Operation)?;
         say(&checked.report);

@@ -41,14 +41,12 @@ pub(super) struct Replayed {
     pub token: Option<Token>,
     /// Position after the last event.
     pub end: u64,
-    /// When the view showed what.
-    pub shown: Vec<Shown>,
 }
 
 /// Appends all events.
 pub(super) async fn run(client: &Client, events: &[FlightEvent], speed: Speed, watched: &Watched) -> Result<Replayed, Failed> {
     let began = Instant::now();
-    let mut replayed = Replayed { events: events.len(), took: Duration::ZERO, sent: Vec::new(), token: None, end: 0, shown: Vec::new() };
+    let mut replayed = Replayed { events: events.len(), took: Duration::ZERO, sent: Vec::new(), token: None, end: 0 };
     let mut rest = events;
     while let Some(first) = rest.first() {
         if let Speed::Times(times) = speed {
@@ -106,10 +104,10 @@ const fn expected(event: &FlightEvent) -> Expected {
 }
 
 impl Replayed {
-    /// Events a second, and the time from an append to the view, in words.
-    pub(super) fn told(&self) -> anyhow::Result<String> {
+    /// Events a second, and the time from an append to the view that showed it, in words.
+    pub(super) fn told(&self, shown: &[Shown]) -> anyhow::Result<String> {
         let answers = quantiles(self.sent.iter().map(|sent| sent.answered_after).collect()).context("nothing was appended")?;
-        let views = quantiles(to_view(&self.sent, &self.shown)).context("the view showed nothing")?;
+        let views = quantiles(to_view(&self.sent, shown)).context("the view showed nothing")?;
         let seconds = self.took.as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "a count of events")]
         let rate = self.events as f64 / seconds;
