@@ -11,6 +11,7 @@ use std::{
 use clap::{Parser, Subcommand};
 
 mod client;
+mod demo;
 mod output;
 mod serve;
 
@@ -32,6 +33,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 the operation failed, 2 usage or
 enum Verb {
     Serve(serve::Serve),
     Dev(serve::Dev),
+    Demo(demo::Demo),
     #[command(flatten)]
     Client(client::Verb),
 }
@@ -41,6 +43,7 @@ impl Verb {
         match self {
             Self::Serve(verb) => verb.run(),
             Self::Dev(verb) => verb.run(),
+            Self::Demo(verb) => verb.run(),
             Self::Client(verb) => verb.run(),
         }
     }

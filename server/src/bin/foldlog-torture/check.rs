@@ -360,7 +360,7 @@ mod tests {
         for corrupt in [
             |view: &mut ViewAt| view.rows.get_mut("a").unwrap().total += 1,
             |view: &mut ViewAt| view.rows.get_mut("b").unwrap().high = 0,
-            |view: &mut ViewAt| drop(view.rows.remove("b")),
+            |view: &mut ViewAt| view.rows.retain(|account, _| account != "b"),
             |view: &mut ViewAt| view.position = 8,
         ] {
             let mut folded = folded();
@@ -373,7 +373,7 @@ mod tests {
     fn an_output_that_is_missing_repeated_or_other_is_a_mismatch() {
         let (_, read) = sample();
         for corrupt in [
-            |outputs: &mut Vec<Output>| drop(outputs.pop()),
+            |outputs: &mut Vec<Output>| outputs.truncate(1),
             |outputs: &mut Vec<Output>| outputs.push(Output { position: 12, ..outputs[1].clone() }),
             |outputs: &mut Vec<Output>| outputs[0].amount = 901,
             |outputs: &mut Vec<Output>| outputs[0].account = "b".to_owned(),

@@ -45,7 +45,8 @@ pub(super) async fn start(client: &Client) -> anyhow::Result<Watched> {
     let pushed = client.push(WATCH).start().await.context("cannot watch the view")?;
     let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
     let bar = bars.add(ProgressBar::new(0).with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} events  {msg}")?));
-    let line = |airport: &str| anyhow::Ok((airport.to_owned(), bars.add(ProgressBar::new(0).with_style(ProgressStyle::with_template("{msg}")?))));
+    let line =
+        |airport: &str| anyhow::Ok((airport.to_owned(), bars.add(ProgressBar::new(0).with_style(ProgressStyle::with_template("{msg}")?))));
     let board = Board { lines: AIRPORTS.into_iter().map(line).collect::<anyhow::Result<_>>()? };
     let (end, told_end) = watch::channel(None);
     let mut task = JoinSet::new();
