@@ -68,10 +68,14 @@ impl Encoded {
         bodies.push(0);
         event::encode(bodies, event);
         let length = size(bodies.len() - length_at - 1);
-        let mut prefix = Vec::with_capacity(5);
+        let mut prefix = Vec::new();
         put_long(&mut prefix, length);
         let version_at = length_at + prefix.len();
-        bodies.splice(length_at..=length_at, prefix);
+        if let [short] = prefix.as_slice() {
+            bodies[length_at] = *short;
+        } else {
+            bodies.splice(length_at..=length_at, prefix);
+        }
         self.mark(from, Some(version_at), event.time)
     }
 

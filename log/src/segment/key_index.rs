@@ -357,3 +357,93 @@ fn merge(tables: &[KeyTable], base: Offset) -> Result<(KeyTable, Bytes), LogErro
         .ok_or_else(|| corrupt(Path::new("key index in memory"), 0, bytes.len() as u64, "a merged table cannot be read back"))?;
     Ok((table, bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    /// Streams' numbers of events, as keys whose offsets interleave.
+    fn keys(counts: &[(u128, usize)], base: u64) -> Vec<Key> {
+        let mut keys = Vec::new();
+        let most = counts.iter().map(|(_, count)| *count).max().unwrap_or(0);
+        for round in 0..most {
+            for (stream, _) in counts.iter().filter(|(_, count)| *count > round) {
+                keys.push(Key { stream: *stream, version: round as u64 + 5, offset: base + keys.len() as u64 });
+            }
+        }
+        keys
+    }
+
+    fn found(index: &KeyIndex, stream: u128) -> Vec<(u64, u64)> {
+        let mut found = Vec::new();
+        index.look_up(stream, |key| found.push((key.version, key.offset))).expect("it is whole");
+        found
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn what_was_put_in_is_found_across_pages_and_merges(
+            counts in proptest::collection::btree_map(any::<u128>(), 1..400_usize, 1..60), cuts in vec(0.0..1.0_f64, 0..6), base in 0..1_u64 << 40,
+        ) {
+            let all = keys(&counts.iter().map(|(stream, count)| (*stream, *count)).collect::<Vec<_>>(), base);
+            let mut places = cuts.iter().map(|cut| (all.len() as f64 * cut) as usize).chain([0, all.len()]).collect::<Vec<_>>();
+            places.sort_unstable();
+            places.dedup();
+            let mut index = KeyIndex::default();
+            for part in places.windows(2) {
+                let [from, end] = part else { continue };
+                let mut keys = all.get(*from..*end).unwrap_or_default().to_vec();
+                let bytes = KeyTable::encode(&mut keys, Offset::new(base), Offset::new(base + *end as u64));
+                let (table, rest) = KeyTable::from_memory(&bytes).expect("it reads back");
+                prop_assert!(rest.is_empty());
+                index.push(table, Offset::new(base)).expect("it is whole");
+            }
+            prop_assert_eq!(index.covers(), Some(Offset::new(base + all.len() as u64)));
+            let (merged, _) = index.merged(Offset::new(base)).expect("it is whole");
+            let mut expected: BTreeMap<u128, Vec<(u64, u64)>> = BTreeMap::new();
+            for key in &all {
+                expected.entry(key.stream).or_default().push((key.version, key.offset));
+            }
+            for index in [index, KeyIndex::sealed(merged)] {
+                for (stream, events) in &expected {
+                    prop_assert_eq!(&found(&index, *stream), events);
+                    prop_assert_eq!(found(&index, stream.wrapping_add(1)), expected.get(&stream.wrapping_add(1)).cloned().unwrap_or_default());
+                }
+                let mut count = 0;
+                index.for_each(|_| count += 1).expect("it is whole");
+                prop_assert_eq!(count, all.len());
+            }
+        }
+
+        #[test]
+        fn no_bytes_panic_the_decoder(mut bytes in vec(any::<u8>(), 0..200), is_table in any::<bool>()) {
+            if is_table && bytes.len() >= TABLE_HEAD {
+                bytes.splice(..4, MAGIC);
+                bytes.splice(16..20, 1_u32.to_be_bytes());
+            }
+            let _ = try_visit(&bytes, None, &mut |_| {});
+            if let Some((table, _)) = KeyTable::from_memory(&Bytes::from(bytes)) {
+                let _ = table.for_each(|_| {});
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_whose_hash_begins_like_anothers_is_not_confused_with_it() {
+        let alike = (0..40).map(|low| (7_u128 << 64 | low, 300)).collect::<Vec<_>>();
+        let mut all = keys(&alike, 0);
+        let bytes = KeyTable::encode(&mut all, Offset::new(0), Offset::new(12_000));
+        let (table, _) = KeyTable::from_memory(&bytes).expect("it reads back");
+        assert!(table.fences.len() > 3, "it takes several pages to be a test");
+        let index = KeyIndex::sealed(table);
+        for (stream, count) in alike {
+            assert_eq!(found(&index, stream).len(), count);
+        }
+        assert!(found(&index, 7 << 64 | 999).is_empty() && found(&index, 6 << 64).is_empty() && found(&index, 8 << 64).is_empty());
+    }
+}

@@ -1,6 +1,6 @@
 //! The simulated disk does what it says: loses, tears, forgets, and keeps what was synced.
 
-use super::*;
+use super::{state::SECTOR, *};
 
 fn disk_with(seed: u64, content: &[u8]) -> (SimDisk, Arc<dyn DiskFile>) {
     let disk = SimDisk::new(seed);
