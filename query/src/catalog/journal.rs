@@ -312,6 +312,6 @@ mod tests {
         assert_eq!((catalog.source("b").unwrap().query.clone(), catalog.queries().count()), (None, 1));
         catalog.apply(&Change::Drop { name: "a".to_owned() });
         assert_eq!((catalog.source("a").is_err(), catalog.queries().count(), catalog.changes()), (true, 0, 5));
-        assert_eq!(catalog.source("B").unwrap_err().to_string(), "stream or table B does not exist");
+        assert_eq!(catalog.source("B").unwrap_err().to_string(), "stream or table B does not exist; did you mean b?");
     }
 }

@@ -1,0 +1,139 @@
+//! SHOW, DESCRIBE, EXPLAIN: what there is and what a statement would do. Reads a snapshot, changes nothing.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, StringArray};
+
+use super::{Core, rows};
+use crate::{
+    answer::{Answer, Request},
+    catalog::{Source, SourceKind, WantedColumn, type_name},
+    error::QueryError,
+    sql::{
+        Statement,
+        statement::{Explained, Select, Show},
+    },
+    supervisor::QueryState,
+};
+
+impl Core {
+    pub(super) fn show(&self, show: Show) -> Result<Answer, QueryError> {
+        match show {
+            Show::Streams => self.show_sources(SourceKind::Stream),
+            Show::Tables => self.show_sources(SourceKind::Table),
+            Show::Queries => self.show_queries(),
+            Show::Topics => self.show_topics(),
+        }
+    }
+
+    fn show_sources(&self, kind: SourceKind) -> Result<Answer, QueryError> {
+        let catalog = self.snapshot();
+        let sources: Vec<&Arc<Source>> = catalog.sources().filter(|source| source.kind == kind).collect();
+        let text = |of: &dyn Fn(&Source) -> Option<String>| texts(sources.iter().map(|source| of(source)));
+        rows(
+            self.head(),
+            vec![
+                ("name", text(&|source| Some(source.name.clone()))),
+                ("topic", text(&|source| Some(source.topic.to_string()))),
+                ("key_format", text(&|source| Some(source.key_format.as_str().to_owned()))),
+                ("value_format", text(&|_| Some("json".to_owned()))),
+                ("query", text(&|source| source.query.as_ref().map(ToString::to_string))),
+            ],
+        )
+    }
+
+    fn show_queries(&self) -> Result<Answer, QueryError> {
+        let catalog = self.snapshot();
+        let queries = self.queries();
+        let sql = queries.iter().map(|status| catalog.query(&status.id).ok().map(|query| query.sql.clone()));
+        rows(
+            self.head(),
+            vec![
+                ("id", texts(queries.iter().map(|status| Some(status.id.clone())))),
+                ("sink", texts(queries.iter().map(|status| Some(status.sink.clone())))),
+                ("state", texts(queries.iter().map(|status| Some(state_of(&status.state))))),
+                ("frontier", numbers(queries.iter().map(|status| status.frontier.get()))),
+                ("rows_in", numbers(queries.iter().map(|status| status.rows_in))),
+                ("rows_out", numbers(queries.iter().map(|status| status.rows_out))),
+                ("bad_rows", numbers(queries.iter().map(|status| status.bad_rows))),
+                ("sql", texts(sql)),
+            ],
+        )
+    }
+
+    fn show_topics(&self) -> Result<Answer, QueryError> {
+        let topics: Vec<_> = self.log.topics().into_iter().filter(|topic| !topic.name.is_system()).collect();
+        let mut records = Vec::new();
+        for topic in &topics {
+            records.push(self.log.ends(&topic.name)?.iter().map(|end| end.get()).sum());
+        }
+        rows(
+            self.head(),
+            vec![
+                ("name", texts(topics.iter().map(|topic| Some(topic.name.to_string())))),
+                ("kind", texts(topics.iter().map(|topic| Some(topic.settings.kind.to_string())))),
+                ("partitions", numbers(topics.iter().map(|topic| u64::from(topic.settings.partitions)))),
+                ("records", numbers(records.into_iter())),
+            ],
+        )
+    }
+
+    pub(super) fn describe(&self, name: &str) -> Result<Answer, QueryError> {
+        let source = self.find(&self.snapshot(), name)?;
+        let columns = source.all_columns();
+        let role = |column: &WantedColumn| match column {
+            WantedColumn::Pseudo(_) => "always there",
+            WantedColumn::Declared(place) if source.columns.get(*place).is_some_and(|column| column.key) => "key",
+            WantedColumn::Declared(_) => "value",
+        };
+        let fields: Vec<_> = columns.iter().filter_map(|column| source.wanted_field(*column)).collect();
+        rows(
+            self.head(),
+            vec![
+                ("column", texts(fields.iter().map(|field| Some(field.name().clone())))),
+                ("type", texts(fields.iter().map(|field| Some(type_name(field.data_type()))))),
+                ("role", texts(columns.iter().map(|column| Some(role(column).to_owned())))),
+            ],
+        )
+    }
+
+    pub(super) fn explain(&self, explained: &Explained, request: &Request) -> Result<Answer, QueryError> {
+        let catalog = self.snapshot();
+        let plan = match explained {
+            Explained::Query(id) => self.plan_of(&catalog, catalog.query(id)?)?.describe(),
+            Explained::Statement(statement) => match statement.as_ref() {
+                Statement::CreateAs(create) => {
+                    let sink = self.sink(&catalog, create, &request.sql)?;
+                    let chain = self.chain(&catalog, &create.select, &[])?;
+                    let items = chain.sink_items(create.kind, &create.name)?;
+                    chain.into_persistent(items, Arc::new(sink)).describe()
+                }
+                Statement::Push(select) => self.explain_push(select, request)?,
+                Statement::Pull(_) => return Err(QueryError::Unsupported("EXPLAIN of a pull query".to_owned())),
+                _ => return Err(QueryError::Invalid("EXPLAIN takes a SELECT, a CREATE ... AS SELECT or the id of a query".to_owned())),
+            },
+        };
+        rows(self.head(), vec![("plan", texts(plan.lines().map(|line| Some(line.to_owned()))))])
+    }
+
+    fn explain_push(&self, select: &Select, request: &Request) -> Result<String, QueryError> {
+        Ok(self.chain(&self.snapshot(), select, &request.parameters)?.into_volatile().describe())
+    }
+}
+
+fn state_of(state: &QueryState) -> String {
+    match state {
+        QueryState::Folding { at, end } => format!("folding, at {at} of {end}"),
+        QueryState::Running => "running".to_owned(),
+        QueryState::Stopped => "stopped".to_owned(),
+        QueryState::Failed(reason) => format!("failed: {reason}"),
+    }
+}
+
+fn texts(values: impl Iterator<Item = Option<String>>) -> ArrayRef {
+    Arc::new(values.collect::<StringArray>())
+}
+
+fn numbers(values: impl Iterator<Item = u64>) -> ArrayRef {
+    Arc::new(Int64Array::from_iter_values(values.map(|value| i64::try_from(value).unwrap_or(i64::MAX))))
+}

@@ -1,0 +1,122 @@
+//! INSERT INTO ... VALUES: rows as records, one unit. Called on the catalog's thread alone.
+
+use std::sync::Arc;
+
+use arrow::{datatypes::DataType, record_batch::RecordBatch};
+use datafusion::common::ScalarValue;
+use foldlog_log::{NewRecord, Timestamp, TopicKind, Write};
+
+use super::{Core, done};
+use crate::{
+    answer::Answer,
+    catalog::{Source, SourceKind, nearest, schema_of, timestamp_type},
+    codec::Encoder,
+    error::QueryError,
+    sql::statement::InsertValues,
+};
+
+/// Where a written value goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Column(usize),
+    RowTime,
+}
+
+impl Core {
+    pub(super) fn insert(&self, insert: &InsertValues, parameters: &[ScalarValue]) -> Result<Answer, QueryError> {
+        let catalog = self.snapshot();
+        let source = Arc::clone(catalog.source(&insert.name)?);
+        check_writable(&source)?;
+        let targets = targets(&source, &insert.columns)?;
+
+        let mut columns: Vec<Vec<ScalarValue>> = vec![Vec::with_capacity(insert.rows.len()); source.columns.len()];
+        let mut times = Vec::with_capacity(insert.rows.len());
+        for (number, row) in insert.rows.iter().enumerate() {
+            if row.len() != targets.len() {
+                let (given, wanted) = (row.len(), targets.len());
+                return Err(QueryError::Invalid(format!("row {} has {given} values for {wanted} columns", number + 1)));
+            }
+            for (place, (values, column)) in columns.iter_mut().zip(&source.columns).enumerate() {
+                let written = targets.iter().position(|target| *target == Target::Column(place)).and_then(|at| row.get(at));
+                let value = match written {
+                    Some(written) => {
+                        self.expressions.constant(written, &column.data_type, parameters).map_err(|error| in_row(number, error))?
+                    }
+                    None => null(&column.data_type)?,
+                };
+                if value.is_null() && column.key && source.kind == SourceKind::Table {
+                    return Err(QueryError::Invalid(format!("row {}: key column {} of a table cannot be NULL", number + 1, column.name)));
+                }
+                values.push(value);
+            }
+            let time = targets.iter().position(|target| *target == Target::RowTime).and_then(|at| row.get(at));
+            let time = time.map(|written| self.expressions.constant(written, &timestamp_type(), parameters)).transpose()?;
+            times.push(match time {
+                Some(ScalarValue::TimestampMillisecond(Some(ms), _)) => Some(Timestamp::new(ms)),
+                _ => None,
+            });
+        }
+
+        let arrays = columns.into_iter().map(ScalarValue::iter_to_array).collect::<Result<Vec<_>, _>>();
+        let arrays = arrays.map_err(|error| QueryError::Execution(error.to_string()))?;
+        let batch = RecordBatch::try_new(schema_of(&source.columns), arrays).map_err(|error| QueryError::Execution(error.to_string()))?;
+        let encoder = Encoder::new(Arc::clone(&source));
+        let encoded = encoder.rows(&batch)?;
+        let record = |(row, time)| NewRecord { key: encoded.key(row), value: Some(encoded.value(row)), headers: Vec::new(), time };
+        let records: Vec<NewRecord> = times.into_iter().enumerate().map(record).collect();
+        let count = records.len();
+        let appended = self.append(Write::Records { topic: source.topic.clone(), partition: None, records })?;
+        let rows = if count == 1 { "1 row".to_owned() } else { format!("{count} rows") };
+        Ok(done(appended.end, format!("{rows} inserted into {}", source.name)))
+    }
+}
+
+fn check_writable(source: &Source) -> Result<(), QueryError> {
+    let name = &source.name;
+    if let (Some(query), SourceKind::Table) = (&source.query, source.kind) {
+        return Err(QueryError::Invalid(format!("table {name} is written by query {query}; insert into what it reads")));
+    }
+    if source.topic_kind == TopicKind::Events {
+        return Err(QueryError::Unsupported(format!(
+            "INSERT INTO {name}: topic {} holds events, which have a stream and a type; append them with foldlog append",
+            source.topic
+        )));
+    }
+    if source.topic.is_system() {
+        return Err(QueryError::Invalid(format!("topic {} is foldlog's own", source.topic)));
+    }
+    Ok(())
+}
+
+fn targets(source: &Source, named: &[String]) -> Result<Vec<Target>, QueryError> {
+    if named.is_empty() {
+        return Ok((0..source.columns.len()).map(Target::Column).collect());
+    }
+    let mut targets = Vec::new();
+    for name in named {
+        let target = match source.columns.iter().position(|column| column.name == *name) {
+            Some(place) => Target::Column(place),
+            None if name == "rowtime" => Target::RowTime,
+            None => {
+                let hint = nearest(name, source.columns.iter().map(|column| column.name.as_str()));
+                return Err(QueryError::Unknown { what: "column", name: name.clone(), hint });
+            }
+        };
+        if targets.contains(&target) {
+            return Err(QueryError::Invalid(format!("column {name} is named twice")));
+        }
+        targets.push(target);
+    }
+    Ok(targets)
+}
+
+fn null(data_type: &DataType) -> Result<ScalarValue, QueryError> {
+    ScalarValue::try_from(data_type).map_err(|error| QueryError::Execution(error.to_string()))
+}
+
+fn in_row(number: usize, error: QueryError) -> QueryError {
+    match error {
+        QueryError::Invalid(message) => QueryError::Invalid(format!("row {}: {message}", number + 1)),
+        other => other,
+    }
+}

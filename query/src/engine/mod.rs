@@ -1,0 +1,239 @@
+//! The face of the query layer: `server` hands statements in and gets rows out.
+//!
+//! Catalog changes are made by one thread (`engine/worker`), one at a time, in the order in which they were asked for; everything
+//! else reads a snapshot of the catalog.
+
+mod create;
+mod describe;
+mod insert;
+mod worker;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use arrow::{
+    array::ArrayRef,
+    datatypes::{Field, Schema},
+    record_batch::RecordBatch,
+};
+use datafusion::common::ScalarValue;
+use foldlog_log::{LogBackend, Position, TopicName, clock::Clock};
+use parking_lot::RwLock;
+
+use crate::{
+    answer::{Answer, PushAnswer, Request},
+    catalog::{self, Catalog, QueryDef, QueryId, Source},
+    config::QueryConfig,
+    error::QueryError,
+    plan::{
+        Expressions, StreamPlan,
+        select::{self, Scope},
+    },
+    sql::{
+        self, Dialect, Piece, Statement,
+        statement::{CreateAs, Select},
+    },
+    supervisor::{QueryState, QueryStatus, Supervisor},
+};
+
+/// The query engine of one log. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    core: Arc<Core>,
+    changes: worker::Changes,
+}
+
+/// What every statement needs.
+struct Core {
+    log: Arc<dyn LogBackend>,
+    config: QueryConfig,
+    dialect: Dialect,
+    expressions: Expressions,
+    catalog: RwLock<Arc<Catalog>>,
+    supervisor: Supervisor,
+    /// Queries that could not be started after a restart, and why.
+    failed: RwLock<BTreeMap<QueryId, String>>,
+}
+
+impl Engine {
+    /// Opens the engine over a log: folds the catalog (blocking) and starts every query, which folds again in the background.
+    ///
+    /// # Errors
+    /// [`QueryError::Invalid`] for a configuration out of bounds, [`QueryError::Log`] where the catalog cannot be read.
+    pub fn open(log: Arc<dyn LogBackend>, clock: Arc<dyn Clock>, config: QueryConfig) -> Result<Self, QueryError> {
+        config.validate().map_err(|faults| QueryError::Invalid(faults.join("; ")))?;
+        let catalog = Arc::new(catalog::fold(log.as_ref())?);
+        let supervisor = Supervisor::open(Arc::clone(&log), clock, &config)?;
+        let core = Arc::new(Core {
+            log,
+            config,
+            dialect: Dialect::STANDARD,
+            expressions: Expressions::new(),
+            catalog: RwLock::new(Arc::clone(&catalog)),
+            supervisor,
+            failed: RwLock::default(),
+        });
+        for query in catalog.queries() {
+            core.start_again(query);
+        }
+        let changes = worker::Changes::start(Arc::clone(&core))?;
+        Ok(Self { core, changes })
+    }
+
+    /// Answers every statement that ends.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the statement, and what went wrong while it was answered.
+    pub async fn execute(&self, request: Request) -> Result<Answer, QueryError> {
+        let core = &self.core;
+        match sql::parse(&request.sql, core.dialect)? {
+            Statement::Push(_) => Err(QueryError::Invalid("SELECT ... EMIT CHANGES does not end; run it as a push query".to_owned())),
+            Statement::Pull(_) => Err(QueryError::Unsupported("pull queries".to_owned())),
+            Statement::Show(show) => core.show(show),
+            Statement::Describe { name } => core.describe(&name),
+            Statement::Explain(explained) => core.explain(&explained, &request),
+            change @ (Statement::CreateSource(_)
+            | Statement::CreateAs(_)
+            | Statement::InsertValues(_)
+            | Statement::Drop(_)
+            | Statement::Terminate { .. }) => self.changes.make(change, request).await,
+        }
+    }
+
+    /// Starts `SELECT ... EMIT CHANGES`.
+    ///
+    /// # Errors
+    /// As [`Engine::execute`].
+    pub async fn push(&self, request: Request) -> Result<PushAnswer, QueryError> {
+        match sql::parse(&request.sql, self.core.dialect)? {
+            Statement::Push(_) => Err(QueryError::Unsupported("push queries".to_owned())),
+            _ => Err(QueryError::Invalid("only SELECT ... EMIT CHANGES is a push query; execute this statement instead".to_owned())),
+        }
+    }
+
+    /// Splits a script into its statements.
+    ///
+    /// # Errors
+    /// [`QueryError::Syntax`], [`QueryError::TooComplex`].
+    pub fn split(&self, script: &str) -> Result<Vec<Piece>, QueryError> {
+        sql::split(script)
+    }
+
+    /// What each persistent query is doing, in the order in which they were created.
+    #[must_use]
+    pub fn queries(&self) -> Vec<QueryStatus> {
+        self.core.queries()
+    }
+
+    /// Stops every query after its step. What is asked afterwards is refused.
+    pub async fn stop(&self) {
+        self.changes.stop();
+        self.core.supervisor.shut_down().await;
+    }
+}
+
+impl Core {
+    fn snapshot(&self) -> Arc<Catalog> {
+        Arc::clone(&self.catalog.read())
+    }
+
+    /// Finds what a name stands for: a stream or table, else the topic of that name.
+    fn find(&self, catalog: &Catalog, name: &str) -> Result<Arc<Source>, QueryError> {
+        match catalog.source(name) {
+            Ok(source) => Ok(Arc::clone(source)),
+            Err(unknown) => {
+                let topic = name.parse::<TopicName>().ok().and_then(|name| self.log.topic(&name).ok());
+                match topic {
+                    Some(topic) => Ok(Arc::new(Source::of_topic(&topic))),
+                    None => Err(self.with_topic_hint(unknown, name)),
+                }
+            }
+        }
+    }
+
+    /// Adds the nearest topic where no stream or table is near.
+    fn with_topic_hint(&self, unknown: QueryError, name: &str) -> QueryError {
+        match unknown {
+            QueryError::Unknown { name: unknown, hint: None, .. } => {
+                let topics = self.log.topics();
+                let hint =
+                    catalog::nearest(name, topics.iter().map(|topic| topic.name.as_str()).filter(|topic| !topic.starts_with("_foldlog.")));
+                QueryError::Unknown { what: "stream, table or topic", name: unknown, hint }
+            }
+            other => other,
+        }
+    }
+
+    /// Plans a SELECT against a catalog.
+    fn chain(&self, catalog: &Catalog, select: &Select, parameters: &[ScalarValue]) -> Result<select::Chain, QueryError> {
+        let find = |name: &str| self.find(catalog, name);
+        let scope = Scope { find: &find, expressions: &self.expressions, dialect: self.dialect, parameters };
+        select::plan(&select.query, &scope)
+    }
+
+    /// Plans the statement of a query that exists.
+    fn plan_of(&self, catalog: &Catalog, query: &QueryDef) -> Result<StreamPlan, QueryError> {
+        let Statement::CreateAs(CreateAs { select, kind, .. }) = sql::parse(&query.sql, self.dialect)? else {
+            return Err(QueryError::Execution(format!("the statement of query {} makes no query", query.id)));
+        };
+        let sink = Arc::clone(catalog.source(&query.sink)?);
+        let chain = self.chain(catalog, &select, &[])?;
+        let items = chain.sink_items(kind, &sink.name)?;
+        Ok(chain.into_persistent(items, sink))
+    }
+
+    /// Starts a query that the catalog holds. One that cannot be started is told, and the others go on.
+    fn start_again(&self, query: &QueryDef) {
+        let started = self.plan_of(&self.snapshot(), query).and_then(|plan| self.supervisor.start(query, &plan));
+        if let Err(error) = started {
+            tracing::error!(query = %query.id, %error, "a query could not be started");
+            self.failed.write().insert(query.id.clone(), error.to_string());
+        }
+    }
+
+    fn queries(&self) -> Vec<QueryStatus> {
+        let mut running: BTreeMap<String, QueryStatus> =
+            self.supervisor.queries().into_iter().map(|status| (status.id.clone(), status)).collect();
+        let failed = self.failed.read();
+        let catalog = self.snapshot();
+        let each = catalog.queries().filter_map(|query| {
+            running.remove(query.id.as_str()).or_else(|| {
+                let reason = failed.get(&query.id)?;
+                Some(QueryStatus {
+                    id: query.id.as_str().to_owned(),
+                    sink: query.sink.clone(),
+                    state: QueryState::Failed(reason.clone()),
+                    frontier: query.start,
+                    rows_in: 0,
+                    rows_out: 0,
+                    bad_rows: 0,
+                })
+            })
+        });
+        each.collect()
+    }
+
+    /// The longest time for a request.
+    fn timeout(&self, request: &Request) -> Duration {
+        request.timeout.min(Duration::from_millis(self.config.max_timeout_ms))
+    }
+
+    fn head(&self) -> Position {
+        self.log.head().position
+    }
+}
+
+/// An answer without rows.
+fn done(position: Position, what: String) -> Answer {
+    let schema = Arc::new(Schema::empty());
+    Answer { schema, keys: Vec::new(), batches: Box::pin(futures::stream::empty()), position, done: Some(what) }
+}
+
+/// An answer with the rows at hand.
+fn rows(position: Position, columns: Vec<(&str, ArrayRef)>) -> Result<Answer, QueryError> {
+    let fields = columns.iter().map(|(name, values)| Field::new(*name, values.data_type().clone(), true)).collect::<Vec<_>>();
+    let schema = Arc::new(Schema::new(fields));
+    let arrays = columns.into_iter().map(|(_, values)| values).collect();
+    let batch = RecordBatch::try_new(Arc::clone(&schema), arrays).map_err(|error| QueryError::Execution(error.to_string()))?;
+    let batches = Box::pin(futures::stream::once(std::future::ready(Ok(batch))));
+    Ok(Answer { schema, keys: Vec::new(), batches, position, done: None })
+}

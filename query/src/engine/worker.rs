@@ -1,0 +1,165 @@
+//! The one thread that changes the catalog, so that what a statement checked still holds when it takes effect.
+//!
+//! Every change is first made durable in the catalog's topic, then seen by others, then acted upon.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use bytes::Bytes;
+use datafusion::common::ScalarValue;
+use foldlog_log::{Append, Appended, LogError, NewRecord, PartitionId, Position, Write};
+use futures::executor::block_on;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Core, done};
+use crate::{
+    answer::{Answer, Request},
+    catalog::{CATALOG_TOPIC, Change, SourceKind},
+    error::QueryError,
+    sql::{Statement, statement::DropSource},
+};
+
+/// Statements that may wait for their turn.
+const WAITING: usize = 64;
+
+/// The way to the thread. The thread ends when the last of these is gone.
+#[derive(Clone)]
+pub(super) struct Changes {
+    core: Arc<Core>,
+    asked: mpsc::Sender<Asked>,
+    stopping: Arc<AtomicBool>,
+}
+
+struct Asked {
+    statement: Statement,
+    sql: String,
+    parameters: Vec<ScalarValue>,
+    reply: oneshot::Sender<Result<Answer, QueryError>>,
+}
+
+impl Changes {
+    pub(super) fn start(core: Arc<Core>) -> Result<Self, QueryError> {
+        let (asked, mut waiting) = mpsc::channel::<Asked>(WAITING);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (worker, stop) = (Arc::clone(&core), Arc::clone(&stopping));
+        let run = move || {
+            while let Some(Asked { statement, sql, parameters, reply }) = waiting.blocking_recv() {
+                let answer =
+                    if stop.load(Ordering::Acquire) { Err(QueryError::Stopping) } else { worker.change(statement, &sql, &parameters) };
+                // Whoever asked may have stopped waiting; what was done stays done.
+                drop(reply.send(answer));
+            }
+        };
+        thread::Builder::new()
+            .name("foldlog-catalog".to_owned())
+            .spawn(run)
+            .map_err(|error| QueryError::Execution(format!("no thread for the catalog: {error}")))?;
+        Ok(Self { core, asked, stopping })
+    }
+
+    /// Makes one change.
+    pub(super) async fn make(&self, statement: Statement, request: Request) -> Result<Answer, QueryError> {
+        let timeout = self.core.timeout(&request);
+        let (reply, answered) = oneshot::channel();
+        let asked = Asked { statement, sql: request.sql, parameters: request.parameters, reply };
+        let answer = async {
+            self.asked.send(asked).await.map_err(|_| QueryError::Stopping)?;
+            answered.await.map_err(|_| QueryError::Stopping)?
+        };
+        tokio::time::timeout(timeout, answer).await.unwrap_or_else(|_| {
+            Err(QueryError::Timeout {
+                what: "the statement (it may still take effect)".to_owned(),
+                limit_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+            })
+        })
+    }
+
+    /// Refuses what comes from now on.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+}
+
+impl Core {
+    fn change(&self, statement: Statement, sql: &str, parameters: &[ScalarValue]) -> Result<Answer, QueryError> {
+        match statement {
+            Statement::CreateSource(create) => self.create_source(create, sql),
+            Statement::CreateAs(create) => self.create_as(&create, sql),
+            Statement::InsertValues(insert) => self.insert(&insert, parameters),
+            Statement::Drop(drop) => self.drop_source(&drop),
+            Statement::Terminate { query } => self.terminate(&query),
+            _ => Err(QueryError::Execution("this statement changes nothing".to_owned())),
+        }
+    }
+
+    /// Makes a change durable, then lets everyone see it. Returns the end of its record.
+    pub(super) fn commit(&self, change: &Change) -> Result<Position, QueryError> {
+        let record = NewRecord { value: Some(Bytes::from(change.encode()?)), ..NewRecord::default() };
+        let topic = CATALOG_TOPIC.parse().map_err(LogError::from)?;
+        let write = Write::Records { topic, partition: Some(PartitionId::new(0)), records: vec![record] };
+        let appended = self.append(write)?;
+        let mut catalog = (*self.snapshot()).clone();
+        catalog.apply(change);
+        *self.catalog.write() = Arc::new(catalog);
+        Ok(appended.end)
+    }
+
+    /// Appends and waits until it is durable (blocking).
+    pub(super) fn append(&self, write: Write) -> Result<Appended, QueryError> {
+        let append = Append { writes: vec![write], ..Append::default() };
+        Ok(block_on(self.log.append(append)?)?)
+    }
+
+    fn drop_source(&self, statement: &DropSource) -> Result<Answer, QueryError> {
+        let catalog = self.snapshot();
+        let source = match catalog.source(&statement.name) {
+            Ok(source) => source,
+            Err(_) if statement.if_exists => return Ok(done(self.head(), format!("{} {} does not exist", statement.kind, statement.name))),
+            Err(error) => return Err(error),
+        };
+        let name = &source.name;
+        if source.kind != statement.kind {
+            let right = match source.kind {
+                SourceKind::Stream => "DROP STREAM",
+                SourceKind::Table => "DROP TABLE",
+            };
+            return Err(QueryError::Invalid(format!("{name} is a {}; use {right} {name}", source.kind)));
+        }
+        let dependants: Vec<&str> = catalog.dependants(name).map(|query| query.id.as_str()).collect();
+        if !dependants.is_empty() {
+            return Err(QueryError::InUse { name: name.clone(), dependants: dependants.join(", ") });
+        }
+        let end = self.commit(&Change::Drop { name: name.clone() })?;
+        let mut what = format!("{} {name} dropped; topic {} stays", source.kind, source.topic);
+        if let Some(query) = &source.query {
+            self.end_query(query);
+            what = format!("{what}; query {query} ended");
+        }
+        Ok(done(end, what))
+    }
+
+    fn terminate(&self, id: &str) -> Result<Answer, QueryError> {
+        let catalog = self.snapshot();
+        let query = catalog.query(id)?;
+        let readers: Vec<&str> = catalog.dependants(&query.sink).map(|query| query.id.as_str()).collect();
+        if !readers.is_empty() {
+            return Err(QueryError::InUse {
+                name: format!("what query {} writes, {},", query.id, query.sink),
+                dependants: readers.join(", "),
+            });
+        }
+        let end = self.commit(&Change::Terminate { query: query.id.clone() })?;
+        self.end_query(&query.id);
+        Ok(done(end, format!("query {} ended; {} stays as it is", query.id, query.sink)))
+    }
+
+    fn end_query(&self, query: &crate::catalog::QueryId) {
+        block_on(self.supervisor.stop(query.as_str()));
+        self.failed.write().remove(query);
+    }
+}
