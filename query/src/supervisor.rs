@@ -19,7 +19,7 @@ use crate::{
     error::QueryError,
     plan::{Node, Sink, StreamPlan},
     stream::{
-        commit::{Recalled, SystemTopics},
+        commit::{Progress, Recalled, SystemTopics},
         fold::Fold,
         operator::{aggregate::Aggregation, chain::Chain, sink::TopicSink},
         query::{Hold, Query},
@@ -85,8 +85,8 @@ struct Inner {
     topics: SystemTopics,
     state_budget: usize,
     limits: ReadLimits,
-    /// How far queries were before this process started.
-    recalled: HashMap<String, Recalled>,
+    /// How far queries were when they last ended.
+    recalled: Mutex<HashMap<String, Recalled>>,
     running: RwLock<BTreeMap<String, Running>>,
     volatile: Mutex<Vec<std::sync::Weak<Query>>>,
     /// Views are brought to a common position for one reader at a time, so that two cannot wait for each other.
@@ -102,6 +102,8 @@ impl Drop for Inner {
 struct Running {
     query: Arc<Query>,
     view: Option<Arc<View>>,
+    start: Position,
+    fingerprint: u64,
     /// Keeps the task alive.
     _job: Arc<Job>,
 }
@@ -139,7 +141,7 @@ impl Supervisor {
                 topics,
                 state_budget,
                 limits,
-                recalled,
+                recalled: Mutex::new(recalled),
                 running: RwLock::default(),
                 volatile: Mutex::default(),
                 aligning: tokio::sync::Mutex::default(),
@@ -162,7 +164,7 @@ impl Supervisor {
             Sink::Stream(source) | Sink::Table(source) => Arc::clone(source),
             Sink::Volatile => return Err(QueryError::Unsupported("a persistent query without a sink".to_owned())),
         };
-        let recalled = inner.recalled.get(id).filter(|recalled| recalled.progress.start == def.start.get()).copied();
+        let recalled = inner.recalled.lock().get(id).filter(|recalled| recalled.progress.start == def.start.get()).copied();
         if let Some(other) = recalled.filter(|recalled| recalled.progress.fingerprint != plan.fingerprint) {
             tracing::warn!(
                 query = id,
@@ -186,7 +188,7 @@ impl Supervisor {
         let parts = Parts { output_from, start: def.start, ..parts };
         let view = View::of(&query).map(Arc::new);
         let job = self.spawn(&query, parts);
-        inner.running.write().insert(id.to_owned(), Running { query, view, _job: job });
+        inner.running.write().insert(id.to_owned(), Running { query, view, start: def.start, fingerprint: plan.fingerprint, _job: job });
         Ok(())
     }
 
@@ -235,6 +237,9 @@ impl Supervisor {
         let Some(running) = self.inner.running.write().remove(id) else { return };
         running.query.stop();
         ended(&running.query).await;
+        let progress = Progress { position: running.query.folded().get(), start: running.start.get(), fingerprint: running.fingerprint };
+        let end = self.inner.log.head().position;
+        self.inner.recalled.lock().insert(id.to_owned(), Recalled { progress, end });
     }
 
     /// Ends every query after its step, then the workers.

@@ -151,6 +151,11 @@ impl Query {
         self.reached.borrow().frontier
     }
 
+    /// Everything of its own sources below this position is folded and committed.
+    pub(crate) fn folded(&self) -> Position {
+        self.reached.borrow().folded
+    }
+
     pub(crate) fn state(&self) -> QueryState {
         self.reached.borrow().state.clone()
     }

@@ -97,14 +97,55 @@ pub fn everything_by_key(name: &str) -> StreamPlan {
 
 /// A query over the first `wanted` columns of `facts` that groups by the first one.
 pub fn grouped(name: &str, wanted: usize, calls: Vec<AggregateCall>, output: Vec<Column>) -> StreamPlan {
+    grouped_over(facts(), (0..wanted).map(WantedColumn::Declared).collect(), name, calls, output)
+}
+
+/// A query over columns of a source that groups by the first of them.
+pub fn grouped_over(
+    source: Arc<Source>,
+    wanted: Vec<WantedColumn>,
+    name: &str,
+    calls: Vec<AggregateCall>,
+    output: Vec<Column>,
+) -> StreamPlan {
     let fields: Vec<Field> = output.iter().map(|column| Field::new(&column.name, column.data_type.clone(), true)).collect();
     StreamPlan {
-        sources: vec![SourceScan { source: facts(), wanted: (0..wanted).map(WantedColumn::Declared).collect() }],
+        sources: vec![SourceScan { source, wanted }],
         nodes: vec![Node::Aggregate { id: OperatorId(0), keys: vec![0], calls, having: None, schema: Arc::new(Schema::new(fields)) }],
         sink: Sink::Table(table(name, output.clone())),
         output,
         fingerprint: 1,
     }
+}
+
+/// `SELECT <the column>, COUNT(*) AS rows FROM <source> GROUP BY <the column>`.
+pub fn counted(name: &str, source: Arc<Source>, place: usize) -> StreamPlan {
+    let long = DataType::Int64;
+    let calls =
+        vec![AggregateCall { function: AggregateFunction::CountStar, argument: None, input_type: long.clone(), data_type: long.clone() }];
+    let output = vec![column("key", source.columns[place].data_type.clone(), true), column("rows", long, false)];
+    grouped_over(source, vec![WantedColumn::Declared(place)], name, calls, output)
+}
+
+/// `CREATE STREAM <name> AS SELECT * FROM facts`, and what it writes.
+pub fn copied(name: &str) -> (StreamPlan, Arc<Source>) {
+    let source = facts();
+    let sink = Arc::new(Source { name: name.to_owned(), topic: topic(name), query: Some(QueryId::new(name)), ..Source::clone(&source) });
+    let output = source.columns.clone();
+    let wanted = (0..output.len()).map(WantedColumn::Declared).collect();
+    let plan = StreamPlan {
+        sources: vec![SourceScan { source, wanted }],
+        nodes: Vec::new(),
+        sink: Sink::Stream(Arc::clone(&sink)),
+        output,
+        fingerprint: 1,
+    };
+    (plan, sink)
+}
+
+/// A record with this JSON value.
+pub fn json(value: &serde_json::Value) -> NewRecord {
+    NewRecord { value: Some(value.to_string().into()), ..NewRecord::default() }
 }
 
 pub fn definition(name: &str) -> QueryDef {
