@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use foldlog_log::{
-    LogBackend, Timestamp,
+    Append, AppendFuture, Capabilities, Chunk, Head, LogBackend, LogError, LogReader, Offset, Position, Precondition, ReadLimits, Run,
+    Selection, StreamHead, StreamId, Timestamp, Topic, TopicName, TopicSettings, Write,
     clock::ManualClock,
     testing::{
         MemoryLog,
         conformance::{Subject, check},
     },
 };
+use tokio::sync::watch;
 
 struct InMemory(MemoryLog);
 
@@ -27,4 +29,160 @@ impl Subject for InMemory {
 fn the_log_in_memory_keeps_the_contract_but_for_restarts() {
     let left_out = check(|| InMemory(MemoryLog::new(Arc::new(ManualClock::at(Timestamp::new(1_000))))));
     assert_eq!(left_out, ["everything is there after a restart", "versions, offsets, positions and repeats go on after a restart"]);
+}
+
+/// Ways in which a log can be wrong.
+#[derive(Clone, Copy, Debug)]
+enum Wrong {
+    /// Request ids mean nothing.
+    ForgetsRepeats,
+    /// One violated precondition is reported, whatever their number.
+    ReportsOneViolation,
+    /// Preconditions on other streams than those written are not looked at.
+    ChecksWrittenStreamsOnly,
+    /// Readers give what came after the captured end.
+    ReadsPastTheEnd,
+    /// Readers leave out the last run of a full chunk.
+    SkipsRuns,
+    /// Readers give the last run of a chunk twice.
+    RepeatsRuns,
+    /// A unit's writes become units of their own.
+    SplitsUnits,
+    /// Foldlog's own topics are part of everything.
+    ShowsSystemTopics,
+    /// Nobody is woken.
+    NeverWakes,
+}
+
+struct Broken(MemoryLog, Wrong);
+
+struct BrokenReader(Box<dyn LogReader>, MemoryLog, Wrong, Option<Run>);
+
+impl LogBackend for Broken {
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    fn create_topic(&self, name: TopicName, settings: TopicSettings) -> Result<Arc<Topic>, LogError> {
+        self.0.create_topic(name, settings)
+    }
+
+    fn topic(&self, name: &TopicName) -> Result<Arc<Topic>, LogError> {
+        self.0.topic(name)
+    }
+
+    fn topics(&self) -> Vec<Arc<Topic>> {
+        self.0.topics()
+    }
+
+    fn append(&self, mut append: Append) -> Result<AppendFuture, LogError> {
+        match self.1 {
+            Wrong::ForgetsRepeats => append.identity = None,
+            Wrong::ChecksWrittenStreamsOnly if !append.writes.is_empty() => {
+                let is_written = |one: &Precondition| {
+                    append.writes.iter().any(|write| matches!(write, Write::Stream { stream, .. } if *stream == one.stream))
+                };
+                append.preconditions = append.preconditions.iter().filter(|one| is_written(one)).cloned().collect();
+            }
+            Wrong::SplitsUnits if append.writes.len() > 2 => {
+                let first = Append { writes: append.writes.drain(..1).collect(), ..Append::default() };
+                drop(self.0.append(first)?);
+                std::thread::yield_now();
+            }
+            _ => {}
+        }
+        let answer = self.0.append(append)?;
+        let wrong = self.1;
+        Ok(Box::pin(async move {
+            answer.await.map_err(|error| match error {
+                LogError::Conflict { mut violations, seen } if matches!(wrong, Wrong::ReportsOneViolation) => {
+                    violations.truncate(1);
+                    LogError::Conflict { violations, seen }
+                }
+                other => other,
+            })
+        }))
+    }
+
+    fn head(&self) -> Head {
+        self.0.head()
+    }
+
+    fn durable(&self) -> watch::Receiver<Position> {
+        if matches!(self.1, Wrong::NeverWakes) {
+            return watch::channel(self.0.head().position).1;
+        }
+        self.0.durable()
+    }
+
+    fn ends(&self, topic: &TopicName) -> Result<Vec<Offset>, LogError> {
+        self.0.ends(topic)
+    }
+
+    fn stream_head(&self, topic: &TopicName, stream: &StreamId) -> Result<StreamHead, LogError> {
+        self.0.stream_head(topic, stream)
+    }
+
+    fn reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError> {
+        let selection = match selection {
+            Selection::All(from) if matches!(self.1, Wrong::ShowsSystemTopics) => {
+                Selection::Topics(self.topics().iter().map(|topic| topic.name.clone()).collect(), from)
+            }
+            other => other,
+        };
+        Ok(Box::new(BrokenReader(self.0.reader(selection)?, self.0.clone(), self.1, None)))
+    }
+}
+
+impl LogReader for BrokenReader {
+    fn read(&mut self, until: Position, limits: ReadLimits) -> Result<Chunk, LogError> {
+        let until = if matches!(self.2, Wrong::ReadsPastTheEnd) { self.1.head().position } else { until };
+        let mut chunk = self.0.read(until, limits)?;
+        match self.2 {
+            Wrong::SkipsRuns if chunk.runs.len() > 1 => drop(chunk.runs.pop()),
+            Wrong::RepeatsRuns => {
+                chunk.runs.extend(self.3.take());
+                self.3 = chunk.runs.last().filter(|_| chunk.runs.len() > 1).cloned();
+            }
+            _ => {}
+        }
+        Ok(chunk)
+    }
+
+    fn in_memory(&self) -> bool {
+        true
+    }
+}
+
+struct BrokenSubject(Arc<Broken>);
+
+impl Subject for BrokenSubject {
+    fn log(&self) -> Arc<dyn LogBackend> {
+        self.0.clone()
+    }
+
+    fn restart(&mut self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn the_suite_objects_to_every_wrong_log() {
+    use Wrong::*;
+    let all = [
+        ForgetsRepeats,
+        ReportsOneViolation,
+        ChecksWrittenStreamsOnly,
+        ReadsPastTheEnd,
+        SkipsRuns,
+        RepeatsRuns,
+        SplitsUnits,
+        ShowsSystemTopics,
+        NeverWakes,
+    ];
+    for wrong in all {
+        let make = || BrokenSubject(Arc::new(Broken(MemoryLog::new(Arc::new(ManualClock::at(Timestamp::new(1)))), wrong)));
+        let verdict = std::panic::catch_unwind(|| check(make));
+        assert!(verdict.is_err(), "{wrong:?} was not noticed");
+    }
 }
