@@ -5,7 +5,7 @@
 mod common;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -89,14 +89,18 @@ async fn views_of_one_source_and_a_view_downstream_are_pinned_at_one_position() 
 
     let over = AtomicBool::new(false);
     let writing = async {
-        let mut written = Vec::new();
+        let (mut written, mut ahead) = (Vec::new(), VecDeque::new());
         let mut random = Random::new(3);
         while !over.load(Ordering::Acquire) {
             let count = 1 + random.below(40);
             let records = (0..count).map(|n| fact(&format!("k{}", random.below(9)), n.cast_signed())).collect();
             let appended = append(log.as_ref(), "facts", u32::try_from(random.below(3)).unwrap(), records).await;
             written.extend(appended.first.get()..appended.end.get());
-            tokio::task::yield_now().await;
+            // The writer stays a few appends ahead, so that how long this takes does not depend on the machine.
+            ahead.push_back(appended.end);
+            if ahead.len() > 8 {
+                views[2].wait(ahead.pop_front().unwrap(), PATIENCE).await.unwrap();
+            }
         }
         written
     };
