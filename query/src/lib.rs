@@ -10,6 +10,7 @@ pub mod error;
 pub mod plan;
 pub mod processing_log;
 pub mod pull;
+pub mod push;
 pub mod sql;
 pub mod stream;
 pub mod supervisor;

@@ -1,0 +1,350 @@
+//! Queries that do not end: over streams and topics every record from now on, over views a snapshot and then every change.
+//!
+//! Called by `engine` with a plan. What always holds: changes arrive in position order, each once, and every message says
+//! where to go on; nothing is read ahead of the client but what a listener's bounds allow; dropping the answer ends the query.
+//!
+//! Over a stream the client's own polling reads the log, in place where the records are still in memory: between an append
+//! and its row lie one wake-up and no other thread.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use arrow::{
+    array::{BooleanArray, UInt32Array},
+    buffer::BooleanBuffer,
+    compute::take_record_batch,
+    record_batch::RecordBatch,
+};
+use foldlog_log::{Chunk, LogBackend, LogReader, Position, ReadLimits, Selection};
+use futures::{Stream, stream};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::Instant,
+};
+
+use crate::{
+    answer::{ChangeOp, PushAnswer, PushItem, Request},
+    catalog::{Pseudo, Source, SourceKind, WantedColumn},
+    changes::ChangeListener,
+    codec::Decoder,
+    config::QueryConfig,
+    error::QueryError,
+    plan::StreamPlan,
+    stream::{
+        change::ChangeBatch,
+        operator::chain::{Chain, execution},
+        view::{Pinned, View},
+    },
+    supervisor::Supervisor,
+};
+
+/// How much of the log one message is made from: little enough that it holds no other task up.
+const LIMITS: ReadLimits = ReadLimits { records: 2048, bytes: 1 << 20 };
+
+/// How often a client learns that nothing passed its filter, at most.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+type Items = Pin<Box<dyn Stream<Item = Result<PushItem, QueryError>> + Send>>;
+
+/// Starts queries that do not end. Cheap to clone.
+#[derive(Clone)]
+pub struct Push {
+    log: Arc<dyn LogBackend>,
+    supervisor: Supervisor,
+    running: Arc<Semaphore>,
+}
+
+impl Push {
+    /// Over this log and these views.
+    #[must_use]
+    pub fn new(log: Arc<dyn LogBackend>, supervisor: Supervisor, config: &QueryConfig) -> Self {
+        Self { log, supervisor, running: Arc::new(Semaphore::new(config.max_running_queries as usize)) }
+    }
+
+    /// Starts a query that ends after `limit` rows, if there is a limit.
+    ///
+    /// It goes on behind `request.resume`. Over a view that means a new snapshot, whose rows replace those of the same key; a
+    /// query that folds can only be started again.
+    ///
+    /// # Errors
+    /// [`QueryError::ResourceExhausted`] when too many are running, [`QueryError::NotYet`], [`QueryError::Folding`],
+    /// [`QueryError::Unsupported`], and what the log says to the place where it should begin.
+    pub async fn start(&self, plan: StreamPlan, limit: Option<u64>, request: &Request) -> Result<PushAnswer, QueryError> {
+        let full = |_| QueryError::ResourceExhausted("too many push queries are running; retry later".to_owned());
+        let permit = Arc::clone(&self.running).try_acquire_owned().map_err(full)?;
+        let schema = plan.schema();
+        let keys = plan.output.iter().enumerate().filter(|(_, column)| column.key).map(|(place, _)| place).collect();
+        let items = if plan.is_stateful() { self.fold(plan, request).await? } else { self.pass_on(plan, request).await? };
+        Ok(PushAnswer { schema, keys, items: limited(items, limit, permit) })
+    }
+
+    /// Folds for this client alone.
+    async fn fold(&self, plan: StreamPlan, request: &Request) -> Result<Items, QueryError> {
+        let from = match request.resume {
+            None => self.log.head().position,
+            Some(start) if start == Position::default() => start,
+            Some(_) => {
+                let reason = "a push query with GROUP BY cannot go on where it ended, its state is gone; start it again";
+                return Err(QueryError::Unsupported(reason.to_owned()));
+            }
+        };
+        let supervisor = self.supervisor.clone();
+        let listener = blocking(move || supervisor.volatile(&plan, from)).await?;
+        Ok(Box::pin(stream::unfold(listener, |mut listener| async { Some((listener.next().await?, listener)) })))
+    }
+
+    async fn pass_on(&self, plan: StreamPlan, request: &Request) -> Result<Items, QueryError> {
+        let [scan] = &plan.sources[..] else {
+            return Err(QueryError::Unsupported("a push query over several sources".to_owned()));
+        };
+        let chain = Chain::new(&plan.nodes)?;
+        let source = Arc::clone(&scan.source);
+        if source.kind == SourceKind::Table
+            && let Some(view) = self.supervisor.view(&source.name)
+        {
+            return self.follow_view(&view, &source, &scan.wanted, chain, request).await;
+        }
+        let decoder = Decoder::new(&source, &scan.wanted)?;
+        let from = request.resume.unwrap_or(self.log.head().position);
+        let log = Arc::clone(&self.log);
+        let topic = source.topic.clone();
+        let reader = blocking(move || Ok(log.reader(Selection::Topics(vec![topic], from))?)).await?;
+        let following = Following { reader: Some(reader), decoder, chain, at: from, durable: self.log.durable(), told: Instant::now() };
+        Ok(Box::pin(stream::unfold(Some(following), |following| async {
+            let mut following = following?;
+            match Box::pin(following.next()).await {
+                Ok(item) => Some((Ok(item), Some(following))),
+                Err(fault) => Some((Err(fault), None)),
+            }
+        })))
+    }
+
+    async fn follow_view(
+        &self,
+        view: &View,
+        source: &Source,
+        wanted: &[WantedColumn],
+        chain: Chain,
+        request: &Request,
+    ) -> Result<Items, QueryError> {
+        if let Some(at_least) = request.at_least {
+            view.wait(at_least, request.timeout).await?;
+        }
+        let places = wanted.iter().map(|one| place_in_view(view, source, *one)).collect::<Result<Vec<_>, _>>()?;
+        let mut listener = self.supervisor.listen(view)?;
+        let snapshot = listener.take_snapshot().map(Snapshot::new);
+        let watching = Watching { listener, snapshot, chain, places };
+        Ok(Box::pin(stream::unfold(Some(watching), |watching| async {
+            let mut watching = watching?;
+            match watching.next().await? {
+                Ok(item) => Some((Ok(item), Some(watching))),
+                Err(fault) => Some((Err(fault), None)),
+            }
+        })))
+    }
+}
+
+/// Runs what may block on a file away from the threads that serve.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, QueryError> + Send + 'static) -> Result<T, QueryError> {
+    tokio::task::spawn_blocking(work).await.map_err(|fault| QueryError::Execution(format!("it ended early: {fault}")))?
+}
+
+/// Place of a wanted column among those of a view.
+fn place_in_view(view: &View, source: &Source, wanted: WantedColumn) -> Result<usize, QueryError> {
+    let name = match wanted {
+        WantedColumn::Declared(place) => source.columns.get(place).map(|column| column.name.as_str()),
+        WantedColumn::Pseudo(Pseudo::RowTime) => Some(Pseudo::RowTime.name()),
+        WantedColumn::Pseudo(other) => {
+            let (name, view) = (other.name(), view.name());
+            return Err(QueryError::Invalid(format!("{name} is a column of records; {view} is a view and has rowtime alone")));
+        }
+    };
+    let unknown = || QueryError::Invalid(format!("view {} has no such column", view.name()));
+    let name = name.ok_or_else(unknown)?;
+    view.schema().index_of(name).map_err(|_| unknown())
+}
+
+/// A stream or topic being followed.
+struct Following {
+    /// None while it reads on another thread.
+    reader: Option<Box<dyn LogReader>>,
+    decoder: Decoder,
+    chain: Chain,
+    /// Everything below it was delivered.
+    at: Position,
+    durable: watch::Receiver<Position>,
+    told: Instant,
+}
+
+impl Following {
+    async fn next(&mut self) -> Result<PushItem, QueryError> {
+        loop {
+            let until = *self.durable.borrow_and_update();
+            if self.at >= until {
+                self.durable.changed().await.map_err(|_| QueryError::Stopping)?;
+                continue;
+            }
+            let chunk = self.read(until).await?;
+            self.at = chunk.scanned_to;
+            if let Some(rows) = self.rows(&chunk)? {
+                self.told = Instant::now();
+                let ops = vec![ChangeOp::Insert; rows.num_rows()];
+                return Ok(PushItem::Changes { rows, ops, position: self.at });
+            }
+            if self.told.elapsed() >= PROGRESS_EVERY {
+                self.told = Instant::now();
+                return Ok(PushItem::Progress(self.at));
+            }
+        }
+    }
+
+    async fn read(&mut self, until: Position) -> Result<Chunk, QueryError> {
+        let mut reader = self.reader.take().ok_or(QueryError::Stopping)?;
+        let (reader, chunk) = if reader.in_memory() {
+            let chunk = reader.read(until, LIMITS);
+            (reader, chunk)
+        } else {
+            blocking(move || {
+                let chunk = reader.read(until, LIMITS);
+                Ok((reader, chunk))
+            })
+            .await?
+        };
+        self.reader = Some(reader);
+        Ok(chunk?)
+    }
+
+    /// The rows of a chunk that pass, if any do.
+    fn rows(&mut self, chunk: &Chunk) -> Result<Option<RecordBatch>, QueryError> {
+        if chunk.runs.is_empty() {
+            return Ok(None);
+        }
+        let decoded = self.decoder.decode(&chunk.runs)?;
+        let input = ChangeBatch {
+            rows: decoded.batch,
+            ops: None,
+            rowtime: decoded.rowtime,
+            positions: decoded.positions,
+            value_null: decoded.value_null,
+        };
+        // What became NULL is nobody's but this client's; only queries that write keep a log of it.
+        let output = self.chain.run(input, &mut Vec::new())?;
+        Ok((!output.is_empty()).then_some(output.rows))
+    }
+}
+
+type SnapshotRows = Box<dyn Iterator<Item = Result<RecordBatch, QueryError>> + Send>;
+
+/// What is left of a view's snapshot.
+struct Snapshot {
+    rows: SnapshotRows,
+    position: Position,
+    _pinned: Pinned,
+}
+
+impl Snapshot {
+    fn new(pinned: Pinned) -> Self {
+        Self { rows: Box::new(pinned.scan()), position: pinned.position(), _pinned: pinned }
+    }
+}
+
+/// A view being followed.
+struct Watching {
+    listener: ChangeListener,
+    snapshot: Option<Snapshot>,
+    chain: Chain,
+    places: Vec<usize>,
+}
+
+impl Watching {
+    /// The next message; none when the query behind the view has ended.
+    async fn next(&mut self) -> Option<Result<PushItem, QueryError>> {
+        if let Some(item) = self.next_of_snapshot().transpose() {
+            return Some(item);
+        }
+        let (rows, ops, position) = match self.listener.next().await? {
+            Ok(PushItem::Changes { rows, ops, position }) => (rows, ops, position),
+            other => return Some(other),
+        };
+        let item = self.passing(&rows, &ops, position);
+        Some(item.map(|item| item.unwrap_or(PushItem::Progress(position))))
+    }
+
+    /// Rows of the snapshot that pass; at its end the news that it is complete.
+    fn next_of_snapshot(&mut self) -> Result<Option<PushItem>, QueryError> {
+        let Some(mut snapshot) = self.snapshot.take() else { return Ok(None) };
+        while let Some(rows) = snapshot.rows.next().transpose()? {
+            let ops = vec![ChangeOp::Insert; rows.num_rows()];
+            if let Some(item) = self.passing(&rows, &ops, snapshot.position)? {
+                self.snapshot = Some(snapshot);
+                return Ok(Some(item));
+            }
+        }
+        Ok(Some(PushItem::Progress(snapshot.position)))
+    }
+
+    fn passing(&self, rows: &RecordBatch, ops: &[ChangeOp], position: Position) -> Result<Option<PushItem>, QueryError> {
+        let rows = rows.project(&self.places).map_err(execution)?;
+        let (rows, kept) = self.chain.run_all(rows)?;
+        let Some(kept) = kept else { return Ok(Some(PushItem::Changes { rows, ops: ops.to_vec(), position })) };
+        let (places, ops) = filtered(ops, &kept);
+        if ops.is_empty() {
+            return Ok(None);
+        }
+        let rows = take_record_batch(&rows, &UInt32Array::from(places)).map_err(execution)?;
+        Ok(Some(PushItem::Changes { rows, ops, position }))
+    }
+}
+
+/// What changes mean to whoever sees only the rows that are `kept`: an update of which one side is left is an insert or a delete.
+fn filtered(ops: &[ChangeOp], kept: &BooleanBuffer) -> (Vec<u32>, Vec<ChangeOp>) {
+    let kept = BooleanArray::new(kept.clone(), None);
+    let is_kept = |place: usize| place < ops.len() && kept.value(place);
+    let mut places = Vec::new();
+    let mut marks = Vec::new();
+    for (place, op) in ops.iter().enumerate() {
+        if !is_kept(place) {
+            continue;
+        }
+        let is_pair = |before: Option<usize>, mark| before.is_some_and(|at| ops.get(at) == Some(&mark) && is_kept(at));
+        marks.push(match op {
+            ChangeOp::UpdateBefore if !is_pair(Some(place + 1), ChangeOp::UpdateAfter) => ChangeOp::Delete,
+            ChangeOp::UpdateAfter if !is_pair(place.checked_sub(1), ChangeOp::UpdateBefore) => ChangeOp::Insert,
+            op => *op,
+        });
+        places.push(u32::try_from(place).unwrap_or(u32::MAX));
+    }
+    (places, marks)
+}
+
+/// Ends after `limit` rows, cutting the last message to fit; gives the permit back at the end.
+fn limited(items: Items, limit: Option<u64>, permit: OwnedSemaphorePermit) -> Items {
+    let left = limit.unwrap_or(u64::MAX);
+    Box::pin(stream::unfold((items, left, permit), |(mut items, mut left, permit)| async move {
+        if left == 0 {
+            return None;
+        }
+        let mut item = futures::StreamExt::next(&mut items).await?;
+        if let Ok(PushItem::Changes { rows, ops, .. }) = &mut item {
+            let taken = usize::try_from(left).unwrap_or(usize::MAX).min(rows.num_rows());
+            *rows = rows.slice(0, taken);
+            ops.truncate(taken);
+            left = left.saturating_sub(taken as u64);
+        }
+        Some((item, (items, left, permit)))
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ChangeOp::{Delete, Insert, UpdateAfter, UpdateBefore};
+
+    #[test]
+    fn an_update_of_which_one_side_passes_is_an_insert_or_a_delete() {
+        let ops = [Insert, UpdateBefore, UpdateAfter, UpdateBefore, UpdateAfter, UpdateBefore, UpdateAfter, Delete];
+        let kept = BooleanBuffer::from(vec![true, true, true, true, false, false, true, false]);
+        let (places, marks) = filtered(&ops, &kept);
+        assert_eq!(places, [0, 1, 2, 3, 6]);
+        assert_eq!(marks, [Insert, UpdateBefore, UpdateAfter, Delete, Insert]);
+    }
+}
