@@ -120,6 +120,15 @@ impl Subject {
         Ok(())
     }
 
+    /// Memory that the server holds, in bytes.
+    pub fn memory(&self) -> anyhow::Result<u64> {
+        let path = format!("/proc/{}/status", self.server.pid());
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().context("VmRSS is no number")?;
+        Ok(kib << 10)
+    }
+
     /// Processor time of the server so far.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
         let path = format!("/proc/{}/stat", self.server.pid());

@@ -98,9 +98,18 @@ async fn measure(goals: Goals) -> anyhow::Result<bool> {
     }
     let device = bench.device()?;
     report.note(&format!("F0: 4 KiB write and sync, p50 {:.0}us, p99 {:.0}us", device.p50, device.p99));
-    let one = appends::goals(&bench, device, &mut report).await?;
-    queries::goals(&bench, device, one, &mut report).await?;
-    queries::flat(&bench, &mut report).await?;
-    syscalls::goals(&bench, &mut report).await?;
+    let round_trip = appends::round_trip(&bench, device, &mut report).await?;
+    if let Err(failed) = appends::goals(&bench, round_trip, &mut report).await {
+        report.failed("APPENDS", &failed);
+    }
+    if let Err(failed) = queries::goals(&bench, round_trip, &mut report).await {
+        report.failed("QUERIES", &failed);
+    }
+    if let Err(failed) = queries::flat(&bench, &mut report).await {
+        report.failed("FLAT", &failed);
+    }
+    if let Err(failed) = syscalls::goals(&bench, &mut report).await {
+        report.failed("SYNCS", &failed);
+    }
     Ok(report.end())
 }

@@ -3,13 +3,16 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use foldlog_proto::v1::{QueryRequest, ReadRequest, TopicRange, query_batch, query_client::QueryClient, read_request};
+use foldlog_proto::v1::{
+    QueryRequest, ReadRequest, SubscribeRequest, TopicRange, query_batch, query_client::QueryClient, read_request, subscribe_batch,
+    subscribe_request,
+};
 use tokio::{sync::mpsc, task::JoinSet};
 use tonic::transport::Channel;
 
 use crate::{
-    appends::{Figures, Pair},
-    bench::{Bench, Device, Subject, execute},
+    appends::Figures,
+    bench::{Bench, Subject, execute},
     child::{connect, event_log},
     load::{self, Measured, TOPIC, median},
     report::{Bound, Report, short},
@@ -28,14 +31,15 @@ const EARLY: u64 = 10_000;
 const LATE: u64 = 5_000_000;
 
 /// Measures reads and queries over one loaded topic.
-pub async fn goals(bench: &Bench, device: Device, one: Pair, report: &mut Report) -> anyhow::Result<()> {
+pub async fn goals(bench: &Bench, round_trip: f64, report: &mut Report) -> anyhow::Result<()> {
     let subject = bench.subject("queries", Vec::new()).await?;
     let loading = load(&subject, 0, EVENTS).await?;
     report.note(&format!("loaded {} events of 200 bytes in {:.1} s", short(to_f64(EVENTS)), loading.as_secs_f64()));
     full_read(bench, &subject, report).await?;
     aggregate(&subject, report).await?;
     lookups(bench, &subject, report).await?;
-    push(&subject, bench.time * 2, one.echo.p50 + device.p50, report).await
+    push(&subject, bench.time * 2, round_trip, report).await?;
+    stalled(&subject, report).await
 }
 
 /// Appends events `from..to` (counted in whole appends), several appends at once.
@@ -186,6 +190,34 @@ async fn follow(channel: Channel, arrived: mpsc::Sender<(Instant, u64)>) -> anyh
             return Ok(());
         }
     }
+    Ok(())
+}
+
+/// A subscriber that takes nothing while 2 million events are appended: what it costs, and that it then gets each once.
+async fn stalled(subject: &Subject, report: &mut Report) -> anyhow::Result<()> {
+    let from = 2 * EVENTS;
+    let start = Some(subscribe_request::Start::Now(subscribe_request::FromNow {}));
+    let range = TopicRange { topic: TOPIC.to_owned(), from_position: 0 };
+    let request = SubscribeRequest { source: Some(subscribe_request::Source::Topic(range)), start, ..SubscribeRequest::default() };
+    let mut client = event_log(connect(&subject.server.url()).await?);
+    let before = subject.memory()?;
+    let mut batches = client.subscribe(request).await?.into_inner();
+    load(subject, from, from + EVENTS).await?;
+    let grown = subject.memory()?.saturating_sub(before);
+    let (mut events, mut last) = (0, None);
+    while events < EVENTS {
+        let batch = tokio::time::timeout(Duration::from_secs(30), batches.message()).await.context("the subscription stands still")??;
+        let message = batch.context("the subscription ended")?.message;
+        let Some(subscribe_batch::Message::Events(batch)) = message else { continue };
+        for event in batch.events {
+            anyhow::ensure!(last < Some(event.position), "position {} comes after {last:?}", event.position);
+            last = Some(event.position);
+            events += 1;
+        }
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a size in MiB")]
+    let grown = (grown >> 20) as f64;
+    report.goal("STALLED", Bound::Mebibytes(grown, 64.0), None, "memory for a subscriber that takes nothing for 2M events, and then gets each once");
     Ok(())
 }
 

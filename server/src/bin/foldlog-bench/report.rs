@@ -16,12 +16,14 @@ pub enum Bound {
     Rate(f64, f64),
     /// A bare number, at most.
     Ratio(f64, f64),
+    /// Mebibytes, at most.
+    Mebibytes(f64, f64),
 }
 
 impl Bound {
     fn holds(self) -> bool {
         match self {
-            Self::Micros(figure, most) | Self::Ratio(figure, most) => figure <= most,
+            Self::Micros(figure, most) | Self::Ratio(figure, most) | Self::Mebibytes(figure, most) => figure <= most,
             Self::Rate(figure, least) => figure >= least,
         }
     }
@@ -31,6 +33,7 @@ impl Bound {
             Self::Micros(figure, most) => format!("{figure:.0}us <={most:.0}us"),
             Self::Rate(figure, least) => format!("{}/s >={}/s", short(figure), short(least)),
             Self::Ratio(figure, most) => format!("{figure:.2} <={most:.2}"),
+            Self::Mebibytes(figure, most) => format!("{figure:.0}MiB <={most:.0}MiB"),
         }
     }
 }
@@ -46,6 +49,13 @@ impl Report {
         if !met {
             self.missed.push(name);
         }
+    }
+
+    /// Tells that a part could not be measured: its goals are missed.
+    pub fn failed(&mut self, part: &'static str, failed: &anyhow::Error) {
+        println!("goal {part} not-measured - missed ({failed:#})");
+        self.goals += 1;
+        self.missed.push(part);
     }
 
     /// Tells something that is no goal.
@@ -83,6 +93,13 @@ mod tests {
         report.goal("B", Bound::Micros(10.0, 10.0), Some(Bound::Rate(4.0, 5.0)), "");
         report.goal("C", Bound::Ratio(1.3, 1.2), None, "");
         assert_eq!(report.missed, ["B", "C"]);
+        assert!(!report.end());
+    }
+
+    #[test]
+    fn what_could_not_be_measured_is_missed() {
+        let mut report = Report::default();
+        report.failed("D", &anyhow::anyhow!("no server"));
         assert!(!report.end());
     }
 

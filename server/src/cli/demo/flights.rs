@@ -192,7 +192,8 @@ async fn prepare(client: &Client) -> Result<(), Failed> {
 }
 
 async fn execute(client: &Client, statement: &str) -> Result<(), Failed> {
-    let done = client.query(statement).execute().await.with_context(|| format!("this failed: {statement}"));
+    let first_line = statement.lines().find(|line| !line.starts_with("--") && !line.is_empty()).unwrap_or(statement);
+    let done = client.query(statement).execute().await.with_context(|| format!("failed to execute {first_line} ..."));
     let done = done.map_err(Failed::Operation)?;
     say(&format!("  {}", done.message));
     Ok(())
