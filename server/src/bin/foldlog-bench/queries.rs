@@ -217,7 +217,12 @@ async fn stalled(subject: &Subject, report: &mut Report) -> anyhow::Result<()> {
     }
     #[expect(clippy::cast_precision_loss, reason = "a size in MiB")]
     let grown = (grown >> 20) as f64;
-    report.goal("STALLED", Bound::Mebibytes(grown, 64.0), None, "memory for a subscriber that takes nothing for 2M events, and then gets each once");
+    report.goal(
+        "STALLED",
+        Bound::Mebibytes(grown, 64.0),
+        None,
+        "memory for a subscriber that takes nothing for 2M events, and then gets each once",
+    );
     Ok(())
 }
 
