@@ -153,7 +153,7 @@ impl Sender<'_> {
         }
         let appended = batch.send().await.inspect_err(|_| {
             if self.sent.lines > 0 {
-                note(&format!("{} lines before were appended", self.sent.lines));
+                note(&format!("appended before it failed: {}", self.sent.lines));
             }
         })?;
         self.sent.lines += lines;
@@ -191,7 +191,7 @@ impl Sender<'_> {
 
 fn bad_line(number: u64, error: &str, appended: u64) -> Stop {
     let error = crate::cli::output::text::visible(error);
-    Failed::Operation(anyhow!("line {number}: {error}; {appended} lines before it were appended, nothing after")).into()
+    Failed::Operation(anyhow!("line {number}: {error} (appended before it: {appended}, after it: nothing)")).into()
 }
 
 #[cfg(test)]

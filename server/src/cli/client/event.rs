@@ -321,7 +321,7 @@ fn parse_headers(json: &str) -> Result<Vec<(String, Option<Bytes>)>, String> {
 
 /// The members of an object with the text of each value as it stands.
 fn split(line: &str) -> Result<Parts<'_>, String> {
-    let not_json = |error: serde_json::Error| format!("not JSON: {error}");
+    let not_json = |error: serde_json::Error| format!("not JSON: {}", error.to_string().replace(" at line 1 column ", " at column "));
     serde_json::from_str::<IgnoredAny>(line).map_err(not_json)?;
     let mut rest = line.trim_ascii().strip_prefix('{').ok_or("not an object: a line is {\"stream\": ..., \"type\": ..., \"data\": ...}")?;
     let mut members = Parts::new();

@@ -1,0 +1,282 @@
+//! The client verbs as a shell sees them: the program itself against a server that is the program itself.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    process::{Child, ChildStdout, Command, Stdio},
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A server that does not outlive its test.
+struct Server {
+    child: Child,
+    out: BufReader<ChildStdout>,
+    url: String,
+    _data: TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _already_gone = self.child.kill();
+        let _already_waited = self.child.wait();
+    }
+}
+
+impl Server {
+    fn start() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let mut command = foldlog(&["serve", "--listen", "127.0.0.1:0", "--log-level", "error", "--data"]);
+        let mut child = command.arg(data.path()).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let mut server = Self { child, out, url: String::new(), _data: data };
+        server.url = server.line().strip_prefix("listening on ").unwrap().to_owned();
+        assert_eq!(server.line(), "ready");
+        server
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.out.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = foldlog(arguments);
+        command.env("FOLDLOG_URL", &self.url);
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        self.run_with(arguments, "")
+    }
+
+    fn run_with(&self, arguments: &[&str], input: &str) -> Ran {
+        run(self.command(arguments), input)
+    }
+
+    /// Runs what must succeed; its JSON lines.
+    fn rows(&self, arguments: &[&str]) -> Vec<Value> {
+        self.rows_with(arguments, "")
+    }
+
+    fn rows_with(&self, arguments: &[&str], input: &str) -> Vec<Value> {
+        let ran = self.run_with(arguments, input);
+        assert_eq!(ran.code, Some(0), "{arguments:?}: {}", ran.notes);
+        ran.data.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+fn foldlog(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_foldlog"));
+    command.args(arguments);
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FOLDLOG_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// What a verb left behind.
+#[derive(Debug)]
+struct Ran {
+    code: Option<i32>,
+    data: String,
+    notes: String,
+}
+
+fn run(mut command: Command, input: &str) -> Ran {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // A verb that fails early does not read its input.
+    let _unread = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    Ran { code: output.status.code(), data: String::from_utf8(output.stdout).unwrap(), notes: String::from_utf8(output.stderr).unwrap() }
+}
+
+const THREE: &str = r#"{"stream":"UA1","type":"Departed","data":{"delay": 1.10},"time":"2013-02-09T00:00:00Z","attributes":{"a":"b"}}
+{"stream":"AA2","type":"Departed","data_base64":"/xtbMko="}
+
+{"stream":"UA1","type":"Arrived","data_text":"\u001b[2J"}
+"#;
+
+fn with_three() -> Server {
+    let server = Server::start();
+    server.rows(&["topic", "create", "flights"]);
+    server.rows_with(&["append", "flights"], THREE);
+    server
+}
+
+#[test]
+fn topics_are_created_listed_and_described() {
+    let server = Server::start();
+    assert_eq!(server.rows(&["topic", "create", "b"]), [json!({ "name": "b", "kind": "events", "partitions": 8 })]);
+    let table = ["topic", "create", "a", "--kind", "table", "--partitions", "2"];
+    assert_eq!(server.rows(&table), server.rows(&table), "again is no error");
+    let listed = server.rows(&["topic", "list"]);
+    assert_eq!(listed.iter().map(|topic| topic["name"].as_str().unwrap()).collect::<Vec<_>>(), ["a", "b"]);
+    server.rows_with(&["append", "b"], THREE);
+    let described = server.rows(&["topic", "describe", "b"]);
+    assert_eq!((&described[0]["records"], described[0]["ends"].as_array().unwrap().len()), (&json!(3), 8));
+    let other = server.run(&["topic", "create", "b", "--partitions", "3"]);
+    assert_eq!((other.code, other.data.as_str()), (Some(1), ""));
+    assert!(other.notes.contains("b exists already"), "{}", other.notes);
+}
+
+#[test]
+fn what_read_writes_append_takes() {
+    let server = with_three();
+    let text = server.run(&["read", "flights", "-o", "jsonl"]).data;
+    server.rows(&["topic", "create", "copy"]);
+    let appended = server.rows_with(&["append", "copy"], &text);
+    assert_eq!(appended[0]["events"], 3);
+    let (mut original, mut copy) = (server.rows(&["read", "flights"]), server.rows(&["read", "copy"]));
+    assert_eq!(original[0]["data"], json!({ "delay": 1.10 }));
+    assert_eq!(original[1]["data_base64"], "/xtbMko=");
+    for row in original.iter_mut().chain(&mut copy) {
+        for place in ["topic", "position", "recorded_at"] {
+            assert!(row.as_object_mut().unwrap().remove(place).is_some());
+        }
+    }
+    assert_eq!(original, copy);
+}
+
+#[test]
+fn records_and_tombstones_go_both_ways() {
+    let server = Server::start();
+    server.rows(&["topic", "create", "names", "--kind", "table"]);
+    let lines = "{\"key\":\"UA\",\"value\":{\"name\":\"United\"}}\n{\"key_base64\":\"/w==\",\"value_text\":\"null\"}\n{\"key\":\"UA\",\"value\":null}\n";
+    server.rows_with(&["append", "names"], lines);
+    let rows = server.rows(&["read", "names"]);
+    assert_eq!(rows.len(), 3);
+    assert_eq!(rows.iter().filter(|row| row.get("value") == Some(&Value::Null)).count(), 1);
+    let text = server.run(&["read", "names"]).data;
+    assert_eq!(server.rows_with(&["append", "names"], &text)[0]["events"], 3);
+    let unkeyed = server.run_with(&["append", "names"], "{\"value\":1}\n");
+    assert_eq!(unkeyed.code, Some(1), "{}", unkeyed.notes);
+}
+
+#[test]
+fn parts_of_a_topic_are_read_by_their_own_numbers() {
+    let server = with_three();
+    let versions = |rows: Vec<Value>| rows.iter().map(|row| row["version"].as_u64().unwrap()).collect::<Vec<_>>();
+    assert_eq!(versions(server.rows(&["read", "flights", "--stream", "UA1", "--from", "2"])), [2]);
+    assert_eq!(versions(server.rows(&["stream", "flights", "UA1"])), [1, 2]);
+    assert_eq!(server.rows(&["read", "flights", "--from", "1", "--limit", "1"])[0]["position"], 1);
+    let partition = server.rows(&["read", "flights", "--stream", "AA2"])[0]["partition"].to_string();
+    let rows = server.rows(&["read", "flights", "--partition", &partition, "--from", "0"]);
+    assert!(rows.iter().any(|row| row["stream"] == "AA2"));
+    assert_eq!(server.rows(&["read", "--all"]).len(), 3);
+}
+
+#[test]
+fn every_format_is_well_formed_and_harmless() {
+    let server = with_three();
+    let json: Value = serde_json::from_str(&server.run(&["read", "flights", "-o", "json"]).data).unwrap();
+    assert_eq!(json.as_array().unwrap().len(), 3);
+    let csv = server.run(&["read", "flights", "-o", "csv"]).data;
+    assert!(csv.starts_with("position,stream,version,type,time,data\n"), "{csv}");
+    assert!(csv.contains("\"{\"\"delay\"\":1.10}\"") && csv.contains(",/xtbMko=\n"), "{csv}");
+    let table = server.run(&["read", "flights", "-o", "table"]).data;
+    assert!(table.contains("\\xff\\u{1b}[2J") && !table.contains('\x1b'), "{table}");
+    assert_eq!(table.lines().count(), 5, "{table}");
+}
+
+#[test]
+fn exit_codes_tell_what_happened() {
+    let help = run(foldlog(&["--help"]), "");
+    assert!(help.data.contains("Exit codes") && help.data.contains("74"), "{}", help.data);
+
+    let server = with_three();
+    let event = "{\"type\":\"X\",\"data\":1}\n";
+    let stale = server.run_with(&["append", "flights", "--stream", "UA1", "--expect", "1"], event);
+    assert_eq!((stale.code, stale.data.as_str()), (Some(4), ""));
+    assert!(stale.notes.contains("UA1 is at version 2, expected version 1"), "{}", stale.notes);
+    let right = server.run_with(&["append", "flights", "--stream", "UA1", "--expect", "2"], event);
+    assert_eq!(right.code, Some(0), "{}", right.notes);
+
+    let missing = server.run(&["read", "nowhere"]);
+    assert_eq!(missing.code, Some(1));
+    assert!(missing.notes.contains("foldlog topic create nowhere"), "{}", missing.notes);
+
+    for usage in [&["read"][..], &["read", "flights", "--url", "ftp://x"], &["append", "flights", "--expect", "7"], &["nonsense"]] {
+        assert_eq!(server.run(usage).code, Some(2), "{usage:?}");
+    }
+
+    let url = server.url.clone();
+    drop(server);
+    let gone = run(foldlog(&["topic", "list", "--url", &url]), "");
+    assert_eq!(gone.code, Some(3));
+    assert!(gone.notes.contains(&url) && gone.notes.contains("foldlog dev"), "{}", gone.notes);
+}
+
+#[test]
+fn a_bad_line_keeps_what_came_before_unless_all_is_one() {
+    let server = with_three();
+    let lines = "{\"stream\":\"S\",\"type\":\"X\",\"data\":1}\n{\"stream\":\"S\",\"typ\":\"X\",\"data\":1}\n{\"stream\":\"S\",\"type\":\"X\",\"data\":1}\n";
+    let atomic = server.run_with(&["append", "flights", "--atomic"], lines);
+    assert_eq!(atomic.code, Some(1));
+    assert!(atomic.notes.contains("line 2: there is no \"type\""), "{}", atomic.notes);
+    assert_eq!(server.run(&["stream", "flights", "S"]).code, Some(1), "nothing was appended");
+    let ran = server.run_with(&["append", "flights"], lines);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.notes.contains("appended before it: 1, after it: nothing"), "{}", ran.notes);
+    assert_eq!(server.rows(&["stream", "flights", "S"]).len(), 1);
+}
+
+#[test]
+fn many_lines_arrive_in_order() {
+    let server = Server::start();
+    server.rows(&["topic", "create", "many"]);
+    let lines: String = (0..5_000).map(|n| format!("{{\"stream\":\"S{}\",\"type\":\"X\",\"data\":{n}}}\n", n % 7)).collect();
+    let appended = server.rows_with(&["append", "many"], &lines);
+    assert_eq!(appended[0]["events"], 5_000);
+    let read = server.rows(&["read", "many", "--at-least", appended[0]["token"].as_str().unwrap()]);
+    assert_eq!(read.iter().map(|row| row["data"].as_u64().unwrap()).collect::<Vec<_>>(), (0..5_000).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_closed_pipe_is_the_end_and_no_error() {
+    let server = Server::start();
+    server.rows(&["topic", "create", "many"]);
+    let lines: String = (0..5_000).map(|n| format!("{{\"stream\":\"S\",\"type\":\"X\",\"data\":{n}}}\n")).collect();
+    server.rows_with(&["append", "many"], &lines);
+    for verb in [&["read", "many"][..], &["read", "many", "-o", "table"], &["tail", "many", "--from", "0"]] {
+        let mut child = server.command(verb).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut out = BufReader::with_capacity(64, child.stdout.take().unwrap());
+        out.read_line(&mut String::new()).unwrap();
+        drop(out);
+        let mut notes = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut notes).unwrap();
+        assert_eq!((child.wait().unwrap().code(), notes.as_str()), (Some(0), ""), "{verb:?}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn tail_follows_until_it_is_interrupted() {
+    let server = with_three();
+    let mut tail = server.command(&["tail", "flights", "--from", "0"]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(tail.stdout.take().unwrap());
+    let mut next = || {
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        serde_json::from_str::<Value>(&line).unwrap()["position"].as_u64().unwrap()
+    };
+    assert_eq!([next(), next(), next()], [0, 1, 2]);
+    server.rows_with(&["append", "flights"], THREE);
+    assert_eq!([next(), next(), next()], [3, 4, 5]);
+    assert!(Command::new("kill").args(["-INT", &tail.id().to_string()]).status().unwrap().success());
+    assert_eq!(tail.wait().unwrap().code(), Some(0));
+    let limited = server.rows(&["tail", "flights", "--from", "4", "--limit", "2"]);
+    assert_eq!(limited.len(), 2);
+}
+
+#[test]
+fn a_token_that_is_none_is_refused() {
+    let server = with_three();
+    assert_eq!(server.run(&["read", "flights", "--at-least", "xyz"]).code, Some(2));
+    let forged = server.run(&["read", "flights", "--at-least", &"ab".repeat(33)]);
+    assert_eq!(forged.code, Some(1));
+    assert!(forged.notes.contains("not a token"), "{}", forged.notes);
+}
