@@ -41,7 +41,7 @@ pub enum Change {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Stored {
-    Create { source: StoredSource, query: Option<StoredQuery> },
+    Create { source: Box<StoredSource>, query: Option<StoredQuery> },
     Drop { name: String },
     Terminate { query: String },
 }
@@ -104,7 +104,7 @@ impl Change {
     pub fn encode(&self) -> Result<Vec<u8>, QueryError> {
         let stored = match self {
             Self::Create { source, query } => {
-                Stored::Create { source: StoredSource::of(source), query: query.as_deref().map(StoredQuery::of) }
+                Stored::Create { source: Box::new(StoredSource::of(source)), query: query.as_deref().map(StoredQuery::of) }
             }
             Self::Drop { name } => Stored::Drop { name: name.clone() },
             Self::Terminate { query } => Stored::Terminate { query: query.as_str().to_owned() },

@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, StringArray};
 
+use foldlog_log::Position;
+
 use super::{Core, rows};
 use crate::{
     answer::{Answer, Request},
     catalog::{Source, SourceKind, WantedColumn, type_name},
     error::QueryError,
-    sql::{
-        Statement,
-        statement::{Explained, Select, Show},
-    },
+    sql::{Statement, statement::Show},
     supervisor::QueryState,
 };
 
@@ -97,28 +96,30 @@ impl Core {
         )
     }
 
-    pub(super) fn explain(&self, explained: &Explained, request: &Request) -> Result<Answer, QueryError> {
+    pub(super) fn explain_query(&self, id: &str) -> Result<String, QueryError> {
         let catalog = self.snapshot();
-        let plan = match explained {
-            Explained::Query(id) => self.plan_of(&catalog, catalog.query(id)?)?.describe(),
-            Explained::Statement(statement) => match statement.as_ref() {
-                Statement::CreateAs(create) => {
-                    let sink = self.sink(&catalog, create, &request.sql)?;
-                    let chain = self.chain(&catalog, &create.select, &[])?;
-                    let items = chain.sink_items(create.kind, &create.name)?;
-                    chain.into_persistent(items, Arc::new(sink)).describe()
-                }
-                Statement::Push(select) => self.explain_push(select, request)?,
-                Statement::Pull(_) => return Err(QueryError::Unsupported("EXPLAIN of a pull query".to_owned())),
-                _ => return Err(QueryError::Invalid("EXPLAIN takes a SELECT, a CREATE ... AS SELECT or the id of a query".to_owned())),
-            },
-        };
-        rows(self.head(), vec![("plan", texts(plan.lines().map(|line| Some(line.to_owned()))))])
+        Ok(self.plan_of(&catalog, catalog.query(id)?)?.describe())
     }
 
-    fn explain_push(&self, select: &Select, request: &Request) -> Result<String, QueryError> {
-        Ok(self.chain(&self.snapshot(), select, &request.parameters)?.into_volatile().describe())
+    /// What a statement other than a pull query would do.
+    pub(super) fn explain_statement(&self, statement: &Statement, request: &Request) -> Result<String, QueryError> {
+        let catalog = self.snapshot();
+        match statement {
+            Statement::CreateAs(create) => {
+                let sink = self.sink(&catalog, create, &request.sql)?;
+                let chain = self.chain(&catalog, &create.select, &[])?;
+                let items = chain.sink_items(create.kind, &create.name)?;
+                Ok(chain.into_persistent(items, Arc::new(sink)).describe())
+            }
+            Statement::Push(select) => Ok(self.chain(&catalog, select, &request.parameters)?.into_volatile().describe()),
+            _ => Err(QueryError::Invalid("EXPLAIN takes a SELECT, a CREATE ... AS SELECT or the id of a query".to_owned())),
+        }
     }
+}
+
+/// A text as rows, one a line.
+pub(super) fn lines(at: Position, text: &str) -> Result<Answer, QueryError> {
+    rows(at, vec![("plan", texts(text.lines().map(|line| Some(line.to_owned()))))])
 }
 
 fn state_of(state: &QueryState) -> String {

@@ -28,9 +28,10 @@ use crate::{
         Expressions, StreamPlan,
         select::{self, Scope},
     },
+    pull::Pull,
     sql::{
         self, Dialect, Piece, Statement,
-        statement::{CreateAs, Select},
+        statement::{CreateAs, Explained, Select},
     },
     supervisor::{QueryState, QueryStatus, Supervisor},
 };
@@ -40,6 +41,7 @@ use crate::{
 pub struct Engine {
     core: Arc<Core>,
     changes: worker::Changes,
+    pull: Pull,
 }
 
 /// What every statement needs.
@@ -75,8 +77,9 @@ impl Engine {
         for query in catalog.queries() {
             core.start_again(query);
         }
+        let pull = Pull::new(Arc::clone(&core.log), core.supervisor.clone(), &core.config)?;
         let changes = worker::Changes::start(Arc::clone(&core))?;
-        Ok(Self { core, changes })
+        Ok(Self { core, changes, pull })
     }
 
     /// Answers every statement that ends.
@@ -87,10 +90,10 @@ impl Engine {
         let core = &self.core;
         match sql::parse(&request.sql, core.dialect)? {
             Statement::Push(_) => Err(QueryError::Invalid("SELECT ... EMIT CHANGES does not end; run it as a push query".to_owned())),
-            Statement::Pull(_) => Err(QueryError::Unsupported("pull queries".to_owned())),
+            Statement::Pull(query) => self.pull.answer(&core.snapshot(), &query, &self.within_bounds(request)).await,
             Statement::Show(show) => core.show(show),
             Statement::Describe { name } => core.describe(&name),
-            Statement::Explain(explained) => core.explain(&explained, &request),
+            Statement::Explain(explained) => self.explain(&explained, &request).await,
             change @ (Statement::CreateSource(_)
             | Statement::CreateAs(_)
             | Statement::InsertValues(_)
@@ -108,6 +111,22 @@ impl Engine {
             Statement::Push(_) => Err(QueryError::Unsupported("push queries".to_owned())),
             _ => Err(QueryError::Invalid("only SELECT ... EMIT CHANGES is a push query; execute this statement instead".to_owned())),
         }
+    }
+
+    async fn explain(&self, explained: &Explained, request: &Request) -> Result<Answer, QueryError> {
+        let plan = match explained {
+            Explained::Statement(statement) => match statement.as_ref() {
+                Statement::Pull(query) => self.pull.explain(&self.core.snapshot(), query, request).await?,
+                other => self.core.explain_statement(other, request)?,
+            },
+            Explained::Query(id) => self.core.explain_query(id)?,
+        };
+        describe::lines(self.core.head(), &plan)
+    }
+
+    /// The request with a timeout that the configuration allows.
+    fn within_bounds(&self, request: Request) -> Request {
+        Request { timeout: self.core.timeout(&request), ..request }
     }
 
     /// Splits a script into its statements.
