@@ -1,6 +1,9 @@
 //! Everything that can go wrong in the log, in words for the person who must act.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     ids::{FolderId, InvalidName, Offset, PartitionId, Position, RequestId, StreamId, StreamVersion, TopicName},
@@ -184,4 +187,18 @@ pub enum LogError {
 fn list(violations: &[Violation]) -> String {
     let each = |v: &Violation| format!("stream {} is {}, expected {}", v.stream, v.actual, v.expected);
     violations.iter().map(each).collect::<Vec<_>>().join("; ")
+}
+
+impl LogError {
+    pub(crate) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io { doing, path: path.to_owned(), source }
+    }
+
+    /// A failed allocation is no space left, if that is what the system says.
+    pub(crate) fn full_or_io(doing: &'static str, path: &Path, source: io::Error) -> Self {
+        if source.kind() == io::ErrorKind::StorageFull {
+            return Self::DiskFull { what: format!("failed to {doing} {}", path.display()) };
+        }
+        Self::io(doing, path, source)
+    }
 }

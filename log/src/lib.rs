@@ -4,18 +4,32 @@
 
 pub mod backend;
 pub mod batch;
+pub(crate) mod checkpoint;
 pub mod clock;
+pub(crate) mod codec;
+pub mod config;
 pub mod disk;
+pub mod embedded;
+pub(crate) mod engine;
 pub mod error;
 pub mod ids;
+pub(crate) mod journal;
+pub(crate) mod manifest;
+pub(crate) mod partition;
 pub mod record;
 pub mod segment;
+pub(crate) mod start;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod topic;
+pub(crate) mod topic_store;
+pub(crate) mod window;
 
 pub use backend::{AppendFuture, Capabilities, Head, LogBackend, LogReader, Span};
 pub use batch::{EventView, RecordView};
+pub use config::LogConfig;
+pub use embedded::{EmbeddedLog, OpenReport, Stepper};
+pub use engine::Metrics;
 pub use error::LogError;
 pub use ids::{
     EventId, Expected, FolderId, InvalidName, Offset, PartitionId, Position, RequestId, StreamHead, StreamId, StreamVersion, Timestamp,

@@ -1,0 +1,316 @@
+//! The checkpoint: up to which frame everything lies in segments, and what a start must believe. Two slots, written in turn.
+//!
+//! A start and tidy write it, recovery reads it. Invariant: the slot not being written is whole, and nothing that it refers to
+//! is recycled, truncated or deleted before the other one is synced. Format: `log/FORMAT.md`, "Checkpoint".
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    codec::{Fields, Put},
+    disk::{Disk, DiskFile},
+    error::LogError,
+    ids::{FolderId, Offset, PartitionId, Position, Timestamp, TopicId},
+};
+
+const MAGIC: [u8; 4] = *b"FLCK";
+const FORMAT: u32 = 1;
+const HEADER_LEN: usize = 16;
+const NAMES: [&str; 2] = ["checkpoint.a", "checkpoint.b"];
+/// Largest slot that is read.
+const MAX_LEN: u64 = 256 << 20;
+
+/// How much of a segment is part of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentMark {
+    pub(crate) base: Offset,
+    /// Offset after its last record.
+    pub(crate) end: Offset,
+    pub(crate) log_bytes: u64,
+    pub(crate) runs_bytes: u64,
+    /// Checksum over the whole `.runs` prefix, so that a swapped or older copy is noticed.
+    pub(crate) runs_crc: u32,
+}
+
+/// What segments hold of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PartitionMark {
+    pub(crate) topic: TopicId,
+    pub(crate) partition: PartitionId,
+    /// Offset after the last record in segments.
+    pub(crate) next: Offset,
+    /// In order of their base; the last one is active.
+    pub(crate) segments: Vec<SegmentMark>,
+}
+
+/// Which window file goes with a checkpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WindowMark {
+    /// Number in the file's name; 0: there is none.
+    pub(crate) file: u64,
+    pub(crate) length: u64,
+    pub(crate) crc: u32,
+}
+
+/// Everything a start must know before it reads the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Checkpoint {
+    /// Rises with every write; the slot with the higher one counts.
+    pub(crate) sequence: u64,
+    pub(crate) folder: FolderId,
+    /// Changed by a restore only.
+    pub(crate) epoch: u32,
+    /// Number of the start that wrote it.
+    pub(crate) start: u32,
+    /// Last frame that this start recovered: it and all before count as durable.
+    pub(crate) recovered: u64,
+    /// Salt of this start's frames.
+    pub(crate) salt: u128,
+    /// Last frame whose records lie in segments.
+    pub(crate) frame: u64,
+    pub(crate) frame_crc: u32,
+    /// Where that frame ends.
+    pub(crate) file: u32,
+    pub(crate) file_end: u64,
+    /// Position after that frame.
+    pub(crate) next: Position,
+    /// Server time of that frame.
+    pub(crate) time: Timestamp,
+    pub(crate) window: WindowMark,
+    pub(crate) partitions: Vec<PartitionMark>,
+}
+
+impl Checkpoint {
+    fn encode(&self) -> Vec<u8> {
+        let mut body = Vec::new();
+        body.put_u64(self.sequence);
+        body.put(self.folder.as_bytes());
+        body.put_u32(self.epoch);
+        body.put_u32(self.start);
+        body.put_u64(self.recovered);
+        body.put_u128(self.salt);
+        body.put_u64(self.frame);
+        body.put_u32(self.frame_crc);
+        body.put_u32(self.file);
+        body.put_u64(self.file_end);
+        body.put_u64(self.next.get());
+        body.put_i64(self.time.get());
+        body.put_u64(self.window.file);
+        body.put_u64(self.window.length);
+        body.put_u32(self.window.crc);
+        body.put_len(self.partitions.len());
+        for partition in &self.partitions {
+            body.put(partition.topic.as_bytes());
+            body.put_u32(partition.partition.get());
+            body.put_u64(partition.next.get());
+            body.put_len(partition.segments.len());
+            for segment in &partition.segments {
+                body.put_u64(segment.base.get());
+                body.put_u64(segment.end.get());
+                body.put_u64(segment.log_bytes);
+                body.put_u64(segment.runs_bytes);
+                body.put_u32(segment.runs_crc);
+            }
+        }
+        let mut out = Vec::with_capacity(HEADER_LEN + body.len());
+        out.put(&MAGIC);
+        out.put_u32(FORMAT);
+        out.put_len(body.len());
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&out), &body);
+        out.put_u32(crc);
+        out.put(&body);
+        out
+    }
+
+    /// Reads a slot; none if it is not whole, the format's number if it is of another one.
+    fn decode(bytes: &[u8]) -> Option<Result<Self, u32>> {
+        let mut header = Fields(bytes);
+        if header.take(4)? != MAGIC {
+            return None;
+        }
+        let (format, length, crc) = (header.u32()?, header.u32()?, header.u32()?);
+        let body = header.take(usize::try_from(length).ok()?)?;
+        if crc32c::crc32c_append(crc32c::crc32c(&bytes[..HEADER_LEN - 4]), body) != crc {
+            return None;
+        }
+        if format != FORMAT {
+            return Some(Err(format));
+        }
+        Self::fields(Fields(body)).map(Ok)
+    }
+
+    fn fields(mut from: Fields<'_>) -> Option<Self> {
+        let mut checkpoint = Self {
+            sequence: from.u64()?,
+            folder: FolderId::new(from.bytes16()?),
+            epoch: from.u32()?,
+            start: from.u32()?,
+            recovered: from.u64()?,
+            salt: from.u128()?,
+            frame: from.u64()?,
+            frame_crc: from.u32()?,
+            file: from.u32()?,
+            file_end: from.u64()?,
+            next: Position::new(from.u64()?),
+            time: Timestamp::new(from.i64()?),
+            window: WindowMark { file: from.u64()?, length: from.u64()?, crc: from.u32()? },
+            partitions: Vec::new(),
+        };
+        for _ in 0..from.count(32)? {
+            let (topic, partition) = (from.topic_id()?, PartitionId::new(from.u32()?));
+            let next = Offset::new(from.u64()?);
+            let mut segments = Vec::new();
+            for _ in 0..from.count(36)? {
+                segments.push(SegmentMark {
+                    base: Offset::new(from.u64()?),
+                    end: Offset::new(from.u64()?),
+                    log_bytes: from.u64()?,
+                    runs_bytes: from.u64()?,
+                    runs_crc: from.u32()?,
+                });
+            }
+            checkpoint.partitions.push(PartitionMark { topic, partition, next, segments });
+        }
+        from.0.is_empty().then_some(checkpoint)
+    }
+}
+
+/// The two slots.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    files: [Arc<dyn DiskFile>; 2],
+    paths: [PathBuf; 2],
+    /// The one that holds the newest checkpoint.
+    newest: usize,
+    sequence: u64,
+}
+
+impl Slots {
+    /// Makes both slots of a new folder; the caller syncs the folder.
+    pub(crate) fn create(disk: &dyn Disk, folder: &Path, first: &Checkpoint) -> Result<(), LogError> {
+        for (place, name) in NAMES.iter().enumerate() {
+            let path = folder.join(name);
+            let file = match disk.create(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => disk.open(&path),
+                made => made,
+            };
+            let file = file.map_err(|source| LogError::io("create", &path, source))?;
+            let bytes = if place == 0 { first.encode() } else { Vec::new() };
+            let write = || {
+                file.set_len(0)?;
+                file.write_at(0, &bytes)?;
+                file.sync()
+            };
+            write().map_err(|source| LogError::io("write", &path, source))?;
+        }
+        Ok(())
+    }
+
+    /// Opens both slots and reads the newer one that is whole.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] if neither is, [`LogError::Format`] if the newer one is of another format.
+    pub(crate) fn open(disk: &dyn Disk, folder: &Path) -> Result<(Self, Checkpoint), LogError> {
+        let paths = NAMES.map(|name| folder.join(name));
+        let open = |path: &PathBuf| disk.open(path).map_err(|source| LogError::io("open", path, source));
+        let files = [open(&paths[0])?, open(&paths[1])?];
+        let mut newest: Option<(usize, Checkpoint)> = None;
+        for (place, (file, path)) in files.iter().zip(&paths).enumerate() {
+            let bytes = read_all(file.as_ref(), path)?;
+            match Checkpoint::decode(&bytes) {
+                Some(Ok(checkpoint)) => {
+                    if newest.as_ref().is_none_or(|(_, other)| other.sequence < checkpoint.sequence) {
+                        newest = Some((place, checkpoint));
+                    }
+                }
+                Some(Err(found)) => return Err(LogError::Format { file: path.clone(), found, supported: FORMAT }),
+                None => {}
+            }
+        }
+        let Some((place, checkpoint)) = newest else {
+            let end = files[0].len().unwrap_or(0);
+            let what = format!("neither this checkpoint nor {} is whole, so where the log begins is unknown", NAMES[1]);
+            return Err(LogError::Corrupt { file: paths[0].clone(), from: 0, end, what });
+        };
+        let sequence = checkpoint.sequence;
+        Ok((Self { files, paths, newest: place, sequence }, checkpoint))
+    }
+
+    /// Writes the newest checkpoint again with the same bytes: what was read may have been in the page cache only.
+    pub(crate) fn rewrite(&self, checkpoint: &Checkpoint) -> Result<(), LogError> {
+        self.put(self.newest, checkpoint)
+    }
+
+    /// Writes a checkpoint into the older slot, gives it the next sequence, and syncs it.
+    pub(crate) fn write(&mut self, checkpoint: &mut Checkpoint) -> Result<(), LogError> {
+        checkpoint.sequence = self.sequence + 1;
+        let place = 1 - self.newest;
+        self.put(place, checkpoint)?;
+        self.sequence += 1;
+        self.newest = place;
+        Ok(())
+    }
+
+    fn put(&self, place: usize, checkpoint: &Checkpoint) -> Result<(), LogError> {
+        let (file, path) = (&self.files[place], &self.paths[place]);
+        let bytes = checkpoint.encode();
+        file.write_at(0, &bytes).map_err(|source| LogError::full_or_io("write the checkpoint", path, source))?;
+        file.sync().map_err(|source| LogError::io("sync the checkpoint", path, source))
+    }
+}
+
+fn read_all(file: &dyn DiskFile, path: &Path) -> Result<Vec<u8>, LogError> {
+    let read = || -> io::Result<_> {
+        let length = file.len()?.min(MAX_LEN);
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+        let read = file.read_at(0, &mut bytes)?;
+        bytes.truncate(read);
+        Ok(bytes)
+    };
+    read().map_err(|source| LogError::io("read", path, source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Checkpoint {
+        let segment = SegmentMark { base: Offset::new(5), end: Offset::new(9), log_bytes: 100, runs_bytes: 20, runs_crc: 7 };
+        Checkpoint {
+            sequence: 4,
+            folder: FolderId::new([1; 16]),
+            epoch: 0,
+            start: 3,
+            recovered: 17,
+            salt: 42,
+            frame: 15,
+            frame_crc: 8,
+            file: 2,
+            file_end: 8192,
+            next: Position::new(77),
+            time: Timestamp::new(1000),
+            window: WindowMark { file: 1, length: 10, crc: 3 },
+            partitions: vec![PartitionMark {
+                topic: TopicId::new([2; 16]),
+                partition: PartitionId::new(1),
+                next: Offset::new(9),
+                segments: vec![segment],
+            }],
+        }
+    }
+
+    #[test]
+    fn decode_undoes_encode_and_notices_every_flipped_byte() {
+        let mut bytes = sample().encode();
+        assert_eq!(Checkpoint::decode(&bytes), Some(Ok(sample())));
+        for place in 0..bytes.len() {
+            bytes[place] ^= 4;
+            assert_eq!(Checkpoint::decode(&bytes), None, "byte {place}");
+            bytes[place] ^= 4;
+            assert_eq!(Checkpoint::decode(&bytes[..place]), None, "cut to {place}");
+        }
+    }
+}

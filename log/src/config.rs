@@ -1,0 +1,129 @@
+//! How a log is kept: sizes, budgets and intervals. A leaf; the server nests [`LogConfig`] in its own configuration.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Size of a block of the journal: frames begin on multiples of it.
+pub const BLOCK: u64 = 4096;
+
+/// What the log runs on. Sizes are in bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// Size of a journal file. Default 64 MiB: large enough that files change rarely, small enough to be zero-filled in the
+    /// background. From 64 KiB to 1 GiB, a multiple of 4,096.
+    pub journal_file_bytes: u64,
+    /// Size of the journal's first file. Default 16 MiB, so that a new folder is ready at once. From 32 KiB to
+    /// `journal_file_bytes`, a multiple of 4,096.
+    pub first_journal_file_bytes: u64,
+    /// Largest encoded group of units that share a sync. Default 16 MiB. From 16 KiB up; cut to a quarter of
+    /// `journal_file_bytes`.
+    pub group_bytes: u64,
+    /// Most bytes of encoded requests waiting for the committer; more are refused. Default 64 MiB. At least 4 KiB.
+    pub queue_bytes: u64,
+    /// Most requests waiting for the committer; more are refused. Default 65,536. At least 1.
+    pub queue_requests: usize,
+    /// The newest records up to this many bytes are read from memory. Default 256 MiB. Any value.
+    pub tail_bytes: u64,
+    /// Bytes of journal after which they are copied into segments. Default 32 MiB. At least 4 KiB.
+    pub tidy_bytes: u64,
+    /// Bytes of journal not yet in segments over which appends are refused. Default 512 MiB. More than `tidy_bytes`.
+    pub untidied_bytes: u64,
+    /// Size after which a segment is closed and the next begun. Default 128 MiB. From 4 KiB to 1 GiB.
+    pub segment_bytes: u64,
+    /// Milliseconds of quiet after which the last group is made provably durable. Default 50. At least 1.
+    pub seal_after_ms: u64,
+    /// Most request ids remembered. Default 1,000,000. At least 1.
+    pub window_requests: usize,
+    /// Most bytes of remembered answers. Default 128 MiB. At least 4 KiB.
+    pub window_bytes: u64,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            journal_file_bytes: 64 << 20,
+            first_journal_file_bytes: 16 << 20,
+            group_bytes: 16 << 20,
+            queue_bytes: 64 << 20,
+            queue_requests: 65_536,
+            tail_bytes: 256 << 20,
+            tidy_bytes: 32 << 20,
+            untidied_bytes: 512 << 20,
+            segment_bytes: 128 << 20,
+            seal_after_ms: 50,
+            window_requests: 1_000_000,
+            window_bytes: 128 << 20,
+        }
+    }
+}
+
+impl LogConfig {
+    /// Checks every field; each fault names the key and what is allowed.
+    ///
+    /// # Errors
+    /// All faults at once.
+    pub fn validate(&self) -> Result<(), Vec<String>> {
+        let mut faults = Vec::new();
+        let mut within = |key: &str, value: u64, from: u64, to: u64| {
+            if !(from..=to).contains(&value) {
+                faults.push(format!("{key} is {value}, allowed is {from} to {to}"));
+            }
+        };
+        within("journal_file_bytes", self.journal_file_bytes, 64 << 10, 1 << 30);
+        within("first_journal_file_bytes", self.first_journal_file_bytes, 32 << 10, self.journal_file_bytes);
+        within("group_bytes", self.group_bytes, 4 * BLOCK, 1 << 30);
+        within("queue_bytes", self.queue_bytes, BLOCK, 1 << 40);
+        within("queue_requests", self.queue_requests as u64, 1, 1 << 30);
+        within("tidy_bytes", self.tidy_bytes, BLOCK, 1 << 40);
+        within("untidied_bytes", self.untidied_bytes, self.tidy_bytes.saturating_add(1), 1 << 40);
+        within("segment_bytes", self.segment_bytes, BLOCK, 1 << 30);
+        within("seal_after_ms", self.seal_after_ms, 1, 60_000);
+        within("window_requests", self.window_requests as u64, 1, 1 << 30);
+        within("window_bytes", self.window_bytes, BLOCK, 1 << 40);
+        for (key, value) in [("journal_file_bytes", self.journal_file_bytes), ("first_journal_file_bytes", self.first_journal_file_bytes)] {
+            if !value.is_multiple_of(BLOCK) {
+                faults.push(format!("{key} is {value}, it must be a multiple of {BLOCK}"));
+            }
+        }
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+
+    /// Largest group that fits into every journal file but the first, with room for its header and tables.
+    #[must_use]
+    pub fn group_limit(&self) -> u64 {
+        self.group_bytes.min(self.journal_file_bytes / 4)
+    }
+
+    /// Largest encoded append: a group must have room for its frame.
+    #[must_use]
+    pub fn append_limit(&self) -> u64 {
+        self.group_limit().saturating_sub(2 * BLOCK)
+    }
+
+    /// Quiet after which a seal frame is written.
+    #[must_use]
+    pub const fn seal_after(&self) -> Duration {
+        Duration::from_millis(self.seal_after_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid() {
+        assert_eq!(LogConfig::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn every_fault_is_named() {
+        let config = LogConfig { journal_file_bytes: 1, segment_bytes: 0, untidied_bytes: 1, ..LogConfig::default() };
+        let faults = config.validate().unwrap_err().join("\n");
+        for key in ["journal_file_bytes", "segment_bytes", "untidied_bytes"] {
+            assert!(faults.contains(key), "{key} is not in {faults}");
+        }
+    }
+}

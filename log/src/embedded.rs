@@ -1,0 +1,248 @@
+//! [`EmbeddedLog`]: a [`LogBackend`] over the files of one data folder.
+//!
+//! The server opens it once; everything it does on files happens on threads of its own or on those of callers that said they
+//! may block. Invariants: see [`crate::backend`].
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::JoinHandle,
+};
+
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    backend::{AppendFuture, Capabilities, Head, LogBackend, LogReader, Span},
+    clock::Clock,
+    config::LogConfig,
+    disk::Disk,
+    engine::{Engine, Metrics},
+    error::LogError,
+    ids::{Offset, Position, StreamHead, StreamId, TopicId, TopicName},
+    journal::{committer, committer::Committer, queue::Closed},
+    partition::{reader::EmbeddedReader, request},
+    record::{Append, Selection},
+    start,
+    topic::{Topic, TopicKind, TopicSettings},
+};
+
+/// What a start found in the folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenReport {
+    /// Frames of the journal that were read.
+    pub frames: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Frames that were written again because nothing proved them durable.
+    pub rewritten: u64,
+    /// Damage because of which the log is read-only; none: it is whole as far as it was read.
+    pub damage: Option<String>,
+}
+
+/// A log in a data folder of its own, held by one process.
+pub struct EmbeddedLog {
+    engine: Arc<Engine>,
+    report: OpenReport,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    folder_lock: Mutex<Option<Box<dyn Send + Sync>>>,
+}
+
+impl std::fmt::Debug for EmbeddedLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EmbeddedLog").field("engine", &self.engine).finish_non_exhaustive()
+    }
+}
+
+/// The parts of a log that would be threads, for whoever steps them one by one: simulations.
+#[derive(Debug)]
+pub struct Stepper {
+    engine: Arc<Engine>,
+    committer: Committer,
+}
+
+impl Stepper {
+    /// Admits, writes, syncs, shows and answers all appends that wait.
+    ///
+    /// # Errors
+    /// What ends the log.
+    pub fn commit(&mut self) -> Result<(), LogError> {
+        let engine = Arc::clone(&self.engine);
+        self.committer.commit_all().inspect_err(|_| engine.queue.close(Closed::Failed))
+    }
+
+    /// Makes the last group provably durable, as 50 ms of quiet would.
+    ///
+    /// # Errors
+    /// What ends the log.
+    pub fn seal(&mut self) -> Result<(), LogError> {
+        let engine = Arc::clone(&self.engine);
+        self.committer.seal().inspect_err(|_| engine.queue.close(Closed::Failed))
+    }
+}
+
+impl EmbeddedLog {
+    /// Opens the log in `folder`, which is made if it does not exist, and starts its threads. Blocks until recovery is done.
+    ///
+    /// # Errors
+    /// [`LogError::Locked`], [`LogError::Format`], [`LogError::Io`]; [`LogError::Corrupt`] where damage leaves nothing to
+    /// serve. With other damage the log opens read-only, see [`EmbeddedLog::report`].
+    pub fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, folder: &Path, config: LogConfig) -> Result<Self, LogError> {
+        let random = || uuid::Uuid::new_v4().as_u128();
+        let (log, stepper) = Self::open_stepped(disk, clock, folder, config, random)?;
+        if log.engine.read_only.is_none() {
+            let Stepper { committer, .. } = stepper;
+            log.spawn("log-commit", move || committer::run(committer))?;
+        }
+        Ok(log)
+    }
+
+    /// Opens the log without threads: nothing happens to an append until the [`Stepper`] is asked to do it. `random` draws
+    /// ids and salts, so that a simulation can be repeated.
+    ///
+    /// # Errors
+    /// As [`EmbeddedLog::open`].
+    pub fn open_stepped(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        folder: &Path,
+        config: LogConfig,
+        random: impl FnMut() -> u128,
+    ) -> Result<(Self, Stepper), LogError> {
+        let started = start::open(disk, clock, folder, config, random)?;
+        let stepper = Stepper { engine: Arc::clone(&started.engine), committer: started.committer };
+        let log = Self {
+            engine: started.engine,
+            report: started.report,
+            threads: Mutex::default(),
+            folder_lock: Mutex::new(Some(started.lock)),
+        };
+        Ok((log, stepper))
+    }
+
+    fn spawn(&self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), LogError> {
+        let spawned = std::thread::Builder::new().name(name.into()).spawn(run);
+        let thread = spawned.map_err(|source| LogError::io("start a thread for", &self.engine.folder, source))?;
+        self.threads.lock().push(thread);
+        Ok(())
+    }
+
+    /// Stops: takes no more appends, commits and answers those that wait, seals, and joins the threads. Blocks. A second call
+    /// does nothing.
+    pub fn stop(&self) {
+        self.engine.queue.close(Closed::Stopping);
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the log panicked");
+            }
+        }
+        *self.folder_lock.lock() = None;
+    }
+
+    /// Ends with the error after which the log does nothing more and the process must exit (status 74): what was not
+    /// answered is unknown.
+    #[must_use]
+    pub fn failure(&self) -> watch::Receiver<Option<Arc<LogError>>> {
+        self.engine.failure.subscribe()
+    }
+
+    /// What the start found.
+    #[must_use]
+    pub fn report(&self) -> &OpenReport {
+        &self.report
+    }
+
+    /// Figures, for whoever watches.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.engine.metrics()
+    }
+
+    /// The data folder.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        self.engine.folder.clone()
+    }
+}
+
+impl Drop for EmbeddedLog {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl LogBackend for EmbeddedLog {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { atomic_span: Span::Folder, condition_span: Span::Folder, dense_offsets: true, commit_order: true }
+    }
+
+    fn create_topic(&self, name: TopicName, settings: TopicSettings) -> Result<Arc<Topic>, LogError> {
+        let engine = &self.engine;
+        if let Some(reason) = &engine.read_only
+            && engine.topics.get(&name).is_err()
+        {
+            return Err(LogError::ReadOnly { reason: reason.clone() });
+        }
+        let id = TopicId::new(engine.draw().to_le_bytes());
+        match engine.topics.create(name, settings, id) {
+            Ok(entry) => Ok(Arc::clone(&entry.topic)),
+            // A failed write or sync of a manifest leaves unknown what reached the disk.
+            Err(LogError::Io { doing, path, source }) => {
+                let again = std::io::Error::new(source.kind(), source.to_string());
+                engine.fail(LogError::Io { doing, path: path.clone(), source });
+                Err(LogError::Io { doing, path, source: again })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn topic(&self, name: &TopicName) -> Result<Arc<Topic>, LogError> {
+        Ok(Arc::clone(&self.engine.topics.get(name)?.topic))
+    }
+
+    fn topics(&self) -> Vec<Arc<Topic>> {
+        self.engine.topics.all().iter().map(|entry| Arc::clone(&entry.topic)).collect()
+    }
+
+    fn append(&self, append: Append) -> Result<AppendFuture, LogError> {
+        let engine = &self.engine;
+        if let Some(reason) = &engine.read_only {
+            return Err(LogError::ReadOnly { reason: reason.clone() });
+        }
+        if engine.tail.untidied_bytes() > engine.config.untidied_bytes {
+            return Err(LogError::Overloaded { what: "segments are too far behind the journal" });
+        }
+        let (reply, answer) = oneshot::channel();
+        let request = request::prepare(append, &engine.topics, &engine.hasher, engine.config.append_limit(), reply)?;
+        engine.queue.push(request)?;
+        Ok(Box::pin(async move { answer.await.unwrap_or(Err(LogError::Unknown)) }))
+    }
+
+    fn head(&self) -> Head {
+        Head { folder: self.engine.id, epoch: self.engine.epoch, position: self.engine.tail.end() }
+    }
+
+    fn durable(&self) -> watch::Receiver<Position> {
+        self.engine.tail.watch()
+    }
+
+    fn ends(&self, topic: &TopicName) -> Result<Vec<Offset>, LogError> {
+        let entry = self.engine.topics.get(topic)?;
+        Ok(entry.partitions.iter().map(|partition| self.engine.tail.end_of(partition.index)).collect())
+    }
+
+    fn stream_head(&self, topic: &TopicName, stream: &StreamId) -> Result<StreamHead, LogError> {
+        let entry = self.engine.topics.get(topic)?;
+        if entry.topic.settings.kind != TopicKind::Events {
+            let reason = "it has no streams";
+            return Err(LogError::WrongKind { topic: topic.clone(), kind: entry.topic.settings.kind.as_str(), reason });
+        }
+        let name = stream.as_str().as_bytes();
+        Ok(self.engine.streams.head(&self.engine.hasher.key(entry.partition_for(name).index, name)))
+    }
+
+    fn reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError> {
+        Ok(Box::new(EmbeddedReader::open(Arc::clone(&self.engine), selection)?))
+    }
+}

@@ -1,0 +1,171 @@
+//! What the parts of one open data folder share: committer, tidy, readers and the face all hold it.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::{
+    clock::Clock,
+    config::LogConfig,
+    disk::Disk,
+    error::LogError,
+    ids::FolderId,
+    journal::{
+        file::JournalFiles,
+        queue::{Closed, Queue},
+    },
+    partition::{
+        group::Group,
+        streams::{StreamHasher, Streams},
+        tail::Tail,
+    },
+    topic_store::TopicStore,
+    window::Window,
+};
+
+/// An open folder.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) config: LogConfig,
+    pub(crate) folder: PathBuf,
+    pub(crate) id: FolderId,
+    pub(crate) epoch: u32,
+    pub(crate) topics: TopicStore,
+    pub(crate) hasher: StreamHasher,
+    pub(crate) streams: Streams,
+    pub(crate) tail: Tail,
+    pub(crate) journal: JournalFiles,
+    pub(crate) window: Mutex<Window>,
+    pub(crate) queue: Queue,
+    pub(crate) failure: watch::Sender<Option<Arc<LogError>>>,
+    /// Why nothing is written.
+    pub(crate) read_only: Option<String>,
+    pub(crate) random: Random,
+    pub(crate) counters: Counters,
+}
+
+/// Draws ids and salts; simulations give it a seed.
+pub(crate) struct Random(Mutex<Box<dyn FnMut() -> u128 + Send>>);
+
+impl Random {
+    pub(crate) fn new(draw: impl FnMut() -> u128 + Send + 'static) -> Self {
+        Self(Mutex::new(Box::new(draw)))
+    }
+}
+
+impl std::fmt::Debug for Random {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Random")
+    }
+}
+
+impl Engine {
+    /// Draws 128 random bits.
+    pub(crate) fn draw(&self) -> u128 {
+        (*self.random.0.lock())()
+    }
+
+    /// Reads a group that memory has let go from its frame; none if its place was given to another one since.
+    pub(crate) fn load(&self, group: &Group) -> Result<Option<Group>, LogError> {
+        let Some((header, body)) = self.journal.read(group.place, group.number)? else { return Ok(None) };
+        let loaded = Group::from_frame(&header, group.place, body, |slice| self.topics.partition(slice.topic, slice.partition));
+        Ok(loaded.map(|loaded| Group { spans: group.spans.clone(), ..loaded }))
+    }
+
+    /// Ends it all: what was not answered is unknown, and the process must go.
+    pub(crate) fn fail(&self, error: LogError) {
+        tracing::error!(error = &error as &dyn std::error::Error, "the log has failed and stops");
+        let error = Arc::new(error);
+        self.failure.send_if_modified(|failure| {
+            let first = failure.is_none();
+            failure.get_or_insert(error);
+            first
+        });
+        self.queue.close(Closed::Failed);
+    }
+}
+
+impl std::fmt::Debug for dyn Clock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+/// Counters since the start; read by [`Metrics`].
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) appends: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) records: AtomicU64,
+    pub(crate) groups: AtomicU64,
+    pub(crate) syncs: AtomicU64,
+    pub(crate) sync_nanos: AtomicU64,
+    pub(crate) slowest_sync_nanos: AtomicU64,
+    pub(crate) checkpoints: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn synced(&self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.sync_nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.slowest_sync_nanos.fetch_max(nanos, Ordering::Relaxed);
+    }
+}
+
+/// Figures of an open log. Counts are since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// Appends waiting for the committer, now.
+    pub queued: u64,
+    /// Units admitted.
+    pub appends: u64,
+    /// Appends that were answered without writing: conflicts, repeats, refusals.
+    pub refused: u64,
+    /// Records written.
+    pub records: u64,
+    /// Groups written; `appends / groups` is how many units share a sync.
+    pub groups: u64,
+    /// Syncs of the journal.
+    pub syncs: u64,
+    /// Time spent in them.
+    pub sync_time: Duration,
+    /// The slowest of them.
+    pub slowest_sync: Duration,
+    /// Bytes of journal files, now.
+    pub journal_bytes: u64,
+    /// Bytes of journal that segments do not hold yet, now.
+    pub untidied_bytes: u64,
+    /// Checkpoints written.
+    pub checkpoints: u64,
+}
+
+impl Engine {
+    pub(crate) fn metrics(&self) -> Metrics {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.counters;
+        Metrics {
+            queued: self.queue.len() as u64,
+            appends: of(&counters.appends),
+            refused: of(&counters.refused),
+            records: of(&counters.records),
+            groups: of(&counters.groups),
+            syncs: of(&counters.syncs),
+            sync_time: Duration::from_nanos(of(&counters.sync_nanos)),
+            slowest_sync: Duration::from_nanos(of(&counters.slowest_sync_nanos)),
+            journal_bytes: self.journal.bytes(),
+            untidied_bytes: self.tail.untidied_bytes(),
+            checkpoints: of(&counters.checkpoints),
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Journal files: zero-filled ahead, so that a sync changes no size, and used again when segments hold what was in them.
+//!
+//! The committer asks for room before a group and writes frames, tidy fills spare files and frees old ones, readers fetch old
+//! frames. Invariants: a file is synced, and its folder, before a frame is written to it; files are never renamed or shortened;
+//! order comes from frame numbers alone.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::frame::{self, FrameBody, FrameHeader};
+use crate::{
+    config::LogConfig,
+    disk::{Disk, DiskFile},
+    error::LogError,
+};
+
+/// Folder of the journal within the data folder.
+pub(crate) const FOLDER: &str = "journal";
+const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// Where a frame lies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FramePlace {
+    /// Number of the file.
+    pub(crate) file: u32,
+    /// First byte.
+    pub(crate) at: u64,
+    /// Length, padding included.
+    pub(crate) length: u64,
+}
+
+impl FramePlace {
+    pub(crate) const fn end(self) -> u64 {
+        self.at + self.length
+    }
+}
+
+/// One file.
+#[derive(Clone, Debug)]
+pub(crate) struct JournalFile {
+    pub(crate) number: u32,
+    pub(crate) path: PathBuf,
+    pub(crate) handle: Arc<dyn DiskFile>,
+    pub(crate) length: u64,
+    /// Newest frame in it that is part of the log; none: free.
+    pub(crate) newest: Option<u64>,
+}
+
+#[derive(Debug)]
+struct State {
+    files: Vec<JournalFile>,
+    /// Place in `files` of the one that is written, and the byte after its last frame.
+    current: usize,
+    at: u64,
+}
+
+/// The files of one folder.
+#[derive(Debug)]
+pub(crate) struct JournalFiles {
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
+    file_bytes: u64,
+    state: Mutex<State>,
+    /// One file is made at a time, by the committer that needs it or by tidy ahead of it.
+    making: Mutex<()>,
+}
+
+impl JournalFiles {
+    /// Path of the file with `number`.
+    pub(crate) fn path(folder: &Path, number: u32) -> PathBuf {
+        folder.join(format!("{number:06}.journal"))
+    }
+
+    /// Opens what lies in the data folder's journal.
+    pub(crate) fn open(disk: Arc<dyn Disk>, data: &Path, config: &LogConfig) -> Result<Self, LogError> {
+        let folder = data.join(FOLDER);
+        let entries = disk.list(&folder).map_err(|source| LogError::io("list", &folder, source))?;
+        let mut files = Vec::new();
+        for entry in entries {
+            let Some(number) = entry.name.strip_suffix(".journal").and_then(|number| number.parse::<u32>().ok()) else { continue };
+            let path = Self::path(&folder, number);
+            let open = || -> io::Result<_> {
+                let handle = disk.open(&path)?;
+                let length = handle.len()?;
+                Ok((handle, length))
+            };
+            let (handle, length) = open().map_err(|source| LogError::io("open", &path, source))?;
+            files.push(JournalFile { number, path, handle, length, newest: None });
+        }
+        files.sort_by_key(|file| file.number);
+        Ok(Self {
+            disk,
+            folder,
+            file_bytes: config.journal_file_bytes,
+            state: Mutex::new(State { files, current: 0, at: 0 }),
+            making: Mutex::new(()),
+        })
+    }
+
+    /// Makes the first file of a new folder, over what an unfinished creation left.
+    pub(crate) fn create_first(disk: &dyn Disk, data: &Path, config: &LogConfig) -> Result<(), LogError> {
+        let folder = data.join(FOLDER);
+        let path = Self::path(&folder, 1);
+        let make = || {
+            let handle = match disk.create(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => disk.open(&path),
+                made => made,
+            }?;
+            fill(handle.as_ref(), config.first_journal_file_bytes)?;
+            handle.sync()?;
+            disk.sync_folder(&folder)
+        };
+        make().map_err(|source| LogError::full_or_io("make", &path, source))
+    }
+
+    /// The files as they are.
+    pub(crate) fn files(&self) -> Vec<JournalFile> {
+        self.state.lock().files.clone()
+    }
+
+    /// Bytes of all files.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.state.lock().files.iter().map(|file| file.length).sum()
+    }
+
+    /// Says where the log ends and which frames each file holds: recovery, before anything is written.
+    pub(crate) fn resume(&self, end: FramePlace, newest: &[(u32, u64)]) {
+        let mut state = self.state.lock();
+        for file in &mut state.files {
+            file.newest = newest.iter().filter(|(number, _)| *number == file.number).map(|(_, frame)| *frame).max();
+        }
+        if let Some(current) = state.files.iter().position(|file| file.number == end.file) {
+            state.current = current;
+            state.at = end.end();
+        }
+    }
+
+    /// Makes sure that a frame of `length` bytes can be written without allocating; returns how long it may become.
+    ///
+    /// # Errors
+    /// [`LogError::DiskFull`] when there is no space for another file; then nothing has changed.
+    pub(crate) fn make_room(&self, length: u64) -> Result<u64, LogError> {
+        if let Some(room) = self.state.lock().room(length) {
+            return Ok(room);
+        }
+        let _making = self.making.lock();
+        if let Some(room) = self.state.lock().room(length) {
+            return Ok(room);
+        }
+        let made = self.file_bytes.max(frame::padded(length));
+        self.make(made)?;
+        Ok(made)
+    }
+
+    /// Makes a spare file if the current one is over half full and none is free; tidy calls it, so that groups need not wait.
+    pub(crate) fn fill_pool(&self) -> Result<(), LogError> {
+        let wanted = {
+            let state = self.state.lock();
+            let half_full = state.files.get(state.current).is_some_and(|file| state.at > file.length / 2);
+            half_full && !state.files.iter().enumerate().any(|(place, file)| place != state.current && file.newest.is_none())
+        };
+        if !wanted {
+            return Ok(());
+        }
+        let _making = self.making.lock();
+        self.make(self.file_bytes)
+    }
+
+    fn make(&self, length: u64) -> Result<(), LogError> {
+        let number = self.state.lock().files.iter().map(|file| file.number + 1).max().unwrap_or(1);
+        let path = Self::path(&self.folder, number);
+        let handle = self.disk.create(&path).map_err(|source| LogError::full_or_io("create", &path, source))?;
+        if let Err(source) = fill(handle.as_ref(), length) {
+            // Nothing refers to it yet; if it cannot be removed it is used as it is after the next start.
+            let _ = self.disk.remove(&path);
+            return Err(LogError::full_or_io("fill", &path, source));
+        }
+        handle.sync().map_err(|source| LogError::io("sync", &path, source))?;
+        self.disk.sync_folder(&self.folder).map_err(|source| LogError::io("sync", &self.folder, source))?;
+        self.state.lock().files.push(JournalFile { number, path, handle, length, newest: None });
+        Ok(())
+    }
+
+    /// Gives frame `number` its place behind the last one; [`JournalFiles::make_room`] has made sure that there is one.
+    pub(crate) fn place(&self, number: u64, length: u64) -> Result<FramePlace, LogError> {
+        let mut state = self.state.lock();
+        if state.files.get(state.current).is_none_or(|file| file.length.saturating_sub(state.at) < length) {
+            let Some(next) = state.free_file(length) else {
+                return Err(LogError::DiskFull { what: format!("no journal file has {length} bytes left") });
+            };
+            state.current = next;
+            state.at = 0;
+            let file = state.files[next].clone();
+            drop(state);
+            // Whatever was written to it in its former life, and its name, must be settled before a frame rests on it.
+            file.handle.sync().map_err(|source| LogError::io("sync", &file.path, source))?;
+            self.disk.sync_folder(&self.folder).map_err(|source| LogError::io("sync", &self.folder, source))?;
+            state = self.state.lock();
+        }
+        let (current, at) = (state.current, state.at);
+        state.at += length;
+        let file = &mut state.files[current];
+        file.newest = Some(number);
+        Ok(FramePlace { file: file.number, at, length })
+    }
+
+    /// Writes a frame at its place, without syncing it.
+    pub(crate) fn write(&self, place: FramePlace, bytes: &[u8]) -> Result<(), LogError> {
+        let file = self.file(place.file)?;
+        file.handle.write_at(place.at, bytes).map_err(|source| LogError::io("write the journal", &file.path, source))
+    }
+
+    /// Makes the frame at `place` durable.
+    pub(crate) fn sync(&self, place: FramePlace) -> Result<(), LogError> {
+        let file = self.file(place.file)?;
+        file.handle.sync().map_err(|source| LogError::io("sync the journal", &file.path, source))
+    }
+
+    /// Lets files be used again that hold no frame above `number`, but never the one being written.
+    pub(crate) fn free_up_to(&self, number: u64) {
+        let mut state = self.state.lock();
+        let current = state.current;
+        for (place, file) in state.files.iter_mut().enumerate() {
+            if place != current && file.newest.is_some_and(|newest| newest <= number) {
+                file.newest = None;
+            }
+        }
+    }
+
+    fn file(&self, number: u32) -> Result<JournalFile, LogError> {
+        let state = self.state.lock();
+        let found = state.files.iter().find(|file| file.number == number);
+        found.cloned().ok_or_else(|| LogError::Corrupt {
+            file: Self::path(&self.folder, number),
+            from: 0,
+            end: 0,
+            what: "a journal file that was in use is gone".into(),
+        })
+    }
+
+    /// Reads an old frame; none if its place was given to another one since.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] if its checksum does not fit.
+    pub(crate) fn read(&self, place: FramePlace, number: u64) -> Result<Option<(FrameHeader, FrameBody)>, LogError> {
+        let file = self.file(place.file)?;
+        let bytes = read_bytes(&file, place.at, place.length)?;
+        let decoded = FrameHeader::decode(&bytes).ok().filter(|header| header.number == number).and_then(|header| {
+            let body = frame::decode_body(&header, &bytes).ok()?;
+            Some((header, body))
+        });
+        match decoded {
+            Some(found) => Ok(Some(found)),
+            None if file.newest.is_none_or(|newest| newest < number) || self.is_reused(place, number) => Ok(None),
+            None => Err(LogError::Corrupt {
+                file: file.path,
+                from: place.at,
+                end: place.end(),
+                what: format!("frame {number} is not what its checksum promised"),
+            }),
+        }
+    }
+
+    /// Whether the file was freed and begun again: its first frame has a higher number than one that lay further in.
+    fn is_reused(&self, place: FramePlace, number: u64) -> bool {
+        let Ok(file) = self.file(place.file) else { return false };
+        let Ok(first) = read_bytes(&file, 0, frame::HEADER_LEN as u64) else { return false };
+        FrameHeader::decode(&first).is_ok_and(|header| header.number > number)
+    }
+}
+
+impl State {
+    fn room(&self, length: u64) -> Option<u64> {
+        let here = self.files.get(self.current).map_or(0, |file| file.length.saturating_sub(self.at));
+        if here >= length {
+            return Some(here);
+        }
+        self.free_file(length).map(|free| self.files[free].length)
+    }
+
+    fn free_file(&self, length: u64) -> Option<usize> {
+        let mut free = self.files.iter().enumerate();
+        free.find(|(place, file)| *place != self.current && file.newest.is_none() && file.length >= length).map(|(place, _)| place)
+    }
+}
+
+/// Reads `length` bytes of a journal file; beyond its end, zeros.
+pub(crate) fn read_bytes(file: &JournalFile, at: u64, length: u64) -> Result<Bytes, LogError> {
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+    file.handle.read_at(at, &mut bytes).map_err(|source| LogError::io("read", &file.path, source))?;
+    Ok(bytes.into())
+}
+
+fn fill(handle: &dyn DiskFile, length: u64) -> io::Result<()> {
+    let mut at = 0;
+    while at < length {
+        let part = usize::try_from((length - at).min(ZEROS.len() as u64)).unwrap_or(ZEROS.len());
+        handle.write_at(at, &ZEROS[..part])?;
+        at += part as u64;
+    }
+    Ok(())
+}

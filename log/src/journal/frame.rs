@@ -1,0 +1,331 @@
+//! A frame of the journal: one group as bytes. Format: `log/FORMAT.md`, "Journal".
+//!
+//! The committer encodes, recovery and readers of old frames decode. Invariant: what decodes is what was encoded; bytes whose
+//! checksums do not fit are a [`FrameFlaw`] and never anything else.
+
+use bytes::Bytes;
+
+use crate::{
+    codec::{Fields, Put},
+    config::BLOCK,
+    ids::{Offset, PartitionId, Position, Timestamp, TopicId},
+};
+
+/// Bytes of a frame's header.
+pub(crate) const HEADER_LEN: usize = 96;
+/// Version of the format of frames.
+pub(crate) const FORMAT: u16 = 1;
+const MAGIC: [u8; 4] = *b"FLJ\x01";
+/// Largest body that is believed.
+const MAX_BODY: u32 = 1 << 30;
+
+/// What a frame is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FrameKind {
+    /// Carries units.
+    Group,
+    /// First of a start; empty.
+    Open,
+    /// Follows the last group before an idle spell or a stop; empty.
+    Seal,
+}
+
+/// Header of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FrameHeader {
+    pub(crate) kind: FrameKind,
+    pub(crate) number: u64,
+    /// Number of the newest frame known to be synced when this one was written.
+    pub(crate) durable: u64,
+    /// Checksum of the header before.
+    pub(crate) chain: u32,
+    /// Number of the start that wrote it.
+    pub(crate) start: u32,
+    /// Drawn at each start.
+    pub(crate) salt: u128,
+    pub(crate) first: Position,
+    /// Records.
+    pub(crate) count: u32,
+    pub(crate) time: Timestamp,
+    pub(crate) body_len: u32,
+    pub(crate) body_crc: u32,
+    /// Checksum of this header; the next one's `chain`.
+    pub(crate) crc: u32,
+}
+
+/// Why bytes are not a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FrameFlaw {
+    /// No header of ours, or a damaged one.
+    Header,
+    /// A header of a newer format.
+    Format(u16),
+    /// The body is cut short or its checksum differs.
+    Body,
+}
+
+impl FrameHeader {
+    pub(crate) fn end(&self) -> Position {
+        self.first.plus(u64::from(self.count))
+    }
+
+    /// Bytes that the frame takes in its file.
+    pub(crate) fn padded_len(&self) -> u64 {
+        padded(HEADER_LEN as u64 + u64::from(self.body_len))
+    }
+
+    fn encode(&mut self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEADER_LEN);
+        out.put(&MAGIC);
+        out.put_u16(FORMAT);
+        out.put_u8(match self.kind {
+            FrameKind::Group => 0,
+            FrameKind::Open => 1,
+            FrameKind::Seal => 2,
+        });
+        out.put_u8(0);
+        out.put_u64(self.number);
+        out.put_u64(self.durable);
+        out.put_u32(self.chain);
+        out.put_u32(self.start);
+        out.put_u128(self.salt);
+        out.put_u64(self.first.get());
+        out.put_u32(self.count);
+        out.put_u32(0);
+        out.put_i64(self.time.get());
+        out.put_u32(self.body_len);
+        out.put_u32(self.body_crc);
+        out.put(&[0; 12]);
+        self.crc = crc32c::crc32c(&out);
+        out.put_u32(self.crc);
+        out
+    }
+
+    /// Reads a header from the start of a block.
+    pub(crate) fn decode(block: &[u8]) -> Result<Self, FrameFlaw> {
+        let bytes = block.get(..HEADER_LEN).ok_or(FrameFlaw::Header)?;
+        let (covered, crc) = bytes.split_last_chunk::<4>().ok_or(FrameFlaw::Header)?;
+        let crc = u32::from_le_bytes(*crc);
+        if bytes[..4] != MAGIC || crc32c::crc32c(covered) != crc {
+            return Err(FrameFlaw::Header);
+        }
+        Self::fields(Fields(&covered[4..]), crc).ok_or(FrameFlaw::Header)?
+    }
+
+    fn fields(mut from: Fields<'_>, crc: u32) -> Option<Result<Self, FrameFlaw>> {
+        let format = from.u16()?;
+        if format != FORMAT {
+            return Some(Err(FrameFlaw::Format(format)));
+        }
+        let kind = match from.u8()? {
+            0 => FrameKind::Group,
+            1 => FrameKind::Open,
+            2 => FrameKind::Seal,
+            _ => return None,
+        };
+        from.u8()?;
+        let (number, durable, chain, start, salt) = (from.u64()?, from.u64()?, from.u32()?, from.u32()?, from.u128()?);
+        let (first, count) = (Position::new(from.u64()?), from.u32()?);
+        from.u32()?;
+        let (time, body_len, body_crc) = (Timestamp::new(from.i64()?), from.u32()?, from.u32()?);
+        let believable = body_len <= MAX_BODY && first.get().checked_add(u64::from(count)).is_some();
+        believable.then_some(Ok(Self { kind, number, durable, chain, start, salt, first, count, time, body_len, body_crc, crc }))
+    }
+}
+
+/// Next multiple of a block.
+pub(crate) const fn padded(length: u64) -> u64 {
+    length.next_multiple_of(BLOCK)
+}
+
+/// Records of a group that are contiguous in position and lie in one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FrameRun {
+    pub(crate) count: u32,
+    /// Position of the first, less the frame's first.
+    pub(crate) position_delta: u32,
+    /// Byte place of the first in the batch.
+    pub(crate) start: u32,
+}
+
+/// What a group writes to one partition: one batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FrameSlice {
+    pub(crate) topic: TopicId,
+    pub(crate) partition: PartitionId,
+    pub(crate) base: Offset,
+    pub(crate) count: u32,
+    pub(crate) runs: Vec<FrameRun>,
+    pub(crate) batch: Bytes,
+}
+
+/// What a frame carries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FrameBody {
+    pub(crate) slices: Vec<FrameSlice>,
+    /// Entries of the window of request ids, encoded ([`crate::window`]).
+    pub(crate) entries: Bytes,
+}
+
+const SLICE_FIXED: usize = 16 + 4 + 8 + 4 + 4 + 4;
+const RUN_LEN: usize = 12;
+
+/// Bytes that a slice of `runs` takes in a frame, beside its batch.
+pub(crate) const fn table_len(slices: usize, runs: usize) -> usize {
+    slices * SLICE_FIXED + runs * RUN_LEN
+}
+
+/// Encodes a frame into `out`, which is emptied first, padded to whole blocks; completes the header's lengths and checksums.
+pub(crate) fn encode(header: &mut FrameHeader, body: &FrameBody, out: &mut Vec<u8>) {
+    out.clear();
+    out.resize(HEADER_LEN, 0);
+    if header.kind == FrameKind::Group {
+        encode_body(body, out);
+    }
+    header.body_len = u32::try_from(out.len() - HEADER_LEN).unwrap_or(u32::MAX);
+    header.body_crc = crc32c::crc32c(&out[HEADER_LEN..]);
+    let head = header.encode();
+    out[..HEADER_LEN].copy_from_slice(&head);
+    let whole = usize::try_from(padded(out.len() as u64)).unwrap_or(out.len());
+    out.resize(whole, 0);
+}
+
+fn encode_body(body: &FrameBody, out: &mut Vec<u8>) {
+    out.put_len(body.slices.len());
+    for slice in &body.slices {
+        out.put(slice.topic.as_bytes());
+        out.put_u32(slice.partition.get());
+        out.put_u64(slice.base.get());
+        out.put_u32(slice.count);
+        out.put_len(slice.batch.len());
+        out.put_len(slice.runs.len());
+        for run in &slice.runs {
+            out.put_u32(run.count);
+            out.put_u32(run.position_delta);
+            out.put_u32(run.start);
+        }
+    }
+    out.put_len(body.entries.len());
+    out.put(&body.entries);
+    for slice in &body.slices {
+        out.put(&slice.batch);
+    }
+}
+
+/// Decodes the body of a frame whose header is known; `frame` begins with the header. Batches share its bytes.
+pub(crate) fn decode_body(header: &FrameHeader, frame: &Bytes) -> Result<FrameBody, FrameFlaw> {
+    let end = HEADER_LEN + usize::try_from(header.body_len).map_err(|_| FrameFlaw::Body)?;
+    let bytes = frame.get(HEADER_LEN..end).ok_or(FrameFlaw::Body)?;
+    if crc32c::crc32c(bytes) != header.body_crc {
+        return Err(FrameFlaw::Body);
+    }
+    if header.kind != FrameKind::Group {
+        return if bytes.is_empty() { Ok(FrameBody::default()) } else { Err(FrameFlaw::Body) };
+    }
+    body_fields(header, frame, bytes).ok_or(FrameFlaw::Body)
+}
+
+fn body_fields(header: &FrameHeader, frame: &Bytes, bytes: &[u8]) -> Option<FrameBody> {
+    let mut from = Fields(bytes);
+    let mut lengths = Vec::new();
+    let mut slices = Vec::new();
+    let mut records: u64 = 0;
+    for _ in 0..from.count(SLICE_FIXED)? {
+        let (topic, partition) = (from.topic_id()?, PartitionId::new(from.u32()?));
+        let (base, count) = (Offset::new(from.u64()?), from.u32()?);
+        lengths.push(usize::try_from(from.u32()?).ok()?);
+        let mut runs = Vec::new();
+        let mut counted: u32 = 0;
+        for _ in 0..from.count(RUN_LEN)? {
+            let run = FrameRun { count: from.u32()?, position_delta: from.u32()?, start: from.u32()? };
+            counted = counted.checked_add(run.count)?;
+            (run.position_delta.checked_add(run.count)? <= header.count && run.count > 0).then_some(())?;
+            runs.push(run);
+        }
+        (counted == count && base.get().checked_add(u64::from(count)).is_some()).then_some(())?;
+        records += u64::from(count);
+        slices.push(FrameSlice { topic, partition, base, count, runs, batch: Bytes::new() });
+    }
+    (records == u64::from(header.count)).then_some(())?;
+    let entries = from.count(1)?;
+    let entries = frame.slice_ref(from.take(entries)?);
+    for (slice, length) in slices.iter_mut().zip(lengths) {
+        slice.batch = frame.slice_ref(from.take(length)?);
+    }
+    from.0.is_empty().then_some(FrameBody { slices, entries })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> (FrameHeader, FrameBody) {
+        let header = FrameHeader {
+            kind: FrameKind::Group,
+            number: 7,
+            durable: 6,
+            chain: 5,
+            start: 2,
+            salt: 99,
+            first: Position::new(40),
+            count: 3,
+            time: Timestamp::new(-5),
+            body_len: 0,
+            body_crc: 0,
+            crc: 0,
+        };
+        let slice = |partition, base, runs: Vec<FrameRun>| FrameSlice {
+            topic: TopicId::new([3; 16]),
+            partition: PartitionId::new(partition),
+            base: Offset::new(base),
+            count: runs.iter().map(|run| run.count).sum(),
+            runs,
+            batch: Bytes::from(vec![7; 100]),
+        };
+        let run = |count, position_delta| FrameRun { count, position_delta, start: 61 };
+        let slices = vec![slice(0, 5, vec![run(1, 0), run(1, 2)]), slice(1, 9, vec![run(1, 1)])];
+        (header, FrameBody { slices, entries: Bytes::from_static(b"ids") })
+    }
+
+    fn read(bytes: &[u8]) -> Result<(FrameHeader, FrameBody), FrameFlaw> {
+        let header = FrameHeader::decode(bytes)?;
+        let body = decode_body(&header, &Bytes::copy_from_slice(bytes))?;
+        Ok((header, body))
+    }
+
+    #[test]
+    fn decode_undoes_encode() {
+        let (mut header, body) = sample();
+        let mut out = Vec::new();
+        encode(&mut header, &body, &mut out);
+        assert_eq!(out.len() as u64, BLOCK);
+        assert_eq!(out.len() as u64, header.padded_len());
+        assert_eq!(read(&out), Ok((header, body)));
+    }
+
+    #[test]
+    fn every_flipped_byte_of_a_frame_is_noticed() {
+        let (mut header, body) = sample();
+        let mut out = Vec::new();
+        encode(&mut header, &body, &mut out);
+        for place in 0..HEADER_LEN + header.body_len as usize {
+            out[place] ^= 0x20;
+            assert!(read(&out).is_err(), "byte {place}");
+            out[place] ^= 0x20;
+        }
+        for length in 0..HEADER_LEN + header.body_len as usize {
+            assert!(read(&out[..length]).is_err(), "cut to {length}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_body_of_any_bytes_is_read_or_refused(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..400)) {
+            let (mut header, _) = sample();
+            let frame: Vec<u8> = std::iter::repeat_n(0, HEADER_LEN).chain(bytes.iter().copied()).collect();
+            header.body_len = u32::try_from(bytes.len()).unwrap();
+            header.body_crc = crc32c::crc32c(&bytes);
+            let _ = decode_body(&header, &Bytes::from(frame));
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Small files that are written once: the folder's identity and each topic's manifest. One line of JSON, one of checksum.
+//!
+//! Invariant: a manifest is either not there or whole, whenever the power goes; one that is there and not whole is damage.
+
+use std::{io, path::Path};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{disk::Disk, error::LogError};
+
+/// Largest manifest that is read.
+const MAX_LEN: u64 = 64 << 10;
+
+/// Writes `content` under `path`: beside it first, synced, then renamed, and the folder synced.
+pub(crate) fn write<T: Serialize>(disk: &dyn Disk, path: &Path, content: &T) -> Result<(), LogError> {
+    let mut text = serde_json::to_string(content).map_err(|error| LogError::io("encode", path, io::Error::other(error)))?;
+    text.push_str(&format!("\ncrc32c {:08x}\n", crc32c::crc32c(text.as_bytes())));
+    let beside = path.with_extension("new");
+    let folder = path.parent().unwrap_or(path);
+    let put = || -> io::Result<()> {
+        let file = match disk.create(&beside) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => disk.open(&beside),
+            made => made,
+        }?;
+        file.set_len(0)?;
+        file.write_at(0, text.as_bytes())?;
+        file.sync()?;
+        disk.rename(&beside, path)?;
+        disk.sync_folder(folder)
+    };
+    put().map_err(|source| LogError::full_or_io("write", path, source))
+}
+
+/// Reads the manifest at `path`; none if there is none.
+///
+/// # Errors
+/// [`LogError::Corrupt`] if it is not whole.
+pub(crate) fn read<T: DeserializeOwned>(disk: &dyn Disk, path: &Path) -> Result<Option<T>, LogError> {
+    let file = match disk.open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(LogError::io("open", path, source)),
+    };
+    let read = || -> io::Result<Vec<u8>> {
+        let length = file.len()?.min(MAX_LEN);
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+        let read = file.read_at(0, &mut bytes)?;
+        bytes.truncate(read);
+        Ok(bytes)
+    };
+    let bytes = read().map_err(|source| LogError::io("read", path, source))?;
+    let corrupt = |what: String| LogError::Corrupt { file: path.to_owned(), from: 0, end: bytes.len() as u64, what };
+    let content = checked(&bytes).ok_or_else(|| corrupt("it is not what its checksum promised".into()))?;
+    let parsed = serde_json::from_str(content).map_err(|error| corrupt(format!("it is not a manifest of this build: {error}")))?;
+    Ok(Some(parsed))
+}
+
+fn checked(bytes: &[u8]) -> Option<&str> {
+    let (content, checksum) = std::str::from_utf8(bytes).ok()?.split_once('\n')?;
+    let expected = format!("crc32c {:08x}\n", crc32c::crc32c(content.as_bytes()));
+    (checksum == expected).then_some(content)
+}

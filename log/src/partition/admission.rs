@@ -1,0 +1,264 @@
+//! May this append join the log, and where? Admission decides in order, each request seeing those before it.
+//!
+//! Pure: no file, clock or channel; the committer calls [`Admission::admit`] once a request and acts on what it returns.
+//! Invariants: versions of a stream and offsets of a partition have no gaps; a request that is refused changes nothing.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::{
+    group::{Group, Slice, SliceRun, order_of},
+    request::{PreparedWrite, Request},
+    streams::{StreamKey, StreamSpan, Streams},
+};
+use crate::{
+    batch::BatchBuilder,
+    error::LogError,
+    ids::{Offset, Position, StreamHead, StreamVersion, Timestamp},
+    journal::{
+        file::FramePlace,
+        frame::{FrameBody, FrameRun, FrameSlice, table_len},
+    },
+    record::{Appended, AppendedRange, StreamAt, Violation},
+    topic_store::{Partition, TopicStore},
+    window::{Seen, Window},
+};
+
+/// The judge: everything that was admitted, durable or not.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    next_position: Position,
+    /// Next offset of each partition, by its index.
+    next_offsets: Vec<Offset>,
+    /// Streams written by groups that are not durable yet, with the group that wrote them last.
+    pending: HashMap<StreamKey, (StreamVersion, u64)>,
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// It is part of the group; the answer may leave when the group is durable.
+    Admitted(Appended),
+    /// Nothing was written; the answer may leave when everything admitted so far is durable.
+    Settled(Result<Appended, LogError>),
+}
+
+impl Admission {
+    pub(crate) fn new(next_position: Position, next_offsets: Vec<Offset>) -> Self {
+        Self { next_position, next_offsets, pending: HashMap::new() }
+    }
+
+    /// Position that the next record gets.
+    pub(crate) fn next_position(&self) -> Position {
+        self.next_position
+    }
+
+    /// Judges a request and, if it may, places it in `group`.
+    pub(crate) fn admit(
+        &mut self,
+        request: &Request,
+        group: &mut OpenGroup,
+        streams: &Streams,
+        topics: &TopicStore,
+        window: &mut Window,
+    ) -> Verdict {
+        if let Some(identity) = &request.identity {
+            let name = |id| topics.name_of(id);
+            match window.look_up(identity, name) {
+                Seen::New => {}
+                Seen::Repeat(answer) => return Verdict::Settled(Ok(answer)),
+                Seen::Refused(error) => return Verdict::Settled(Err(error)),
+            }
+        }
+        let violations = self.violations(request, streams);
+        if !violations.is_empty() {
+            return Verdict::Settled(Err(LogError::Conflict { violations, seen: self.next_position }));
+        }
+        let first = self.next_position;
+        let mut answer = Appended {
+            first,
+            end: first,
+            ranges: Vec::new(),
+            versions: Vec::new(),
+            recorded_at: group.time,
+            deduplicated: false,
+        };
+        for write in &request.writes {
+            self.place(write, group, streams, &mut answer);
+        }
+        answer.end = self.next_position;
+        if let Some(identity) = &request.identity {
+            let id = |name: &_| topics.get(name).ok().map(|entry| entry.topic.id);
+            group.entries.extend(window.remember(identity, &answer, id));
+        }
+        if request.writes.is_empty() && request.identity.is_none() {
+            // Beliefs alone, and they hold: nothing to write.
+            return Verdict::Settled(Ok(answer));
+        }
+        Verdict::Admitted(answer)
+    }
+
+    fn violations(&self, request: &Request, streams: &Streams) -> Vec<Violation> {
+        let mut violations = Vec::new();
+        for (index, prepared) in request.conditions.iter().enumerate() {
+            let actual = self.head(&prepared.key, streams);
+            if !prepared.condition.expected.holds(actual) {
+                let condition = &prepared.condition;
+                violations.push(Violation { index, stream: condition.stream.clone(), expected: condition.expected, actual });
+            }
+        }
+        violations
+    }
+
+    fn head(&self, key: &StreamKey, streams: &Streams) -> StreamHead {
+        match self.pending.get(key) {
+            Some((version, _)) => StreamHead::At(*version),
+            None => streams.head(key),
+        }
+    }
+
+    fn place(&mut self, write: &PreparedWrite, group: &mut OpenGroup, streams: &Streams, answer: &mut Appended) {
+        let index = write.partition.index;
+        if self.next_offsets.len() <= index {
+            self.next_offsets.resize(index + 1, Offset::default());
+        }
+        let count = write.records.count();
+        let first_version = match &write.stream {
+            None => StreamVersion::FIRST,
+            Some(stream) => match self.head(&stream.key, streams) {
+                StreamHead::Absent => StreamVersion::FIRST,
+                StreamHead::At(version) => version.plus(1),
+            },
+        };
+        let offset = self.next_offsets[index];
+        let start = group.push(write, offset, self.next_position, first_version);
+        self.next_offsets[index] = offset.plus(u64::from(count));
+        self.next_position = self.next_position.plus(u64::from(count));
+        extend_range(answer, &write.partition, offset, count);
+        if let Some(stream) = &write.stream {
+            let span = StreamSpan { key: stream.key, first_version, offset, count, start };
+            self.pending.insert(stream.key, (span.last_version(), group.number));
+            group.spans.push(span);
+            match answer.versions.iter_mut().rev().find(|at| at.stream == stream.id && at.topic == write.partition.topic.name) {
+                Some(at) => at.version = span.last_version(),
+                None => answer.versions.push(StreamAt {
+                    topic: write.partition.topic.name.clone(),
+                    stream: stream.id.clone(),
+                    version: span.last_version(),
+                }),
+            }
+        }
+    }
+
+    /// A group is durable: its streams stand in [`Streams`] now.
+    pub(crate) fn retire(&mut self, number: u64, spans: &[StreamSpan]) {
+        for span in spans {
+            if self.pending.get(&span.key).is_some_and(|(_, group)| *group == number) {
+                self.pending.remove(&span.key);
+            }
+        }
+    }
+}
+
+fn extend_range(answer: &mut Appended, partition: &Partition, offset: Offset, count: u32) {
+    let last = Offset::new(offset.get() + u64::from(count) - 1);
+    match answer.ranges.iter_mut().find(|range| range.partition == partition.id && range.topic == partition.topic.name) {
+        Some(range) => range.last = last,
+        None => answer.ranges.push(AppendedRange { topic: partition.topic.name.clone(), partition: partition.id, first: offset, last }),
+    }
+}
+
+#[derive(Debug)]
+struct OpenSlice {
+    partition: Arc<Partition>,
+    base: Offset,
+    builder: BatchBuilder,
+    runs: Vec<SliceRun>,
+}
+
+/// A group that still takes units.
+#[derive(Debug)]
+pub(crate) struct OpenGroup {
+    /// Number that its frame will have.
+    pub(crate) number: u64,
+    pub(crate) time: Timestamp,
+    first: Position,
+    slices: Vec<OpenSlice>,
+    /// Place in `slices` by index of the partition.
+    by_partition: HashMap<usize, usize>,
+    runs: usize,
+    spans: Vec<StreamSpan>,
+    entries: Vec<u8>,
+}
+
+impl OpenGroup {
+    pub(crate) fn new(number: u64, first: Position, time: Timestamp) -> Self {
+        Self { number, time, first, slices: Vec::new(), by_partition: HashMap::new(), runs: 0, spans: Vec::new(), entries: Vec::new() }
+    }
+
+    /// Whether there is nothing to write.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slices.is_empty() && self.entries.is_empty()
+    }
+
+    /// Bytes that its frame takes so far, about.
+    pub(crate) fn bytes(&self) -> u64 {
+        let batches: usize = self.slices.iter().map(|slice| slice.builder.encoded_len()).sum();
+        (batches + table_len(self.slices.len(), self.runs) + self.entries.len() + 128) as u64
+    }
+
+    fn push(&mut self, write: &PreparedWrite, offset: Offset, position: Position, first_version: StreamVersion) -> u32 {
+        let count = write.records.count();
+        let place = *self.by_partition.entry(write.partition.index).or_insert_with(|| {
+            let partition = Arc::clone(&write.partition);
+            self.slices.push(OpenSlice { partition, base: offset, builder: BatchBuilder::new(offset), runs: Vec::new() });
+            self.slices.len() - 1
+        });
+        let slice = &mut self.slices[place];
+        let start = slice.builder.push(&write.records, first_version, self.time);
+        match slice.runs.last_mut() {
+            Some(run) if run.end_position() == position => run.count += count,
+            _ => {
+                slice.runs.push(SliceRun { first_offset: offset, first_position: position, count, start });
+                self.runs += 1;
+            }
+        }
+        start
+    }
+
+    /// Finishes the batches; the place of the frame is not known yet.
+    pub(crate) fn close(self, epoch: i32, end: Position) -> (Group, FrameBody) {
+        let mut slices = Vec::with_capacity(self.slices.len());
+        let mut frame_slices = Vec::with_capacity(self.slices.len());
+        for slice in self.slices {
+            let count = slice.builder.count();
+            let batch = slice.builder.finish(epoch);
+            let delta = |run: &SliceRun| u32::try_from(run.first_position.get() - self.first.get()).unwrap_or(u32::MAX);
+            frame_slices.push(FrameSlice {
+                topic: slice.partition.topic.id,
+                partition: slice.partition.id,
+                base: slice.base,
+                count,
+                runs: slice.runs.iter().map(|run| FrameRun { count: run.count, position_delta: delta(run), start: run.start }).collect(),
+                batch: batch.clone(),
+            });
+            slices.push(Slice { partition: slice.partition, base: slice.base, count, runs: slice.runs, batch });
+        }
+        let entries = bytes::Bytes::from(self.entries);
+        let group = Group {
+            number: self.number,
+            frame_crc: 0,
+            place: FramePlace::default(),
+            first: self.first,
+            end,
+            time: self.time,
+            order: order_of(&slices),
+            slices,
+            spans: self.spans,
+            entries: entries.clone(),
+            loaded: true,
+        };
+        (group, FrameBody { slices: frame_slices, entries })
+    }
+}

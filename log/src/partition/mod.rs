@@ -1,0 +1,8 @@
+//! Partitions: who may append, where streams stand, the newest records in memory, and reading.
+
+pub(crate) mod admission;
+pub(crate) mod group;
+pub(crate) mod reader;
+pub(crate) mod request;
+pub(crate) mod streams;
+pub(crate) mod tail;

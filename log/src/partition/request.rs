@@ -1,0 +1,191 @@
+//! An append as its caller's thread prepares it: checked, hashed, and encoded but for what depends on its place.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::streams::{StreamHasher, StreamKey};
+use crate::{
+    batch::Encoded,
+    error::LogError,
+    ids::{StreamId, TopicName},
+    record::{Append, Appended, Identity, NewRecord, Precondition, Write},
+    topic::TopicKind,
+    topic_store::{Partition, TopicEntry, TopicStore},
+};
+
+/// Most records of one append.
+pub(crate) const MAX_RECORDS: usize = 10_000;
+
+/// The stream that a write's events join.
+#[derive(Clone, Debug)]
+pub(crate) struct WriteStream {
+    pub(crate) key: StreamKey,
+    pub(crate) id: StreamId,
+}
+
+/// Records of one partition that follow each other.
+#[derive(Debug)]
+pub(crate) struct PreparedWrite {
+    pub(crate) partition: Arc<Partition>,
+    pub(crate) records: Encoded,
+    pub(crate) stream: Option<WriteStream>,
+}
+
+/// A precondition with its stream's key.
+#[derive(Debug)]
+pub(crate) struct PreparedCondition {
+    pub(crate) key: StreamKey,
+    pub(crate) condition: Precondition,
+}
+
+/// An append in line.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) writes: Vec<PreparedWrite>,
+    pub(crate) conditions: Vec<PreparedCondition>,
+    pub(crate) identity: Option<Identity>,
+    /// Most bytes that it adds to a frame.
+    pub(crate) bytes: u64,
+    pub(crate) reply: oneshot::Sender<Result<Appended, LogError>>,
+}
+
+/// Checks and encodes an append.
+///
+/// # Errors
+/// Whatever can be said without looking at the log: see [`crate::backend::LogBackend::append`].
+pub(crate) fn prepare(
+    append: Append,
+    topics: &TopicStore,
+    hasher: &StreamHasher,
+    limit: u64,
+    reply: oneshot::Sender<Result<Appended, LogError>>,
+) -> Result<Request, LogError> {
+    let mut topics = Cached { store: topics, last: None };
+    let mut writes = Vec::with_capacity(append.writes.len());
+    let mut records = 0;
+    for write in append.writes {
+        records += match &write {
+            Write::Stream { events, .. } => events.len(),
+            Write::Records { records, .. } => records.len(),
+        };
+        if records > MAX_RECORDS {
+            return Err(invalid("writes", format!("more than {MAX_RECORDS} records in one append")));
+        }
+        match write {
+            Write::Stream { topic, stream, events } => {
+                let entry = topics.get(&topic)?;
+                writes.push(prepare_stream(&entry, stream, &events, hasher)?);
+            }
+            Write::Records { topic, partition, records } => {
+                let entry = topics.get(&topic)?;
+                let fixed = partition.map(|id| entry.partition(id).cloned()).transpose()?;
+                prepare_records(&entry, fixed.as_ref(), &records, &mut writes)?;
+            }
+        }
+    }
+    let mut conditions = Vec::with_capacity(append.preconditions.len());
+    for condition in append.preconditions {
+        let entry = topics.get(&condition.topic)?;
+        require_events(&entry, "it has no streams to expect anything of")?;
+        let name = condition.stream.as_str().as_bytes();
+        conditions.push(PreparedCondition { key: hasher.key(entry.partition_for(name).index, name), condition });
+    }
+    let bytes = writes.iter().map(|write| write.records.max_len() as u64 + 128).sum::<u64>()
+        + append.identity.as_ref().map_or(0, |identity| identity.key.principal.len() as u64 + 5000);
+    if bytes > limit {
+        return Err(invalid("writes", format!("the append takes {bytes} bytes, at most {limit} are allowed")));
+    }
+    if append.identity.as_ref().is_some_and(|identity| identity.key.principal.len() > 1024) {
+        return Err(invalid("identity", "the principal has more than 1,024 bytes".into()));
+    }
+    if writes.is_empty() && conditions.is_empty() && append.identity.is_none() {
+        return Err(invalid("writes", "the append holds nothing".into()));
+    }
+    Ok(Request { writes, conditions, identity: append.identity, bytes, reply })
+}
+
+fn prepare_stream(
+    entry: &TopicEntry,
+    stream: StreamId,
+    events: &[crate::record::NewEvent],
+    hasher: &StreamHasher,
+) -> Result<PreparedWrite, LogError> {
+    require_events(entry, "streams are written to topics of kind events")?;
+    if events.is_empty() {
+        return Err(invalid("events", format!("no event is given for stream {stream}")));
+    }
+    let mut records = Encoded::default();
+    for event in events {
+        records.push_event(&stream, event)?;
+    }
+    let name = stream.as_str().as_bytes();
+    let partition = Arc::clone(entry.partition_for(name));
+    let key = hasher.key(partition.index, name);
+    Ok(PreparedWrite { partition, records, stream: Some(WriteStream { key, id: stream }) })
+}
+
+/// Records that go to different partitions become several writes, so that positions follow the order given.
+fn prepare_records(
+    entry: &TopicEntry,
+    fixed: Option<&Arc<Partition>>,
+    records: &[NewRecord],
+    writes: &mut Vec<PreparedWrite>,
+) -> Result<(), LogError> {
+    let wrong = |reason| LogError::WrongKind { topic: entry.topic.name.clone(), kind: entry.topic.settings.kind.as_str(), reason };
+    let kind = entry.topic.settings.kind;
+    if kind == TopicKind::Events {
+        return Err(wrong("plain records cannot be written to it; append events to a stream"));
+    }
+    if records.is_empty() {
+        return Err(invalid("records", format!("no record is given for topic {}", entry.topic.name)));
+    }
+    let first = writes.len();
+    for record in records {
+        if kind == TopicKind::Table && record.key.is_none() {
+            return Err(wrong("each of its records needs a key"));
+        }
+        let partition = fixed.unwrap_or_else(|| match &record.key {
+            Some(key) => entry.partition_for(key),
+            None => &entry.partitions[0],
+        });
+        match writes[first..].last_mut() {
+            Some(last) if last.partition.index == partition.index => last.records.push_record(record)?,
+            _ => {
+                let mut encoded = Encoded::default();
+                encoded.push_record(record)?;
+                writes.push(PreparedWrite { partition: Arc::clone(partition), records: encoded, stream: None });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn require_events(entry: &TopicEntry, reason: &'static str) -> Result<(), LogError> {
+    let kind = entry.topic.settings.kind;
+    if kind == TopicKind::Events {
+        return Ok(());
+    }
+    Err(LogError::WrongKind { topic: entry.topic.name.clone(), kind: kind.as_str(), reason })
+}
+
+fn invalid(field: &str, reason: String) -> LogError {
+    LogError::Invalid { field: field.into(), reason }
+}
+
+/// Remembers the topic last looked up: an append mostly names one.
+struct Cached<'a> {
+    store: &'a TopicStore,
+    last: Option<Arc<TopicEntry>>,
+}
+
+impl Cached<'_> {
+    fn get(&mut self, name: &TopicName) -> Result<Arc<TopicEntry>, LogError> {
+        if let Some(last) = self.last.as_ref().filter(|last| last.topic.name == *name) {
+            return Ok(Arc::clone(last));
+        }
+        let entry = self.store.get(name)?;
+        self.last = Some(Arc::clone(&entry));
+        Ok(entry)
+    }
+}

@@ -1,0 +1,148 @@
+//! Where streams stand in the durable log, and where their records lie that are not in segments yet.
+//!
+//! The committer applies each group after its sync, admission and readers look up, tidy takes away what segments hold.
+//! Streams are known by a keyed hash of 128 bits and their partition. Sharded, so that no growth of a map stalls appends.
+
+use hashbrown::HashMap;
+use parking_lot::RwLock;
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use crate::ids::{FolderId, Offset, StreamHead, StreamVersion};
+
+const SHARDS: usize = 256;
+
+/// A stream, by partition and hash of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct StreamKey {
+    /// Index of the partition ([`crate::topic_store::Partition::index`]).
+    pub(crate) partition: u32,
+    pub(crate) hash: u128,
+}
+
+/// Hashes names of streams, differently in every folder.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StreamHasher(SipHasher13);
+
+impl StreamHasher {
+    pub(crate) fn new(folder: FolderId) -> Self {
+        Self(SipHasher13::new_with_key(folder.as_bytes()))
+    }
+
+    pub(crate) fn key(&self, partition: usize, name: &[u8]) -> StreamKey {
+        let hash = self.0.hash(name);
+        StreamKey { partition: u32::try_from(partition).unwrap_or(u32::MAX), hash: u128::from(hash.h1) << 64 | u128::from(hash.h2) }
+    }
+}
+
+/// Events of one stream that lie side by side in one batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StreamSpan {
+    pub(crate) key: StreamKey,
+    pub(crate) first_version: StreamVersion,
+    pub(crate) offset: Offset,
+    pub(crate) count: u32,
+    /// Byte place of the first in its batch.
+    pub(crate) start: u32,
+}
+
+impl StreamSpan {
+    /// Version of the last event.
+    pub(crate) fn last_version(&self) -> StreamVersion {
+        StreamVersion::new(self.first_version.get() + u64::from(self.count) - 1)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    heads: HashMap<StreamKey, StreamVersion>,
+    recent: HashMap<StreamKey, Vec<StreamSpan>>,
+}
+
+/// All streams of a folder.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    shards: Vec<RwLock<Shard>>,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self { shards: (0..SHARDS).map(|_| RwLock::default()).collect() }
+    }
+}
+
+impl Streams {
+    fn shard(&self, key: &StreamKey) -> &RwLock<Shard> {
+        // The lowest byte of a keyed hash is as good as any.
+        &self.shards[(key.hash & 0xff) as usize]
+    }
+
+    /// Where a stream stands.
+    pub(crate) fn head(&self, key: &StreamKey) -> StreamHead {
+        match self.shard(key).read().heads.get(key) {
+            Some(version) => StreamHead::At(*version),
+            None => StreamHead::Absent,
+        }
+    }
+
+    /// Takes over events that have become durable.
+    pub(crate) fn apply(&self, spans: &[StreamSpan]) {
+        for span in spans {
+            let mut shard = self.shard(&span.key).write();
+            shard.heads.insert(span.key, span.last_version());
+            shard.recent.entry(span.key).or_default().push(*span);
+        }
+    }
+
+    /// Sets where a stream stands by what segments say; a newer version that is known already stays.
+    pub(crate) fn restore(&self, key: StreamKey, version: StreamVersion) {
+        let mut shard = self.shard(&key).write();
+        let head = shard.heads.entry(key).or_insert(version);
+        *head = (*head).max(version);
+    }
+
+    /// Forgets where events lie that segments hold now.
+    pub(crate) fn forget(&self, spans: &[StreamSpan]) {
+        for span in spans {
+            let mut shard = self.shard(&span.key).write();
+            let empty = shard.recent.get_mut(&span.key).is_some_and(|recent| {
+                recent.retain(|other| other.offset > span.offset);
+                recent.is_empty()
+            });
+            if empty {
+                shard.recent.remove(&span.key);
+            }
+        }
+    }
+
+    /// Spans that are not in segments yet and reach `from` or further, in order; at most `most`.
+    pub(crate) fn recent(&self, key: &StreamKey, from: StreamVersion, most: usize) -> Vec<StreamSpan> {
+        let shard = self.shard(key).read();
+        let Some(recent) = shard.recent.get(key) else { return Vec::new() };
+        let first = recent.partition_point(|span| span.last_version() < from);
+        recent[first..].iter().take(most).copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(version: u64, count: u32, offset: u64) -> StreamSpan {
+        let key = StreamHasher::new(FolderId::new([1; 16])).key(0, b"a");
+        StreamSpan { key, first_version: StreamVersion::new(version), offset: Offset::new(offset), count, start: 61 }
+    }
+
+    #[test]
+    fn recent_spans_start_where_asked_and_go_when_segments_hold_them() {
+        let streams = Streams::default();
+        let key = span(1, 1, 0).key;
+        assert_eq!(streams.head(&key), StreamHead::Absent);
+        streams.apply(&[span(1, 2, 0), span(3, 1, 5), span(4, 3, 9)]);
+        assert_eq!(streams.head(&key), StreamHead::At(StreamVersion::new(6)));
+        assert_eq!(streams.recent(&key, StreamVersion::new(2), 9).len(), 3);
+        assert_eq!(streams.recent(&key, StreamVersion::new(3), 9), [span(3, 1, 5), span(4, 3, 9)]);
+        streams.forget(&[span(1, 2, 0), span(3, 1, 5)]);
+        assert_eq!(streams.recent(&key, StreamVersion::FIRST, 9), [span(4, 3, 9)]);
+        assert_eq!(streams.head(&key), StreamHead::At(StreamVersion::new(6)));
+    }
+}

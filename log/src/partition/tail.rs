@@ -1,0 +1,202 @@
+//! The tail: the durable end of the log, and its newest groups in memory.
+//!
+//! The committer pushes each group after its sync; readers look up and wait; tidy says what segments hold. Invariants: the end
+//! never moves back, a group is visible whole, and every record that no segment holds is found here, in memory or by the
+//! place of its frame.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use super::group::Group;
+use crate::ids::{Offset, Position};
+
+#[derive(Debug, Default)]
+struct State {
+    /// By position, without holes, up to the end.
+    groups: VecDeque<Arc<Group>>,
+    /// Number of the frame of the first of `groups`, counted as pushed; places in `slices` are relative to it.
+    dropped: u64,
+    /// For each partition: which group (counted as pushed), which slice, from which offset.
+    slices: Vec<VecDeque<(u64, u32, Offset)>>,
+    ends: Vec<Offset>,
+    /// Memory held by loaded groups, and how many of the first groups are not loaded.
+    memory: u64,
+    unloaded: usize,
+    /// Everything below is in segments.
+    tidied: Position,
+    tidied_frame: u64,
+    untidied_bytes: u64,
+}
+
+/// The newest records of a folder.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    state: RwLock<State>,
+    durable: watch::Sender<Position>,
+    budget: u64,
+}
+
+impl Tail {
+    /// A tail that begins where segments end.
+    pub(crate) fn new(begin: Position, tidied_frame: u64, ends: Vec<Offset>, budget: u64) -> Self {
+        let slices = ends.iter().map(|_| VecDeque::new()).collect();
+        let state = State { ends, slices, tidied: begin, tidied_frame, ..State::default() };
+        Self { state: RwLock::new(state), durable: watch::Sender::new(begin), budget }
+    }
+
+    /// Shows a group to readers: it is durable now.
+    pub(crate) fn push(&self, group: Arc<Group>) {
+        let end = group.end;
+        {
+            let mut state = self.state.write();
+            state.memory += group.memory();
+            state.untidied_bytes += group.place.length;
+            let at = state.dropped + state.groups.len() as u64;
+            for (slice, place) in group.slices.iter().zip(0..) {
+                let index = slice.partition.index;
+                if state.ends.len() <= index {
+                    state.ends.resize(index + 1, Offset::default());
+                    state.slices.resize_with(index + 1, VecDeque::new);
+                }
+                state.ends[index] = slice.end();
+                state.slices[index].push_back((at, place, slice.base));
+            }
+            state.groups.push_back(group);
+            state.shrink(self.budget);
+        }
+        self.durable.send_if_modified(|durable| {
+            let moved = end > *durable;
+            *durable = end.max(*durable);
+            moved
+        });
+    }
+
+    /// Segments hold everything up to `frame`, below `position`, and are synced and checkpointed.
+    pub(crate) fn tidied(&self, position: Position, frame: u64) {
+        let mut state = self.state.write();
+        let freed: u64 =
+            state.groups.iter().filter(|group| group.number > state.tidied_frame && group.number <= frame).map(|g| g.place.length).sum();
+        state.untidied_bytes -= freed;
+        state.tidied = position;
+        state.tidied_frame = frame;
+        state.shrink(self.budget);
+    }
+
+    /// The durable end.
+    pub(crate) fn end(&self) -> Position {
+        *self.durable.borrow()
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<Position> {
+        self.durable.subscribe()
+    }
+
+    /// Next offset to become readable in a partition.
+    pub(crate) fn end_of(&self, partition: usize) -> Offset {
+        self.state.read().ends.get(partition).copied().unwrap_or_default()
+    }
+
+    /// Bytes of journal that segments do not hold yet.
+    pub(crate) fn untidied_bytes(&self) -> u64 {
+        self.state.read().untidied_bytes
+    }
+
+    /// Groups from the one that holds `from` on, about `bytes` of them; none: segments hold `from`, or nothing does yet.
+    pub(crate) fn groups_from(&self, from: Position, bytes: u64) -> Vec<Arc<Group>> {
+        let state = self.state.read();
+        if state.groups.front().is_none_or(|first| from < first.first) {
+            return Vec::new();
+        }
+        let first = state.groups.partition_point(|group| group.end <= from);
+        take_bytes(state.groups.range(first..), bytes)
+    }
+
+    /// Groups that hold the partition's records from `from` on, with the place of its slice, about `bytes` of them.
+    pub(crate) fn slices_from(&self, partition: usize, from: Offset, bytes: u64) -> Vec<(Arc<Group>, u32)> {
+        let state = self.state.read();
+        let Some(slices) = state.slices.get(partition) else { return Vec::new() };
+        if slices.front().is_none_or(|(_, _, base)| from < *base) || from >= state.ends[partition] {
+            return Vec::new();
+        }
+        let first = slices.partition_point(|(_, _, base)| *base <= from) - 1;
+        let mut taken = Vec::new();
+        let mut sum = 0;
+        for (at, slice, _) in slices.range(first..) {
+            let group = &state.groups[usize::try_from(at - state.dropped).unwrap_or(0)];
+            taken.push((Arc::clone(group), *slice));
+            sum += group.slices[*slice as usize].batch.len() as u64;
+            if sum >= bytes {
+                break;
+            }
+        }
+        taken
+    }
+
+    /// Whether reading a partition from `from` on begins in memory, or there is nothing to read.
+    pub(crate) fn holds_offset(&self, partition: usize, from: Offset) -> bool {
+        let state = self.state.read();
+        let Some(slices) = state.slices.get(partition) else { return true };
+        if from >= state.ends[partition] {
+            return true;
+        }
+        let behind = slices.partition_point(|(_, _, base)| *base <= from);
+        let Some((at, ..)) = behind.checked_sub(1).and_then(|place| slices.get(place)) else { return false };
+        at - state.dropped >= state.unloaded as u64
+    }
+
+    /// Whether reading everything from `from` on begins in memory, or there is nothing to read.
+    pub(crate) fn holds_position(&self, from: Position) -> bool {
+        let state = self.state.read();
+        match state.groups.get(state.unloaded) {
+            Some(first) => from >= first.first,
+            None => from >= self.end(),
+        }
+    }
+
+    /// Groups that no segment holds, oldest first, about `bytes` of them.
+    pub(crate) fn untidied(&self, bytes: u64) -> Vec<Arc<Group>> {
+        let state = self.state.read();
+        let first = state.groups.partition_point(|group| group.number <= state.tidied_frame);
+        take_bytes(state.groups.range(first..), bytes)
+    }
+
+    /// Position below which segments hold everything.
+    pub(crate) fn tidied_to(&self) -> Position {
+        self.state.read().tidied
+    }
+}
+
+impl State {
+    /// Keeps memory within the budget: the oldest groups go, or leave their place if no segment holds them yet.
+    fn shrink(&mut self, budget: u64) {
+        while self.memory > budget && self.unloaded < self.groups.len() {
+            let group = &mut self.groups[self.unloaded];
+            self.memory -= group.memory();
+            *group = Arc::new(group.unloaded());
+            self.unloaded += 1;
+        }
+        while self.unloaded > 0 && self.groups.front().is_some_and(|group| group.number <= self.tidied_frame) {
+            let Some(group) = self.groups.pop_front() else { return };
+            self.unloaded -= 1;
+            for slice in &group.slices {
+                self.slices[slice.partition.index].pop_front();
+            }
+            self.dropped += 1;
+        }
+    }
+}
+
+fn take_bytes<'a>(groups: impl Iterator<Item = &'a Arc<Group>>, bytes: u64) -> Vec<Arc<Group>> {
+    let mut taken = Vec::new();
+    let mut sum = 0;
+    for group in groups {
+        taken.push(Arc::clone(group));
+        sum += group.place.length;
+        if sum >= bytes {
+            break;
+        }
+    }
+    taken
+}

@@ -1,0 +1,335 @@
+//! A start: makes or opens a data folder, recovers what the journal holds, and hands over a committer that goes on behind it.
+//!
+//! [`crate::embedded`] calls [`open`]. The order of its steps is what keeps frames of former starts dead and acknowledged ones
+//! alive; `log/FORMAT.md`, "A start", says why each is where it is.
+
+use std::{
+    path::Path,
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::{
+    batch::StoredRecords,
+    checkpoint::{Checkpoint, Slots, WindowMark},
+    clock::Clock,
+    config::{BLOCK, LogConfig},
+    disk::Disk,
+    embedded::OpenReport,
+    engine::{Counters, Engine, Random},
+    error::LogError,
+    ids::{FolderId, Offset, Position, Timestamp},
+    journal::{
+        self,
+        committer::{Committer, JournalEnd},
+        file::JournalFiles,
+        frame,
+        queue::Queue,
+        recovery::{self, Accepted, Scan},
+    },
+    manifest,
+    partition::{
+        admission::Admission,
+        group::{Group, Slice},
+        streams::{StreamHasher, StreamSpan, Streams},
+        tail::Tail,
+    },
+    topic::TopicKind,
+    topic_store::{self, TopicStore},
+    window::Window,
+};
+
+/// File that says whose folder this is.
+const IDENTITY: &str = "foldlog.json";
+const FORMAT: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Identity {
+    format: u32,
+    id: uuid::Uuid,
+}
+
+/// What a start hands over.
+pub(crate) struct Started {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) committer: Committer,
+    pub(crate) report: OpenReport,
+    pub(crate) lock: Box<dyn Send + Sync>,
+}
+
+/// Opens the folder; makes it if it is not there.
+pub(crate) fn open(
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    folder: &Path,
+    config: LogConfig,
+    mut random: impl FnMut() -> u128 + Send + 'static,
+) -> Result<Started, LogError> {
+    if let Err(faults) = config.validate() {
+        return Err(LogError::Invalid { field: "log".into(), reason: faults.join("; ") });
+    }
+    disk.create_folder(folder).map_err(|source| LogError::io("create", folder, source))?;
+    let lock = lock(disk.as_ref(), folder)?;
+    let identity = match read_identity(disk.as_ref(), folder)? {
+        Some(identity) => identity,
+        None => create(disk.as_ref(), folder, &config, &mut random)?,
+    };
+    let (mut slots, mut checkpoint) = Slots::open(disk.as_ref(), folder)?;
+    if checkpoint.folder.as_bytes() != identity.id.as_bytes() {
+        let what = "this checkpoint belongs to another data folder".into();
+        return Err(LogError::Corrupt { file: folder.join("checkpoint.a"), from: 0, end: 0, what });
+    }
+    let topics = TopicStore::open(Arc::clone(&disk), folder)?;
+    let journal = JournalFiles::open(Arc::clone(&disk), folder, &config)?;
+    let mut replay = Replay::new(&checkpoint, topics, &config)?;
+    let found = recovery::scan(&journal, &checkpoint, |accepted| replay.take(accepted))?;
+    let mut read_only = found.rot.as_ref().map(in_full);
+    if read_only.is_none() {
+        read_only = settle(&journal, &mut slots, &mut checkpoint, &mut replay, &found, &mut random)?;
+    }
+    replay.report.damage.clone_from(&read_only);
+
+    let end = JournalEnd {
+        number: found.last,
+        crc: found.last_crc,
+        position: replay.position,
+        time: replay.time,
+        salt: checkpoint.salt,
+        start: checkpoint.start,
+    };
+    let admission = Admission::new(replay.position, replay.offsets);
+    let engine = Arc::new(Engine {
+        disk,
+        clock,
+        queue: Queue::new(config.queue_requests, config.queue_bytes),
+        config,
+        folder: folder.to_owned(),
+        id: checkpoint.folder,
+        epoch: checkpoint.epoch,
+        topics: replay.topics,
+        hasher: replay.hasher,
+        streams: replay.streams,
+        tail: replay.tail,
+        journal,
+        window: Mutex::new(replay.window),
+        failure: watch::Sender::new(None),
+        read_only,
+        random: Random::new(random),
+        counters: Counters::default(),
+    });
+    let mut committer = Committer::new(Arc::clone(&engine), admission, end);
+    if engine.read_only.is_none() {
+        committer.open()?;
+    }
+    Ok(Started { engine, committer, report: replay.report, lock })
+}
+
+/// Steps (i) to (iii) of a start. Nothing is written before the slot that was chosen is durable. Returns why the log can be
+/// read only, if there is no space for a frame.
+fn settle(
+    journal: &JournalFiles,
+    slots: &mut Slots,
+    checkpoint: &mut Checkpoint,
+    replay: &mut Replay,
+    found: &Scan,
+    random: &mut impl FnMut() -> u128,
+) -> Result<Option<String>, LogError> {
+    slots.rewrite(checkpoint)?;
+    replay.recent.retain(|accepted| accepted.header.number > found.durable);
+    replay.report.rewritten = replay.recent.len() as u64;
+    recovery::settle(journal, found, &replay.recent)?;
+    replay.recent.clear();
+    checkpoint.recovered = found.last;
+    checkpoint.salt = random();
+    checkpoint.start += 1;
+    slots.write(checkpoint)?;
+    match journal.make_room(BLOCK) {
+        Ok(_) => Ok(None),
+        Err(error @ LogError::DiskFull { .. }) => Ok(Some(in_full(&error))),
+        Err(error) => Err(error),
+    }
+}
+
+fn lock(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn Send + Sync>, LogError> {
+    let owner = format!("process {}", std::process::id());
+    disk.lock(folder, &owner).map_err(|source| {
+        if source.kind() == std::io::ErrorKind::WouldBlock {
+            return LogError::Locked { folder: folder.to_owned(), owner: source.to_string() };
+        }
+        LogError::io("lock", folder, source)
+    })
+}
+
+fn read_identity(disk: &dyn Disk, folder: &Path) -> Result<Option<Identity>, LogError> {
+    let path = folder.join(IDENTITY);
+    let identity: Option<Identity> = manifest::read(disk, &path)?;
+    match identity {
+        Some(identity) if identity.format != FORMAT => {
+            Err(LogError::Format { file: path, found: identity.format, supported: FORMAT })
+        }
+        None if TopicStore::holds_any(disk, folder) => {
+            let what = "it is missing, but the folder holds topics".into();
+            Err(LogError::Corrupt { file: path, from: 0, end: 0, what })
+        }
+        identity => Ok(identity),
+    }
+}
+
+/// Makes an empty folder's files; the identity comes last, so that a folder that has one has everything.
+fn create(disk: &dyn Disk, folder: &Path, config: &LogConfig, random: &mut impl FnMut() -> u128) -> Result<Identity, LogError> {
+    let id = random();
+    for part in [journal::file::FOLDER, topic_store::FOLDER] {
+        let path = folder.join(part);
+        disk.create_folder(&path).map_err(|source| LogError::io("create", &path, source))?;
+    }
+    JournalFiles::create_first(disk, folder, config)?;
+    let first = Checkpoint {
+        sequence: 1,
+        folder: FolderId::new(id.to_le_bytes()),
+        epoch: 0,
+        start: 0,
+        recovered: 0,
+        salt: random(),
+        frame: 0,
+        frame_crc: 0,
+        file: 1,
+        file_end: 0,
+        next: Position::default(),
+        time: Timestamp::new(0),
+        window: WindowMark::default(),
+        partitions: Vec::new(),
+    };
+    Slots::create(disk, folder, &first)?;
+    let sync = |path: &Path| disk.sync_folder(path).map_err(|source| LogError::io("sync", path, source));
+    sync(folder)?;
+    if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        sync(parent)?;
+    }
+    let identity = Identity { format: FORMAT, id: uuid::Uuid::from_bytes(id.to_le_bytes()) };
+    manifest::write(disk, &folder.join(IDENTITY), &identity)?;
+    Ok(identity)
+}
+
+/// An error with its causes, on one line.
+fn in_full(error: &LogError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Everything in memory that frames of the journal make up.
+struct Replay {
+    topics: TopicStore,
+    hasher: StreamHasher,
+    streams: Streams,
+    tail: Tail,
+    window: Window,
+    offsets: Vec<Offset>,
+    position: Position,
+    time: Timestamp,
+    /// Frames that no later header has proved durable.
+    recent: Vec<Accepted>,
+    report: OpenReport,
+}
+
+impl Replay {
+    fn new(checkpoint: &Checkpoint, topics: TopicStore, config: &LogConfig) -> Result<Self, LogError> {
+        let mut offsets = vec![Offset::default(); topics.partitions().len()];
+        for mark in &checkpoint.partitions {
+            let Some(partition) = topics.partition(mark.topic, mark.partition) else {
+                return Err(topics.missing(mark.topic));
+            };
+            offsets[partition.index] = mark.next;
+        }
+        let tail = Tail::new(checkpoint.next, checkpoint.frame, offsets.clone(), config.tail_bytes);
+        Ok(Self {
+            hasher: StreamHasher::new(checkpoint.folder),
+            topics,
+            streams: Streams::default(),
+            tail,
+            window: Window::new(config.window_requests, config.window_bytes),
+            offsets,
+            position: checkpoint.next,
+            time: checkpoint.time,
+            recent: Vec::new(),
+            report: OpenReport::default(),
+        })
+    }
+
+    fn take(&mut self, accepted: Accepted) -> Result<(), LogError> {
+        let header = &accepted.header;
+        let damage = |what: &str| LogError::Corrupt {
+            file: format!("journal file {}", accepted.place.file).into(),
+            from: accepted.place.at,
+            end: accepted.place.end(),
+            what: format!("frame {}: {what}", header.number),
+        };
+        let body = frame::decode_body(header, &accepted.bytes).map_err(|_| damage("its body is not what its checksum promised"))?;
+        let mut missing = None;
+        let group = Group::from_frame(header, accepted.place, body, |slice| {
+            let partition = self.topics.partition(slice.topic, slice.partition);
+            if partition.is_none() {
+                missing = Some(slice.topic);
+            }
+            partition
+        });
+        if let Some(topic) = missing {
+            return Err(self.topics.missing(topic));
+        }
+        let mut group = group.ok_or_else(|| damage("its tables contradict each other"))?;
+        for slice in &group.slices {
+            let next = &mut self.offsets[slice.partition.index];
+            if slice.base != *next {
+                return Err(damage("its offsets do not follow on those before"));
+            }
+            *next = slice.end();
+            let spans = spans_of(slice, &self.hasher).ok_or_else(|| damage("its records cannot be followed"))?;
+            group.spans.extend(spans);
+        }
+        self.window.restore(&group.entries).ok_or_else(|| damage("its request ids cannot be read"))?;
+        self.streams.apply(&group.spans);
+        self.position = header.end();
+        self.time = self.time.max(header.time);
+        self.report.frames += 1;
+        self.report.records += u64::from(header.count);
+        self.recent.retain(|earlier| earlier.header.number > header.durable);
+        self.recent.push(accepted);
+        self.tail.push(Arc::new(group));
+        Ok(())
+    }
+}
+
+/// The streams of a slice, in order; none for topics without streams.
+pub(crate) fn spans_of(slice: &Slice, hasher: &StreamHasher) -> Option<Vec<StreamSpan>> {
+    let mut spans: Vec<StreamSpan> = Vec::new();
+    if slice.partition.topic.settings.kind != TopicKind::Events {
+        return Some(spans);
+    }
+    let mut last_key: &[u8] = &[];
+    let mut count = 0;
+    for record in StoredRecords::from(&slice.batch, crate::batch::HEADER_LEN).ok()? {
+        let record = record.ok()?;
+        let (name, version) = (record.key?, record.version()?);
+        count += 1;
+        match spans.last_mut().filter(|span| name == last_key && span.last_version().plus(1) == version) {
+            Some(span) => span.count += 1,
+            None => spans.push(StreamSpan {
+                key: hasher.key(slice.partition.index, name),
+                first_version: version,
+                offset: record.offset,
+                count: 1,
+                start: u32::try_from(record.start).ok()?,
+            }),
+        }
+        last_key = name;
+    }
+    (count == slice.count).then_some(spans)
+}

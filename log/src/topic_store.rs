@@ -1,0 +1,219 @@
+//! The topics of a folder: their manifests on disk, their partitions in memory.
+//!
+//! [`crate::embedded`] creates and looks them up, recovery finds partitions by id. Invariant: a topic that was returned is
+//! durable; topics are only added, so a partition's index never changes while the process runs.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+};
+
+use hashbrown::HashMap;
+use parking_lot::{Mutex, RwLock};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    disk::Disk,
+    error::LogError,
+    ids::{PartitionId, TopicId, TopicName},
+    manifest,
+    topic::{Topic, TopicKind, TopicSettings},
+};
+
+/// Folder of topics within the data folder.
+pub(crate) const FOLDER: &str = "topics";
+const FORMAT: u32 = 1;
+
+/// One partition of a topic.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    pub(crate) topic: Arc<Topic>,
+    pub(crate) id: PartitionId,
+    /// Dense over all partitions of the folder, for tables in memory; another one after each start.
+    pub(crate) index: usize,
+}
+
+/// A topic with its partitions.
+#[derive(Debug)]
+pub(crate) struct TopicEntry {
+    pub(crate) topic: Arc<Topic>,
+    pub(crate) partitions: Vec<Arc<Partition>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    by_name: BTreeMap<TopicName, Arc<TopicEntry>>,
+    by_id: HashMap<TopicId, Arc<TopicEntry>>,
+    partitions: Vec<Arc<Partition>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    format: u32,
+    name: String,
+    id: uuid::Uuid,
+    kind: TopicKind,
+    partitions: u32,
+}
+
+/// All topics of a folder.
+#[derive(Debug)]
+pub(crate) struct TopicStore {
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
+    creating: Mutex<()>,
+    state: RwLock<State>,
+}
+
+impl TopicStore {
+    /// Reads every manifest.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`], [`LogError::Format`].
+    pub(crate) fn open(disk: Arc<dyn Disk>, data: &Path) -> Result<Self, LogError> {
+        let folder = data.join(FOLDER);
+        let entries = disk.list(&folder).map_err(|source| LogError::io("list", &folder, source))?;
+        let store = Self { disk, folder, creating: Mutex::new(()), state: RwLock::default() };
+        for entry in entries {
+            let path = store.folder.join(&entry.name);
+            if entry.is_folder || !entry.name.ends_with(".json") {
+                continue;
+            }
+            let Some(manifest) = manifest::read::<Manifest>(store.disk.as_ref(), &path)? else { continue };
+            if manifest.format != FORMAT {
+                return Err(LogError::Format { file: path, found: manifest.format, supported: FORMAT });
+            }
+            let corrupt = |what: &str| LogError::Corrupt { file: path.clone(), from: 0, end: 0, what: what.into() };
+            if entry.name != format!("{}.json", manifest.id) {
+                return Err(corrupt("it is the manifest of another topic"));
+            }
+            let settings = TopicSettings { kind: manifest.kind, partitions: manifest.partitions };
+            check(settings)?;
+            let name = TopicName::from_str(&manifest.name)?;
+            if store.state.read().by_name.contains_key(&name) {
+                return Err(corrupt("another topic has its name"));
+            }
+            store.add(Topic { name, id: TopicId::new(*manifest.id.as_bytes()), settings });
+        }
+        Ok(store)
+    }
+
+    /// Whether a folder that has no identity holds topics, so that it was not left behind by an unfinished creation.
+    pub(crate) fn holds_any(disk: &dyn Disk, data: &Path) -> bool {
+        disk.list(&data.join(FOLDER)).is_ok_and(|entries| entries.iter().any(|entry| entry.name.ends_with(".json")))
+    }
+
+    /// Creates a topic durably, or returns the one there is.
+    ///
+    /// # Errors
+    /// [`LogError::TopicExists`], [`LogError::Invalid`], [`LogError::Io`].
+    pub(crate) fn create(&self, name: TopicName, settings: TopicSettings, id: TopicId) -> Result<Arc<TopicEntry>, LogError> {
+        check(settings)?;
+        let _creating = self.creating.lock();
+        if let Ok(entry) = self.get(&name) {
+            return if entry.topic.settings == settings { Ok(entry) } else { Err(exists(&entry.topic, settings)) };
+        }
+        let manifest = Manifest {
+            format: FORMAT,
+            name: name.as_str().into(),
+            id: uuid::Uuid::from_bytes(*id.as_bytes()),
+            kind: settings.kind,
+            partitions: settings.partitions,
+        };
+        manifest::write(self.disk.as_ref(), &self.folder.join(format!("{}.json", manifest.id)), &manifest)?;
+        Ok(self.add(Topic { name, id, settings }))
+    }
+
+    fn add(&self, topic: Topic) -> Arc<TopicEntry> {
+        let topic = Arc::new(topic);
+        let mut state = self.state.write();
+        let first = state.partitions.len();
+        let partition = |(index, id)| Arc::new(Partition { topic: Arc::clone(&topic), id: PartitionId::new(id), index });
+        let partitions: Vec<_> = (first..).zip(0..topic.settings.partitions).map(partition).collect();
+        state.partitions.extend(partitions.iter().cloned());
+        let entry = Arc::new(TopicEntry { topic: Arc::clone(&topic), partitions });
+        state.by_name.insert(topic.name.clone(), Arc::clone(&entry));
+        state.by_id.insert(topic.id, Arc::clone(&entry));
+        entry
+    }
+
+    pub(crate) fn get(&self, name: &TopicName) -> Result<Arc<TopicEntry>, LogError> {
+        self.state.read().by_name.get(name).cloned().ok_or_else(|| LogError::UnknownTopic { topic: name.clone() })
+    }
+
+    pub(crate) fn partition(&self, topic: TopicId, partition: PartitionId) -> Option<Arc<Partition>> {
+        let state = self.state.read();
+        state.by_id.get(&topic)?.partitions.get(usize::try_from(partition.get()).ok()?).cloned()
+    }
+
+    /// The report that a topic which the log knows has no manifest.
+    pub(crate) fn missing(&self, topic: TopicId) -> LogError {
+        let file = self.folder.join(format!("{}.json", uuid::Uuid::from_bytes(*topic.as_bytes())));
+        let what = "this topic's manifest is missing, but the log holds records of it".into();
+        LogError::Corrupt { file, from: 0, end: 0, what }
+    }
+
+    /// Name of the topic with `id`.
+    pub(crate) fn name_of(&self, id: TopicId) -> Option<TopicName> {
+        self.state.read().by_id.get(&id).map(|entry| entry.topic.name.clone())
+    }
+
+    /// All topics by name.
+    pub(crate) fn all(&self) -> Vec<Arc<TopicEntry>> {
+        self.state.read().by_name.values().cloned().collect()
+    }
+
+    /// All partitions by index.
+    pub(crate) fn partitions(&self) -> Vec<Arc<Partition>> {
+        self.state.read().partitions.clone()
+    }
+
+    /// Folder of a topic's segments.
+    pub(crate) fn segments_of(&self, partition: &Partition) -> PathBuf {
+        let topic = uuid::Uuid::from_bytes(*partition.topic.id.as_bytes());
+        self.folder.join(topic.to_string()).join(format!("{:05}", partition.id.get()))
+    }
+}
+
+impl TopicEntry {
+    /// The partition with `id`.
+    ///
+    /// # Errors
+    /// [`LogError::UnknownPartition`].
+    pub(crate) fn partition(&self, id: PartitionId) -> Result<&Arc<Partition>, LogError> {
+        let found = usize::try_from(id.get()).ok().and_then(|place| self.partitions.get(place));
+        found.ok_or_else(|| LogError::UnknownPartition {
+            topic: self.topic.name.clone(),
+            partition: id,
+            partitions: self.topic.settings.partitions,
+        })
+    }
+
+    /// The partition of a key.
+    pub(crate) fn partition_for(&self, key: &[u8]) -> &Arc<Partition> {
+        let id = PartitionId::for_key(key, self.topic.settings.partitions);
+        &self.partitions[id.get() as usize]
+    }
+}
+
+fn check(settings: TopicSettings) -> Result<(), LogError> {
+    if (1..=TopicSettings::MAX_PARTITIONS).contains(&settings.partitions) {
+        return Ok(());
+    }
+    let reason = format!("{} partitions were asked for, 1 to {} are allowed", settings.partitions, TopicSettings::MAX_PARTITIONS);
+    Err(LogError::Invalid { field: "partitions".into(), reason })
+}
+
+fn exists(topic: &Topic, asked: TopicSettings) -> LogError {
+    let mut differences = Vec::new();
+    if topic.settings.kind != asked.kind {
+        differences.push(format!("kind {} instead of {}", topic.settings.kind, asked.kind));
+    }
+    if topic.settings.partitions != asked.partitions {
+        differences.push(format!("{} partitions instead of {}", topic.settings.partitions, asked.partitions));
+    }
+    LogError::TopicExists { topic: topic.name.clone(), difference: differences.join(" and ") }
+}
