@@ -13,7 +13,8 @@ use crate::{
     codec::{Fields, Put},
     disk::{Disk, DiskFile},
     error::LogError,
-    ids::{FolderId, Offset, PartitionId, Position, Timestamp, TopicId},
+    ids::{FolderId, PartitionId, Position, Timestamp, TopicId},
+    segment::PartitionMark,
 };
 
 const MAGIC: [u8; 4] = *b"FLCK";
@@ -23,27 +24,12 @@ const NAMES: [&str; 2] = ["checkpoint.a", "checkpoint.b"];
 /// Largest slot that is read.
 const MAX_LEN: u64 = 256 << 20;
 
-/// How much of a segment is part of the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SegmentMark {
-    pub(crate) base: Offset,
-    /// Offset after its last record.
-    pub(crate) end: Offset,
-    pub(crate) log_bytes: u64,
-    pub(crate) runs_bytes: u64,
-    /// Checksum over the whole `.runs` prefix, so that a swapped or older copy is noticed.
-    pub(crate) runs_crc: u32,
-}
-
 /// What segments hold of a partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct PartitionMark {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CheckpointedPartition {
     pub(crate) topic: TopicId,
     pub(crate) partition: PartitionId,
-    /// Offset after the last record in segments.
-    pub(crate) next: Offset,
-    /// In order of their base; the last one is active.
-    pub(crate) segments: Vec<SegmentMark>,
+    pub(crate) mark: PartitionMark,
 }
 
 /// Which window file goes with a checkpoint.
@@ -80,7 +66,7 @@ pub(crate) struct Checkpoint {
     /// Server time of that frame.
     pub(crate) time: Timestamp,
     pub(crate) window: WindowMark,
-    pub(crate) partitions: Vec<PartitionMark>,
+    pub(crate) partitions: Vec<CheckpointedPartition>,
 }
 
 impl Checkpoint {
@@ -105,15 +91,7 @@ impl Checkpoint {
         for partition in &self.partitions {
             body.put(partition.topic.as_bytes());
             body.put_u32(partition.partition.get());
-            body.put_u64(partition.next.get());
-            body.put_len(partition.segments.len());
-            for segment in &partition.segments {
-                body.put_u64(segment.base.get());
-                body.put_u64(segment.end.get());
-                body.put_u64(segment.log_bytes);
-                body.put_u64(segment.runs_bytes);
-                body.put_u32(segment.runs_crc);
-            }
+            partition.mark.encode(&mut body);
         }
         let mut out = Vec::with_capacity(HEADER_LEN + body.len());
         out.put(&MAGIC);
@@ -159,20 +137,10 @@ impl Checkpoint {
             window: WindowMark { file: from.u64()?, length: from.u64()?, crc: from.u32()? },
             partitions: Vec::new(),
         };
-        for _ in 0..from.count(32)? {
+        for _ in 0..from.count(20 + PartitionMark::ENCODED_LEN)? {
             let (topic, partition) = (from.topic_id()?, PartitionId::new(from.u32()?));
-            let next = Offset::new(from.u64()?);
-            let mut segments = Vec::new();
-            for _ in 0..from.count(36)? {
-                segments.push(SegmentMark {
-                    base: Offset::new(from.u64()?),
-                    end: Offset::new(from.u64()?),
-                    log_bytes: from.u64()?,
-                    runs_bytes: from.u64()?,
-                    runs_crc: from.u32()?,
-                });
-            }
-            checkpoint.partitions.push(PartitionMark { topic, partition, next, segments });
+            let mark = PartitionMark::decode(from.take(PartitionMark::ENCODED_LEN)?)?;
+            checkpoint.partitions.push(CheckpointedPartition { topic, partition, mark });
         }
         from.0.is_empty().then_some(checkpoint)
     }
@@ -278,7 +246,8 @@ mod tests {
     use super::*;
 
     fn sample() -> Checkpoint {
-        let segment = SegmentMark { base: Offset::new(5), end: Offset::new(9), log_bytes: 100, runs_bytes: 20, runs_crc: 7 };
+        let offset = crate::ids::Offset::new;
+        let mark = PartitionMark { first: offset(5), active: offset(9), end: offset(12), log_len: 100, runs_len: 20, chain: 7 };
         Checkpoint {
             sequence: 4,
             folder: FolderId::new([1; 16]),
@@ -293,12 +262,7 @@ mod tests {
             next: Position::new(77),
             time: Timestamp::new(1000),
             window: WindowMark { file: 1, length: 10, crc: 3 },
-            partitions: vec![PartitionMark {
-                topic: TopicId::new([2; 16]),
-                partition: PartitionId::new(1),
-                next: Offset::new(9),
-                segments: vec![segment],
-            }],
+            partitions: vec![CheckpointedPartition { topic: TopicId::new([2; 16]), partition: PartitionId::new(1), mark }],
         }
     }
 

@@ -21,7 +21,7 @@ use crate::{
     error::LogError,
     ids::{Offset, Position, StreamHead, StreamId, TopicId, TopicName},
     journal::{committer, committer::Committer, queue::Closed},
-    partition::{reader::EmbeddedReader, request},
+    partition::{reader::EmbeddedReader, request, streams::StreamKey},
     record::{Append, Selection},
     start,
     topic::{Topic, TopicKind, TopicSettings},
@@ -107,16 +107,12 @@ impl EmbeddedLog {
         clock: Arc<dyn Clock>,
         folder: &Path,
         config: LogConfig,
-        random: impl FnMut() -> u128,
+        random: impl FnMut() -> u128 + Send + 'static,
     ) -> Result<(Self, Stepper), LogError> {
         let started = start::open(disk, clock, folder, config, random)?;
         let stepper = Stepper { engine: Arc::clone(&started.engine), committer: started.committer };
-        let log = Self {
-            engine: started.engine,
-            report: started.report,
-            threads: Mutex::default(),
-            folder_lock: Mutex::new(Some(started.lock)),
-        };
+        let log =
+            Self { engine: started.engine, report: started.report, threads: Mutex::default(), folder_lock: Mutex::new(Some(started.lock)) };
         Ok((log, stepper))
     }
 
@@ -239,7 +235,7 @@ impl LogBackend for EmbeddedLog {
             return Err(LogError::WrongKind { topic: topic.clone(), kind: entry.topic.settings.kind.as_str(), reason });
         }
         let name = stream.as_str().as_bytes();
-        Ok(self.engine.streams.head(&self.engine.hasher.key(entry.partition_for(name).index, name)))
+        Ok(self.engine.streams.head(&StreamKey::of(&self.engine.hasher, entry.partition_for(name), name)))
     }
 
     fn reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError> {

@@ -22,11 +22,8 @@ use crate::{
         file::JournalFiles,
         queue::{Closed, Queue},
     },
-    partition::{
-        group::Group,
-        streams::{StreamHasher, Streams},
-        tail::Tail,
-    },
+    partition::{group::Group, streams::Streams, tail::Tail},
+    segment::StreamHasher,
     topic_store::TopicStore,
     window::Window,
 };

@@ -3,10 +3,7 @@
 //! [`crate::embedded`] calls [`open`]. The order of its steps is what keeps frames of former starts dead and acknowledged ones
 //! alive; `log/FORMAT.md`, "A start", says why each is where it is.
 
-use std::{
-    path::Path,
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -34,9 +31,10 @@ use crate::{
     partition::{
         admission::Admission,
         group::{Group, Slice},
-        streams::{StreamHasher, StreamSpan, Streams},
+        streams::{StreamKey, StreamSpan, Streams},
         tail::Tail,
     },
+    segment::StreamHasher,
     topic::TopicKind,
     topic_store::{self, TopicStore},
     window::Window,
@@ -49,7 +47,7 @@ const FORMAT: u32 = 1;
 #[derive(Serialize, Deserialize)]
 struct Identity {
     format: u32,
-    id: uuid::Uuid,
+    id: String,
 }
 
 /// What a start hands over.
@@ -78,7 +76,7 @@ pub(crate) fn open(
         None => create(disk.as_ref(), folder, &config, &mut random)?,
     };
     let (mut slots, mut checkpoint) = Slots::open(disk.as_ref(), folder)?;
-    if checkpoint.folder.as_bytes() != identity.id.as_bytes() {
+    if checkpoint.folder.to_string() != identity.id {
         let what = "this checkpoint belongs to another data folder".into();
         return Err(LogError::Corrupt { file: folder.join("checkpoint.a"), from: 0, end: 0, what });
     }
@@ -167,9 +165,7 @@ fn read_identity(disk: &dyn Disk, folder: &Path) -> Result<Option<Identity>, Log
     let path = folder.join(IDENTITY);
     let identity: Option<Identity> = manifest::read(disk, &path)?;
     match identity {
-        Some(identity) if identity.format != FORMAT => {
-            Err(LogError::Format { file: path, found: identity.format, supported: FORMAT })
-        }
+        Some(identity) if identity.format != FORMAT => Err(LogError::Format { file: path, found: identity.format, supported: FORMAT }),
         None if TopicStore::holds_any(disk, folder) => {
             let what = "it is missing, but the folder holds topics".into();
             Err(LogError::Corrupt { file: path, from: 0, end: 0, what })
@@ -208,7 +204,7 @@ fn create(disk: &dyn Disk, folder: &Path, config: &LogConfig, random: &mut impl 
     if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         sync(parent)?;
     }
-    let identity = Identity { format: FORMAT, id: uuid::Uuid::from_bytes(id.to_le_bytes()) };
+    let identity = Identity { format: FORMAT, id: first.folder.to_string() };
     manifest::write(disk, &folder.join(IDENTITY), &identity)?;
     Ok(identity)
 }
@@ -247,7 +243,7 @@ impl Replay {
             let Some(partition) = topics.partition(mark.topic, mark.partition) else {
                 return Err(topics.missing(mark.topic));
             };
-            offsets[partition.index] = mark.next;
+            offsets[partition.index] = mark.mark.end;
         }
         let tail = Tail::new(checkpoint.next, checkpoint.frame, offsets.clone(), config.tail_bytes);
         Ok(Self {
@@ -322,7 +318,7 @@ pub(crate) fn spans_of(slice: &Slice, hasher: &StreamHasher) -> Option<Vec<Strea
         match spans.last_mut().filter(|span| name == last_key && span.last_version().plus(1) == version) {
             Some(span) => span.count += 1,
             None => spans.push(StreamSpan {
-                key: hasher.key(slice.partition.index, name),
+                key: StreamKey::of(hasher, &slice.partition, name),
                 first_version: version,
                 offset: record.offset,
                 count: 1,

@@ -54,7 +54,7 @@ struct State {
 struct Manifest {
     format: u32,
     name: String,
-    id: uuid::Uuid,
+    id: String,
     kind: TopicKind,
     partitions: u32,
 }
@@ -92,11 +92,13 @@ impl TopicStore {
             }
             let settings = TopicSettings { kind: manifest.kind, partitions: manifest.partitions };
             check(settings)?;
-            let name = TopicName::from_str(&manifest.name)?;
+            let (Ok(name), Ok(id)) = (TopicName::from_str(&manifest.name), uuid::Uuid::parse_str(&manifest.id)) else {
+                return Err(corrupt("its name or id is none"));
+            };
             if store.state.read().by_name.contains_key(&name) {
                 return Err(corrupt("another topic has its name"));
             }
-            store.add(Topic { name, id: TopicId::new(*manifest.id.as_bytes()), settings });
+            store.add(Topic { name, id: TopicId::new(*id.as_bytes()), settings });
         }
         Ok(store)
     }
@@ -119,7 +121,7 @@ impl TopicStore {
         let manifest = Manifest {
             format: FORMAT,
             name: name.as_str().into(),
-            id: uuid::Uuid::from_bytes(*id.as_bytes()),
+            id: id.to_string(),
             kind: settings.kind,
             partitions: settings.partitions,
         };
@@ -151,7 +153,7 @@ impl TopicStore {
 
     /// The report that a topic which the log knows has no manifest.
     pub(crate) fn missing(&self, topic: TopicId) -> LogError {
-        let file = self.folder.join(format!("{}.json", uuid::Uuid::from_bytes(*topic.as_bytes())));
+        let file = self.folder.join(format!("{}.json", topic));
         let what = "this topic's manifest is missing, but the log holds records of it".into();
         LogError::Corrupt { file, from: 0, end: 0, what }
     }
@@ -173,8 +175,7 @@ impl TopicStore {
 
     /// Folder of a topic's segments.
     pub(crate) fn segments_of(&self, partition: &Partition) -> PathBuf {
-        let topic = uuid::Uuid::from_bytes(*partition.topic.id.as_bytes());
-        self.folder.join(topic.to_string()).join(format!("{:05}", partition.id.get()))
+        self.folder.join(partition.topic.id.to_string()).join(format!("{:05}", partition.id.get()))
     }
 }
 

@@ -77,14 +77,7 @@ impl Window {
             return Seen::Refused(LogError::RequestIdReused { id: identity.key.id, first: entry.first });
         }
         let (ranges, versions) = decode_answer(Fields(&entry.answer), topic).unwrap_or_default();
-        Seen::Repeat(Appended {
-            first: entry.first,
-            end: entry.end,
-            ranges,
-            versions,
-            recorded_at: entry.recorded_at,
-            deduplicated: true,
-        })
+        Seen::Repeat(Appended { first: entry.first, end: entry.end, ranges, versions, recorded_at: entry.recorded_at, deduplicated: true })
     }
 
     /// Remembers a request's answer; returns what the frame must carry. `topic` finds a topic's id by name.

@@ -5,13 +5,13 @@
 #![deny(clippy::indexing_slicing)]
 
 use super::{
-    RecordView,
+    RecordView, event,
     header::{BatchHeader, Flaw},
     varint::Cursor,
 };
 use crate::{
     error::LogError,
-    ids::{Offset, Timestamp},
+    ids::{Offset, StreamVersion, Timestamp},
     record::Run,
     topic::TopicKind,
 };
@@ -27,6 +27,16 @@ pub(crate) struct StoredRecord<'a> {
     pub(crate) value: Option<&'a [u8]>,
     pub(crate) headers: &'a [u8],
     pub(crate) header_count: u32,
+}
+
+impl<'a> StoredRecord<'a> {
+    /// Version of the event in header `f`; none if there is none.
+    pub(crate) fn version(&self) -> Option<StreamVersion> {
+        let mut cursor = Cursor::new(self.headers);
+        let mut headers = (0..self.header_count).map_while(move |_| take_header(&mut cursor));
+        let (_, value) = headers.find(|(name, _)| *name == event::NAME)?;
+        Some(event::decode(value?)?.version)
+    }
 }
 
 /// The records of a batch from byte place `start` on, to its end. `batch` must begin with its header, and be checked before

@@ -315,8 +315,10 @@ pub(crate) fn run(mut committer: Committer) {
         let spawned = std::thread::Builder::new().name("log-sync".into()).spawn_scoped(scope, move || {
             for closing in closings {
                 match syncing.commit(closing) {
-                    Ok(buffer) if done.send(buffer).is_ok() => syncing.queue.nudge(),
-                    Ok(_) => return,
+                    Ok(buffer) => match done.send(buffer) {
+                        Ok(()) => syncing.queue.nudge(),
+                        Err(_) => return,
+                    },
                     Err(error) => return syncing.fail(error),
                 }
             }

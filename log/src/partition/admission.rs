@@ -76,14 +76,8 @@ impl Admission {
             return Verdict::Settled(Err(LogError::Conflict { violations, seen: self.next_position }));
         }
         let first = self.next_position;
-        let mut answer = Appended {
-            first,
-            end: first,
-            ranges: Vec::new(),
-            versions: Vec::new(),
-            recorded_at: group.time,
-            deduplicated: false,
-        };
+        let mut answer =
+            Appended { first, end: first, ranges: Vec::new(), versions: Vec::new(), recorded_at: group.time, deduplicated: false };
         for write in &request.writes {
             self.place(write, group, streams, &mut answer);
         }

@@ -70,7 +70,7 @@ impl EmbeddedReader {
                 let entry = engine.topics.get(&topic)?;
                 let name = stream.as_str().as_bytes();
                 let partition = Arc::clone(entry.partition_for(name));
-                let key = engine.hasher.key(partition.index, name);
+                let key = StreamKey::of(&engine.hasher, &partition, name);
                 Cursor::Stream { partition, key, next: from.max(StreamVersion::FIRST) }
             }
             Selection::Topics(names, next) => {
@@ -140,7 +140,13 @@ impl EmbeddedReader {
     }
 
     /// Fills `out` with what the tail knows of one stream. Returns the next version.
-    fn stream_runs(&mut self, partition: &Partition, key: StreamKey, mut next: StreamVersion, out: &mut Output) -> Result<StreamVersion, LogError> {
+    fn stream_runs(
+        &mut self,
+        partition: &Partition,
+        key: StreamKey,
+        mut next: StreamVersion,
+        out: &mut Output,
+    ) -> Result<StreamVersion, LogError> {
         let spans = self.engine.streams.recent(&key, next, SPANS);
         let all = spans.len() < SPANS;
         for span in spans {

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::streams::{StreamHasher, StreamKey};
+use super::streams::StreamKey;
 use crate::{
     batch::Encoded,
     error::LogError,
     ids::{StreamId, TopicName},
     record::{Append, Appended, Identity, NewRecord, Precondition, Write},
+    segment::StreamHasher,
     topic::TopicKind,
     topic_store::{Partition, TopicEntry, TopicStore},
 };
@@ -89,7 +90,7 @@ pub(crate) fn prepare(
         let entry = topics.get(&condition.topic)?;
         require_events(&entry, "it has no streams to expect anything of")?;
         let name = condition.stream.as_str().as_bytes();
-        conditions.push(PreparedCondition { key: hasher.key(entry.partition_for(name).index, name), condition });
+        conditions.push(PreparedCondition { key: StreamKey::of(hasher, entry.partition_for(name), name), condition });
     }
     let bytes = writes.iter().map(|write| write.records.max_len() as u64 + 128).sum::<u64>()
         + append.identity.as_ref().map_or(0, |identity| identity.key.principal.len() as u64 + 5000);
@@ -121,7 +122,7 @@ fn prepare_stream(
     }
     let name = stream.as_str().as_bytes();
     let partition = Arc::clone(entry.partition_for(name));
-    let key = hasher.key(partition.index, name);
+    let key = StreamKey::of(hasher, &partition, name);
     Ok(PreparedWrite { partition, records, stream: Some(WriteStream { key, id: stream }) })
 }
 

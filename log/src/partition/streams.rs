@@ -5,9 +5,12 @@
 
 use hashbrown::HashMap;
 use parking_lot::RwLock;
-use siphasher::sip128::{Hasher128, SipHasher13};
 
-use crate::ids::{FolderId, Offset, StreamHead, StreamVersion};
+use crate::{
+    ids::{Offset, StreamHead, StreamVersion},
+    segment::StreamHasher,
+    topic_store::Partition,
+};
 
 const SHARDS: usize = 256;
 
@@ -19,18 +22,10 @@ pub(crate) struct StreamKey {
     pub(crate) hash: u128,
 }
 
-/// Hashes names of streams, differently in every folder.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct StreamHasher(SipHasher13);
-
-impl StreamHasher {
-    pub(crate) fn new(folder: FolderId) -> Self {
-        Self(SipHasher13::new_with_key(folder.as_bytes()))
-    }
-
-    pub(crate) fn key(&self, partition: usize, name: &[u8]) -> StreamKey {
-        let hash = self.0.hash(name);
-        StreamKey { partition: u32::try_from(partition).unwrap_or(u32::MAX), hash: u128::from(hash.h1) << 64 | u128::from(hash.h2) }
+impl StreamKey {
+    /// Key of the stream with `name` in its partition.
+    pub(crate) fn of(hasher: &StreamHasher, partition: &Partition, name: &[u8]) -> Self {
+        Self { partition: u32::try_from(partition.index).unwrap_or(u32::MAX), hash: hasher.hash(name) }
     }
 }
 
@@ -128,7 +123,7 @@ mod tests {
     use super::*;
 
     fn span(version: u64, count: u32, offset: u64) -> StreamSpan {
-        let key = StreamHasher::new(FolderId::new([1; 16])).key(0, b"a");
+        let key = StreamKey { partition: 0, hash: 7 };
         StreamSpan { key, first_version: StreamVersion::new(version), offset: Offset::new(offset), count, start: 61 }
     }
 

@@ -1,0 +1,196 @@
+//! The embedded log on real files, with its threads: append, read, refuse, stop, and be there again after a restart.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use foldlog_log::{
+    Append, Appended, EmbeddedLog, Expected, Identity, LogBackend, LogConfig, LogError, NewEvent, Offset, PartitionId, Position,
+    Precondition, ReadLimits, RequestId, RequestKey, Selection, StreamHead, StreamVersion, TopicKind, TopicSettings, Write,
+    clock::SystemClock, disk::RealDisk,
+};
+
+fn config() -> LogConfig {
+    LogConfig { first_journal_file_bytes: 256 << 10, journal_file_bytes: 1 << 20, ..LogConfig::default() }
+}
+
+fn open(folder: &Path) -> EmbeddedLog {
+    EmbeddedLog::open(Arc::new(RealDisk), Arc::new(SystemClock::new()), folder, config()).unwrap()
+}
+
+fn events_topic(log: &EmbeddedLog, name: &str, partitions: u32) {
+    log.create_topic(name.parse().unwrap(), TopicSettings { kind: TopicKind::Events, partitions }).unwrap();
+}
+
+fn write(topic: &str, stream: &str, data: &[&str]) -> Write {
+    let event = |data: &&str| NewEvent { kind: "Happened".into(), data: data.to_string().into(), ..NewEvent::default() };
+    Write::Stream { topic: topic.parse().unwrap(), stream: stream.parse().unwrap(), events: data.iter().map(event).collect() }
+}
+
+fn unit(writes: Vec<Write>) -> Append {
+    Append { writes, ..Append::default() }
+}
+
+fn expect(topic: &str, stream: &str, expected: Expected) -> Precondition {
+    Precondition { topic: topic.parse().unwrap(), stream: stream.parse().unwrap(), expected }
+}
+
+async fn append(log: &EmbeddedLog, append: Append) -> Result<Appended, LogError> {
+    log.append(append)?.await
+}
+
+/// (position, stream, version, data) of all that a selection holds.
+fn read(log: &EmbeddedLog, selection: Selection, limits: ReadLimits) -> Vec<(u64, String, u64, String)> {
+    let mut reader = log.reader(selection).unwrap();
+    let until = log.head().position;
+    let mut found = Vec::new();
+    loop {
+        let chunk = reader.read(until, limits).unwrap();
+        for run in &chunk.runs {
+            for record in run.records() {
+                let record = record.unwrap();
+                let text = |bytes: Option<&[u8]>| String::from_utf8(bytes.unwrap().to_vec()).unwrap();
+                let event = record.event().unwrap();
+                found.push((record.position.get(), text(record.key), event.version.get(), text(record.value)));
+            }
+        }
+        if chunk.runs.is_empty() {
+            assert_eq!(chunk.scanned_to, until);
+            return found;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_read_in_position_order_also_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path());
+    events_topic(&log, "a", 4);
+    events_topic(&log, "b", 2);
+    let mut expected = Vec::new();
+    let mut versions = BTreeMap::<(String, String), u64>::new();
+    for round in 0..200 {
+        let (topic, stream, data) = (if round % 3 == 0 { "b" } else { "a" }, format!("s{}", round % 7), format!("{round}"));
+        let other = format!("t{}", round % 5);
+        let answer = append(&log, unit(vec![write(topic, &stream, &[&data, &data]), write("a", &other, &[&data])])).await.unwrap();
+        assert_eq!(answer.end.get() - answer.first.get(), 3);
+        for (topic, stream, place) in [(topic, &stream, 0), (topic, &stream, 1), ("a", &other, 2)] {
+            let version = versions.entry((topic.into(), stream.clone())).or_default();
+            *version += 1;
+            expected.push((topic, (answer.first.get() + place, stream.clone(), *version, data.clone())));
+        }
+    }
+    log.stop();
+    drop(log);
+    let log = open(folder.path());
+    assert_eq!(log.report().damage, None);
+    let all: Vec<_> = expected.iter().map(|(_, record)| record.clone()).collect();
+    let small = ReadLimits { records: 4, bytes: 1000 };
+    for limits in [ReadLimits::default(), small] {
+        assert_eq!(read(&log, Selection::All(Position::new(0)), limits), all);
+        let of_b: Vec<_> = expected.iter().filter(|(topic, _)| *topic == "b").map(|(_, record)| record.clone()).collect();
+        assert_eq!(read(&log, Selection::Topics(vec!["b".parse().unwrap()], Position::new(0)), limits), of_b);
+        let stream = Selection::Stream("a".parse().unwrap(), "s1".parse().unwrap(), StreamVersion::new(3));
+        let of_s1: Vec<_> =
+            expected.iter().filter(|(topic, r)| *topic == "a" && r.1 == "s1" && r.2 >= 3).map(|(_, record)| record.clone()).collect();
+        assert_eq!(read(&log, stream, limits), of_s1);
+        let ends = log.ends(&"a".parse().unwrap()).unwrap();
+        let mut of_partitions = Vec::new();
+        for (partition, end) in (0..).zip(ends) {
+            let found = read(&log, Selection::Partition("a".parse().unwrap(), PartitionId::new(partition), Offset::new(0)), limits);
+            assert_eq!(found.len() as u64, end.get());
+            of_partitions.extend(found);
+        }
+        of_partitions.sort();
+        assert_eq!(of_partitions, expected.iter().filter(|(topic, _)| *topic == "a").map(|(_, r)| r.clone()).collect::<Vec<_>>());
+    }
+    let head = log.stream_head(&"a".parse().unwrap(), &"s1".parse().unwrap()).unwrap();
+    assert_eq!(head, StreamHead::At(StreamVersion::new(versions[&("a".into(), "s1".into())])));
+}
+
+#[tokio::test]
+async fn every_violated_precondition_is_reported_and_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path());
+    events_topic(&log, "a", 4);
+    append(&log, unit(vec![write("a", "x", &["1", "2"])])).await.unwrap();
+    let before = log.head();
+    let conditions = vec![
+        expect("a", "x", Expected::Version(StreamVersion::new(1))),
+        expect("a", "x", Expected::Version(StreamVersion::new(2))),
+        expect("a", "y", Expected::Exists),
+        expect("a", "x", Expected::Absent),
+        expect("a", "z", Expected::Absent),
+    ];
+    let refused = Append { writes: vec![write("a", "y", &["no"])], preconditions: conditions, identity: None };
+    let Err(LogError::Conflict { violations, seen }) = append(&log, refused).await else { panic!("no conflict") };
+    assert_eq!(violations.iter().map(|violation| violation.index).collect::<Vec<_>>(), [0, 2, 3]);
+    assert_eq!(violations[0].actual, StreamHead::At(StreamVersion::new(2)));
+    assert_eq!(seen, before.position);
+    assert_eq!(log.head(), before);
+}
+
+#[tokio::test]
+async fn a_repeat_gets_its_first_answer_also_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path());
+    events_topic(&log, "a", 4);
+    let key = RequestKey { principal: "me".into(), id: RequestId::new([5; 16]) };
+    let request = |digest, data: &str| Append {
+        writes: vec![write("a", "x", &[data])],
+        preconditions: vec![expect("a", "x", Expected::Absent)],
+        identity: Some(Identity { key: key.clone(), digest, first_attempt: None }),
+    };
+    let first = append(&log, request(1, "one")).await.unwrap();
+    let again = append(&log, request(1, "one")).await.unwrap();
+    assert_eq!(again, Appended { deduplicated: true, ..first.clone() });
+    drop(log);
+    let log = open(folder.path());
+    assert_eq!(append(&log, request(1, "one")).await.unwrap(), again);
+    assert!(matches!(append(&log, request(2, "two")).await, Err(LogError::RequestIdReused { .. })));
+    assert_eq!(log.head().position, Position::new(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_racing_appends_with_one_expectation_exactly_one_wins() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path());
+    events_topic(&log, "a", 4);
+    let race =
+        |_| Append { writes: vec![write("a", "x", &["mine"])], preconditions: vec![expect("a", "x", Expected::Absent)], identity: None };
+    let futures: Vec<_> = (0..1000).map(|n| log.append(race(n)).unwrap()).collect();
+    let mut won = 0;
+    for future in futures {
+        match future.await {
+            Ok(_) => won += 1,
+            Err(LogError::Conflict { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(won, 1);
+    assert_eq!(log.head().position, Position::new(1));
+    let metrics = log.metrics();
+    assert_eq!((metrics.appends, metrics.refused), (1, 999));
+}
+
+#[tokio::test]
+async fn many_waiting_appends_share_syncs() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path());
+    events_topic(&log, "a", 4);
+    let futures: Vec<_> = (0..2000).map(|n| log.append(unit(vec![write("a", &format!("s{n}"), &["x"])])).unwrap()).collect();
+    for future in futures {
+        future.await.unwrap();
+    }
+    let metrics = log.metrics();
+    assert_eq!(metrics.records, 2000);
+    assert!(metrics.groups <= 200, "{metrics:?}");
+}
+
+#[test]
+fn a_second_process_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let _log = open(folder.path());
+    let second = EmbeddedLog::open(Arc::new(RealDisk), Arc::new(SystemClock::new()), folder.path(), config());
+    let Err(LogError::Locked { owner, .. }) = second else { panic!("not refused") };
+    assert!(owner.contains("process"), "{owner}");
+}
