@@ -23,7 +23,7 @@ use crate::{
         fold::Fold,
         operator::{aggregate::Aggregation, chain::Chain, sink::TopicSink},
         query::{Hold, Query},
-        source::{Intake, OwnIntake},
+        source::{AheadIntake, Intake},
         task::{Parts, Task, is_processing_log},
         view::{Pinned, View},
         worker::{Job, Pool},
@@ -183,7 +183,7 @@ impl Supervisor {
         if let Some(recalled) = recalled {
             query.recall(output_from, recalled.end);
         }
-        let intake = self.intake(plan, from)?;
+        let intake = self.intake(plan, &query, from)?;
         let parts = self.parts(plan, &query, shape, intake, from, Some(&sink))?;
         let parts = Parts { output_from, start: def.start, ..parts };
         let view = View::of(&query).map(Arc::new);
@@ -192,9 +192,9 @@ impl Supervisor {
         Ok(())
     }
 
-    fn intake(&self, plan: &StreamPlan, from: Position) -> Result<Box<dyn Intake>, QueryError> {
-        let scan = only_source(plan)?;
-        Ok(Box::new(OwnIntake::new(self.inner.log.as_ref(), scan, from, self.inner.limits)?))
+    fn intake(&self, plan: &StreamPlan, query: &Arc<Query>, from: Position) -> Result<Box<dyn Intake>, QueryError> {
+        let (inner, scan) = (&self.inner, only_source(plan)?);
+        Ok(Box::new(AheadIntake::new(inner.log.as_ref(), &inner.pool, query, scan, from, inner.limits)?))
     }
 
     fn parts(
@@ -357,7 +357,7 @@ impl Supervisor {
         let query = Arc::new(Query::new("push", "the result", upstream, shape.fold.clone(), from, QueryState::Running));
         let (listener, heard) = ChangeListener::new(Arc::clone(fold.schema()), from);
         query.at_frontier(|_, listeners| listeners.push(listener));
-        let intake = self.intake(plan, from)?;
+        let intake = self.intake(plan, &query, from)?;
         let parts = self.parts(plan, &query, shape, intake, from, None)?;
         let job = self.spawn(&query, parts);
         let mut volatile = self.inner.volatile.lock();

@@ -29,6 +29,19 @@ impl ChangeBatch {
         self.rows.num_rows()
     }
 
+    /// `length` rows from `start` on; cheap, the columns are shared.
+    #[must_use]
+    pub fn slice(&self, start: usize, length: usize) -> Self {
+        let part = |all: &[i64]| all.get(start..start + length).unwrap_or_default().to_vec();
+        Self {
+            rows: self.rows.slice(start, length),
+            ops: self.ops.as_ref().map(|ops| ops.get(start..start + length).unwrap_or_default().to_vec()),
+            rowtime: part(&self.rowtime),
+            positions: self.positions.get(start..start + length).unwrap_or_default().to_vec(),
+            value_null: self.value_null.as_ref().map(|null| null.slice(start, length)),
+        }
+    }
+
     /// Whether there is no row.
     #[must_use]
     pub fn is_empty(&self) -> bool {

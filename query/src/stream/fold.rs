@@ -87,14 +87,14 @@ impl Fold {
         self.table.read().bytes()
     }
 
-    /// Folds a batch as one step; gives the versions before and after, and the rows touched.
+    /// Folds a batch as one step; gives the versions before and after.
     ///
     /// # Errors
     /// [`QueryError::Execution`] where columns do not fit the plan, which is a fault of ours.
-    pub(crate) fn fold(&self, input: ChangeBatch) -> Result<(Version, Version, Vec<RowNumber>), QueryError> {
+    pub(crate) fn fold(&self, input: ChangeBatch) -> Result<(Version, Version), QueryError> {
         let from = self.table.read().version();
         let to = self.aggregation.fold(&self.table, input, &self.hasher)?;
-        Ok((from, to, self.table.read().changed().to_vec()))
+        Ok((from, to))
     }
 
     /// Makes a version the one that readers see.
@@ -118,10 +118,10 @@ impl Fold {
     ///
     /// # Errors
     /// As [`Fold::fold`].
-    pub(crate) fn outputs(&self, changed: &[RowNumber], from: Version, to: Version) -> Result<ChangeBatch, QueryError> {
+    pub(crate) fn outputs(&self, from: Version, to: Version) -> Result<ChangeBatch, QueryError> {
         let parts = {
             let table = self.table.read();
-            self.aggregation.changed(&table, changed, from, to, self.has_filter)?
+            self.aggregation.changed(&table, from, to, self.has_filter)?
         };
         let (rows, is) = self.after.run_all(parts.after.rows)?;
         let was = self.were(parts.before, &parts.existed)?;
@@ -158,10 +158,10 @@ impl Fold {
     ///
     /// # Errors
     /// As [`Fold::fold`].
-    pub(crate) fn changes(&self, changed: &[RowNumber], from: Version, to: Version) -> Result<(RecordBatch, Vec<ChangeOp>), QueryError> {
+    pub(crate) fn changes(&self, from: Version, to: Version) -> Result<(RecordBatch, Vec<ChangeOp>), QueryError> {
         let parts = {
             let table = self.table.read();
-            self.aggregation.changed(&table, changed, from, to, true)?
+            self.aggregation.changed(&table, from, to, true)?
         };
         let (after, is) = self.finish(parts.after)?;
         let (before, were) = match parts.before {

@@ -195,13 +195,13 @@ impl Query {
     ///
     /// # Errors
     /// [`QueryError::Execution`] where the changes cannot be told, which is a fault of ours.
-    pub(crate) fn publish(&self, step: &Committed<'_>) -> Result<(), QueryError> {
+    pub(crate) fn publish(&self, step: &Committed) -> Result<(), QueryError> {
         let mut published = self.published.lock();
         published.listeners.retain(|listener| !listener.is_closed());
         let mut changes = None;
         if let (Some(fold), Some((from, to))) = (&self.fold, step.versions) {
             if !published.listeners.is_empty() {
-                let (rows, ops) = fold.changes(step.changed, from, to)?;
+                let (rows, ops) = fold.changes(from, to)?;
                 changes = Some((rows, ops)).filter(|(rows, _)| rows.num_rows() > 0);
             }
             fold.commit(to);
@@ -308,13 +308,11 @@ impl Query {
 }
 
 /// A step that has become durable.
-pub(crate) struct Committed<'a> {
+pub(crate) struct Committed {
     /// Everything of the query's own sources below this position is folded.
     pub(crate) folded: Position,
     /// Versions of the view before and after, if it changed.
     pub(crate) versions: Option<(Version, Version)>,
-    /// Rows of the view that were touched.
-    pub(crate) changed: &'a [u32],
     /// End of the unit that it wrote, if it wrote one.
     pub(crate) unit_end: Option<Position>,
 }

@@ -2,14 +2,21 @@
 //!
 //! Read by the task alone. Invariant: what is returned covers every record of the source below `scanned_to`, once.
 
+use std::{collections::VecDeque, sync::Arc, task::Waker};
+
 use foldlog_log::{LogBackend, LogReader, Position, ReadLimits, Selection, TopicName};
+use parking_lot::Mutex;
 
 use crate::{
     codec::{BadInput, Decoder},
     error::QueryError,
     plan::SourceScan,
     processing_log::Fault,
-    stream::change::ChangeBatch,
+    stream::{
+        change::ChangeBatch,
+        query::Query,
+        worker::{Job, Pool, Turn, Work},
+    },
 };
 
 /// What one step takes in.
@@ -26,44 +33,179 @@ pub(crate) struct Taken {
     pub(crate) scanned_to: Position,
 }
 
+impl Taken {
+    /// Cuts off and returns what lies below `until`, if something lies above; faults go with the first part.
+    fn split_below(&mut self, until: Position) -> Option<Self> {
+        if self.scanned_to <= until {
+            return None;
+        }
+        let at = self.rows.positions.partition_point(|position| *position < until.get());
+        let below = self.records.min(at as u64);
+        let first = Self {
+            rows: self.rows.slice(0, at),
+            records: below,
+            faults: std::mem::take(&mut self.faults),
+            fault_count: std::mem::take(&mut self.fault_count),
+            scanned_to: until,
+        };
+        self.rows = self.rows.slice(at, self.rows.len() - at);
+        self.records -= below;
+        Some(first)
+    }
+}
+
 /// Gives a task its rows.
 pub(crate) trait Intake: Send {
-    /// The next rows below `until`, which is durable; at most a step's worth. Blocks on files.
+    /// The next rows below `until`, which is durable; at most a step's worth. None: they are being decoded, and the task is woken
+    /// when they are there. Blocks on files.
     ///
     /// # Errors
     /// [`QueryError::Log`] where the log cannot be read.
-    fn take(&mut self, until: Position) -> Result<Taken, QueryError>;
+    fn take(&mut self, until: Position) -> Result<Option<Taken>, QueryError>;
 }
 
-/// Reads and decodes for one task alone.
-pub(crate) struct OwnIntake {
+/// Steps that are decoded ahead of the task.
+const STEPS_AHEAD: usize = 3;
+
+/// Reads and decodes for one task: in place while it keeps up, on another worker when there is more than a step to read.
+pub(crate) struct AheadIntake {
+    shared: Arc<Shared>,
+    job: Arc<Job>,
+}
+
+struct Shared {
+    /// Held while a step is read and decoded; what it gives is put in line before it is let go.
+    stage: Mutex<Stage>,
+    line: Mutex<Line>,
+    query: Arc<Query>,
+}
+
+/// What is decoded and not taken yet.
+#[derive(Default)]
+struct Line {
+    steps: VecDeque<Result<Taken, QueryError>>,
+    /// How far to read ahead; durable.
+    goal: Position,
+    /// Whether the task waits for a step.
+    awaited: bool,
+}
+
+struct Stage {
     topic: TopicName,
     reader: Box<dyn LogReader>,
     decoder: Decoder,
     limits: ReadLimits,
+    read_to: Position,
 }
 
-impl OwnIntake {
-    /// Reads a source from `from` (inclusive) on.
+impl AheadIntake {
+    /// Reads a source from `from` (inclusive) on, for the task of `query`.
     ///
     /// # Errors
     /// [`QueryError::Log`] if the topic does not exist, and those of [`Decoder::new`].
-    pub(crate) fn new(log: &dyn LogBackend, scan: &SourceScan, from: Position, limits: ReadLimits) -> Result<Self, QueryError> {
+    pub(crate) fn new(
+        log: &dyn LogBackend,
+        pool: &Pool,
+        query: &Arc<Query>,
+        scan: &SourceScan,
+        from: Position,
+        limits: ReadLimits,
+    ) -> Result<Self, QueryError> {
         let topic = scan.source.topic.clone();
-        Ok(Self {
+        let stage = Stage {
             reader: log.reader(Selection::Topics(vec![topic.clone()], from))?,
             decoder: Decoder::new(&scan.source, &scan.wanted)?,
             topic,
             limits,
-        })
+            read_to: from,
+        };
+        let shared = Arc::new(Shared { stage: Mutex::new(stage), line: Mutex::default(), query: Arc::clone(query) });
+        let ahead = Ahead { shared: Arc::clone(&shared) };
+        Ok(Self { shared, job: pool.spawn(|_| Box::new(ahead)) })
+    }
+
+    /// The first step in line, cut at `until`; wakes the other worker if there is more to read.
+    fn next_in_line(&self, until: Position) -> Option<Result<Taken, QueryError>> {
+        let mut line = self.shared.line.lock();
+        line.awaited = false;
+        line.goal = line.goal.max(until);
+        let first = match line.steps.front_mut()? {
+            Ok(step) => step.split_below(until).map(Ok),
+            Err(_) => None,
+        };
+        let first = first.or_else(|| line.steps.pop_front());
+        let room = line.steps.len() < STEPS_AHEAD;
+        drop(line);
+        if room {
+            Arc::clone(&self.job).schedule();
+        }
+        first
     }
 }
 
-impl Intake for OwnIntake {
+impl Intake for AheadIntake {
+    fn take(&mut self, until: Position) -> Result<Option<Taken>, QueryError> {
+        if let Some(step) = self.next_in_line(until) {
+            return step.map(Some);
+        }
+        let mut stage = self.shared.stage.try_lock();
+        if stage.is_none() {
+            // Whoever decodes looks at this after it has let the stage go; if it has by now, the second try succeeds.
+            self.shared.line.lock().awaited = true;
+            stage = self.shared.stage.try_lock();
+        }
+        let Some(mut stage) = stage else { return Ok(None) };
+        // What was decoded since the first look comes first.
+        if let Some(step) = self.next_in_line(until) {
+            return step.map(Some);
+        }
+        let taken = stage.take(until)?;
+        drop(stage);
+        if taken.scanned_to < until {
+            Arc::clone(&self.job).schedule();
+        }
+        Ok(Some(taken))
+    }
+}
+
+/// The job that decodes ahead.
+struct Ahead {
+    shared: Arc<Shared>,
+}
+
+impl Work for Ahead {
+    fn turn(&mut self, _waker: &Waker) -> Turn {
+        let mut stage = self.shared.stage.lock();
+        let goal = {
+            let line = self.shared.line.lock();
+            let failed = line.steps.iter().any(Result::is_err);
+            (line.steps.len() < STEPS_AHEAD && stage.read_to < line.goal && !failed).then_some(line.goal)
+        };
+        if let Some(goal) = goal {
+            let step = stage.take(goal);
+            self.shared.line.lock().steps.push_back(step);
+        }
+        drop(stage);
+        if std::mem::take(&mut self.shared.line.lock().awaited) {
+            self.shared.query.wake();
+        }
+        if goal.is_some() { Turn::Again } else { Turn::Wait }
+    }
+
+    fn panicked(&mut self, what: String) {
+        let mut line = self.shared.line.lock();
+        line.steps.push_back(Err(QueryError::Execution(format!("a fault in foldlog while decoding: {what}"))));
+        drop(line);
+        self.shared.query.wake();
+    }
+}
+
+impl Stage {
     fn take(&mut self, until: Position) -> Result<Taken, QueryError> {
         let chunk = self.reader.read(until, self.limits)?;
         let records = chunk.runs.iter().map(|run| u64::from(run.count)).sum();
         let decoded = self.decoder.decode(&chunk.runs)?;
+        self.read_to = chunk.scanned_to;
         Ok(Taken {
             rows: ChangeBatch {
                 rows: decoded.batch,

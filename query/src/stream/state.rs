@@ -231,11 +231,6 @@ impl Table {
         self.text.get(reference)
     }
 
-    /// Rows that the open step has touched, in the order in which it first did.
-    pub(crate) fn changed(&self) -> &[RowNumber] {
-        self.layers.last().map_or(&[], |layer| &layer.changed)
-    }
-
     /// The key of a row.
     pub(crate) fn key(&self, row: RowNumber) -> &[u8] {
         key_in(&self.key_ends, &self.keys, row)
@@ -268,6 +263,17 @@ impl Table {
             }
         }
         Some(now)
+    }
+
+    /// What the one step after `from` touched, in the order in which it first did: each row, and its words before, if it was
+    /// there. None if that step's undo is gone or merged with others.
+    pub(crate) fn touched_after(&self, from: Version) -> Option<impl Iterator<Item = (RowNumber, Option<&[u64]>)>> {
+        let layer = self.layers_from(from).first().filter(|layer| layer.base == from && !layer.changed.is_empty())?;
+        let mut old = layer.old.iter().zip(layer.before.chunks_exact(self.width)).peekable();
+        Some(layer.changed.iter().map(move |row| {
+            let before = old.next_if(|(old, _)| *old == row).map(|(_, words)| words);
+            (*row, before)
+        }))
     }
 
     fn layers_from(&self, version: Version) -> &[Layer] {

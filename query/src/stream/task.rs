@@ -25,7 +25,7 @@ use crate::{
         operator::{chain::Chain, sink::TopicSink},
         query::{Committed, Query},
         source::{Intake, Taken},
-        state::{RowNumber, Version},
+        state::Version,
         worker::{Turn, Work},
     },
     supervisor::QueryState,
@@ -85,7 +85,6 @@ pub(crate) struct Task {
 struct Step {
     folded: Position,
     versions: Option<(Version, Version)>,
-    changed: Vec<RowNumber>,
     /// What it writes; kept until it is durable, for the case that the log refuses it.
     unit: Option<Append>,
     rows_out: u64,
@@ -211,7 +210,8 @@ impl Task {
             if computed {
                 return Ok(Turn::Again);
             }
-            let step = self.step(until)?;
+            // Decoding on another worker wakes this task.
+            let Some(step) = self.step(until)? else { return Ok(Turn::Wait) };
             self.pending.push_back(step);
             computed = true;
         }
@@ -269,7 +269,6 @@ impl Task {
         self.parts.query.publish(&Committed {
             folded: step.folded,
             versions: step.versions,
-            changed: &step.changed,
             unit_end: appended.map(|appended| appended.end),
         })
     }
@@ -280,29 +279,29 @@ impl Task {
         if query.live_upstream().is_none() || !self.pending.is_empty() || query.frontier_after(self.taken_to) <= query.frontier() {
             return Ok(());
         }
-        query.publish(&Committed { folded: self.taken_to, versions: None, changed: &[], unit_end: None })
+        query.publish(&Committed { folded: self.taken_to, versions: None, unit_end: None })
     }
 
-    /// Takes a step's worth of rows and folds them.
-    fn step(&mut self, until: Position) -> Result<Step, QueryError> {
-        let taken = self.parts.intake.take(until)?;
+    /// Takes a step's worth of rows and folds them; none if they are still being decoded.
+    fn step(&mut self, until: Position) -> Result<Option<Step>, QueryError> {
+        let Some(taken) = self.parts.intake.take(until)? else { return Ok(None) };
         let query = Arc::clone(&self.parts.query);
         query.rows_in.fetch_add(taken.records, Ordering::Relaxed);
         let silent = taken.scanned_to <= self.parts.output_from;
         let Taken { rows, records, mut faults, mut fault_count, scanned_to } = taken;
         let mut row_faults = Vec::new();
         let rows = self.parts.before.run(rows, &mut row_faults)?;
-        let mut step = Step { folded: scanned_to, versions: None, changed: Vec::new(), unit: None, rows_out: 0 };
+        let mut step = Step { folded: scanned_to, versions: None, unit: None, rows_out: 0 };
         let mut output = None;
         match &self.parts.fold {
             None => output = Some(rows).filter(|rows| !rows.is_empty()),
             Some(_) if rows.is_empty() => {}
             Some(fold) => {
-                let (from, to, changed) = fold.fold(rows)?;
+                let (from, to) = fold.fold(rows)?;
                 if self.parts.sink.is_some() && !silent {
-                    output = Some(fold.outputs(&changed, from, to)?).filter(|rows| !rows.is_empty());
+                    output = Some(fold.outputs(from, to)?).filter(|rows| !rows.is_empty());
                 }
-                (step.versions, step.changed) = (Some((from, to)), changed);
+                step.versions = Some((from, to));
                 self.within_budget(fold)?;
             }
         }
@@ -315,12 +314,12 @@ impl Task {
         self.taken_to = scanned_to;
         self.untold |= records > 0 && !silent;
         if silent {
-            return Ok(step);
+            return Ok(Some(step));
         }
         query.bad_rows.fetch_add(fault_count, Ordering::Relaxed);
         step.rows_out = records_out.len() as u64;
         step.unit = self.unit(records_out, &faults, fault_count)?;
-        Ok(step)
+        Ok(Some(step))
     }
 
     fn within_budget(&self, fold: &Fold) -> Result<(), QueryError> {
@@ -363,7 +362,7 @@ impl Task {
         }
         self.untold = false;
         let unit = self.parts.topics.unit(self.parts.query.id(), None, Vec::new(), self.progress()).ok();
-        self.pending.push_back(Step { folded: self.taken_to, versions: None, changed: Vec::new(), unit, rows_out: 0 });
+        self.pending.push_back(Step { folded: self.taken_to, versions: None, unit, rows_out: 0 });
         true
     }
 }

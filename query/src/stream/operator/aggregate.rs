@@ -220,24 +220,16 @@ impl Aggregation {
     ///
     /// # Errors
     /// As [`Aggregation::fold`].
-    pub(crate) fn changed(
-        &self,
-        table: &Table,
-        numbers: &[RowNumber],
-        from: Version,
-        to: Version,
-        with_before: bool,
-    ) -> Result<Changed, QueryError> {
-        let mut changed = Vec::with_capacity(numbers.len());
-        let mut existed = Vec::with_capacity(numbers.len());
-        for row in numbers {
-            let before = table.row_at(*row, from);
-            let differs = match (before, table.row_at(*row, to)) {
+    pub(crate) fn changed(&self, table: &Table, from: Version, to: Version, with_before: bool) -> Result<Changed, QueryError> {
+        let mut changed = Vec::new();
+        let mut existed = Vec::new();
+        for (row, before) in table.touched_after(from).into_iter().flatten() {
+            let differs = match (before, table.row_at(row, to)) {
                 (Some(before), Some(after)) => Table::differ(before, after),
                 _ => true,
             };
             if differs {
-                changed.push(*row);
+                changed.push(row);
                 existed.push(before.is_some());
             }
         }
