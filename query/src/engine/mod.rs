@@ -29,6 +29,7 @@ use crate::{
         select::{self, Scope},
     },
     pull::Pull,
+    push::Push,
     sql::{
         self, Dialect, Piece, Statement,
         statement::{CreateAs, Explained, Select},
@@ -42,6 +43,7 @@ pub struct Engine {
     core: Arc<Core>,
     changes: worker::Changes,
     pull: Pull,
+    push: Arc<Push>,
 }
 
 /// What every statement needs.
@@ -78,8 +80,9 @@ impl Engine {
             core.start_again(query);
         }
         let pull = Pull::new(Arc::clone(&core.log), core.supervisor.clone(), &core.config)?;
+        let push = Arc::new(Push::new(Arc::clone(&core.log), core.supervisor.clone(), &core.config));
         let changes = worker::Changes::start(Arc::clone(&core))?;
-        Ok(Self { core, changes, pull })
+        Ok(Self { core, changes, pull, push })
     }
 
     /// Answers every statement that ends.
@@ -108,7 +111,10 @@ impl Engine {
     /// As [`Engine::execute`].
     pub async fn push(&self, request: Request) -> Result<PushAnswer, QueryError> {
         match sql::parse(&request.sql, self.core.dialect)? {
-            Statement::Push(_) => Err(QueryError::Unsupported("push queries".to_owned())),
+            Statement::Push(select) => {
+                let plan = self.core.chain(&self.core.snapshot(), &select, &request.parameters)?.into_volatile();
+                self.push.start(plan, select.limit, &self.within_bounds(request)).await
+            }
             _ => Err(QueryError::Invalid("only SELECT ... EMIT CHANGES is a push query; execute this statement instead".to_owned())),
         }
     }

@@ -1,0 +1,174 @@
+//! Stories in SQL: each file of `tests/sql` is a list of steps with the rows, messages or errors that were worked out by hand.
+//!
+//! A step is a directive in a line of its own, what belongs to it, `----`, and what is expected; an empty line ends it. `topic NAME
+//! KIND PARTITIONS` creates a topic; `event TOPIC STREAM TYPE MS JSON` appends one event; `ok`, `query`, `error` run a statement;
+//! `push N` runs a query until it gave N rows; `restart` stops the engine and opens it again over the same log.
+
+use std::{str::FromStr as _, sync::Arc, time::Duration};
+
+use arrow::{
+    array::Array,
+    util::display::{ArrayFormatter, FormatOptions},
+};
+use foldlog_log::{
+    Append, LogBackend, NewEvent, Position, Timestamp, TopicKind, TopicSettings, Write,
+    clock::{Clock, ManualClock},
+    testing::MemoryLog,
+};
+use foldlog_query::{ChangeOp, Engine, PushItem, QueryConfig, QueryError, Request, arrow::record_batch::RecordBatch};
+use futures::StreamExt as _;
+
+macro_rules! stories {
+    ($($name:ident)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            Story::new().tell(concat!(stringify!($name), ".slt"), include_str!(concat!("sql/", stringify!($name), ".slt"))).await;
+        }
+    )*};
+}
+stories! { declare views expressions aggregates refused chains }
+
+struct Story {
+    log: MemoryLog,
+    clock: Arc<dyn Clock>,
+    engine: Engine,
+    /// End of what this story has written: every answer must reflect it.
+    seen: Option<Position>,
+}
+
+impl Story {
+    fn new() -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(Timestamp::new(1_000)));
+        let log = MemoryLog::new(Arc::clone(&clock));
+        let engine = open(&log, &clock);
+        Self { log, clock, engine, seen: None }
+    }
+
+    async fn tell(mut self, file: &str, text: &str) {
+        let mut steps = 0;
+        let mut lines = text.lines().enumerate().peekable();
+        while let Some((number, line)) = lines.next() {
+            if line.trim().is_empty() || line.starts_with("--") {
+                continue;
+            }
+            let mut statement = Vec::new();
+            let mut expected = Vec::new();
+            let mut is_answer = false;
+            for (_, line) in lines.by_ref().take_while(|(_, line)| !line.trim().is_empty()) {
+                match line {
+                    "----" => is_answer = true,
+                    line if is_answer => expected.push(line.to_owned()),
+                    line => statement.push(line),
+                }
+            }
+            let got = self.step(line, &statement.join("\n")).await;
+            assert_eq!(got, expected, "{file}, line {}: {line}\n{}", number + 1, statement.join("\n"));
+            steps += 1;
+        }
+        assert!(steps > 0, "{file} has no steps");
+        self.engine.stop().await;
+    }
+
+    async fn step(&mut self, directive: &str, text: &str) -> Vec<String> {
+        let words: Vec<&str> = directive.splitn(6, ' ').collect();
+        match words.as_slice() {
+            ["topic", name, kind, partitions] => {
+                let settings = TopicSettings { kind: TopicKind::from_str(kind).unwrap(), partitions: partitions.parse().unwrap() };
+                self.log.create_topic(name.parse().unwrap(), settings).unwrap();
+                Vec::new()
+            }
+            ["event", topic, stream, kind, ms, json] => {
+                let event = NewEvent {
+                    kind: (*kind).into(),
+                    data: (*json).to_owned().into(),
+                    time: Some(Timestamp::new(ms.parse().unwrap())),
+                    ..NewEvent::default()
+                };
+                let write = Write::Stream { topic: topic.parse().unwrap(), stream: stream.parse().unwrap(), events: vec![event] };
+                let appended = self.log.append(Append { writes: vec![write], ..Append::default() }).unwrap().await.unwrap();
+                self.seen = Some(appended.end);
+                Vec::new()
+            }
+            ["restart"] => {
+                self.engine.stop().await;
+                self.engine = open(&self.log, &self.clock);
+                Vec::new()
+            }
+            ["ok"] => {
+                let answer = self.engine.execute(self.request(text)).await.unwrap_or_else(|error| panic!("{text}: {error}"));
+                self.seen = Some(answer.position).max(self.seen);
+                answer.done.into_iter().collect()
+            }
+            ["query"] => {
+                let answer = self.engine.execute(self.request(text)).await.unwrap_or_else(|error| panic!("{text}: {error}"));
+                let batches: Vec<RecordBatch> = answer.batches.map(Result::unwrap).collect().await;
+                let names = answer.schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join("|");
+                std::iter::once(names).chain(batches.iter().flat_map(rendered)).collect()
+            }
+            ["error"] => vec![self.failure(text).await.to_string()],
+            ["push", count] => self.pushed(text, count.parse().unwrap()).await,
+            _ => panic!("no such step: {directive}"),
+        }
+    }
+
+    fn request(&self, sql: &str) -> Request {
+        let timeout = Duration::from_secs(20);
+        Request { sql: sql.to_owned(), parameters: Vec::new(), at_least: self.seen, resume: None, timeout }
+    }
+
+    async fn failure(&self, sql: &str) -> QueryError {
+        if sql.contains("EMIT CHANGES") && sql.starts_with("SELECT") {
+            return self.engine.push(self.request(sql)).await.err().unwrap_or_else(|| panic!("{sql}: no error"));
+        }
+        let answer = match self.engine.execute(self.request(sql)).await {
+            Ok(answer) => answer,
+            Err(error) => return error,
+        };
+        let mut batches = answer.batches;
+        while let Some(batch) = batches.next().await {
+            if let Err(error) = batch {
+                return error;
+            }
+        }
+        panic!("{sql}: no error")
+    }
+
+    async fn pushed(&self, sql: &str, count: usize) -> Vec<String> {
+        let mut answer = self.engine.push(self.request(sql)).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let mut got = vec![answer.schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join("|")];
+        while got.len() <= count {
+            let next = tokio::time::timeout(Duration::from_secs(20), answer.items.next()).await;
+            match next.unwrap_or_else(|_| panic!("{sql}: only {got:?}")) {
+                Some(Ok(PushItem::Changes { rows, ops, .. })) => {
+                    got.extend(rendered(&rows).into_iter().zip(ops).map(|(row, op)| format!("{}|{row}", mark(op))));
+                }
+                Some(Ok(PushItem::Progress(_))) => {}
+                Some(Err(error)) => panic!("{sql}: {error}"),
+                None => break,
+            }
+        }
+        got
+    }
+}
+
+fn open(log: &MemoryLog, clock: &Arc<dyn Clock>) -> Engine {
+    let config = QueryConfig { workers: 2, ..QueryConfig::default() };
+    Engine::open(Arc::new(log.clone()), Arc::clone(clock), config).unwrap()
+}
+
+fn rendered(batch: &RecordBatch) -> Vec<String> {
+    let options = FormatOptions::default().with_null("NULL");
+    let columns: Vec<_> =
+        batch.columns().iter().map(|column| ArrayFormatter::try_new(column.as_ref() as &dyn Array, &options).unwrap()).collect();
+    let row = |row| columns.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>().join("|");
+    (0..batch.num_rows()).map(row).collect()
+}
+
+fn mark(op: ChangeOp) -> &'static str {
+    match op {
+        ChangeOp::Insert => "+I",
+        ChangeOp::UpdateBefore => "-U",
+        ChangeOp::UpdateAfter => "+U",
+        ChangeOp::Delete => "-D",
+    }
+}
