@@ -189,6 +189,7 @@ impl Pull {
                 Readable::Topic(source) => topics.push((name, source)),
             }
         }
+        let at_least = self.written_up_to(&topics, at_least, deadline).await?;
         let each: Vec<Arc<View>> = views.iter().map(|(_, view)| Arc::clone(view)).collect();
         let pinned =
             if each.is_empty() { Vec::new() } else { self.shared.supervisor.pin_together(&each, at_least, left(deadline)).await? };
@@ -206,6 +207,25 @@ impl Pull {
             tables.insert(name, Arc::new(table));
         }
         Ok(Fixed { tables, position })
+    }
+
+    /// Waits until the queries that write these topics have written what follows from everything below `at_least`; what they wrote
+    /// lies below the position returned.
+    async fn written_up_to(
+        &self,
+        topics: &[(String, Arc<Source>)],
+        at_least: Option<Position>,
+        deadline: Instant,
+    ) -> Result<Option<Position>, QueryError> {
+        let Some(wanted) = at_least else { return Ok(None) };
+        let mut writers = topics.iter().filter_map(|(_, source)| source.query.as_ref()).peekable();
+        if writers.peek().is_none() {
+            return Ok(at_least);
+        }
+        for query in writers {
+            self.shared.supervisor.wait(query.as_str(), wanted, left(deadline)).await?;
+        }
+        Ok(Some(self.shared.log.head().position.max(wanted)))
     }
 
     /// The durable end, once it is not below `at_least`.
