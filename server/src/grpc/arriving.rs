@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use prost::bytes::Bytes;
 use tokio::time::Sleep;
 use tonic::{Status, body::Body};

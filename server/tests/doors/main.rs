@@ -4,6 +4,8 @@
 
 mod append;
 mod limits;
+mod pull;
+mod push;
 mod read;
 mod subscribe;
 mod support;

@@ -158,3 +158,78 @@ pub fn info(status: &Status) -> rpc::ErrorInfo {
 pub fn details(status: &Status) -> Vec<prost_types::Any> {
     rpc::Status::decode(status.details()).unwrap().details
 }
+
+/// One value of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cell {
+    Null,
+    Boolean(bool),
+    Integer(i64),
+    Double(f64),
+    Text(String),
+    Binary(Vec<u8>),
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub schema: pb::Schema,
+    pub batches: Vec<pb::Rows>,
+    pub done: pb::QueryDone,
+}
+
+impl Answer {
+    /// All rows.
+    pub fn rows(&self) -> Vec<Vec<Cell>> {
+        self.batches.iter().flat_map(cells).collect()
+    }
+}
+
+/// A statement without anything else.
+pub fn statement(sql: &str) -> pb::QueryRequest {
+    pb::QueryRequest { sql: sql.into(), ..Default::default() }
+}
+
+/// The rows of a message.
+pub fn cells(rows: &pb::Rows) -> Vec<Vec<Cell>> {
+    let cell = |column: &pb::ColumnValues, row: usize| {
+        use pb::column_values::Values;
+        if column.nulls.get(row / 8).is_some_and(|byte| byte >> (row % 8) & 1 == 1) {
+            return Cell::Null;
+        }
+        match column.values.as_ref().unwrap() {
+            Values::Booleans(list) => Cell::Boolean(list.values[row]),
+            Values::Integers(list) => Cell::Integer(list.values[row]),
+            Values::Doubles(list) => Cell::Double(list.values[row]),
+            Values::Texts(list) => Cell::Text(list.values[row].clone()),
+            Values::Binaries(list) => Cell::Binary(list.values[row].to_vec()),
+        }
+    };
+    (0..rows.count as usize).map(|row| rows.columns.iter().map(|column| cell(column, row)).collect()).collect()
+}
+
+impl World {
+    /// Executes a statement.
+    pub async fn sql(&mut self, sql: &str) -> Result<Answer, Status> {
+        self.answer(statement(sql)).await
+    }
+
+    /// Executes a statement and takes its whole answer.
+    pub async fn answer(&mut self, request: pb::QueryRequest) -> Result<Answer, Status> {
+        use pb::query_batch::Message;
+        let mut messages = self.query.execute(request).await?.into_inner();
+        let Some(Message::Schema(schema)) = messages.message().await?.and_then(|message| message.message) else {
+            panic!("the schema comes first")
+        };
+        let mut batches = Vec::new();
+        let mut done = None;
+        while let Some(message) = messages.message().await? {
+            match message.message.unwrap() {
+                Message::Rows(rows) => batches.push(rows),
+                Message::Done(last) => done = Some(last),
+                other => panic!("{other:?} in an answer that ends"),
+            }
+        }
+        Ok(Answer { schema, batches, done: done.unwrap() })
+    }
+}
