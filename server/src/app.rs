@@ -155,3 +155,54 @@ impl Stage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use foldlog_log::{
+        Append, NewEvent, Timestamp, TopicKind, TopicSettings, Write,
+        clock::{ManualClock, SystemClock},
+        testing::MemoryLog,
+    };
+    use foldlog_query::QueryConfig;
+
+    use super::*;
+
+    fn opened() -> (App, MemoryLog) {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let log = MemoryLog::new(Arc::clone(&clock));
+        let app = App::new(Arc::clone(&clock), Limits::default(), Tasks::default());
+        let engine = Engine::open(Arc::new(log.clone()), clock, QueryConfig::default()).unwrap();
+        app.open(Arc::new(log.clone()), engine);
+        (app, log)
+    }
+
+    async fn append(log: &MemoryLog) {
+        let topic: foldlog_log::TopicName = "t".parse().unwrap();
+        log.create_topic(topic.clone(), TopicSettings { kind: TopicKind::Events, partitions: 1 }).unwrap();
+        let events = vec![NewEvent { kind: "T".into(), ..NewEvent::default() }];
+        let write = Write::Stream { topic, stream: "s".parse().unwrap(), events };
+        log.append(Append { writes: vec![write], ..Append::default() }).unwrap().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_token_of_the_future_is_waited_for_and_then_given_up_with_the_end() {
+        let (app, log) = opened();
+        let stage = app.stage().unwrap();
+        let head = log.head().position;
+        let failure = stage.reached(Some(head.plus(1)), Duration::from_millis(10)).await.unwrap_err();
+        assert_eq!((failure.reason, failure.detail), ("TOKEN_WAIT_TIMEOUT", crate::failure::Detail::Position(head)));
+        let (reached, ()) = tokio::join!(stage.reached(Some(head.plus(1)), Duration::from_secs(30)), append(&log));
+        assert!(reached.unwrap() > head);
+    }
+
+    #[tokio::test]
+    async fn requests_are_answered_between_recovery_and_draining_only() {
+        let clock = Arc::new(ManualClock::at(Timestamp::new(0)));
+        let early = App::new(clock, Limits::default(), Tasks::default());
+        assert_eq!(early.stage().err().map(|failure| failure.reason), Some("NOT_READY"));
+        let (app, _) = opened();
+        assert!(app.is_ready());
+        app.tasks.drain();
+        assert_eq!(app.stage().err().map(|failure| failure.reason), Some("DRAINING"));
+    }
+}

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use foldlog_log::LogConfig;
 use foldlog_query::QueryConfig;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
@@ -34,6 +35,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Limits of every door.
     pub limits: Limits,
+    /// How the log is kept.
+    pub log: LogConfig,
     /// What the query engine runs on.
     pub query: QueryConfig,
 }
@@ -353,6 +356,7 @@ impl Config {
                  listen on 127.0.0.1, or say --insecure-public"
             ));
         }
+        let log = given.section("log", LogConfig::validate);
         let query = given.section("query", QueryConfig::validate);
         let all = (|| {
             Some(Self {
@@ -370,6 +374,7 @@ impl Config {
                     idle_reader: idle_reader?,
                     ..Limits::default()
                 },
+                log: log?,
                 query: query?,
             })
         })();
@@ -390,6 +395,7 @@ impl Config {
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
             limits: Limits::default(),
+            log: LogConfig::default(),
             query: QueryConfig::default(),
         }
     }
@@ -440,8 +446,8 @@ pub fn help() -> String {
 }
 
 /// The parts with types of their own, their fields and defaults.
-fn sections() -> [(&'static str, Map<String, Value>); 1] {
-    [("query", fields::<QueryConfig>())]
+fn sections() -> [(&'static str, Map<String, Value>); 2] {
+    [("log", fields::<LogConfig>()), ("query", fields::<QueryConfig>())]
 }
 
 fn fields<T: Default + Serialize>() -> Map<String, Value> {
@@ -576,6 +582,19 @@ mod tests {
         let faults = resolve("data = 'a'\ndata = 'b'\n").unwrap_err().0;
         assert!(faults.iter().any(|fault| fault.starts_with("foldlog.toml, line 2: ") && fault.contains("duplicate")), "{faults:?}");
         assert!(resolve("data = \n").unwrap_err().0[0].starts_with("foldlog.toml, line 1: "));
+    }
+
+    #[test]
+    fn the_parts_take_numbers_within_their_own_bounds() {
+        let config = resolve("[log]\ntail_bytes = '64MiB'\n[query]\nworkers = 3\n").unwrap();
+        assert_eq!((config.log.tail_bytes, config.query.workers), (64 << 20, 3));
+        let faults = resolve("[log]\ntail_bites = 1\ntidy_bytes = '1GB'\n[query]\nworkers = 0\n").unwrap_err().0;
+        assert!(
+            faults.contains(&"foldlog.toml, line 2: unknown key log.tail_bites; did you mean log.tail_bytes?".to_owned()),
+            "{faults:?}"
+        );
+        assert!(faults.iter().any(|fault| fault.starts_with("foldlog.toml, line 3: log.tidy_bytes cannot be \"1GB\"")), "{faults:?}");
+        assert!(faults.iter().any(|fault| fault.starts_with("query.workers")), "{faults:?}");
     }
 
     #[test]

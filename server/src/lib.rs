@@ -9,6 +9,7 @@ mod failure;
 mod grpc;
 mod http;
 mod idle;
+mod numbers;
 pub mod server;
 mod shutdown;
 mod telemetry;

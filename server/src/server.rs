@@ -10,21 +10,23 @@ use std::{
 };
 
 use foldlog_log::{
-    LogBackend as _, LogError,
+    EmbeddedLog, LogBackend as _, LogError,
     clock::{Clock, SystemClock},
-    testing::MemoryLog as EmbeddedLog,
+    disk::RealDisk,
 };
 use foldlog_query::{Engine, QueryError};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tonic::transport::Server as Http2;
 use tonic_health::{ServingStatus, server::HealthReporter};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     accept,
     app::App,
     config::Config,
+    failure::chain,
     grpc::{self, Door},
+    numbers::Numbers,
     shutdown::Tasks,
 };
 
@@ -129,7 +131,8 @@ impl Server {
                     app.open(opened.log.clone(), opened.engine.clone());
                     serving(&health, ServingStatus::Serving).await;
                     info!("ready");
-                    let failure = watch::channel(None).1;
+                    app.metrics.collect(Numbers::new(Arc::clone(&opened.log), opened.engine.clone()));
+                    let failure = opened.log.failure();
                     open.get_or_init(|| opened);
                     told.send_replace(Stage::Ready);
                     failed_or_drained(&app, failure).await
@@ -191,6 +194,13 @@ impl Server {
         }
         if let Some(opened) = open.get() {
             opened.engine.stop().await;
+            let log = Arc::clone(&opened.log);
+            if tokio::task::spawn_blocking(move || log.stop()).await.is_err() {
+                warn!("the log did not stop as it should");
+            }
+            if let Some(reason) = opened.log.failure().borrow().as_ref() {
+                return Err(Arc::new(ServerError::Storage(chain(reason))));
+            }
         }
         match &*stage.borrow() {
             Stage::Failed(error) => Err(Arc::clone(error)),
@@ -201,18 +211,22 @@ impl Server {
 
 /// Opens the folder: blocking, and long after a crash.
 fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opened, ServerError> {
-    let log = Arc::new(EmbeddedLog::new(Arc::clone(&clock)));
-    info!(data = %config.data.display(), position = log.head().position.get(), "log is open");
+    let log = Arc::new(EmbeddedLog::open(Arc::new(RealDisk), Arc::clone(&clock), &config.data, config.log.clone())?);
+    let report = log.report();
+    if let Some(damage) = &report.damage {
+        error!("the log is read-only: {damage}");
+    }
+    info!(data = %config.data.display(), frames = report.frames, records = report.records, position = log.head().position.get(), "log is open");
     let engine = Engine::open(log.clone(), clock, config.query.clone())?;
     Ok(Opened { log, engine })
 }
 
 /// Waits for the server to drain, or the log to fail: then why.
-async fn failed_or_drained(app: &App, mut failure: watch::Receiver<Option<String>>) -> Option<ServerError> {
+async fn failed_or_drained(app: &App, mut failure: watch::Receiver<Option<Arc<LogError>>>) -> Option<ServerError> {
     let failed = async {
         let reason = failure.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
         match reason {
-            Some(reason) => ServerError::Storage(reason),
+            Some(reason) => ServerError::Storage(chain(&*reason)),
             None => std::future::pending().await,
         }
     };

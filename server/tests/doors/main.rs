@@ -7,5 +7,6 @@ mod limits;
 mod pull;
 mod push;
 mod read;
+mod restart;
 mod subscribe;
 mod support;

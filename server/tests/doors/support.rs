@@ -35,6 +35,9 @@ pub async fn world_with(change: impl FnOnce(&mut Config)) -> World {
 /// A server over a folder that exists.
 pub async fn world_over(folder: TempDir, change: impl FnOnce(&mut Config)) -> World {
     let mut config = Config::local(folder.path().join("data"));
+    // Small files: a test makes a folder and writes little.
+    config.log.journal_file_bytes = 4 << 20;
+    config.log.first_journal_file_bytes = 1 << 20;
     change(&mut config);
     let server = testing::serve_with(config).await.unwrap();
     let channel = Channel::from_shared(testing::url(&server)).unwrap().connect().await.unwrap();

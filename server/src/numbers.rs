@@ -1,0 +1,90 @@
+//! Numbers of the log and of the queries, taken when somebody asks for `/metrics`.
+
+use std::{fmt, sync::Arc};
+
+use foldlog_log::EmbeddedLog;
+use foldlog_query::{Engine, supervisor::QueryState};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{counter::ConstCounter, gauge::ConstGauge},
+};
+
+/// Queries that have numbers of their own; those beyond are summed up as `other`, so that the page stays small.
+const LABELLED_QUERIES: usize = 100;
+
+/// See the module.
+pub struct Numbers {
+    log: Arc<EmbeddedLog>,
+    engine: Engine,
+}
+
+impl Numbers {
+    /// The numbers of these two.
+    pub const fn new(log: Arc<EmbeddedLog>, engine: Engine) -> Self {
+        Self { log, engine }
+    }
+
+    fn log(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let log = self.log.metrics();
+        gauge(encoder, "log_queued", "Appends waiting for the committer", log.queued as f64)?;
+        counter(encoder, "log_units", "Units committed: appends and query steps", log.appends as f64)?;
+        counter(encoder, "log_refused", "Appends answered without writing", log.refused as f64)?;
+        counter(encoder, "log_records", "Records written", log.records as f64)?;
+        counter(encoder, "log_groups", "Groups written; units per group share a sync", log.groups as f64)?;
+        counter(encoder, "log_syncs", "Syncs of the journal", log.syncs as f64)?;
+        counter(encoder, "log_sync_seconds", "Time spent in syncs of the journal", log.sync_time.as_secs_f64())?;
+        gauge(encoder, "log_slowest_sync_seconds", "The slowest sync of the journal", log.slowest_sync.as_secs_f64())?;
+        gauge(encoder, "log_journal_bytes", "Bytes of journal files", log.journal_bytes as f64)?;
+        gauge(encoder, "log_untidied_bytes", "Bytes of journal that segments do not hold yet", log.untidied_bytes as f64)?;
+        counter(encoder, "log_checkpoints", "Checkpoints written", log.checkpoints as f64)
+    }
+
+    fn queries(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let queries = self.engine.queries();
+        let failed = queries.iter().filter(|query| matches!(query.state, QueryState::Failed(_))).count();
+        let folding = queries.iter().filter(|query| matches!(query.state, QueryState::Folding { .. })).count();
+        gauge(encoder, "queries", "Persistent queries", queries.len() as f64)?;
+        gauge(encoder, "queries_failed", "Persistent queries that stopped with a reason", failed as f64)?;
+        gauge(encoder, "queries_folding", "Persistent queries that fold again after a start", folding as f64)?;
+        let (own, other) = queries.split_at(queries.len().min(LABELLED_QUERIES));
+        let mut rows = encoder.encode_descriptor(
+            "query_rows_in",
+            "Rows read since the start",
+            None,
+            prometheus_client::metrics::MetricType::Counter,
+        )?;
+        for query in own {
+            ConstCounter::new(query.rows_in).encode(rows.encode_family(&[("query", query.id.as_str())])?)?;
+        }
+        if !other.is_empty() {
+            let sum: u64 = other.iter().map(|query| query.rows_in).sum();
+            ConstCounter::new(sum).encode(rows.encode_family(&[("query", "other")])?)?;
+        }
+        let bad: u64 = queries.iter().map(|query| query.bad_rows).sum();
+        counter(encoder, "query_bad_rows", "Rows skipped and values nulled since the start", bad as f64)
+    }
+}
+
+impl fmt::Debug for Numbers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Numbers").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Numbers {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.log(&mut encoder)?;
+        self.queries(&mut encoder)
+    }
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) -> fmt::Result {
+    let gauge = ConstGauge::new(value);
+    gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+}
+
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) -> fmt::Result {
+    let counter = ConstCounter::new(value);
+    counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
+}
