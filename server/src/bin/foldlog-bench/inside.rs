@@ -30,7 +30,12 @@ pub async fn goals(bench: &Bench, device: Device, report: &mut Report) -> anyhow
     }
     let figures = Figures::of(&runs);
     let also = Bound::Micros(figures.p99, 2.0 * device.p99);
-    report.goal("G1", Bound::Micros(figures.p50, 1.2 * device.p50), Some(also), "p50 in process, decoded to durable; 1.2 x F0; p99 at most 2 x F0's");
+    report.goal(
+        "G1",
+        Bound::Micros(figures.p50, 1.2 * device.p50),
+        Some(also),
+        "p50 in process, decoded to durable; 1.2 x F0; p99 at most 2 x F0's",
+    );
     Ok(())
 }
 

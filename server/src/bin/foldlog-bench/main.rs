@@ -12,6 +12,7 @@ mod appends;
 mod bench;
 mod disk;
 mod echo;
+mod inside;
 mod load;
 mod queries;
 mod report;
@@ -98,6 +99,9 @@ async fn measure(goals: Goals) -> anyhow::Result<bool> {
     }
     let device = bench.device()?;
     report.note(&format!("F0: 4 KiB write and sync, p50 {:.0}us, p99 {:.0}us", device.p50, device.p99));
+    if let Err(failed) = inside::goals(&bench, device, &mut report).await {
+        report.failed("G1", &failed);
+    }
     let round_trip = appends::round_trip(&bench, device, &mut report).await?;
     if let Err(failed) = appends::goals(&bench, round_trip, &mut report).await {
         report.failed("APPENDS", &failed);
