@@ -1,1 +1,405 @@
+//! Decoding against hand-written expectations and against `serde_json`; encoding undone by decoding.
 
+use std::sync::Arc;
+
+use arrow::{
+    array::{Array, AsArray, RecordBatch},
+    datatypes::{DataType, Decimal128Type, Float64Type, Int32Type, Int64Type, TimestampMillisecondType},
+    util::display::array_value_to_string,
+};
+use bytes::Bytes;
+use foldlog_log::{
+    NewEvent, NewRecord, Offset, PartitionId, Position, Run, StreamVersion, Timestamp, Topic, TopicId, TopicKind, TopicSettings,
+    batch::{BatchBuilder, Encoded},
+};
+use proptest::prelude::*;
+use serde::de::IgnoredAny;
+
+use super::*;
+use crate::catalog::{Column, SourceKind, timestamp_type};
+
+fn column(name: &str, data_type: DataType) -> Column {
+    Column { name: name.to_owned(), data_type, key: false }
+}
+
+fn key(name: &str, data_type: DataType) -> Column {
+    Column { key: true, ..column(name, data_type) }
+}
+
+fn source(kind: TopicKind, key_format: KeyFormat, columns: Vec<Column>) -> Source {
+    Source {
+        name: "s".to_owned(),
+        kind: SourceKind::Stream,
+        topic: "t".parse().unwrap(),
+        topic_kind: kind,
+        columns,
+        key_format,
+        timestamp: None,
+        query: None,
+        sql: String::new(),
+    }
+}
+
+fn values(columns: &[(&str, DataType)]) -> Source {
+    let columns = columns.iter().map(|(name, data_type)| column(name, data_type.clone())).collect();
+    source(TopicKind::Records, KeyFormat::None, columns)
+}
+
+fn run_of(kind: TopicKind, records: &Encoded) -> Run {
+    let settings = TopicSettings { kind, partitions: 3 };
+    let topic = Arc::new(Topic { name: "t".parse().unwrap(), id: TopicId::new([7; 16]), settings });
+    let mut builder = BatchBuilder::new(Offset::new(40));
+    let start = builder.push(records, StreamVersion::new(5), Timestamp::new(1_000));
+    let (partition, first_offset, first_position) = (PartitionId::new(2), Offset::new(40), Position::new(900));
+    let (count, recorded_at) = (records.count(), Timestamp::new(1_000));
+    Run { topic, partition, first_offset, first_position, count, recorded_at, batch: builder.finish(1), start }
+}
+
+fn records(all: &[(Option<&[u8]>, Option<&[u8]>)]) -> Run {
+    let mut encoded = Encoded::default();
+    for (key, value) in all {
+        let bytes = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
+        let record = NewRecord { key: key.map(bytes), value: value.map(bytes), ..NewRecord::default() };
+        encoded.push_record(&record).unwrap();
+    }
+    run_of(TopicKind::Records, &encoded)
+}
+
+fn decode_all(source: &Source, run: Run) -> Decoded {
+    let wanted: Vec<WantedColumn> = (0..source.columns.len()).map(WantedColumn::Declared).collect();
+    Decoder::new(source, &wanted).unwrap().decode(&[run]).unwrap()
+}
+
+fn decode_values(columns: &[(&str, DataType)], payloads: &[&str]) -> Decoded {
+    let all: Vec<_> = payloads.iter().map(|payload| (None, Some(payload.as_bytes()))).collect();
+    decode_all(&values(columns), records(&all))
+}
+
+/// Each row as text, columns separated by `|`, NULL as `-`.
+fn lines(batch: &RecordBatch) -> Vec<String> {
+    let cell = |column: &arrow::array::ArrayRef, row| {
+        if column.is_null(row) { "-".to_owned() } else { array_value_to_string(column, row).unwrap() }
+    };
+    (0..batch.num_rows()).map(|row| batch.columns().iter().map(|column| cell(column, row)).collect::<Vec<_>>().join("|")).collect()
+}
+
+fn reasons(decoded: &Decoded) -> Vec<String> {
+    let column = |bad: &BadInput| bad.column.clone().unwrap_or_else(|| "row".to_owned());
+    decoded.bad.iter().map(|bad| format!("{} {}: {}", bad.offset, column(bad), bad.reason)).collect()
+}
+
+#[test]
+fn the_wanted_fields_come_in_the_order_asked_for_and_the_rest_is_only_checked() {
+    let source = values(&[("id", DataType::Int64), ("name", DataType::Utf8), ("price", DataType::Float64), ("ok", DataType::Boolean)]);
+    let payloads: [&str; 3] = [
+        r#"{"id":1,"name":"a","price":1.5,"ok":true,"more":{"x":[1,{"y":"}"}]}}"#,
+        r#" { "price" : -2e3 , "name":"b\"\u00e9\ud83d\ude00\n", "id":2, "ok":false } "#,
+        r#"{"id":null,"name":"c"}"#,
+    ];
+    let all: Vec<_> = payloads.iter().map(|payload| (None, Some(payload.as_bytes()))).collect();
+    let wanted = [WantedColumn::Declared(2), WantedColumn::Declared(1), WantedColumn::Declared(0), WantedColumn::Declared(3)];
+    let decoded = Decoder::new(&source, &wanted).unwrap().decode(&[records(&all)]).unwrap();
+    assert_eq!(lines(&decoded.batch), ["1.5|a|1|true", "-2000.0|b\"é😀\n|2|false", "-|c|-|-"]);
+    assert_eq!(decoded.positions, [900, 901, 902]);
+    assert_eq!((decoded.bad_count, decoded.rowtime), (0, vec![1_000; 3]));
+}
+
+#[test]
+fn numbers_are_exact_or_null() {
+    let columns = [("a", DataType::Int64), ("b", DataType::Int32), ("c", DataType::Float64), ("d", DataType::Decimal128(10, 2))];
+    let payloads = [
+        r#"{"a":9007199254740993,"b":-2147483648,"c":0.1,"d":12345678.90}"#,
+        r#"{"a":9223372036854775807,"b":2147483648,"c":1e400,"d":"0.07"}"#,
+        r#"{"a":9223372036854775808,"b":1.0,"c":-0.0,"d":1e7}"#,
+        r#"{"a":1.5,"b":1e3,"c":4,"d":1.005}"#,
+        r#"{"a":"1","b":true,"c":"2","d":123456789}"#,
+        r#"{"a":-0,"b":0e99999999999,"c":5e-324,"d":-1200e-2}"#,
+        r#"{"a":100e-2,"b":1e99999999999,"c":123456789012345678901234567890,"d":[1]}"#,
+    ];
+    let decoded = decode_values(&columns, &payloads);
+    let expected = [
+        "9007199254740993|-2147483648|0.1|12345678.90",
+        "9223372036854775807|-|-|0.07",
+        "-|1|-0.0|10000000.00",
+        "-|1000|4.0|-",
+        "-|-|-|-",
+        "0|0|5e-324|-12.00",
+        "1|-|1.2345678901234568e29|-",
+    ];
+    assert_eq!(lines(&decoded.batch), expected);
+    let expected = [
+        "41 b: out of the range of INTEGER",
+        "41 c: out of the range of DOUBLE",
+        "42 a: out of the range of BIGINT",
+        "43 a: has more decimal places than its type",
+        "43 d: has more decimal places than its type",
+        "44 a: not a BIGINT",
+        "44 b: not an INTEGER",
+        "44 c: not a DOUBLE",
+        "44 d: has more digits than its DECIMAL",
+        "46 b: out of range",
+        "46 d: not a DECIMAL",
+    ];
+    assert_eq!(reasons(&decoded), expected);
+}
+
+#[test]
+fn times_are_milliseconds_or_iso_8601() {
+    let payloads =
+        [r#"{"t":1357034400000}"#, r#"{"t":"2013-01-01T05:00:00-05:00"}"#, r#"{"t":"2013-01-01 10:00:00.250"}"#, r#"{"t":"soon"}"#];
+    let decoded = decode_values(&[("t", timestamp_type())], &payloads);
+    let times = decoded.batch.column(0).as_primitive::<TimestampMillisecondType>();
+    assert_eq!(times.iter().collect::<Vec<_>>(), [Some(1_357_034_400_000), Some(1_357_034_400_000), Some(1_357_034_400_250), None]);
+    assert_eq!(reasons(&decoded), ["43 t: not a TIMESTAMP as ISO 8601 writes it"]);
+}
+
+#[test]
+fn varchar_takes_any_value_as_it_is_written() {
+    let payloads = [r#"{"v":"x"}"#, r#"{"v":{"a": [1]}}"#, r#"{"v":1.50}"#, r#"{"v":true}"#, r#"{"v":"\ud800"}"#, r#"{"v":""}"#];
+    let decoded = decode_values(&[("v", DataType::Utf8)], &payloads);
+    assert_eq!(lines(&decoded.batch), ["x", r#"{"a": [1]}"#, "1.50", "true", "-", ""]);
+    assert_eq!(reasons(&decoded), ["44 v: half of a surrogate pair in a string"]);
+}
+
+#[test]
+fn of_fields_with_one_name_the_last_counts_and_exact_spelling_is_preferred() {
+    let payloads = [r#"{"a":1,"a":2}"#, r#"{"A":1}"#, r#"{"a":1,"A":2}"#, r#"{"A":1,"a":2,"A":3}"#, r#"{"\u0061":7}"#, r#"{"ä":1}"#];
+    let decoded = decode_values(&[("a", DataType::Int64)], &payloads);
+    assert_eq!(lines(&decoded.batch), ["2", "1", "1", "2", "7", "-"]);
+}
+
+#[test]
+fn a_payload_that_is_no_object_is_left_out_and_told() {
+    let deep = |levels: usize| format!(r#"{{"a":1,"b":{}{}}}"#, "[".repeat(levels), "]".repeat(levels));
+    let (deepest, too_deep) = (deep(127), deep(128));
+    let payloads =
+        ["", "{", "[]", "7", r#"{"a":1}x"#, r#"{"a":01}"#, r#"{"a":1,}"#, "{\"b\":\"\u{1}\"}", r#"{"a":1}"#, &deepest, &too_deep];
+    let decoded = decode_values(&[("a", DataType::Int64)], &payloads);
+    assert_eq!(decoded.positions, [908, 909]);
+    let expected = [
+        "40 row: not a JSON object: empty at byte 0",
+        "41 row: not a JSON object: expected a field name at byte 1",
+        "42 row: not a JSON object: expected { at byte 0",
+        "43 row: not a JSON object: expected { at byte 0",
+        "44 row: not a JSON object: something follows it at byte 7",
+        "45 row: not a JSON object: expected , or } at byte 6",
+        "46 row: not a JSON object: expected a field name at byte 7",
+        "47 row: not a JSON object: control character in a string at byte 6",
+        "50 row: not a JSON object: nested too deep at byte 139",
+    ];
+    assert_eq!(reasons(&decoded), expected);
+}
+
+#[test]
+fn faults_beyond_the_told_ones_are_counted() {
+    let payloads = vec!["no"; 1_000];
+    let decoded = decode_values(&[("a", DataType::Int64)], &payloads);
+    assert_eq!((decoded.batch.num_rows(), decoded.bad.len(), decoded.bad_count), (0, TOLD_FAULTS, 1_000));
+}
+
+#[test]
+fn null_values_and_null_keys_are_marked() {
+    let source = source(TopicKind::Table, KeyFormat::Kafka, vec![key("k", DataType::Utf8), column("v", DataType::Int64)]);
+    let run = records(&[(Some(b"a"), Some(b"{\"v\":1}")), (Some(b"a"), None), (None, Some(b"{\"v\":2}")), (Some(b"\xff"), Some(b"null"))]);
+    let decoded = decode_all(&source, run);
+    assert_eq!(lines(&decoded.batch), ["a|1", "a|-", "-|2", "-|-"]);
+    let bits = |buffer: Option<BooleanBuffer>| buffer.unwrap().iter().collect::<Vec<_>>();
+    assert_eq!(bits(decoded.value_null.clone()), [false, true, false, true]);
+    assert_eq!(bits(decoded.key_null.clone()), [false, false, true, false]);
+    assert_eq!(reasons(&decoded), ["43 k: the key is not UTF-8"]);
+    let all_there = decode_all(&source, records(&[(Some(b"a"), Some(b"{}"))]));
+    assert!(all_there.value_null.is_none() && all_there.key_null.is_none());
+}
+
+#[test]
+fn what_every_event_has_needs_no_declaration() {
+    let mut encoded = Encoded::default();
+    let stream = "acct-1".parse().unwrap();
+    for data in ["{\"n\":1}", "not json"] {
+        let event = NewEvent { kind: "Opened".into(), data: Bytes::from(data), time: Some(Timestamp::new(77)), ..NewEvent::default() };
+        encoded.push_event(&stream, &event).unwrap();
+    }
+    let bare = source(TopicKind::Events, KeyFormat::None, Vec::new());
+    let wanted: Vec<_> = Pseudo::of(TopicKind::Events).iter().copied().map(WantedColumn::Pseudo).collect();
+    let decoded = Decoder::new(&bare, &wanted).unwrap().decode(&[run_of(TopicKind::Events, &encoded)]).unwrap();
+    let time = "1970-01-01T00:00:00.077Z";
+    let expected = [format!("acct-1|5|Opened|{{\"n\":1}}|900|{time}|2|40"), format!("acct-1|6|Opened|not json|901|{time}|2|41")];
+    assert_eq!(lines(&decoded.batch), expected);
+}
+
+#[test]
+fn a_column_may_say_when_a_record_happened() {
+    let timed = Source { timestamp: Some(1), ..values(&[("n", DataType::Int64), ("at", timestamp_type())]) };
+    let payloads = [r#"{"n":1,"at":55}"#, r#"{"n":2}"#, r#"{"n":3,"at":true}"#];
+    let all: Vec<_> = payloads.iter().map(|payload| (None, Some(payload.as_bytes()))).collect();
+    let decoded = Decoder::new(&timed, &[WantedColumn::Declared(0)]).unwrap().decode(&[records(&all)]).unwrap();
+    assert_eq!(decoded.rowtime, [55, 1_000, 1_000]);
+    assert_eq!(reasons(&decoded), ["42 at: not a TIMESTAMP"]);
+}
+
+#[test]
+fn no_column_wanted_still_counts_the_rows() {
+    let source = values(&[("a", DataType::Int64)]);
+    let run = records(&[(None, Some(b"{}")), (None, Some(b"x")), (None, Some(b"{}"))]);
+    let decoded = Decoder::new(&source, &[]).unwrap().decode(&[run]).unwrap();
+    assert_eq!((decoded.batch.num_rows(), decoded.batch.num_columns(), decoded.bad_count), (2, 0, 1));
+}
+
+/// A value of JSON as it is written.
+fn value_text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        Just("null".to_owned()),
+        Just("true".to_owned()),
+        any::<i64>().prop_map(|number| number.to_string()),
+        any::<i32>().prop_map(|number| number.to_string()),
+        any::<f64>().prop_filter("finite", |number| number.is_finite()).prop_map(|number| format!("{number:?}")),
+        (-1_000_i32..1_000, 0_u8..5).prop_map(|(number, exponent)| format!("{number}e{exponent}")),
+        any::<String>().prop_map(|text| serde_json::Value::from(text).to_string()),
+        "[a-z\"\\\\]{0,12}".prop_map(|text| serde_json::Value::from(text).to_string()),
+        Just("{\"x\":[1,\"]\",{}],\"a\":2}".to_owned()),
+        Just("[[],{\"a\":null}]".to_owned()),
+    ]
+}
+
+fn fields() -> impl Strategy<Value = Vec<(String, String)>> {
+    let name = prop_oneof![Just("a"), Just("b"), Just("c"), Just("d"), Just("other"), Just("aa")];
+    prop::collection::vec((name.prop_map(str::to_owned), value_text()), 0..8)
+}
+
+fn object(fields: &[(String, String)], space: &str) -> String {
+    let each = fields.iter().map(|(name, value)| format!("{space}\"{name}\"{space}:{space}{value}{space}"));
+    format!("{space}{{{}}}{space}", each.collect::<Vec<_>>().join(","))
+}
+
+const TYPED: [(&str, DataType); 4] = [("a", DataType::Int64), ("b", DataType::Float64), ("c", DataType::Utf8), ("d", DataType::Boolean)];
+
+proptest! {
+    #[test]
+    fn values_agree_with_serde_json(fields in fields(), space in prop_oneof![Just(""), Just(" "), Just("\n\t ")]) {
+        let text = object(&fields, space);
+        let decoded = decode_values(&TYPED, &[&text]);
+        prop_assert_eq!(decoded.batch.num_rows(), 1, "{}", text);
+        let last = |name: &str| fields.iter().rev().find(|(field, _)| field == name);
+        let value = |name| last(name).map(|(_, text)| (text, serde_json::from_str::<serde_json::Value>(text).unwrap()));
+        let is_whole = |number: f64| number.fract() == 0.0 && number.abs() < 9e15;
+        #[expect(clippy::cast_possible_truncation, reason = "whole and small")]
+        let a = value("a").and_then(|(_, value)| value.as_i64().or(value.as_f64().filter(|f| is_whole(*f)).map(|f| f as i64)));
+        let column = decoded.batch.column(0).as_primitive::<Int64Type>();
+        // Beyond 2^53 a float that is whole may or may not fit; either is exact.
+        if value("a").is_none_or(|(_, value)| value.is_i64() || value.as_f64().is_none_or(|f| f.abs() < 9e15)) {
+            prop_assert_eq!(column.is_valid(0).then(|| column.value(0)), a, "{}", text);
+        }
+        let b = value("b").and_then(|(_, value)| value.as_f64());
+        let column = decoded.batch.column(1).as_primitive::<Float64Type>();
+        prop_assert_eq!(column.is_valid(0).then(|| column.value(0).to_bits()), b.map(f64::to_bits), "{}", text);
+        let c = value("c").and_then(|(text, value)| match value {
+            serde_json::Value::Null => None,
+            serde_json::Value::String(string) => Some(string),
+            _ => Some(text.clone()),
+        });
+        let column = decoded.batch.column(2).as_string::<i32>();
+        prop_assert_eq!(column.is_valid(0).then(|| column.value(0).to_owned()), c, "{}", text);
+        let d = value("d").and_then(|(_, value)| value.as_bool());
+        let column = decoded.batch.column(3).as_boolean();
+        prop_assert_eq!(column.is_valid(0).then(|| column.value(0)), d, "{}", text);
+    }
+
+    #[test]
+    fn the_verdict_on_damaged_text_agrees_with_serde_json(
+        fields in fields(),
+        at in any::<prop::sample::Index>(),
+        byte in prop_oneof![any::<u8>(), prop::sample::select(b"{}[]\",:\\u0-+.eE tfn".to_vec())],
+        cut in any::<bool>(),
+    ) {
+        let mut bytes = object(&fields, "").into_bytes();
+        let at = at.index(bytes.len());
+        if cut { bytes.truncate(at) } else { bytes[at] = byte }
+        let is_json = std::str::from_utf8(&bytes).is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
+        let is_row = is_json && (bytes.trim_ascii_start().first() == Some(&b'{') || bytes.trim_ascii() == b"null");
+        let decoded = decode_all(&values(&TYPED), records(&[(None, Some(&bytes))]));
+        prop_assert_eq!(decoded.batch.num_rows() == 1, is_row, "{}", String::from_utf8_lossy(&bytes));
+    }
+
+    #[test]
+    fn decoding_undoes_encoding(rows in prop::collection::vec(typed_row(), 0..20), key_format in prop::sample::select(vec![KeyFormat::Kafka, KeyFormat::Json])) {
+        let source = Arc::new(source(TopicKind::Table, key_format, vec![
+            key("k", DataType::Int64),
+            column("i", DataType::Int32),
+            column("f", DataType::Float64),
+            column("t\"ä", DataType::Utf8),
+            column("b", DataType::Boolean),
+            column("m", DataType::Decimal128(20, 3)),
+            column("at", timestamp_type()),
+        ]));
+        let batch = batch_of(&source, &rows);
+        let encoder = Encoder::new(Arc::clone(&source));
+        let encoded = encoder.rows(&batch).unwrap();
+        let bytes: Vec<_> = (0..rows.len()).map(|row| (encoded.key(row), encoded.value(row))).collect();
+        let all: Vec<_> = bytes.iter().map(|(key, value)| (key.as_deref(), Some(&value[..]))).collect();
+        if all.is_empty() {
+            return Ok(());
+        }
+        let decoded = decode_all(&source, records(&all));
+        prop_assert_eq!(decoded.bad_count, 0, "{:?}", decoded.bad);
+        prop_assert_eq!(decoded.batch, batch);
+        for (row, (key, _)) in bytes.iter().enumerate() {
+            let values = decode_key(&source, key.as_deref().unwrap()).unwrap().unwrap();
+            prop_assert_eq!(&values[0], &datafusion::common::ScalarValue::Int64(Some(rows[row].0)));
+        }
+    }
+}
+
+type TypedRow = (i64, Option<i32>, Option<f64>, Option<String>, Option<bool>, Option<i64>, Option<i64>);
+
+fn typed_row() -> impl Strategy<Value = TypedRow> {
+    let double = prop::option::of(any::<f64>().prop_filter("finite", |number| number.is_finite()));
+    (any::<i64>(), any::<Option<i32>>(), double, any::<Option<String>>(), any::<Option<bool>>(), any::<Option<i64>>(), any::<Option<i64>>())
+}
+
+fn batch_of(source: &Source, rows: &[TypedRow]) -> RecordBatch {
+    use arrow::array::{BooleanArray, Decimal128Array, Float64Array, Int32Array, Int64Array, StringArray, TimestampMillisecondArray};
+    let decimals: Decimal128Array = rows.iter().map(|row| row.5.map(i128::from)).collect();
+    let times: TimestampMillisecondArray = rows.iter().map(|row| row.6).collect();
+    let columns: Vec<arrow::array::ArrayRef> = vec![
+        Arc::new(rows.iter().map(|row| row.0).collect::<Int64Array>()),
+        Arc::new(rows.iter().map(|row| row.1).collect::<Int32Array>()),
+        Arc::new(rows.iter().map(|row| row.2).collect::<Float64Array>()),
+        Arc::new(rows.iter().map(|row| row.3.as_deref()).collect::<StringArray>()),
+        Arc::new(rows.iter().map(|row| row.4).collect::<BooleanArray>()),
+        Arc::new(decimals.with_precision_and_scale(20, 3).unwrap()),
+        Arc::new(times.with_timezone("+00:00")),
+    ];
+    RecordBatch::try_new(crate::catalog::schema_of(&source.columns), columns).unwrap()
+}
+
+#[test]
+fn keys_are_written_as_kafkas_serialisers_write_them() {
+    let decode = |data_type: DataType, bytes: &[u8]| {
+        decode_key(&source(TopicKind::Table, KeyFormat::Kafka, vec![key("k", data_type)]), bytes).unwrap()
+    };
+    let shown = |values: Option<Vec<datafusion::common::ScalarValue>>| values.map(|values| values[0].to_string());
+    assert_eq!(shown(decode(DataType::Int32, &[0, 0, 1, 0])).as_deref(), Some("256"));
+    assert_eq!(shown(decode(DataType::Int64, &[255; 8])).as_deref(), Some("-1"));
+    assert_eq!(shown(decode(DataType::Float64, &1.5_f64.to_be_bytes())).as_deref(), Some("1.5"));
+    assert_eq!(shown(decode(DataType::Utf8, "é".as_bytes())).as_deref(), Some("é"));
+    assert_eq!(shown(decode(DataType::Int64, &[1, 2])), None);
+    assert!(
+        decode_all(
+            &source(TopicKind::Records, KeyFormat::Kafka, vec![key("k", DataType::Int32)]),
+            records(&[(Some(&[0, 0, 0, 9]), Some(b"{}"))])
+        )
+        .batch
+        .column(0)
+        .as_primitive::<Int32Type>()
+        .iter()
+        .eq([Some(9)])
+    );
+    assert!(
+        decode(DataType::Decimal128(5, 2), b"1.25").is_some_and(|values| values[0]
+            .to_array()
+            .unwrap()
+            .as_primitive::<Decimal128Type>()
+            .value(0)
+            == 125)
+    );
+}
