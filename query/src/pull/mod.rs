@@ -25,7 +25,7 @@ use tokio::{
 
 use crate::{
     answer::{Answer, Request},
-    catalog::{Catalog, Source, SourceKind},
+    catalog::{Catalog, QueryId, Source, SourceKind},
     config::QueryConfig,
     error::QueryError,
     stream::view::View,
@@ -218,8 +218,8 @@ impl Pull {
         deadline: Instant,
     ) -> Result<Option<Position>, QueryError> {
         let Some(wanted) = at_least else { return Ok(None) };
-        let mut writers = topics.iter().filter_map(|(_, source)| source.query.as_ref()).peekable();
-        if writers.peek().is_none() {
+        let writers: Vec<&QueryId> = topics.iter().filter_map(|(_, source)| source.query.as_ref()).collect();
+        if writers.is_empty() {
             return Ok(at_least);
         }
         for query in writers {
