@@ -130,6 +130,10 @@ impl EmbeddedReader {
                         let skip = u32::try_from(next.get().saturating_sub(run.first_position.get())).unwrap_or(0);
                         let Some(taken) = out.take(&group, slice, run, skip)? else { return Ok(next) };
                         next = run.first_position.plus(u64::from(skip + taken));
+                        if skip + taken < run.count {
+                            // The rest of the run comes with the next call.
+                            return Ok(next);
+                        }
                     }
                 }
             }
