@@ -120,6 +120,9 @@ impl Answering {
             if let Some(ready) = self.ready.pop_front() {
                 return Ok(Some(ready));
             }
+            if self.done.is_none() {
+                return Ok(None);
+            }
             let Some(batch) = self.batches.next().await else {
                 return Ok(self.done.take().map(|done| message(Message::Done(done))));
             };
