@@ -24,6 +24,7 @@ use crate::{
     partition::{reader::EmbeddedReader, request, streams::StreamKey},
     record::{Append, Selection},
     start,
+    tidy::{self, Tidy},
     topic::{Topic, TopicKind, TopicSettings},
 };
 
@@ -59,6 +60,7 @@ impl std::fmt::Debug for EmbeddedLog {
 pub struct Stepper {
     engine: Arc<Engine>,
     committer: Committer,
+    tidy: Tidy,
 }
 
 impl Stepper {
@@ -81,6 +83,16 @@ impl Stepper {
     }
 }
 
+impl Stepper {
+    /// Copies everything committed into segments, moves the checkpoint, and frees journal files.
+    ///
+    /// # Errors
+    /// What ends the log, or a full disk: then it may be called again.
+    pub fn tidy(&mut self) -> Result<(), LogError> {
+        self.tidy.step()
+    }
+}
+
 impl EmbeddedLog {
     /// Opens the log in `folder`, which is made if it does not exist, and starts its threads. Blocks until recovery is done.
     ///
@@ -91,8 +103,9 @@ impl EmbeddedLog {
         let random = || uuid::Uuid::new_v4().as_u128();
         let (log, stepper) = Self::open_stepped(disk, clock, folder, config, random)?;
         if log.engine.read_only.is_none() {
-            let Stepper { committer, .. } = stepper;
+            let Stepper { committer, tidy, .. } = stepper;
             log.spawn("log-commit", move || committer::run(committer))?;
+            log.spawn("log-tidy", move || tidy::run(tidy))?;
         }
         Ok(log)
     }
@@ -110,7 +123,7 @@ impl EmbeddedLog {
         random: impl FnMut() -> u128 + Send + 'static,
     ) -> Result<(Self, Stepper), LogError> {
         let started = start::open(disk, clock, folder, config, random)?;
-        let stepper = Stepper { engine: Arc::clone(&started.engine), committer: started.committer };
+        let stepper = Stepper { engine: Arc::clone(&started.engine), committer: started.committer, tidy: started.tidy };
         let log =
             Self { engine: started.engine, report: started.report, threads: Mutex::default(), folder_lock: Mutex::new(Some(started.lock)) };
         Ok((log, stepper))
@@ -129,6 +142,10 @@ impl EmbeddedLog {
         self.engine.queue.close(Closed::Stopping);
         let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
+            // The committer comes first: tidy then copies what it wrote last.
+            if thread.thread().name() == Some("log-tidy") {
+                self.engine.tidy.stop();
+            }
             if thread.join().is_err() {
                 tracing::error!("a thread of the log panicked");
             }

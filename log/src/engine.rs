@@ -9,13 +9,12 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use crate::{
     clock::Clock,
     config::LogConfig,
-    disk::Disk,
     error::LogError,
     ids::FolderId,
     journal::{
@@ -23,15 +22,15 @@ use crate::{
         queue::{Closed, Queue},
     },
     partition::{group::Group, streams::Streams, tail::Tail},
-    segment::StreamHasher,
-    topic_store::TopicStore,
+    segment::{OpenFiles, PartitionMark, SegmentConfig, Segments, StreamHasher},
+    tidy::Signal,
+    topic_store::{Partition, TopicStore},
     window::Window,
 };
 
 /// An open folder.
 #[derive(Debug)]
 pub(crate) struct Engine {
-    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: LogConfig,
     pub(crate) folder: PathBuf,
@@ -48,6 +47,12 @@ pub(crate) struct Engine {
     /// Why nothing is written.
     pub(crate) read_only: Option<String>,
     pub(crate) random: Random,
+    /// Segments of each partition that has any, by its index.
+    pub(crate) segments: RwLock<Vec<Option<Arc<Segments>>>>,
+    /// Indexes of partitions whose segments could not be opened.
+    pub(crate) damaged: Vec<usize>,
+    pub(crate) files: Arc<OpenFiles>,
+    pub(crate) tidy: Signal,
     pub(crate) counters: Counters,
 }
 
@@ -72,6 +77,37 @@ impl Engine {
         (*self.random.0.lock())()
     }
 
+    /// Segments of a partition, if it has any.
+    pub(crate) fn segments(&self, partition: &Partition) -> Option<Arc<Segments>> {
+        self.segments.read().get(partition.index).cloned().flatten()
+    }
+
+    /// Segments of a partition, made if it has none. For tidy alone.
+    pub(crate) fn segments_for(&self, partition: &Partition) -> Result<Arc<Segments>, LogError> {
+        if let Some(segments) = self.segments(partition) {
+            return Ok(segments);
+        }
+        let opened = open_segments(&self.files, &self.topics, &self.hasher, &self.config, partition, None)?;
+        let mut all = self.segments.write();
+        if all.len() <= partition.index {
+            all.resize(partition.index + 1, None);
+        }
+        all[partition.index] = Some(Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    /// Whether segments of a partition could not be opened at the start.
+    pub(crate) fn is_damaged(&self, partition: &Partition) -> bool {
+        self.damaged.contains(&partition.index)
+    }
+
+    /// Wakes tidy if there is enough for it to do.
+    pub(crate) fn wake_tidy(&self) {
+        if self.tail.untidied_bytes() >= self.config.tidy_bytes || self.journal.wants_file() {
+            self.tidy.raise();
+        }
+    }
+
     /// Reads a group that memory has let go from its frame; none if its place was given to another one since.
     pub(crate) fn load(&self, group: &Group) -> Result<Option<Group>, LogError> {
         let Some((header, body)) = self.journal.read(group.place, group.number)? else { return Ok(None) };
@@ -89,7 +125,22 @@ impl Engine {
             first
         });
         self.queue.close(Closed::Failed);
+        self.tidy.stop();
     }
+}
+
+/// Opens a partition's segments as far as a checkpoint has them.
+pub(crate) fn open_segments(
+    files: &Arc<OpenFiles>,
+    topics: &TopicStore,
+    hasher: &StreamHasher,
+    config: &LogConfig,
+    partition: &Partition,
+    mark: Option<&PartitionMark>,
+) -> Result<Arc<Segments>, LogError> {
+    let config = SegmentConfig { max_log_bytes: config.segment_bytes };
+    let folder = topics.segments_of(partition);
+    Segments::open(Arc::clone(files), folder, Arc::clone(&partition.topic), partition.id, config, *hasher, mark)
 }
 
 impl std::fmt::Debug for dyn Clock {

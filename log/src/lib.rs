@@ -21,9 +21,11 @@ pub mod segment;
 pub(crate) mod start;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub(crate) mod tidy;
 pub mod topic;
 pub(crate) mod topic_store;
 pub(crate) mod window;
+pub(crate) mod window_file;
 
 pub use backend::{AppendFuture, Capabilities, Head, LogBackend, LogReader, Span};
 pub use batch::{EventView, RecordView};

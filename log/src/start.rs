@@ -5,7 +5,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -16,7 +16,7 @@ use crate::{
     config::{BLOCK, LogConfig},
     disk::Disk,
     embedded::OpenReport,
-    engine::{Counters, Engine, Random},
+    engine::{Counters, Engine, Random, open_segments},
     error::LogError,
     ids::{FolderId, Offset, Position, Timestamp},
     journal::{
@@ -34,15 +34,19 @@ use crate::{
         streams::{StreamKey, StreamSpan, Streams},
         tail::Tail,
     },
-    segment::StreamHasher,
+    segment::{OpenFiles, Segments, StreamHasher},
+    tidy::{Signal, Tidy},
     topic::TopicKind,
     topic_store::{self, TopicStore},
     window::Window,
+    window_file::WindowFile,
 };
 
 /// File that says whose folder this is.
 const IDENTITY: &str = "foldlog.json";
 const FORMAT: u32 = 1;
+/// Most files of segments that are open at once.
+const OPEN_FILES: usize = 512;
 
 #[derive(Serialize, Deserialize)]
 struct Identity {
@@ -54,6 +58,7 @@ struct Identity {
 pub(crate) struct Started {
     pub(crate) engine: Arc<Engine>,
     pub(crate) committer: Committer,
+    pub(crate) tidy: Tidy,
     pub(crate) report: OpenReport,
     pub(crate) lock: Box<dyn Send + Sync>,
 }
@@ -80,11 +85,16 @@ pub(crate) fn open(
         let what = "this checkpoint belongs to another data folder".into();
         return Err(LogError::Corrupt { file: folder.join("checkpoint.a"), from: 0, end: 0, what });
     }
+    // (i) Nothing is written, cut or deleted before the slot that was chosen is durable: it may lie in the page cache only.
+    slots.rewrite(&checkpoint)?;
     let topics = TopicStore::open(Arc::clone(&disk), folder)?;
     let journal = JournalFiles::open(Arc::clone(&disk), folder, &config)?;
     let mut replay = Replay::new(&checkpoint, topics, &config)?;
+    let window_file = WindowFile::open(Arc::clone(&disk), folder, checkpoint.folder, checkpoint.window, &mut replay.window)?;
+    let files = OpenFiles::new(Arc::clone(&disk), OPEN_FILES);
+    let (segments, damaged, damage) = replay.open_segments(&files, &checkpoint, &config)?;
     let found = recovery::scan(&journal, &checkpoint, |accepted| replay.take(accepted))?;
-    let mut read_only = found.rot.as_ref().map(in_full);
+    let mut read_only = found.rot.as_ref().map(in_full).or(damage);
     if read_only.is_none() {
         read_only = settle(&journal, &mut slots, &mut checkpoint, &mut replay, &found, &mut random)?;
     }
@@ -100,7 +110,6 @@ pub(crate) fn open(
     };
     let admission = Admission::new(replay.position, replay.offsets);
     let engine = Arc::new(Engine {
-        disk,
         clock,
         queue: Queue::new(config.queue_requests, config.queue_bytes),
         config,
@@ -116,17 +125,22 @@ pub(crate) fn open(
         failure: watch::Sender::new(None),
         read_only,
         random: Random::new(random),
+        segments: RwLock::new(segments),
+        damaged,
+        files,
+        tidy: Signal::default(),
         counters: Counters::default(),
     });
     let mut committer = Committer::new(Arc::clone(&engine), admission, end);
+    let tidy = Tidy::new(Arc::clone(&engine), slots, checkpoint, window_file);
     if engine.read_only.is_none() {
         committer.open()?;
     }
-    Ok(Started { engine, committer, report: replay.report, lock })
+    Ok(Started { engine, committer, tidy, report: replay.report, lock })
 }
 
-/// Steps (i) to (iii) of a start. Nothing is written before the slot that was chosen is durable. Returns why the log can be
-/// read only, if there is no space for a frame.
+/// Steps (ii) and (iii) of a start: makes durable what will be shown, and only then draws a new salt. Returns why the log can
+/// be read only, if there is no space for a frame.
 fn settle(
     journal: &JournalFiles,
     slots: &mut Slots,
@@ -135,7 +149,6 @@ fn settle(
     found: &Scan,
     random: &mut impl FnMut() -> u128,
 ) -> Result<Option<String>, LogError> {
-    slots.rewrite(checkpoint)?;
     replay.recent.retain(|accepted| accepted.header.number > found.durable);
     replay.report.rewritten = replay.recent.len() as u64;
     recovery::settle(journal, found, &replay.recent)?;
@@ -258,6 +271,39 @@ impl Replay {
             recent: Vec::new(),
             report: OpenReport::default(),
         })
+    }
+
+    /// Opens the segments that a checkpoint names, and learns where their streams stand. With them comes a report of damage.
+    fn open_segments(
+        &mut self,
+        files: &Arc<OpenFiles>,
+        checkpoint: &Checkpoint,
+        config: &LogConfig,
+    ) -> Result<(Vec<Option<Arc<Segments>>>, Vec<usize>, Option<String>), LogError> {
+        let mut all = vec![None; self.offsets.len()];
+        let mut damaged = Vec::new();
+        let mut damage = None;
+        for named in &checkpoint.partitions {
+            let Some(partition) = self.topics.partition(named.topic, named.partition) else {
+                return Err(self.topics.missing(named.topic));
+            };
+            let streams = &self.streams;
+            let restore = |hash, version| {
+                let key = StreamKey { partition: u32::try_from(partition.index).unwrap_or(u32::MAX), hash };
+                streams.restore(key, version);
+            };
+            let opened = open_segments(files, &self.topics, &self.hasher, config, &partition, Some(&named.mark))
+                .and_then(|segments| segments.for_each_head(restore).map(|()| segments));
+            match opened {
+                Ok(segments) => all[partition.index] = Some(segments),
+                Err(error @ LogError::Corrupt { .. }) => {
+                    damaged.push(partition.index);
+                    damage = Some(damage.unwrap_or_else(|| in_full(&error)));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((all, damaged, damage))
     }
 
     fn take(&mut self, accepted: Accepted) -> Result<(), LogError> {

@@ -62,11 +62,29 @@ fn read(log: &EmbeddedLog, selection: Selection, limits: ReadLimits) -> Vec<(u64
 
 #[tokio::test]
 async fn what_was_acknowledged_is_read_in_position_order_also_after_a_restart() {
+    read_back(config()).await;
+}
+
+#[tokio::test]
+async fn what_left_memory_and_journal_is_read_from_segments() {
+    let small = LogConfig {
+        first_journal_file_bytes: 32 << 10,
+        journal_file_bytes: 64 << 10,
+        tail_bytes: 20_000,
+        tidy_bytes: 64 << 10,
+        segment_bytes: 4096,
+        ..LogConfig::default()
+    };
+    read_back(small).await;
+}
+
+async fn read_back(config: LogConfig) {
     let folder = tempfile::tempdir().unwrap();
+    let open = |folder: &Path| EmbeddedLog::open(Arc::new(RealDisk), Arc::new(SystemClock::new()), folder, config.clone()).unwrap();
     let log = open(folder.path());
     events_topic(&log, "a", 4);
     events_topic(&log, "b", 2);
-    let mut expected = Vec::new();
+    let mut expected: Expectation = Vec::new();
     let mut versions = BTreeMap::<(String, String), u64>::new();
     for round in 0..200 {
         let (topic, stream, data) = (if round % 3 == 0 { "b" } else { "a" }, format!("s{}", round % 7), format!("{round}"));
@@ -79,24 +97,31 @@ async fn what_was_acknowledged_is_read_in_position_order_also_after_a_restart() 
             expected.push((topic, (answer.first.get() + place, stream.clone(), *version, data.clone())));
         }
     }
+    check_reads(&log, &expected, &versions);
     log.stop();
     drop(log);
     let log = open(folder.path());
     assert_eq!(log.report().damage, None);
+    check_reads(&log, &expected, &versions);
+}
+
+type Expectation = Vec<(&'static str, (u64, String, u64, String))>;
+
+fn check_reads(log: &EmbeddedLog, expected: &Expectation, versions: &BTreeMap<(String, String), u64>) {
     let all: Vec<_> = expected.iter().map(|(_, record)| record.clone()).collect();
     let small = ReadLimits { records: 4, bytes: 1000 };
     for limits in [ReadLimits::default(), small] {
-        assert_eq!(read(&log, Selection::All(Position::new(0)), limits), all);
+        assert_eq!(read(log, Selection::All(Position::new(0)), limits), all);
         let of_b: Vec<_> = expected.iter().filter(|(topic, _)| *topic == "b").map(|(_, record)| record.clone()).collect();
-        assert_eq!(read(&log, Selection::Topics(vec!["b".parse().unwrap()], Position::new(0)), limits), of_b);
+        assert_eq!(read(log, Selection::Topics(vec!["b".parse().unwrap()], Position::new(0)), limits), of_b);
         let stream = Selection::Stream("a".parse().unwrap(), "s1".parse().unwrap(), StreamVersion::new(3));
         let of_s1: Vec<_> =
             expected.iter().filter(|(topic, r)| *topic == "a" && r.1 == "s1" && r.2 >= 3).map(|(_, record)| record.clone()).collect();
-        assert_eq!(read(&log, stream, limits), of_s1);
+        assert_eq!(read(log, stream, limits), of_s1);
         let ends = log.ends(&"a".parse().unwrap()).unwrap();
         let mut of_partitions = Vec::new();
         for (partition, end) in (0..).zip(ends) {
-            let found = read(&log, Selection::Partition("a".parse().unwrap(), PartitionId::new(partition), Offset::new(0)), limits);
+            let found = read(log, Selection::Partition("a".parse().unwrap(), PartitionId::new(partition), Offset::new(0)), limits);
             assert_eq!(found.len() as u64, end.get());
             of_partitions.extend(found);
         }

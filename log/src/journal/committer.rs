@@ -288,6 +288,7 @@ impl Engine {
             self.counters.groups.fetch_add(1, Ordering::Relaxed);
             self.streams.apply(&group.spans);
             self.tail.push(Arc::new(group));
+            self.wake_tidy();
             buffer = bytes;
         }
         for (reply, answer) in closing.replies {

@@ -158,18 +158,17 @@ impl JournalFiles {
         Ok(made)
     }
 
-    /// Makes a spare file if the current one is over half full and none is free; tidy calls it, so that groups need not wait.
+    /// Whether the current file is over half full and none is free.
+    pub(crate) fn wants_file(&self) -> bool {
+        let state = self.state.lock();
+        let half_full = state.files.get(state.current).is_some_and(|file| state.at > file.length / 2);
+        half_full && !state.files.iter().enumerate().any(|(place, file)| place != state.current && file.newest.is_none())
+    }
+
+    /// Makes a spare file if one is wanted; tidy calls it, so that groups need not wait.
     pub(crate) fn fill_pool(&self) -> Result<(), LogError> {
-        let wanted = {
-            let state = self.state.lock();
-            let half_full = state.files.get(state.current).is_some_and(|file| state.at > file.length / 2);
-            half_full && !state.files.iter().enumerate().any(|(place, file)| place != state.current && file.newest.is_none())
-        };
-        if !wanted {
-            return Ok(());
-        }
         let _making = self.making.lock();
-        self.make(self.file_bytes)
+        if self.wants_file() { self.make(self.file_bytes) } else { Ok(()) }
     }
 
     fn make(&self, length: u64) -> Result<(), LogError> {

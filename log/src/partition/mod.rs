@@ -1,6 +1,7 @@
 //! Partitions: who may append, where streams stand, the newest records in memory, and reading.
 
 pub(crate) mod admission;
+pub(crate) mod below;
 pub(crate) mod group;
 pub(crate) mod reader;
 pub(crate) mod request;

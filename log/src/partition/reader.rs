@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::{
+    below::{Below, Output},
     group::{Group, Slice, SliceRun},
     streams::{StreamKey, StreamSpan},
 };
@@ -13,7 +14,7 @@ use crate::{
     backend::LogReader,
     engine::Engine,
     error::LogError,
-    ids::{Offset, Position, StreamVersion, TopicId},
+    ids::{Offset, Position, StreamHead, StreamVersion, TopicId},
     record::{Chunk, ReadLimits, Run, Selection},
     topic_store::Partition,
 };
@@ -48,6 +49,8 @@ pub(crate) struct EmbeddedReader {
     cursor: Cursor,
     /// The frame last read from the journal, so that its further runs cost nothing.
     loaded: Option<Arc<Group>>,
+    /// Reads what memory and journal no longer hold.
+    below: Below,
 }
 
 impl EmbeddedReader {
@@ -79,7 +82,7 @@ impl EmbeddedReader {
             }
             Selection::All(next) => Cursor::Merged { topics: Arc::new(Topics::Users), next: within(next)? },
         };
-        Ok(Self { engine, cursor, loaded: None })
+        Ok(Self { engine, cursor, loaded: None, below: Below::default() })
     }
 
     /// The group with its batches, from the journal if need be; none if segments hold it by now.
@@ -151,8 +154,23 @@ impl EmbeddedReader {
         mut next: StreamVersion,
         out: &mut Output,
     ) -> Result<StreamVersion, LogError> {
+        let head = self.engine.streams.head(&key);
         let spans = self.engine.streams.recent(&key, next, SPANS);
         let all = spans.len() < SPANS;
+        match (spans.first(), head) {
+            (Some(first), _) if first.first_version <= next => {}
+            // Nothing so new exists.
+            (None, StreamHead::Absent) => {
+                out.complete = true;
+                return Ok(next);
+            }
+            (None, StreamHead::At(head)) if head < next => {
+                out.complete = true;
+                return Ok(next);
+            }
+            // Older events lie in segments.
+            _ => return Ok(next),
+        }
         for span in spans {
             let found = self.engine.tail.slices_from(partition.index, span.offset, 0).into_iter().next();
             let Some((group, slice)) = found else { return Ok(next) };
@@ -171,21 +189,31 @@ impl EmbeddedReader {
         Ok(next)
     }
 
+    /// Takes one step: from the tail if it holds what comes next, else from segments.
     fn step(&mut self, out: &mut Output) -> Result<(), LogError> {
         match &self.cursor {
             Cursor::Partition { partition, next } => {
-                let partition = Arc::clone(partition);
-                let next = self.partition_runs(&partition, *next, out)?;
+                let (partition, from) = (Arc::clone(partition), *next);
+                let mut next = self.partition_runs(&partition, from, out)?;
+                if next == from && !out.is_over() {
+                    next = self.below.partition(&self.engine, &partition, from, out)?;
+                }
                 self.cursor = Cursor::Partition { partition, next };
             }
             Cursor::Stream { partition, key, next } => {
-                let (partition, key) = (Arc::clone(partition), *key);
-                let next = self.stream_runs(&partition, key, *next, out)?;
+                let (partition, key, from) = (Arc::clone(partition), *key, *next);
+                let mut next = self.stream_runs(&partition, key, from, out)?;
+                if next == from && !out.is_over() {
+                    next = self.below.stream(&self.engine, &partition, key, from, out)?;
+                }
                 self.cursor = Cursor::Stream { partition, key, next };
             }
             Cursor::Merged { topics, next } => {
-                let topics = Arc::clone(topics);
-                let next = self.merged_runs(&topics, *next, out)?;
+                let (topics, from) = (Arc::clone(topics), *next);
+                let mut next = self.merged_runs(&topics, from, out)?;
+                if next == from && !out.is_over() {
+                    next = self.below.merged(&self.engine, |partition| topics.takes(partition), from, out)?;
+                }
                 out.scanned_to = next;
                 self.cursor = Cursor::Merged { topics, next };
             }
@@ -202,49 +230,6 @@ fn run_of(slice: &Slice, span: &StreamSpan) -> Option<SliceRun> {
     let run = slice.runs.get(slice.runs.partition_point(|run| run.end_offset() <= span.offset))?;
     let skip = span.offset.get().checked_sub(run.first_offset.get())?;
     Some(SliceRun { first_offset: span.offset, first_position: run.first_position.plus(skip), count: span.count, start: span.start })
-}
-
-/// What one call of `read` returns, and what is left of its limits.
-struct Output {
-    until: Position,
-    limits: ReadLimits,
-    runs: Vec<Run>,
-    records: u32,
-    bytes: u64,
-    /// Where the batch last counted lies, so that several runs of one count once.
-    counted: usize,
-    /// Nothing is left below `until`.
-    complete: bool,
-    /// Everything selected below was returned, as far as a merged read knows.
-    scanned_to: Position,
-}
-
-impl Output {
-    fn new(until: Position, limits: ReadLimits) -> Self {
-        Self { until, limits, runs: Vec::new(), records: 0, bytes: 0, counted: 0, complete: false, scanned_to: Position::default() }
-    }
-
-    /// Takes as much of a run, from its `skip`th record on, as `until` and the limits allow. None: the call is over.
-    fn take(&mut self, group: &Group, slice: &Slice, run: &SliceRun, skip: u32) -> Result<Option<u32>, LogError> {
-        let below = self.until.get().saturating_sub(run.first_position.get() + u64::from(skip));
-        if below == 0 {
-            self.complete = true;
-            return Ok(None);
-        }
-        let counted = slice.batch.as_ptr().addr();
-        let bytes = if counted == self.counted { 0 } else { slice.batch.len() as u64 };
-        let full = self.records >= self.limits.records || self.bytes + bytes > u64::from(self.limits.bytes);
-        if full && !self.runs.is_empty() {
-            return Ok(None);
-        }
-        let room = (self.limits.records - self.records.min(self.limits.records)).max(1);
-        let count = (run.count - skip).min(room).min(u32::try_from(below).unwrap_or(u32::MAX));
-        self.runs.push(group.cut(slice, run, skip, count)?);
-        self.records += count;
-        self.bytes += bytes;
-        self.counted = counted;
-        Ok(Some(count))
-    }
 }
 
 impl LogReader for EmbeddedReader {

@@ -155,11 +155,17 @@ impl Tail {
         }
     }
 
-    /// Groups that no segment holds, oldest first, about `bytes` of them.
-    pub(crate) fn untidied(&self, bytes: u64) -> Vec<Arc<Group>> {
+    /// Number of the newest frame; that of the last one in segments if there is none behind it.
+    pub(crate) fn last_frame(&self) -> u64 {
         let state = self.state.read();
-        let first = state.groups.partition_point(|group| group.number <= state.tidied_frame);
-        take_bytes(state.groups.range(first..), bytes)
+        state.groups.back().map_or(state.tidied_frame, |group| group.number)
+    }
+
+    /// Groups of frames above `frame` up to `until`, about `bytes` of them.
+    pub(crate) fn groups_after(&self, frame: u64, until: u64, bytes: u64) -> Vec<Arc<Group>> {
+        let state = self.state.read();
+        let first = state.groups.partition_point(|group| group.number <= frame);
+        take_bytes(state.groups.range(first..).take_while(|group| group.number <= until), bytes)
     }
 
     /// Position below which segments hold everything.

@@ -1,0 +1,287 @@
+//! Reading what only segments hold: one partition, one stream, or several partitions merged by position.
+//!
+//! Belongs to one [`super::reader::EmbeddedReader`], which asks when the tail does not hold what comes next. Invariant: what is
+//! returned follows on what was asked for; when nothing does, that is damage and said so, never an empty answer.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use super::{
+    group::{Group, Slice, SliceRun},
+    streams::StreamKey,
+};
+use crate::{
+    engine::Engine,
+    error::LogError,
+    ids::{Offset, Position, StreamVersion},
+    record::{ReadLimits, Run},
+    segment::{Reader, Start},
+    topic_store::Partition,
+};
+
+/// Partitions up to which each reader of a merge reads ahead; more would take too much memory.
+const READ_AHEAD_PARTITIONS: usize = 32;
+/// Events of a stream looked up at once.
+const EVENTS: usize = 1024;
+
+/// Readers of segments, kept from call to call.
+#[derive(Debug, Default)]
+pub(crate) struct Below {
+    reader: Option<Reader>,
+    merge: Option<Merge>,
+    /// Versions and offsets of a stream that were looked up and not read yet.
+    events: VecDeque<(StreamVersion, Offset)>,
+}
+
+/// Readers of several partitions, by the position each would return next.
+#[derive(Debug)]
+struct Merge {
+    readers: Vec<Reader>,
+    heap: BinaryHeap<Reverse<(Position, usize)>>,
+    next: Position,
+    /// Segments hold everything below; what lies behind is for the tail.
+    until: Position,
+}
+
+impl Below {
+    /// Fills `out` with a partition's records from `next` on. Returns the next offset.
+    pub(crate) fn partition(
+        &mut self,
+        engine: &Engine,
+        partition: &Partition,
+        mut next: Offset,
+        out: &mut Output,
+    ) -> Result<Offset, LogError> {
+        let mut reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => segments_of(engine, partition)?.reader(Start::Offset(next), true)?,
+        };
+        reader.seek(next);
+        while let Some(run) = reader.next_run(out.limits.records)? {
+            if run.first_offset != next {
+                return Err(lost(engine, partition, next));
+            }
+            let Some(taken) = out.take_run(run) else { break };
+            next = next.plus(u64::from(taken));
+            reader.seek(next);
+        }
+        let none = out.runs.is_empty() && !out.complete;
+        self.reader = Some(reader);
+        if none && engine.tail.slices_from(partition.index, next, 0).is_empty() {
+            return Err(lost(engine, partition, next));
+        }
+        Ok(next)
+    }
+
+    /// Fills `out` with a stream's events from version `next` on. Returns the next version.
+    pub(crate) fn stream(
+        &mut self,
+        engine: &Engine,
+        partition: &Partition,
+        key: StreamKey,
+        mut next: StreamVersion,
+        out: &mut Output,
+    ) -> Result<StreamVersion, LogError> {
+        let segments = segments_of(engine, partition)?;
+        if self.events.front().is_none_or(|(version, _)| *version != next) {
+            self.events = segments.stream(key.hash, next, EVENTS)?.into();
+        }
+        let mut reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => segments.reader(Start::Offset(Offset::default()), false)?,
+        };
+        while let Some((version, offset)) = self.events.front().copied() {
+            if version != next {
+                return Err(lost(engine, partition, offset));
+            }
+            let together = (0..).zip(&self.events).take_while(|(place, (_, at))| *at == offset.plus(*place)).count();
+            reader.seek(offset);
+            let run = reader.next_run(u32::try_from(together).unwrap_or(1))?;
+            let Some(run) = run.filter(|run| run.first_offset == offset) else { return Err(lost(engine, partition, offset)) };
+            let Some(taken) = out.take_run(run) else { break };
+            next = next.plus(u64::from(taken));
+            self.events.drain(..(taken as usize).min(self.events.len()));
+        }
+        self.reader = Some(reader);
+        let none = out.runs.is_empty() && !out.complete;
+        if none && engine.streams.recent(&key, next, 1).first().is_none_or(|span| span.first_version > next) {
+            return Err(lost(engine, partition, Offset::default()));
+        }
+        Ok(next)
+    }
+
+    /// Fills `out` with records of all partitions that are wanted, from `next` on in order of position. Returns the next
+    /// position.
+    pub(crate) fn merged(
+        &mut self,
+        engine: &Engine,
+        wanted: impl Fn(&Partition) -> bool,
+        next: Position,
+        out: &mut Output,
+    ) -> Result<Position, LogError> {
+        let mut merge = match self.merge.take().filter(|merge| merge.next == next) {
+            Some(merge) => merge,
+            None => Merge::new(engine, wanted, next)?,
+        };
+        let read = merge.read(out)?;
+        if read && merge.next < merge.until {
+            self.merge = Some(merge);
+            return self.merge.as_ref().map_or(Ok(next), |merge| Ok(merge.next));
+        }
+        if merge.next == next && out.runs.is_empty() && !out.complete {
+            let what = format!("records from position {next} on are neither in the journal nor in segments");
+            return Err(LogError::Corrupt { file: engine.folder.clone(), from: 0, end: 0, what });
+        }
+        Ok(merge.next)
+    }
+}
+
+impl Merge {
+    fn new(engine: &Engine, wanted: impl Fn(&Partition) -> bool, next: Position) -> Result<Self, LogError> {
+        let until = engine.tail.tidied_to();
+        let partitions: Vec<_> = engine.topics.partitions().into_iter().filter(|partition| wanted(partition)).collect();
+        let ahead = partitions.len() <= READ_AHEAD_PARTITIONS;
+        let mut merge = Self { readers: Vec::new(), heap: BinaryHeap::new(), next, until };
+        for partition in partitions {
+            let Some(segments) = engine.segments(&partition) else {
+                // A partition with records in segments that were not opened must not look empty.
+                if engine.is_damaged(&partition) {
+                    return Err(lost(engine, &partition, Offset::default()));
+                }
+                continue;
+            };
+            merge.readers.push(segments.reader(Start::Position(next), ahead)?);
+            merge.line_up(merge.readers.len() - 1)?;
+        }
+        Ok(merge)
+    }
+
+    /// Puts a reader into the line by what it would return next.
+    fn line_up(&mut self, place: usize) -> Result<(), LogError> {
+        if let Some(position) = self.readers[place].peek()?.filter(|position| *position < self.until) {
+            self.heap.push(Reverse((position, place)));
+        }
+        Ok(())
+    }
+
+    /// Returns whether the call's limits ended it.
+    fn read(&mut self, out: &mut Output) -> Result<bool, LogError> {
+        while let Some(Reverse((position, place))) = self.heap.pop() {
+            let others = self.heap.peek().map_or(self.until, |Reverse((other, _))| *other);
+            if position >= out.until {
+                self.heap.push(Reverse((position, place)));
+                self.next = self.next.max(out.until);
+                out.complete = true;
+                return Ok(true);
+            }
+            while let Some(at) = self.readers[place].peek()?.filter(|at| *at < others) {
+                let offset = self.readers[place].offset();
+                let Some(run) = self.readers[place].next_run(out.limits.records)? else { break };
+                let first = run.first_offset;
+                let Some(taken) = out.take_run(run) else {
+                    self.readers[place].seek(offset);
+                    self.heap.push(Reverse((at, place)));
+                    return Ok(true);
+                };
+                self.next = at.plus(u64::from(taken));
+                self.readers[place].seek(first.plus(u64::from(taken)));
+            }
+            self.line_up(place)?;
+        }
+        self.next = self.next.max(self.until.min(out.until));
+        out.complete = self.next >= out.until;
+        Ok(false)
+    }
+}
+
+fn segments_of(engine: &Engine, partition: &Partition) -> Result<Arc<crate::segment::Segments>, LogError> {
+    engine.segments(partition).ok_or_else(|| lost(engine, partition, Offset::default()))
+}
+
+fn lost(engine: &Engine, partition: &Partition, from: Offset) -> LogError {
+    LogError::Corrupt {
+        file: engine.topics.segments_of(partition),
+        from: 0,
+        end: 0,
+        what: format!("records of topic {} partition {} from offset {from} on cannot be read", partition.topic.name, partition.id),
+    }
+}
+
+/// What one call of `read` returns, and what is left of its limits.
+pub(crate) struct Output {
+    pub(crate) until: Position,
+    pub(crate) limits: ReadLimits,
+    pub(crate) runs: Vec<Run>,
+    records: u32,
+    bytes: u64,
+    /// Where the batch last counted lies, so that several runs of one count once.
+    counted: usize,
+    /// Nothing is left below `until`.
+    pub(crate) complete: bool,
+    /// Everything selected below was returned, as far as a merged read knows.
+    pub(crate) scanned_to: Position,
+    /// A limit was met.
+    full: bool,
+}
+
+impl Output {
+    pub(crate) fn new(until: Position, limits: ReadLimits) -> Self {
+        Self {
+            until,
+            limits,
+            runs: Vec::new(),
+            records: 0,
+            bytes: 0,
+            counted: 0,
+            complete: false,
+            scanned_to: Position::default(),
+            full: false,
+        }
+    }
+
+    /// Whether the call ends here.
+    pub(crate) fn is_over(&self) -> bool {
+        self.complete || self.full || !self.runs.is_empty()
+    }
+
+    /// Takes as much of a run, from its `skip`th record on, as `until` and the limits allow. None: the call is over.
+    pub(crate) fn take(&mut self, group: &Group, slice: &Slice, run: &SliceRun, skip: u32) -> Result<Option<u32>, LogError> {
+        let first = run.first_position.plus(u64::from(skip));
+        let Some(count) = self.room_for(first, run.count - skip, &slice.batch) else { return Ok(None) };
+        self.runs.push(group.cut(slice, run, skip, count)?);
+        Ok(Some(count))
+    }
+
+    /// Takes as much of the front of a run as `until` and the limits allow. None: the call is over.
+    fn take_run(&mut self, run: Run) -> Option<u32> {
+        let count = self.room_for(run.first_position, run.count, &run.batch)?;
+        self.runs.push(Run { count, ..run });
+        Some(count)
+    }
+
+    fn room_for(&mut self, first: Position, count: u32, batch: &Bytes) -> Option<u32> {
+        let below = self.until.get().saturating_sub(first.get());
+        if below == 0 {
+            self.complete = true;
+            return None;
+        }
+        let counted = batch.as_ptr().addr();
+        let bytes = if counted == self.counted { 0 } else { batch.len() as u64 };
+        let full = self.records >= self.limits.records || self.bytes + bytes > u64::from(self.limits.bytes);
+        if full && !self.runs.is_empty() {
+            self.full = true;
+            return None;
+        }
+        let room = (self.limits.records - self.records.min(self.limits.records)).max(1);
+        let count = count.min(room).min(u32::try_from(below).unwrap_or(u32::MAX));
+        self.records += count;
+        self.bytes += bytes;
+        self.counted = counted;
+        Some(count)
+    }
+}

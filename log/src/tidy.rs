@@ -1,0 +1,204 @@
+//! Tidy: copies committed groups into segments, syncs those, moves the checkpoint, and frees journal files.
+//!
+//! A thread of its own calls [`run`]; simulations call [`Tidy::step`]. Invariant: a checkpoint says nothing that is not synced,
+//! and nothing that an older checkpoint needs is freed before the newer one is.
+
+use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering, time::Duration};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::{
+    checkpoint::{Checkpoint, CheckpointedPartition, Slots},
+    engine::Engine,
+    error::LogError,
+    partition::group::{Group, Slice},
+    record::Run,
+    window_file::WindowFile,
+};
+
+/// Bytes of groups that are copied at once.
+const STEP_BYTES: u64 = 16 << 20;
+/// How long tidy waits when the disk is full before it tries again.
+const FULL_DISK_PAUSE: Duration = Duration::from_secs(1);
+
+/// Wakes tidy.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    state: Mutex<(bool, bool)>,
+    raised: Condvar,
+}
+
+impl Signal {
+    /// There is something to do.
+    pub(crate) fn raise(&self) {
+        self.state.lock().0 = true;
+        self.raised.notify_all();
+    }
+
+    /// The log stops.
+    pub(crate) fn stop(&self) {
+        self.state.lock().1 = true;
+        self.raised.notify_all();
+    }
+
+    /// Waits until there is something to do; false: the log stops.
+    fn wait(&self) -> bool {
+        let mut state = self.state.lock();
+        while !state.0 && !state.1 {
+            self.raised.wait(&mut state);
+        }
+        state.0 = false;
+        !state.1
+    }
+
+    /// Waits out a full disk; false: the log stops.
+    fn pause(&self) -> bool {
+        let mut state = self.state.lock();
+        if !state.1 {
+            self.raised.wait_for(&mut state, FULL_DISK_PAUSE);
+        }
+        !state.1
+    }
+}
+
+/// Moves the checkpoint.
+#[derive(Debug)]
+pub(crate) struct Tidy {
+    engine: Arc<Engine>,
+    slots: Slots,
+    checkpoint: Checkpoint,
+    window: WindowFile,
+    /// Groups copied into segments that no checkpoint names yet.
+    copied: Vec<Arc<Group>>,
+    /// What their frames say of request ids, from the first of `copied` that was not added to the window file.
+    entries: Vec<u8>,
+}
+
+impl Tidy {
+    pub(crate) fn new(engine: Arc<Engine>, slots: Slots, checkpoint: Checkpoint, window: WindowFile) -> Self {
+        Self { engine, slots, checkpoint, window, copied: Vec::new(), entries: Vec::new() }
+    }
+
+    /// Copies everything that is committed now into segments and writes a checkpoint.
+    ///
+    /// # Errors
+    /// On [`is_full`] errors it may be called again; after all others the process must end.
+    pub(crate) fn step(&mut self) -> Result<(), LogError> {
+        let until = self.engine.tail.last_frame();
+        while self.frame() < until {
+            let groups = self.engine.tail.groups_after(self.frame(), until, STEP_BYTES);
+            if groups.is_empty() {
+                break;
+            }
+            self.copy(groups)?;
+        }
+        self.write_checkpoint()?;
+        self.engine.journal.fill_pool()
+    }
+
+    /// Last frame that was copied.
+    fn frame(&self) -> u64 {
+        self.copied.last().map_or(self.checkpoint.frame, |group| group.number)
+    }
+
+    fn copy(&mut self, groups: Vec<Arc<Group>>) -> Result<(), LogError> {
+        let mut runs: BTreeMap<usize, (Slice, Vec<Run>)> = BTreeMap::new();
+        for group in &groups {
+            let loaded = if group.loaded { Arc::clone(group) } else { self.load(group)? };
+            for slice in &loaded.slices {
+                let (_, of_slice) = runs.entry(slice.partition.index).or_insert_with(|| (slice.clone(), Vec::new()));
+                for run in &slice.runs {
+                    of_slice.push(loaded.cut(slice, run, 0, run.count)?);
+                }
+            }
+        }
+        for (slice, runs) in runs.values() {
+            self.engine.segments_for(&slice.partition)?.append(runs)?;
+        }
+        for group in groups {
+            self.entries.extend_from_slice(&group.entries);
+            self.copied.push(Arc::new(group.unloaded()));
+        }
+        Ok(())
+    }
+
+    fn load(&self, group: &Group) -> Result<Arc<Group>, LogError> {
+        let gone = || LogError::Corrupt {
+            file: self.engine.folder.clone(),
+            from: 0,
+            end: 0,
+            what: format!("journal frame {} was reused before its records were in segments", group.number),
+        };
+        Ok(Arc::new(self.engine.load(group)?.ok_or_else(gone)?))
+    }
+
+    fn write_checkpoint(&mut self) -> Result<(), LogError> {
+        let Some(last) = self.copied.last().cloned() else { return Ok(()) };
+        let mut marks: BTreeMap<_, _> =
+            self.checkpoint.partitions.iter().map(|partition| ((partition.topic, partition.partition), *partition)).collect();
+        let touched: BTreeMap<_, _> =
+            self.copied.iter().flat_map(|group| &group.slices).map(|slice| (slice.partition.index, slice)).collect();
+        for slice in touched.values() {
+            let (topic, partition) = (slice.partition.topic.id, slice.partition.id);
+            if let Some(mark) = self.engine.segments_for(&slice.partition)?.sync()? {
+                marks.insert((topic, partition), CheckpointedPartition { topic, partition, mark });
+            }
+        }
+        let window = self.window.add(&self.entries, &self.engine.window, last.end)?;
+        self.entries.clear();
+        let mut checkpoint = Checkpoint {
+            frame: last.number,
+            frame_crc: last.frame_crc,
+            file: last.place.file,
+            file_end: last.place.end(),
+            next: last.end,
+            time: last.time,
+            window,
+            partitions: marks.into_values().collect(),
+            ..self.checkpoint.clone()
+        };
+        self.slots.write(&mut checkpoint)?;
+        self.checkpoint = checkpoint;
+        self.window.checkpointed()?;
+        self.engine.tail.tidied(last.end, last.number);
+        for group in self.copied.drain(..) {
+            self.engine.streams.forget(&group.spans);
+        }
+        self.engine.journal.free_up_to(last.number);
+        self.engine.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Whether an error of tidy is a full disk, which is waited for. A failed sync never is.
+pub(crate) fn is_full(error: &LogError) -> bool {
+    match error {
+        LogError::DiskFull { .. } => true,
+        LogError::Io { doing, source, .. } => source.kind() == std::io::ErrorKind::StorageFull && !doing.starts_with("sync"),
+        _ => false,
+    }
+}
+
+/// Runs tidy until the log stops; then once more, so that the next start has little to do.
+pub(crate) fn run(mut tidy: Tidy) {
+    let engine = Arc::clone(&tidy.engine);
+    loop {
+        let mut going = engine.tidy.wait();
+        if engine.failure.borrow().is_some() {
+            return;
+        }
+        while let Err(error) = tidy.step() {
+            if !is_full(&error) {
+                return engine.fail(error);
+            }
+            tracing::warn!(error = &error as &dyn std::error::Error, "segments wait for space");
+            if !engine.tidy.pause() {
+                going = false;
+                break;
+            }
+        }
+        if !going {
+            return;
+        }
+    }
+}
