@@ -189,11 +189,10 @@ impl Slots {
         for (place, (file, path)) in files.iter().zip(&paths).enumerate() {
             let bytes = read_all(file.as_ref(), path)?;
             match Checkpoint::decode(&bytes) {
-                Some(Ok(checkpoint)) => {
-                    if newest.as_ref().is_none_or(|(_, other)| other.sequence < checkpoint.sequence) {
-                        newest = Some((place, checkpoint));
-                    }
+                Some(Ok(checkpoint)) if newest.as_ref().is_none_or(|(_, other)| other.sequence < checkpoint.sequence) => {
+                    newest = Some((place, checkpoint));
                 }
+                Some(Ok(_)) => {}
                 Some(Err(found)) => return Err(LogError::Format { file: path.clone(), found, supported: FORMAT }),
                 None => {}
             }

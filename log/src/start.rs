@@ -92,7 +92,7 @@ pub(crate) fn open(
     let mut replay = Replay::new(&checkpoint, topics, &config)?;
     let window_file = WindowFile::open(Arc::clone(&disk), folder, checkpoint.folder, checkpoint.window, &mut replay.window)?;
     let files = OpenFiles::new(Arc::clone(&disk), OPEN_FILES);
-    let (segments, damaged, damage) = replay.open_segments(&files, &checkpoint, &config)?;
+    let OpenSegments { segments, damaged, damage } = replay.open_segments(&files, &checkpoint, &config)?;
     let found = recovery::scan(&journal, &checkpoint, |accepted| replay.take(accepted))?;
     let mut read_only = found.rot.as_ref().map(in_full).or(damage);
     if read_only.is_none() {
@@ -234,6 +234,13 @@ fn in_full(error: &LogError) -> String {
     text
 }
 
+/// Segments by index of their partition, those that could not be opened, and why.
+struct OpenSegments {
+    segments: Vec<Option<Arc<Segments>>>,
+    damaged: Vec<usize>,
+    damage: Option<String>,
+}
+
 /// Everything in memory that frames of the journal make up.
 struct Replay {
     topics: TopicStore,
@@ -274,12 +281,7 @@ impl Replay {
     }
 
     /// Opens the segments that a checkpoint names, and learns where their streams stand. With them comes a report of damage.
-    fn open_segments(
-        &mut self,
-        files: &Arc<OpenFiles>,
-        checkpoint: &Checkpoint,
-        config: &LogConfig,
-    ) -> Result<(Vec<Option<Arc<Segments>>>, Vec<usize>, Option<String>), LogError> {
+    fn open_segments(&mut self, files: &Arc<OpenFiles>, checkpoint: &Checkpoint, config: &LogConfig) -> Result<OpenSegments, LogError> {
         let mut all = vec![None; self.offsets.len()];
         let mut damaged = Vec::new();
         let mut damage = None;
@@ -303,7 +305,7 @@ impl Replay {
                 Err(error) => return Err(error),
             }
         }
-        Ok((all, damaged, damage))
+        Ok(OpenSegments { segments: all, damaged, damage })
     }
 
     fn take(&mut self, accepted: Accepted) -> Result<(), LogError> {

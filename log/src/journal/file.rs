@@ -22,7 +22,7 @@ use crate::{
 
 /// Folder of the journal within the data folder.
 pub(crate) const FOLDER: &str = "journal";
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Where a frame lies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
