@@ -153,6 +153,22 @@ fn faults_of_configuration_exit_with_2_and_are_all_told() {
 }
 
 #[test]
+fn a_folder_that_cannot_be_used_exits_with_its_own_code() {
+    let folder = TempDir::new().unwrap();
+    let mut first = Running::start(&["serve", "--data", text(&folder), "--listen", "127.0.0.1:0"]);
+    first.ready();
+    let second = foldlog(&["serve", "--data", text(&folder), "--listen", "127.0.0.1:0"]).output().unwrap();
+    assert_eq!(second.status.code(), Some(2), "{}", told(&second));
+    assert!(told(&second).contains("in use"), "{}", told(&second));
+    let file = folder.path().join("a-file");
+    #[expect(clippy::disallowed_methods, reason = "this test puts a file in the way")]
+    std::fs::write(&file, "x").unwrap();
+    let output = foldlog(&["serve", "--data", file.to_str().unwrap(), "--listen", "127.0.0.1:0"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(74), "{}", told(&output));
+    assert!(told(&output).contains("a-file"), "{}", told(&output));
+}
+
+#[test]
 fn help_and_version_tell_what_one_needs() {
     let version = foldlog(&["--version"]).output().unwrap();
     assert!(String::from_utf8_lossy(&version.stdout).starts_with("foldlog 0."));

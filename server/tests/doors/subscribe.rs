@@ -164,3 +164,32 @@ async fn a_client_that_takes_nothing_is_ended_and_told_where_to_resume() {
     drop((batches, rest));
     world.stop().await;
 }
+
+#[tokio::test]
+async fn a_subscriber_that_falls_behind_the_memory_is_told_and_misses_nothing() {
+    const APPENDS: usize = 400;
+    let mut world = world_with(|config| config.log.tail_bytes = 64 << 10).await;
+    world.topic("t").await;
+    let mut batches = world.log.subscribe(follow("t", 0)).await.unwrap().into_inner();
+    assert!(matches!(next(&mut batches).await, Message::CaughtUp(_)));
+    let large = "x".repeat(20_000);
+    for n in 0..APPENDS {
+        world.append("t", &format!("s{}", n % 5), &[&format!("{n} {large}")]).await;
+    }
+    let (mut seen, mut behind, mut caught_up) = (Vec::new(), 0, 0);
+    while seen.len() < APPENDS || caught_up == 0 {
+        match next(&mut batches).await {
+            Message::Events(batch) => seen.extend(batch.events.iter().map(|event| text(event).split(' ').next().unwrap().to_owned())),
+            Message::FellBehind(told) => {
+                assert!(told.position < told.head);
+                behind += 1;
+            }
+            Message::CaughtUp(_) => caught_up += 1,
+            Message::Progress(_) => {}
+        }
+    }
+    assert_eq!(seen, (0..APPENDS).map(|n| n.to_string()).collect::<Vec<_>>());
+    assert!(behind >= 1, "8 MB do not fit into 64 KiB of memory and the transport's windows");
+    drop(batches);
+    world.stop().await;
+}
