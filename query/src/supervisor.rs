@@ -12,7 +12,7 @@ use foldlog_log::{LogBackend, Position, ReadLimits, clock::Clock};
 use parking_lot::{Mutex, RwLock};
 
 use crate::{
-    catalog::{QueryDef, Source},
+    catalog::{Column, QueryDef, Source},
     changes::ChangeListener,
     codec::Encoder,
     config::QueryConfig,
@@ -194,7 +194,8 @@ impl Supervisor {
 
     fn intake(&self, plan: &StreamPlan, query: &Arc<Query>, from: Position) -> Result<Box<dyn Intake>, QueryError> {
         let (inner, scan) = (&self.inner, only_source(plan)?);
-        Ok(Box::new(AheadIntake::new(inner.log.as_ref(), &inner.pool, query, scan, from, inner.limits)?))
+        let limits = ReadLimits { records: inner.limits.records.min(step_rows(plan)), ..inner.limits };
+        Ok(Box::new(AheadIntake::new(inner.log.as_ref(), &inner.pool, query, scan, from, limits)?))
     }
 
     fn parts(
@@ -384,6 +385,14 @@ fn hold_all(query: &Arc<Query>, holds: &mut Vec<Hold>) {
         hold_all(upstream, holds);
     }
     holds.push(query.hold());
+}
+
+/// Rows of a step whose results, one for each row, fit into a unit: wide results make short steps.
+fn step_rows(plan: &StreamPlan) -> u32 {
+    const UNIT_BYTES: usize = 4 << 20;
+    let field = |column: &Column| 2 * column.name.len() + if column.data_type.is_primitive() { 24 } else { 128 };
+    let row: usize = plan.output.iter().map(field).sum();
+    u32::try_from((UNIT_BYTES / row.max(1)).clamp(64, 8192)).unwrap_or(64)
 }
 
 /// The parts of a plan as they are run.

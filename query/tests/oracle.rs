@@ -10,6 +10,7 @@ mod common;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    path::Path,
     sync::Arc,
 };
 
@@ -25,7 +26,10 @@ use common::{PATIENCE, append, create, definition, everything_by_key, read_all, 
 use foldlog_log::{
     Append, LogBackend, NewRecord, Position, ReadLimits, Timestamp, TopicKind, Write,
     clock::SystemClock,
-    testing::{MemoryLog, Random},
+    config::LogConfig,
+    disk::Disk,
+    embedded::EmbeddedLog,
+    testing::{MemoryLog, Random, SimDisk},
 };
 use foldlog_query::{ChangeOp, PushItem, QueryConfig, changes::ChangeListener, stream::view::Pinned, supervisor::Supervisor};
 use serde_json::{Value, json};
@@ -207,7 +211,8 @@ fn payload(random: &mut Random) -> Option<String> {
 }
 
 struct World {
-    log: Arc<MemoryLog>,
+    place: Place,
+    log: Arc<dyn LogBackend>,
     facts: Vec<Fact>,
     partitions: u32,
     random: Random,
@@ -215,15 +220,37 @@ struct World {
     shown: HashMap<u64, Option<Vec<u8>>>,
 }
 
+/// Where the log of a world lies.
+enum Place {
+    /// In memory: it outlives its queries.
+    Memory,
+    /// On a disk that loses power at the end of every life.
+    Disk(SimDisk),
+}
+
+fn open(disk: &SimDisk) -> Arc<dyn LogBackend> {
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    Arc::new(EmbeddedLog::open(disk, Arc::new(SystemClock::new()), Path::new("/data"), LogConfig::default()).unwrap())
+}
+
 impl World {
-    fn new(seed: u64) -> Self {
+    fn in_memory(seed: u64) -> Self {
+        Self::new(seed, Place::Memory, Arc::new(MemoryLog::new(Arc::new(SystemClock::new()))))
+    }
+
+    fn on_disk(seed: u64) -> Self {
+        let disk = SimDisk::new(seed);
+        let log = open(&disk);
+        Self::new(seed, Place::Disk(disk), log)
+    }
+
+    fn new(seed: u64, place: Place, log: Arc<dyn LogBackend>) -> Self {
         let mut random = Random::new(seed);
-        let log = Arc::new(MemoryLog::new(Arc::new(SystemClock::new())));
         let partitions = 1 + u32::try_from(random.below(5)).unwrap();
         create(log.as_ref(), "facts", TopicKind::Records, partitions);
         create(log.as_ref(), "noise", TopicKind::Records, 1);
         create(log.as_ref(), "totals", TopicKind::Table, 1 + u32::try_from(random.below(3)).unwrap());
-        Self { log, facts: Vec::new(), partitions, random, shown: HashMap::new() }
+        Self { place, log, facts: Vec::new(), partitions, random, shown: HashMap::new() }
     }
 
     fn start(&mut self) -> Supervisor {
@@ -231,7 +258,7 @@ impl World {
         let records = most[usize::try_from(self.random.below(5)).unwrap()];
         let workers = 1 + u32::try_from(self.random.below(3)).unwrap();
         let config = QueryConfig { workers, ..QueryConfig::default() };
-        let log: Arc<dyn LogBackend> = Arc::<MemoryLog>::clone(&self.log);
+        let log = Arc::clone(&self.log);
         let limits = ReadLimits { records, ..ReadLimits::default() };
         let supervisor = Supervisor::open_with(log, Arc::new(SystemClock::new()), &config, limits).unwrap();
         supervisor.start(&definition("totals"), &everything_by_key("totals")).unwrap();
@@ -260,6 +287,20 @@ impl World {
         }
     }
 
+    /// Half of the lives end in order, the others are cut off, with steps under way; then the power goes.
+    async fn end_life(&mut self, supervisor: Supervisor) {
+        if self.random.one_in(2) {
+            supervisor.shut_down().await;
+        } else {
+            self.append_some().await;
+        }
+        if let Place::Disk(disk) = &mut self.place {
+            *disk = disk.power_cut();
+            drop(supervisor);
+            self.log = open(disk);
+        }
+    }
+
     /// What the sink showed once stays as it was.
     fn check_nothing_moved(&mut self) -> Result<(), String> {
         for record in read_all(self.log.as_ref(), &["totals"]) {
@@ -273,8 +314,7 @@ impl World {
 }
 
 /// Runs one world; gives the number of commits compared.
-async fn run(seed: u64) -> Result<usize, String> {
-    let mut world = World::new(seed);
+async fn run(mut world: World) -> Result<usize, String> {
     let mut commits = 0;
     for _life in 0..3 {
         world.append_some().await;
@@ -304,11 +344,7 @@ async fn run(seed: u64) -> Result<usize, String> {
             commits += 1;
         }
         commits += follower.commits;
-        // Half of the lives end in order, the others are cut off.
-        if world.random.one_in(2) {
-            supervisor.shut_down().await;
-        }
-        drop(supervisor);
+        world.end_life(supervisor).await;
         commits += check_log(world.log.as_ref(), &world.facts)?;
         world.check_nothing_moved()?;
     }
@@ -319,7 +355,7 @@ async fn run(seed: u64) -> Result<usize, String> {
 async fn a_view_equals_the_batch_evaluation_of_its_prefix_at_every_commit() {
     let mut commits = 0;
     for seed in 0..20 {
-        match run(seed).await {
+        match run(World::in_memory(seed)).await {
             Ok(compared) => commits += compared,
             Err(difference) => panic!("seed {seed}: {difference}"),
         }
@@ -329,8 +365,21 @@ async fn a_view_equals_the_batch_evaluation_of_its_prefix_at_every_commit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_equals_the_batch_evaluation_of_its_prefix_after_every_power_cut() {
+    let mut commits = 0;
+    for seed in 100..110 {
+        match run(World::on_disk(seed)).await {
+            Ok(compared) => commits += compared,
+            Err(difference) => panic!("seed {seed}: {difference}"),
+        }
+    }
+    println!("{commits} commits compared");
+    assert!(commits > 500, "only {commits} commits were compared");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_oracle_objects_to_one_wrong_row() {
-    let mut world = World::new(7);
+    let mut world = World::in_memory(7);
     world.append_some().await;
     let supervisor = world.start();
     let view = supervisor.view("totals").unwrap();
