@@ -133,6 +133,31 @@ fn check_reads(log: &EmbeddedLog, expected: &Expectation, versions: &BTreeMap<(S
 }
 
 #[tokio::test]
+async fn limits_cut_runs_and_lose_no_record_in_any_selection() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path());
+    events_topic(&log, "a", 1);
+    for _ in 0..5 {
+        append(&log, unit(vec![write("a", "s", &["x"; 10])])).await.unwrap();
+    }
+    let a = || "a".parse().unwrap();
+    let selections = [
+        Selection::Partition(a(), PartitionId::new(0), Offset::default()),
+        Selection::Stream(a(), "s".parse().unwrap(), StreamVersion::FIRST),
+        Selection::Topics(vec![a()], Position::default()),
+        Selection::All(Position::default()),
+    ];
+    for selection in selections {
+        for records in [1, 3, 7, 10, 49, 1000] {
+            let found = read(&log, selection.clone(), ReadLimits { records, ..ReadLimits::default() });
+            let versions: Vec<u64> = found.iter().map(|(_, _, version, _)| *version).collect();
+            assert_eq!(versions, (1..=50).collect::<Vec<_>>(), "{selection:?}, {records} at a time");
+        }
+    }
+    log.stop();
+}
+
+#[tokio::test]
 async fn every_violated_precondition_is_reported_and_nothing_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let log = open(folder.path());
