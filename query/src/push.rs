@@ -88,8 +88,11 @@ impl Push {
             }
         };
         let supervisor = self.supervisor.clone();
+        // The state's rows end with their row time, which was not asked for.
+        let places: Vec<usize> = (0..plan.output.len()).collect();
         let listener = blocking(move || supervisor.volatile(&plan, from)).await?;
-        Ok(Box::pin(stream::unfold(listener, |mut listener| async { Some((listener.next().await?, listener)) })))
+        let watching = Watching { listener, snapshot: None, chain: Chain::default(), places };
+        Ok(watching.into_items())
     }
 
     async fn pass_on(&self, plan: StreamPlan, request: &Request) -> Result<Items, QueryError> {
@@ -133,13 +136,7 @@ impl Push {
         let mut listener = self.supervisor.listen(view)?;
         let snapshot = listener.take_snapshot().map(Snapshot::new);
         let watching = Watching { listener, snapshot, chain, places };
-        Ok(Box::pin(stream::unfold(Some(watching), |watching| async {
-            let mut watching = watching?;
-            match watching.next().await? {
-                Ok(item) => Some((Ok(item), Some(watching))),
-                Err(fault) => Some((Err(fault), None)),
-            }
-        })))
+        Ok(watching.into_items())
     }
 }
 
@@ -247,7 +244,7 @@ impl Snapshot {
     }
 }
 
-/// A view being followed.
+/// A view, or what is folded for this client alone, being followed.
 struct Watching {
     listener: ChangeListener,
     snapshot: Option<Snapshot>,
@@ -256,6 +253,16 @@ struct Watching {
 }
 
 impl Watching {
+    fn into_items(self) -> Items {
+        Box::pin(stream::unfold(Some(self), |watching| async {
+            let mut watching = watching?;
+            match watching.next().await? {
+                Ok(item) => Some((Ok(item), Some(watching))),
+                Err(fault) => Some((Err(fault), None)),
+            }
+        }))
+    }
+
     /// The next message; none when the query behind the view has ended.
     async fn next(&mut self) -> Option<Result<PushItem, QueryError>> {
         if let Some(item) = self.next_of_snapshot().transpose() {

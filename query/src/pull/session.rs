@@ -201,13 +201,17 @@ pub(super) fn query_error(fault: DataFusionError) -> QueryError {
         },
         DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => query_error(*inner),
         DataFusionError::Shared(inner) => match &*inner {
-            DataFusionError::ResourcesExhausted(reason) => QueryError::ResourceExhausted(reason.clone()),
+            DataFusionError::ResourcesExhausted(reason) => exhausted(reason),
             other => QueryError::Execution(other.strip_backtrace()),
         },
-        DataFusionError::ResourcesExhausted(reason) => QueryError::ResourceExhausted(reason),
+        DataFusionError::ResourcesExhausted(reason) => exhausted(&reason),
         DataFusionError::Plan(reason) => QueryError::Invalid(reason),
         DataFusionError::SchemaError(reason, _) => QueryError::Invalid(reason.to_string()),
         DataFusionError::NotImplemented(reason) => QueryError::Unsupported(reason),
         other => QueryError::Execution(other.strip_backtrace()),
     }
+}
+
+fn exhausted(reason: &str) -> QueryError {
+    QueryError::ResourceExhausted(format!("the query needs more memory than queries may have; ask for less at once: {reason}"))
 }

@@ -1,0 +1,237 @@
+//! Bounded queries: whole SQL over views, streams, tables and topics, read at one position and within budgets.
+
+mod common;
+#[path = "common/shop.rs"]
+mod shop;
+
+use std::time::Duration;
+
+use foldlog_log::LogBackend as _;
+use foldlog_query::{QueryConfig, QueryError, Request, ScalarValue};
+use shop::{Shop, in_time, lines_of, request, with_parameters};
+
+async fn small_shop() -> Shop {
+    let shop = Shop::open().await;
+    shop.customer("ann", Some(r#"{"city":"Bonn"}"#)).await;
+    shop.customer("bob", Some(r#"{"city":"Rome"}"#)).await;
+    shop.order("ann", &[("tea", 3), ("pen", 4)]).await;
+    shop.order("bob", &[("tea", 10)]).await;
+    shop.order("cyd", &[("ink", 1)]).await;
+    shop.order("ann", &[("tea", 5)]).await;
+    shop
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn joins_ctes_subqueries_and_windows_work_over_views_tables_and_streams() {
+    let shop = small_shop().await;
+    let rows = shop
+        .settled(
+            "WITH rich AS (SELECT customer, total FROM totals WHERE total >= 10)
+             SELECT r.customer, c.city, r.total, RANK() OVER (ORDER BY r.total DESC) AS place,
+                    (SELECT COUNT(*) FROM orders o WHERE o.stream = r.customer) AS orders
+             FROM rich r LEFT JOIN customers c ON c.name = r.customer ORDER BY r.total DESC",
+        )
+        .await;
+    assert_eq!(rows, ["ann|Bonn|12|1|3", "bob|Rome|10|2|1"]);
+    let rows = shop
+        .settled("SELECT item, SUM(amount), MAX(rowtime) > TIMESTAMP '2000-01-01' FROM orders GROUP BY item ORDER BY 1 LIMIT 2 OFFSET 1")
+        .await;
+    assert_eq!(rows, ["pen|4|true", "tea|18|true"]);
+    let rows = shop.settled("SELECT customer FROM totals WHERE n = 1 UNION ALL SELECT item FROM items WHERE total = 1 ORDER BY 1").await;
+    assert_eq!(rows, ["bob", "cyd", "ink"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_star_gives_what_was_declared_and_a_bare_topic_gives_all_it_has() {
+    let shop = small_shop().await;
+    assert_eq!(shop.settled("SELECT * FROM orders LIMIT 1").await, ["tea|3"]);
+    assert_eq!(shop.settled("SELECT * FROM totals WHERE customer = 'bob'").await, ["bob|1|10"]);
+    assert_eq!(shop.settled("SELECT * FROM totals WHERE n > 1").await, ["ann|2|12"].map(|row| row.replace("|2|", "|3|")));
+    shop.log
+        .create_topic("raw.events".parse().unwrap(), foldlog_log::TopicSettings { kind: foldlog_log::TopicKind::Records, partitions: 1 })
+        .unwrap();
+    let record = foldlog_log::NewRecord { value: Some("no json".into()), ..foldlog_log::NewRecord::default() };
+    common::append(&shop.log, "raw.events", 0, vec![record]).await;
+    assert_eq!(shop.settled("SELECT data, rowpartition, rowoffset FROM \"raw.events\"").await, ["no json|0|0"]);
+    let refusal = shop.refusal("SELECT * FROM raw.events").await;
+    assert_eq!(refusal, "stream or table raw.events does not exist; did you mean \"raw.events\" (quoted, if that is a topic)?");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_in_one_query_is_read_at_one_position() {
+    let shop = std::sync::Arc::new(Shop::open().await);
+    let writer = {
+        let shop = std::sync::Arc::clone(&shop);
+        async move {
+            for number in 0..300_i64 {
+                let item = format!("item{}", number % 7);
+                shop.order(&format!("c{}", number % 11), &[(&item, 1), ("tea", number)]).await;
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    let reader = async {
+        let mut totals = Vec::new();
+        while totals.last() != Some(&(300 + 300 * 299 / 2)) {
+            let rows = shop
+                .execute(
+                    "SELECT COALESCE((SELECT SUM(total) FROM totals), 0), COALESCE((SELECT SUM(total) FROM items), 0),
+                            COALESCE((SELECT SUM(amount) FROM orders), 0)",
+                )
+                .await;
+            let sums: Vec<i64> = rows[0].split('|').map(|sum| sum.parse().unwrap()).collect();
+            assert!(sums.iter().all(|sum| *sum == sums[0]), "after {} reads: {sums:?}", totals.len());
+            totals.push(sums[0]);
+        }
+        totals
+    };
+    let (totals, ()) = tokio::join!(reader, writer);
+    assert!(totals.is_sorted());
+    totals.iter().for_each(|total| assert!(*total >= 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lookup_answers_as_the_plan_does() {
+    let shop = small_shop().await;
+    for columns in ["*", "total", "customer, n", "total AS sum, customer AS who"] {
+        for key in ["ann", "bob", "nobody"] {
+            let direct = format!("SELECT {columns} FROM totals WHERE customer = '{key}'");
+            let planned = format!("SELECT {columns} FROM totals WHERE customer || '' = '{key}'");
+            assert_eq!(shop.settled(&direct).await, shop.settled(&planned).await, "{direct}");
+            assert!(shop.execute(&format!("EXPLAIN {direct}")).await[0].starts_with("Lookup: view totals"), "{direct}");
+            assert!(!shop.execute(&format!("EXPLAIN {planned}")).await[0].starts_with("Lookup"), "{planned}");
+        }
+    }
+    let answer =
+        shop.ask(with_parameters("SELECT total, customer FROM totals WHERE $1 = customer", vec![ScalarValue::from("bob")])).await.unwrap();
+    assert_eq!(answer.keys, [1]);
+    assert_eq!(answer.schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>(), ["total", "customer"]);
+    assert_eq!(lines_of(answer).await.unwrap(), ["10|bob"]);
+    let refusal = shop.refusal("SELECT totl FROM totals WHERE customer = 'ann'").await;
+    assert!(refusal.contains("Did you mean 'totals.total'?"), "{refusal}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_a_view_become_lookups_and_filters_of_a_topic_narrow_the_read() {
+    let shop = small_shop().await;
+    let explained = |rows: Vec<String>| rows.join("\n");
+    let plan = explained(shop.settled("EXPLAIN SELECT n FROM totals WHERE customer IN ('ann', 'cyd', 'ann', 'eve') AND n > 0").await);
+    assert!(plan.contains("Scan: view totals, lookup of 3 keys"), "{plan}");
+    assert_eq!(
+        shop.settled("SELECT customer, n FROM totals WHERE customer IN ('ann', 'cyd', 'ann', 'eve') AND n > 0 ORDER BY 1").await,
+        ["ann|3", "cyd|1"]
+    );
+    assert!(shop.settled("SELECT n FROM totals WHERE customer = 'ann' AND customer = 'bob' AND n > 0").await.is_empty());
+    let plan = explained(shop.settled("EXPLAIN SELECT n FROM totals WHERE n > 2").await);
+    assert!(plan.contains("Scan: view totals, all rows"), "{plan}");
+
+    let plan = explained(shop.settled("EXPLAIN SELECT item FROM orders WHERE stream = 'ann' AND amount > 3").await);
+    assert!(plan.contains("Scan: topic orders, stream \"ann\""), "{plan}");
+    assert_eq!(shop.settled("SELECT item, version FROM orders WHERE stream = 'ann' AND amount > 3").await, ["pen|2", "tea|3"]);
+    assert!(shop.settled("SELECT item FROM orders WHERE stream = 'no such'").await.is_empty());
+    let all = shop.settled("SELECT position, item FROM orders").await;
+    let middle: i64 = all[2].split('|').next().unwrap().parse().unwrap();
+    let sql = format!("SELECT position, item FROM orders WHERE position >= {middle} AND position < {}", middle + 1);
+    let plan = explained(shop.settled(&format!("EXPLAIN {sql}")).await);
+    assert!(plan.contains(&format!("from position {middle}, up to position {}", middle + 1)), "{plan}");
+    assert_eq!(shop.settled(&sql).await, all[2..3]);
+    for partition in 0..3 {
+        let whole = shop.settled(&format!("SELECT rowoffset, item FROM orders WHERE rowpartition = {partition}")).await;
+        let later = shop.settled(&format!("SELECT rowoffset, item FROM orders WHERE rowpartition = {partition} AND rowoffset >= 1")).await;
+        assert_eq!(later, whole.get(1..).unwrap_or_default());
+    }
+    assert!(shop.settled("SELECT item FROM orders WHERE rowpartition = 9").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declared_table_is_the_newest_row_of_each_key() {
+    let shop = small_shop().await;
+    shop.customer("ann", Some(r#"{"city":"Oslo"}"#)).await;
+    shop.customer("bob", None).await;
+    shop.customer("dan", Some(r#"{"city":"Graz"}"#)).await;
+    shop.customer("dan", Some("this is no JSON")).await;
+    let rows = shop.settled("SELECT name, city FROM customers ORDER BY name").await;
+    assert_eq!(rows, ["ann|Oslo", "dan|Graz"]);
+    assert_eq!(shop.settled("SELECT COUNT(*) FROM customers WHERE name = 'bob'").await, ["0"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_with_the_token_of_an_append_sees_it() {
+    let shop = Shop::open().await;
+    for number in 1..=100_i64 {
+        let appended = shop.order("ann", &[("tea", 1)]).await;
+        for sql in ["SELECT n FROM totals WHERE customer = 'ann'", "SELECT MAX(n) FROM totals", "SELECT COUNT(*) FROM orders"] {
+            let answer = shop.ask(Request { at_least: Some(appended.end), ..request(sql) }).await.unwrap();
+            assert!(answer.position >= appended.end);
+            assert_eq!(lines_of(answer).await.unwrap(), [number.to_string()], "{sql}");
+        }
+    }
+    let wanted = shop.log.head().position.plus(1_000_000);
+    let impatient = Request { at_least: Some(wanted), ..in_time("SELECT COUNT(*) FROM orders", Duration::from_millis(50)) };
+    assert!(matches!(shop.ask(impatient).await, Err(QueryError::NotYet { wanted: asked, .. }) if asked == wanted));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_query_of_ours_is_refused() {
+    let shop = small_shop().await;
+    for sql in [
+        "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'",
+        "COPY totals TO 'file.csv'",
+        "SELECT * FROM 'file.csv'",
+        "SELECT * FROM \"/etc/passwd\"",
+        "SELECT * FROM information_schema.tables",
+        "SET datafusion.execution.batch_size = 1",
+        "SELECT * INTO copied FROM totals",
+        "SELECT repeat('x', 1000000000)",
+        "SELECT rpad('a', 1073741824, 'a')",
+        "SELECT * FROM generate_series(1, 1000000000000)",
+        "SELECT array_repeat(1, 1000000000)",
+        "SELECT customer FROM totals WHERE nothing = 1",
+        "SELECT SUM(customer) OVER (ROWS 1) FROM totals",
+    ] {
+        let refusal = shop.refusal(sql).await;
+        assert!(!refusal.is_empty() && !refusal.contains("panic"), "{sql}: {refusal}");
+    }
+    let refusal = shop.refusal("SELECT 1 FROM total").await;
+    assert!(refusal.contains("did you mean totals?"), "{refusal}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_stays_within_its_budgets() {
+    let config = QueryConfig { max_answer_rows: 1_000, memory_mib: 16, max_running_queries: 1, ..QueryConfig::default() };
+    let shop = Shop::with(config).await;
+    for customer in 0..200 {
+        shop.order(&format!("c{customer}"), &[("tea", 1); 5]).await;
+    }
+    assert_eq!(
+        shop.refusal("SELECT a.item FROM orders a CROSS JOIN orders b").await,
+        "the answer has more than 1000 rows; add a LIMIT or a filter"
+    );
+    let endless = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT COUNT(*) FROM r";
+    let request = in_time(endless, Duration::from_millis(300));
+    let slow = match shop.ask(request).await {
+        Err(fault) => fault,
+        Ok(answer) => lines_of(answer).await.unwrap_err(),
+    };
+    assert!(matches!(slow, QueryError::Timeout { limit_ms: 300, .. }), "{slow}");
+    let greedy = shop.refusal("SELECT a.item, b.item FROM orders a CROSS JOIN orders b ORDER BY a.position + b.position").await;
+    assert!(greedy.starts_with("the query needs more memory than queries may have"), "{greedy}");
+    assert_eq!(shop.execute("SELECT COUNT(*) FROM orders").await, ["1000"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_drops_an_answer_ends_its_query() {
+    let shop = Shop::with(QueryConfig { max_running_queries: 1, ..QueryConfig::default() }).await;
+    for customer in 0..200 {
+        shop.order(&format!("c{customer}"), &[("tea", 1); 10]).await;
+    }
+    let endless = "SELECT a.item FROM orders a CROSS JOIN orders b CROSS JOIN orders c";
+    for _ in 0..5 {
+        let answer = shop.ask(request(endless)).await.unwrap();
+        // It holds the only place until it is dropped.
+        let waiting = shop.ask(in_time("SELECT COUNT(*) FROM orders", Duration::from_millis(50))).await;
+        assert!(matches!(waiting, Err(QueryError::Timeout { .. })));
+        drop(answer);
+        assert_eq!(shop.execute("SELECT COUNT(*) FROM orders").await, ["2000"]);
+    }
+}

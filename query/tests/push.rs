@@ -1,0 +1,205 @@
+//! Queries that do not end: streams from now on, views as a snapshot and then changes, resumed without gap or repeat.
+
+mod common;
+#[path = "common/shop.rs"]
+mod shop;
+
+use std::{collections::BTreeMap, pin::pin, time::Duration};
+
+use foldlog_log::{LogBackend as _, Position};
+use foldlog_query::{ChangeOp, PushAnswer, PushItem, QueryConfig, QueryError};
+use futures::StreamExt as _;
+use shop::{Shop, lines, request};
+
+/// What one push query has said so far.
+struct Heard {
+    answer: PushAnswer,
+    position: Position,
+}
+
+impl Heard {
+    fn of(answer: PushAnswer) -> Self {
+        Self { answer, position: Position::default() }
+    }
+
+    /// The next message: marked rows, none for mere progress. None at the end.
+    async fn message(&mut self) -> Option<Vec<String>> {
+        let next = tokio::time::timeout(common::PATIENCE, self.answer.items.next()).await.expect("a message in time");
+        match next?.unwrap() {
+            PushItem::Changes { rows, ops, position } => {
+                assert_eq!(rows.num_rows(), ops.len());
+                assert_eq!(rows.schema().fields(), self.answer.schema.fields());
+                assert!(position >= self.position);
+                self.position = position;
+                Some(lines(&rows).iter().zip(ops).map(|(row, op)| format!("{} {row}", mark(op))).collect())
+            }
+            PushItem::Progress(position) => {
+                assert!(position >= self.position);
+                self.position = position;
+                Some(Vec::new())
+            }
+        }
+    }
+
+    /// The next `count` rows.
+    async fn rows(&mut self, count: usize) -> Vec<String> {
+        let mut rows = Vec::new();
+        while rows.len() < count {
+            rows.extend(self.message().await.expect("more rows"));
+        }
+        assert_eq!(rows.len(), count, "{rows:?}");
+        rows
+    }
+
+    /// Whether nothing but progress comes for a moment.
+    async fn is_silent(&mut self) -> bool {
+        let rows = async {
+            while let Some(rows) = self.message().await {
+                if !rows.is_empty() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_millis(50), pin!(rows)).await.is_err()
+    }
+}
+
+fn mark(op: ChangeOp) -> &'static str {
+    match op {
+        ChangeOp::Insert => "+I",
+        ChangeOp::UpdateBefore => "-U",
+        ChangeOp::UpdateAfter => "+U",
+        ChangeOp::Delete => "-D",
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_is_followed_from_now_on_and_ends_at_its_limit() {
+    let shop = Shop::open().await;
+    shop.order("ann", &[("tea", 1)]).await;
+    let mut heard =
+        Heard::of(shop.push("SELECT stream, item, amount * 2 AS twice FROM orders WHERE amount > 2 EMIT CHANGES LIMIT 3").await);
+    assert!(heard.is_silent().await);
+    shop.order("bob", &[("tea", 2), ("pen", 3)]).await;
+    assert_eq!(heard.rows(1).await, ["+I bob|pen|6"]);
+    shop.order("ann", &[("ink", 4), ("tea", 5), ("tea", 6)]).await;
+    assert_eq!(heard.rows(2).await, ["+I ann|ink|8", "+I ann|tea|10"]);
+    assert_eq!(heard.message().await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_goes_on_behind_the_last_message_without_gap_or_repeat() {
+    let shop = Shop::open().await;
+    let sql = "SELECT amount FROM orders EMIT CHANGES";
+    let mut position = shop.push(sql).await.schema.fields().len().checked_sub(1).map(|_| shop.log.head().position).unwrap();
+    let mut seen = Vec::new();
+    for round in 0..20_i64 {
+        let orders: Vec<(&str, i64)> = (0..10).map(|number| ("tea", round * 10 + number)).collect();
+        shop.order(&format!("c{round}"), &orders).await;
+        let mut heard = Heard::of(shop.resume(sql, position).await);
+        // Ends in the middle of what there is, wherever a message ends.
+        while seen.len() < usize::try_from(round).unwrap() * 10 + 5 {
+            seen.extend(heard.message().await.unwrap());
+        }
+        position = heard.position;
+    }
+    let mut heard = Heard::of(shop.resume(sql, position).await);
+    while seen.len() < 200 {
+        seen.extend(heard.message().await.unwrap());
+    }
+    assert_eq!(seen, (0..200).map(|number| format!("+I {number}")).collect::<Vec<_>>());
+    assert!(shop.engine.push(foldlog_query::Request { resume: Some(Position::new(1 << 40)), ..request(sql) }).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_stalls_gets_every_row_once() {
+    let shop = Shop::open().await;
+    let mut heard = Heard::of(shop.push("SELECT amount FROM orders EMIT CHANGES").await);
+    for round in 0..100_i64 {
+        let orders: Vec<(&str, i64)> = (0..200).map(|number| ("tea", round * 200 + number)).collect();
+        shop.order("ann", &orders).await;
+    }
+    let rows = heard.rows(20_000).await;
+    assert_eq!(rows, (0..20_000).map(|number| format!("+I {number}")).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_row_is_left_out_and_does_not_end_the_query() {
+    let shop = Shop::open().await;
+    let mut heard = Heard::of(shop.push("SELECT item, 10 / amount AS share FROM orders EMIT CHANGES").await);
+    shop.order("ann", &[("tea\\", 0), ("pen", 0), ("ink", 5)]).await;
+    assert_eq!(heard.rows(2).await, ["+I pen|-", "+I ink|2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_is_a_snapshot_and_then_every_change() {
+    let shop = Shop::open().await;
+    for customer in 0..50 {
+        shop.order(&format!("c{customer}"), &[("tea", 1)]).await;
+    }
+    shop.settled("SELECT COUNT(*) FROM totals").await;
+    let mut heard = Heard::of(shop.push("SELECT customer, n, total FROM totals EMIT CHANGES").await);
+    assert_eq!(heard.answer.keys, [0]);
+    for round in 0..200_i64 {
+        shop.order(&format!("c{}", round % 70), &[("tea", round)]).await;
+    }
+    let expected: Vec<String> = shop.settled("SELECT customer, n, total FROM totals ORDER BY customer").await;
+    let mut table: BTreeMap<String, String> = BTreeMap::new();
+    while table.values().cloned().collect::<Vec<_>>() != expected {
+        for row in heard.message().await.unwrap() {
+            let (mark, row) = row.split_once(' ').unwrap();
+            let key = row.split('|').next().unwrap().to_owned();
+            let before = match mark {
+                "+I" | "+U" => table.insert(key, row.to_owned()).filter(|_| mark == "+I"),
+                "-U" => table.get(&key).cloned().filter(|known| known != row),
+                _ => table.remove(&key).filter(|known| known != row),
+            };
+            assert_eq!(before, None, "{mark} {row}");
+        }
+    }
+    assert!(heard.is_silent().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_over_a_view_shows_rows_that_enter_and_leave() {
+    let shop = Shop::open().await;
+    shop.order("ann", &[("tea", 5)]).await;
+    shop.settled("SELECT COUNT(*) FROM totals").await;
+    let mut heard = Heard::of(shop.push("SELECT customer, total FROM totals WHERE total BETWEEN 10 AND 20 EMIT CHANGES").await);
+    assert!(heard.is_silent().await);
+    shop.order("ann", &[("tea", 6)]).await;
+    assert_eq!(heard.rows(1).await, ["+I ann|11"]);
+    shop.order("ann", &[("tea", 7)]).await;
+    assert_eq!(heard.rows(2).await, ["-U ann|11", "+U ann|18"]);
+    shop.order("ann", &[("tea", 7)]).await;
+    assert_eq!(heard.rows(1).await, ["-D ann|18"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_query_may_fold() {
+    let shop = Shop::open().await;
+    shop.order("ann", &[("tea", 5)]).await;
+    let sql = "SELECT item, SUM(amount) AS total FROM orders GROUP BY item EMIT CHANGES";
+    let mut heard = Heard::of(shop.push(sql).await);
+    shop.order("ann", &[("tea", 1)]).await;
+    assert_eq!(heard.rows(1).await, ["+I tea|1"]);
+    shop.order("bob", &[("tea", 2)]).await;
+    assert_eq!(heard.rows(2).await, ["-U tea|1", "+U tea|3"]);
+    let again = shop.engine.push(foldlog_query::Request { resume: Some(heard.position), ..request(sql) }).await;
+    assert!(matches!(again, Err(QueryError::Unsupported(_))));
+    let mut whole = Heard::of(shop.resume(sql, Position::default()).await);
+    let mut last = String::new();
+    while last != "+U tea|8" && last != "+I tea|8" {
+        last = whole.message().await.unwrap().pop().unwrap_or(last);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropping_an_answer_gives_its_place_back() {
+    let shop = Shop::with(QueryConfig { max_running_queries: 2, ..QueryConfig::default() }).await;
+    let sql = "SELECT item FROM orders EMIT CHANGES";
+    let held = (shop.push(sql).await, shop.push(sql).await);
+    assert!(matches!(shop.engine.push(request(sql)).await, Err(QueryError::ResourceExhausted(_))));
+    drop(held);
+    shop.push(sql).await;
+}
