@@ -1,5 +1,7 @@
 //! Bounded queries: whole SQL over views, streams, tables and topics, read at one position and within budgets.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
 mod common;
 #[path = "common/shop.rs"]
 mod shop;

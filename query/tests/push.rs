@@ -1,5 +1,7 @@
 //! Queries that do not end: streams from now on, views as a snapshot and then changes, resumed without gap or repeat.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
 mod common;
 #[path = "common/shop.rs"]
 mod shop;

@@ -55,7 +55,10 @@ fn run_of(kind: TopicKind, records: &Encoded) -> Run {
     Run { topic, partition, first_offset, first_position, count, recorded_at, batch: builder.finish(1), start }
 }
 
-fn records(all: &[(Option<&[u8]>, Option<&[u8]>)]) -> Run {
+/// Key and value of a record.
+type KeyAndValue<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
+
+fn records(all: &[KeyAndValue<'_>]) -> Run {
     let mut encoded = Encoded::default();
     for (key, value) in all {
         let bytes = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
@@ -271,7 +274,7 @@ fn object(fields: &[(String, String)], space: &str) -> String {
     format!("{space}{{{}}}{space}", each.collect::<Vec<_>>().join(","))
 }
 
-const TYPED: [(&str, DataType); 4] = [("a", DataType::Int64), ("b", DataType::Float64), ("c", DataType::Utf8), ("d", DataType::Boolean)];
+static TYPED: [(&str, DataType); 4] = [("a", DataType::Int64), ("b", DataType::Float64), ("c", DataType::Utf8), ("d", DataType::Boolean)];
 
 proptest! {
     #[test]
