@@ -248,8 +248,15 @@ impl LogReader for EmbeddedReader {
         match &self.cursor {
             Cursor::Partition { partition, next } => self.engine.tail.holds_offset(partition.index, *next),
             Cursor::Stream { partition, key, next } => {
+                let nothing_to_read = match self.engine.streams.head(key) {
+                    StreamHead::Absent => true,
+                    StreamHead::At(version) => version < *next,
+                };
                 let first = self.engine.streams.recent(key, *next, 1);
-                first.first().is_some_and(|span| span.first_version <= *next && self.engine.tail.holds_offset(partition.index, span.offset))
+                nothing_to_read
+                    || first
+                        .first()
+                        .is_some_and(|span| span.first_version <= *next && self.engine.tail.holds_offset(partition.index, span.offset))
             }
             Cursor::Merged { next, .. } => self.engine.tail.holds_position(*next),
         }

@@ -3,11 +3,10 @@
 //! On stdout stand two lines for programs: `listening on URL` at once and `ready` when requests are answered. Everything else
 //! goes to stderr.
 
-use std::{io::Write as _, net::SocketAddr, path::PathBuf, process};
+use std::{io::Write as _, net::SocketAddr, path::PathBuf, process, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
-use tokio::runtime::Runtime;
 use tracing::{info, warn};
 
 use super::Failed;
@@ -88,7 +87,7 @@ impl Serve {
         for warning in warnings {
             warn!("{warning}");
         }
-        runtime(config.io_threads)?.block_on(serve(config, None))
+        run(config, None)
     }
 }
 
@@ -107,7 +106,7 @@ impl Dev {
         let config = Config::resolve(given).map_err(|faults| Failed::Usage(faults.into()))?;
         telemetry::begin(config.log_level, config.log_format);
         let fallback = SocketAddr::new(config.listen.ip(), 0);
-        let served = runtime(config.io_threads)?.block_on(serve(config, Some(fallback)));
+        let served = run(config, Some(fallback));
         if let Err(error) = folder.close() {
             warn!(%error, "the temporary folder could not be removed");
         }
@@ -115,9 +114,15 @@ impl Dev {
     }
 }
 
-fn runtime(threads: usize) -> Result<Runtime, Failed> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().thread_name("foldlog-io").build();
-    runtime.context("failed to start the runtime").map_err(Failed::Operation)
+/// Serves on a runtime of its own.
+fn run(config: Config, fallback: Option<SocketAddr>) -> Result<(), Failed> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(config.io_threads).enable_all().thread_name("foldlog-io").build();
+    let runtime = runtime.context("failed to start the runtime").map_err(Failed::Operation)?;
+    let served = runtime.block_on(serve(config, fallback));
+    // After a good end nothing is left to wait for; after a bad one a read of a broken disk may never return.
+    runtime.shutdown_background();
+    served
 }
 
 /// Serves until a signal comes or the storage fails. `fallback` is listened on if the configured address is taken.
@@ -135,14 +140,14 @@ async fn serve(config: Config, fallback: Option<SocketAddr>) -> Result<(), Faile
     info!(version = super::VERSION, "foldlog listens on http://{}", server.address());
     tokio::select! {
         biased;
-        error = server.failed() => return Err(failed(&error)),
+        error = server.failed() => return Err(storage_failed(&error).await),
         () = signals.stop() => {}
         ready = server.ready() => {
             ready.map_err(|error| failed(&error))?;
             say("ready");
             tokio::select! {
                 biased;
-                error = server.failed() => return Err(failed(&error)),
+                error = server.failed() => return Err(storage_failed(&error).await),
                 () = signals.stop() => {}
             }
         }
@@ -160,6 +165,12 @@ async fn serve(config: Config, fallback: Option<SocketAddr>) -> Result<(), Faile
             Ok(())
         }
     }
+}
+
+/// Gives the answers to those who wait (that their outcome is unknown) a moment to leave.
+async fn storage_failed(error: &ServerError) -> Failed {
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    failed(error)
 }
 
 /// A line for programs. Nobody may be reading.

@@ -44,3 +44,32 @@ async fn metrics(State(app): State<App>) -> Response {
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::body::{Body, to_bytes};
+    use foldlog_log::{Timestamp, clock::ManualClock};
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::{config::Limits, shutdown::Tasks};
+
+    async fn get(app: &App, path: &str) -> (u16, String) {
+        let response = routes(app.clone()).oneshot(Request::builder().uri(path).body(Body::empty()).unwrap()).await.unwrap();
+        let status = response.status().as_u16();
+        (status, String::from_utf8(to_bytes(response.into_body(), 1 << 20).await.unwrap().to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_server_that_recovers_or_drains_is_alive_but_not_ready() {
+        let app = App::new(Arc::new(ManualClock::at(Timestamp::new(0))), Limits::default(), Tasks::default());
+        assert_eq!(get(&app, "/healthz").await, (200, "ok\n".into()));
+        assert_eq!(get(&app, "/readyz").await, (503, "starting\n".into()));
+        assert!(get(&app, "/metrics").await.1.contains("foldlog_ready 0\n"));
+        app.tasks.drain();
+        assert_eq!(get(&app, "/readyz").await, (503, "draining\n".into()));
+        assert_eq!(get(&app, "/healthz").await.0, 200);
+    }
+}

@@ -103,6 +103,24 @@ async fn streams_partitions_and_everything_can_be_followed_from_now() {
 }
 
 #[tokio::test]
+async fn a_live_follower_of_a_stream_is_not_behind_because_others_write() {
+    let mut world = world().await;
+    world.topic("t").await;
+    let source = subscribe_request::Source::Stream(pb::StreamRange { topic: "t".into(), stream: "a".into(), from_version: 0 });
+    let request = pb::SubscribeRequest { source: Some(source), ..Default::default() };
+    let mut batches = world.log.subscribe(request).await.unwrap().into_inner();
+    assert!(matches!(next(&mut batches).await, Message::CaughtUp(_)));
+    for round in 0..20 {
+        world.append("t", &format!("other{round}"), &["x"]).await;
+        world.append("t", "a", &["mine"]).await;
+        let message = next(&mut batches).await;
+        assert!(matches!(&message, Message::Events(batch) if batch.events.len() == 1), "{message:?}");
+    }
+    drop(batches);
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn progress_is_told_over_events_that_were_not_selected() {
     let mut world = world().await;
     world.topic("quiet").await;
