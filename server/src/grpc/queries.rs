@@ -97,7 +97,7 @@ async fn execute(app: &App, request: pb::QueryRequest) -> Result<impl Stream<Ite
     let done =
         pb::QueryDone { position: answer.position.get(), token: tokens.make(answer.position), message: answer.done.unwrap_or_default() };
     let answering = Answering {
-        batches: answer.batches.fuse(),
+        batches: answer.batches,
         encoding,
         ready: VecDeque::from([message(Message::Schema(schema))]),
         done: Some(done),
@@ -107,8 +107,7 @@ async fn execute(app: &App, request: pb::QueryRequest) -> Result<impl Stream<Ite
 }
 
 struct Answering {
-    /// Fused: it is asked once more after its end, when `done` has been sent.
-    batches: stream::Fuse<foldlog_query::Batches>,
+    batches: foldlog_query::Batches,
     encoding: Encoding,
     ready: VecDeque<pb::QueryBatch>,
     done: Option<pb::QueryDone>,

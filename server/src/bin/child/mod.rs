@@ -22,6 +22,8 @@ const MESSAGE_BYTES: usize = 16 << 20;
 pub struct Start {
     /// The program and its arguments before `serve`: foldlog itself, or strace and foldlog.
     pub command: Vec<OsString>,
+    /// Settings, by the names of their environment variables.
+    pub settings: &'static [(&'static str, &'static str)],
     /// Its data folder.
     pub data: PathBuf,
     /// Where its stderr is appended to.
@@ -53,6 +55,7 @@ impl Server {
         let (program, first) = start.command.split_first().context("no program to start")?;
         let child = Command::new(program)
             .args(first)
+            .envs(start.settings.iter().copied())
             .arg("serve")
             .arg("--data")
             .arg(&start.data)

@@ -72,7 +72,8 @@ impl Bench {
         let data = self.folder.join(name);
         let mut command = prefix;
         command.push(child::foldlog()?.into());
-        let mut server = Server::start(&Start { command, data: data.clone(), log: self.folder.join(format!("{name}.log")) })?;
+        let mut server =
+            Server::start(&Start { command, settings: &[], data: data.clone(), log: self.folder.join(format!("{name}.log")) })?;
         let channel = server.answers(PATIENCE).await?;
         let topic = CreateTopicRequest { name: TOPIC.to_owned(), ..CreateTopicRequest::default() };
         TopicsClient::new(channel.clone()).create(topic).await.context("cannot create the topic")?;

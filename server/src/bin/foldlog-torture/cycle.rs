@@ -28,9 +28,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Acknowledged operations without which a cycle has shown nothing.
 const ENOUGH_ACKED: u64 = 20;
 
+/// Settings of the server, by the names of their environment variables.
+pub type Settings = &'static [(&'static str, &'static str)];
+
 /// A run of cycles over one data folder.
 pub struct Torture {
     folder: PathBuf,
+    settings: Settings,
     foldlog: PathBuf,
     random: Random,
     strace: bool,
@@ -58,6 +62,7 @@ pub struct Kills {
 #[derive(Debug)]
 pub struct Report {
     moment: Moment,
+    met: bool,
     acked: u64,
     committed: usize,
     starts: Vec<String>,
@@ -73,20 +78,22 @@ struct Shown {
     outputs: Vec<Output>,
     view: Option<ViewAt>,
     acked: u64,
+    /// Whether the kill came at the planned moment.
+    met: bool,
 }
 
 impl Torture {
     /// Starts the first server and prepares topics and queries.
-    pub async fn begin(folder: &Path, seed: u64, writers: u64, strace: bool) -> anyhow::Result<Self> {
+    pub async fn begin(folder: &Path, settings: Settings, seed: u64, writers: u64, strace: bool) -> anyhow::Result<Self> {
         let foldlog = child::foldlog()?;
-        let mut server = Server::start(&start(folder, vec![foldlog.clone().into()]))?;
+        let mut server = Server::start(&start(folder, settings, vec![foldlog.clone().into()]))?;
         let channel = server.answers(PATIENCE).await?;
         client::prepare(&channel).await?;
         let ledger = Arc::new(Mutex::new(Ledger::create(&folder.join("ledger"))?));
         let folder = folder.to_owned();
         let random = Random::new(seed);
         let (events, outputs, kills) = (Vec::new(), 0, Kills::default());
-        Ok(Self { folder, foldlog, random, strace, writers, ledger, server, channel, events, outputs, kills })
+        Ok(Self { folder, settings, foldlog, random, strace, writers, ledger, server, channel, events, outputs, kills })
     }
 
     /// Operations acknowledged so far.
@@ -114,8 +121,8 @@ impl Torture {
         if let Some(view) = &shown.view {
             verdict.add(check::view(&self.events, view));
         }
-        let (acked, committed, events) = (shown.acked, shown.outputs.len(), self.events.len());
-        Ok(Report { moment: plan.moment, acked, committed, starts, asked_again, back_after, events, verdict })
+        let (met, acked, committed, events) = (shown.met, shown.acked, shown.outputs.len(), self.events.len());
+        Ok(Report { moment: plan.moment, met, acked, committed, starts, asked_again, back_after, events, verdict })
     }
 
     /// Stops the server as an operator does, starts it again and checks once more.
@@ -128,7 +135,7 @@ impl Torture {
     }
 
     async fn start(&mut self) -> anyhow::Result<()> {
-        self.server = Server::start(&start(&self.folder, vec![self.foldlog.clone().into()]))?;
+        self.server = Server::start(&start(&self.folder, self.settings, vec![self.foldlog.clone().into()]))?;
         self.channel = self.server.answers(PATIENCE).await?;
         Ok(())
     }
@@ -165,16 +172,16 @@ impl Torture {
         if let Some(status) = self.server.ended()? {
             bail!("the server ended by itself ({status}):\n{}", self.server.last_words());
         }
-        self.kill_at(moment, &mut acks).await?;
+        let met = self.kill_at(moment, &mut acks).await?;
         drop(acked);
         while let Some(task) = tasks.join_next().await {
             task.context("a task of the load failed")??;
         }
         let (outputs, view, acked) = (outputs.borrow().clone(), last_view.borrow().clone(), *acks.borrow());
-        Ok(Shown { outputs, view, acked })
+        Ok(Shown { outputs, view, acked, met })
     }
 
-    async fn kill_at(&mut self, moment: Moment, acks: &mut watch::Receiver<u64>) -> anyhow::Result<()> {
+    async fn kill_at(&mut self, moment: Moment, acks: &mut watch::Receiver<u64>) -> anyhow::Result<bool> {
         match moment {
             Moment::After(delay) => {
                 tokio::time::sleep(delay).await;
@@ -193,17 +200,18 @@ impl Torture {
                     self.kills.at_call += 1;
                 } else {
                     self.kills.call_not_met += 1;
+                    return Ok(false);
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn kill_starts(&mut self, plan: &Plan) -> anyhow::Result<Vec<String>> {
         let mut told = Vec::new();
         for call in plan.starts.into_iter().flatten() {
             let command = kill::command_of_start(call, &self.folder.join("strace.log"), &self.foldlog);
-            let mut server = Server::start(&start(&self.folder, command))?;
+            let mut server = Server::start(&start(&self.folder, self.settings, command))?;
             if kill::at_start(&mut server).await? {
                 self.kills.at_start += 1;
                 told.push(call.to_string());
@@ -265,8 +273,8 @@ impl Torture {
     }
 }
 
-fn start(folder: &Path, command: Vec<std::ffi::OsString>) -> Start {
-    Start { command, data: folder.join("data"), log: folder.join("server.log") }
+fn start(folder: &Path, settings: Settings, command: Vec<std::ffi::OsString>) -> Start {
+    Start { command, settings, data: folder.join("data"), log: folder.join("server.log") }
 }
 
 /// Asks for the view until the server is gone; the last answer is kept.
@@ -281,7 +289,8 @@ async fn watch_view(channel: Channel, last: watch::Sender<Option<ViewAt>>) -> an
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { moment, acked, committed, asked_again, events, back_after, .. } = self;
-        write!(f, "killed {moment}, {acked} acked, {committed} outputs committed; ")?;
+        let not_met = if self.met { "" } else { " (not met)" };
+        write!(f, "killed {moment}{not_met}, {acked} acked, {committed} outputs committed; ")?;
         for start in &self.starts {
             write!(f, "killed starting at {start}; ")?;
         }

@@ -43,10 +43,23 @@ struct Args {
     /// Folder for the data and the ledger; it must not exist. Without it a temporary one is used, and kept if a check fails.
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Leave the sizes of journal files and segments at their defaults. Otherwise they are so small that each cycle fills, copies
+    /// and recycles many.
+    #[arg(long)]
+    default_sizes: bool,
     /// Do not use strace even if it is there: no kills at exact system calls.
     #[arg(long)]
     no_strace: bool,
 }
+
+/// Sizes with which everything that happens to files happens in each cycle.
+const SMALL_SIZES: &[(&str, &str)] = &[
+    ("FOLDLOG_LOG_JOURNAL_FILE_BYTES", "1MiB"),
+    ("FOLDLOG_LOG_FIRST_JOURNAL_FILE_BYTES", "256KiB"),
+    ("FOLDLOG_LOG_TIDY_BYTES", "128KiB"),
+    ("FOLDLOG_LOG_SEGMENT_BYTES", "256KiB"),
+    ("FOLDLOG_LOG_TAIL_BYTES", "256KiB"),
+];
 
 /// What the run has shown so far; told in the last line.
 #[derive(Debug, Default)]
@@ -99,7 +112,8 @@ async fn torture(args: &Args, tally: &mut Tally) -> anyhow::Result<()> {
 }
 
 async fn run(args: &Args, folder: &Folder, strace: bool, tally: &mut Tally) -> anyhow::Result<()> {
-    let mut torture = Torture::begin(folder.path(), args.seed, args.writers, strace).await?;
+    let settings = if args.default_sizes { &[] } else { SMALL_SIZES };
+    let mut torture = Torture::begin(folder.path(), settings, args.seed, args.writers, strace).await?;
     for number in 1..=args.cycles {
         let report = torture.cycle().await.with_context(|| format!("cycle {number} of seed {}", args.seed))?;
         eprintln!("cycle {number}: {report}");
