@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use foldlog_log::{Chunk, LogReader, Offset, Position, ReadLimits, Selection, StreamHead, StreamVersion};
+use foldlog_log::{Chunk, LogError, LogReader, Offset, Position, ReadLimits, Run, Selection, StreamHead, StreamVersion, batch};
 use foldlog_proto::v1::{self as pb, subscribe_batch::Message};
 use futures::{Stream, stream};
 use tokio::sync::watch;
@@ -43,21 +43,34 @@ struct Cursor {
     app: App,
     reader: Option<Box<dyn LogReader>>,
     limits: ReadLimits,
+    /// What was read but did not fit into a message.
+    rest: Option<Chunk>,
 }
 
 impl Cursor {
     fn new(app: &App, reader: Box<dyn LogReader>, events: u32, bytes: u32) -> Self {
         let or = |given: u32, default: u32, most: u32| if given == 0 { default } else { given.min(most) };
         let limits = ReadLimits { records: or(events, BATCH_EVENTS, BATCH_EVENTS), bytes: or(bytes, BATCH_BYTES, MAX_BATCH_BYTES) };
-        Self { app: app.clone(), reader: Some(reader), limits }
+        Self { app: app.clone(), reader: Some(reader), limits, rest: None }
     }
 
     fn in_memory(&self) -> bool {
-        self.reader.as_ref().is_some_and(|reader| reader.in_memory())
+        self.rest.is_some() || self.reader.as_ref().is_some_and(|reader| reader.in_memory())
     }
 
-    /// At most `most` records below `until`. Not cancel-safe: a cursor whose read was dropped is over.
+    /// At most `most` records below `until`, as many as fit into a message. Not cancel-safe: a cursor whose read was dropped is over.
     async fn read(&mut self, until: Position, most: u64) -> Result<Chunk, Failure> {
+        let chunk = match self.rest.take() {
+            Some(rest) => rest,
+            None => self.read_log(until, most).await?,
+        };
+        let (chunk, rest) = within(chunk, self.limits.bytes as usize)?;
+        self.rest = rest;
+        self.app.metrics.read_events.inc_by(records(&chunk));
+        Ok(chunk)
+    }
+
+    async fn read_log(&mut self, until: Position, most: u64) -> Result<Chunk, Failure> {
         let over = || Failure::new(Kind::Internal, "READ_FAILED", "the read was interrupted");
         let mut reader = self.reader.take().ok_or_else(over)?;
         let limits = ReadLimits { records: u32::try_from(most).unwrap_or(u32::MAX).min(self.limits.records), ..self.limits };
@@ -75,10 +88,56 @@ impl Cursor {
             read
         };
         self.reader = Some(reader);
-        let chunk = chunk?;
-        self.app.metrics.read_events.inc_by(records(&chunk));
-        Ok(chunk)
+        Ok(chunk?)
     }
+}
+
+/// Cuts what fits into a message of so many bytes off a chunk, at least one record. The log returns whole batches, and all
+/// that was committed together lies in one.
+fn within(chunk: Chunk, bytes: usize) -> Result<(Chunk, Option<Chunk>), Failure> {
+    let (mut distinct, mut last) = (0, std::ptr::null());
+    for run in &chunk.runs {
+        distinct += if run.batch.as_ptr() == last { 0 } else { run.batch.len() };
+        last = run.batch.as_ptr();
+    }
+    if distinct <= bytes {
+        return Ok((chunk, None));
+    }
+    let mut taken = 0;
+    for place in 0..chunk.runs.len() {
+        let run = &chunk.runs[place];
+        let mut at = run.start;
+        for count in 0..run.count {
+            let next = batch::skip(&run.batch, at, 1).map_err(|flaw| damaged(run, flaw))?;
+            taken += (next - at) as usize;
+            if taken > bytes && (place, count) != (0, 0) {
+                return Ok(cut(chunk, place, count, at));
+            }
+            at = next;
+        }
+    }
+    Ok((chunk, None))
+}
+
+/// Cuts a chunk before the record `count` of its run `place`, which lies at byte `at` of its batch.
+fn cut(mut chunk: Chunk, place: usize, count: u32, at: u32) -> (Chunk, Option<Chunk>) {
+    let mut rest = chunk.runs.split_off(place);
+    if let Some(first) = rest.first_mut().filter(|_| count > 0) {
+        chunk.runs.push(Run { count, ..first.clone() });
+        first.first_offset = first.first_offset.plus(count.into());
+        first.first_position = first.first_position.plus(count.into());
+        first.count -= count;
+        first.start = at;
+    }
+    let scanned_to = chunk.runs.last().map_or(chunk.scanned_to, Run::end_position);
+    let rest = Chunk { runs: rest, scanned_to: chunk.scanned_to };
+    (Chunk { scanned_to, ..chunk }, Some(rest))
+}
+
+fn damaged(run: &Run, flaw: batch::Flaw) -> Failure {
+    let what = format!("{}, in the batch that holds offset {}", flaw.what, run.first_offset);
+    let file = format!("{} partition {}", run.topic.name, run.partition).into();
+    LogError::Corrupt { file, from: flaw.at as u64, end: run.batch.len() as u64, what }.into()
 }
 
 fn records(chunk: &Chunk) -> u64 {
@@ -122,7 +181,7 @@ impl Reading {
     async fn next(&mut self) -> Result<Outgoing, Failure> {
         let chunk = self.cursor.read(self.until, self.left).await?;
         self.left = self.left.saturating_sub(records(&chunk));
-        let over = chunk.runs.is_empty() || chunk.scanned_to >= self.until || self.left == 0;
+        let over = chunk.runs.is_empty() || self.left == 0 || (chunk.scanned_to >= self.until && self.cursor.rest.is_none());
         Ok(Outgoing::Read { chunk, last: over.then(|| self.head_token.clone()) })
     }
 }
@@ -223,7 +282,7 @@ impl Subscription {
                 return Err(Failure::draining().with(Detail::Position(self.scanned)));
             }
             let head = *self.durable.borrow_and_update();
-            if self.scanned < head {
+            if self.scanned < head || self.cursor.rest.is_some() {
                 if self.live && !self.cursor.in_memory() {
                     self.live = false;
                     let behind = pb::FellBehind { position: self.scanned.get(), head: head.get() };

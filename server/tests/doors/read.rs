@@ -56,6 +56,38 @@ async fn a_read_is_cut_into_messages_and_ends_at_its_limit() {
 }
 
 #[tokio::test]
+async fn what_was_committed_together_is_read_in_messages_of_bounded_size() {
+    let mut world = world_with(|config| config.log.journal_file_bytes = 128 << 20).await;
+    let request_of = |name: &str| pb::CreateTopicRequest { name: name.into(), kind: 0, partitions: Some(1) };
+    world.topics.create(request_of("t")).await.unwrap();
+    let large = "x".repeat(1_000_000);
+    let appends = (0..12).map(|n| {
+        let mut log = world.log.clone();
+        let append = request("t", &format!("s{n}"), &[&large, &large, &large]);
+        async move { log.append(append).await.unwrap().into_inner() }
+    });
+    let appended = futures::future::join_all(appends.collect::<Vec<_>>()).await;
+    assert_eq!(appended.len(), 12);
+    for max_batch_bytes in [0, 4 << 20] {
+        let request = pb::ReadRequest { source: Some(topic_from("t", 0)), max_batch_bytes, ..Default::default() };
+        let events = world.read_with(request).await.unwrap();
+        assert_eq!(events.iter().map(|event| event.offset).collect::<Vec<_>>(), (0..36).collect::<Vec<_>>());
+        assert!(events.iter().all(|event| text(event) == large));
+    }
+    let mut batches = world.log.subscribe(follow("t", 0)).await.unwrap().into_inner();
+    let mut count = 0;
+    while count < 36 {
+        let batch = tokio::time::timeout(LONG, batches.message()).await.unwrap().unwrap().unwrap();
+        if let Some(pb::subscribe_batch::Message::Events(batch)) = batch.message {
+            assert!(batch.events.iter().all(|event| event.offset >= count));
+            count += batch.events.len() as u64;
+        }
+    }
+    drop(batches);
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn tokens_make_reads_wait_and_foreign_or_forged_ones_are_refused() {
     let mut world = world().await;
     world.topic("t").await;
