@@ -1,98 +1,13 @@
 //! The client verbs as a shell sees them: the program itself against a server that is the program itself.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    process::{Child, ChildStdout, Command, Stdio},
+    io::{BufRead as _, BufReader, Read as _},
+    process::{Command, Stdio},
 };
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-/// A server that does not outlive its test.
-struct Server {
-    child: Child,
-    out: BufReader<ChildStdout>,
-    url: String,
-    _data: TempDir,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _already_gone = self.child.kill();
-        let _already_waited = self.child.wait();
-    }
-}
-
-impl Server {
-    fn start() -> Self {
-        let data = tempfile::tempdir().unwrap();
-        let mut command = foldlog(&["serve", "--listen", "127.0.0.1:0", "--log-level", "error", "--data"]);
-        let mut child = command.arg(data.path()).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        let mut server = Self { child, out, url: String::new(), _data: data };
-        server.url = server.line().strip_prefix("listening on ").unwrap().to_owned();
-        assert_eq!(server.line(), "ready");
-        server
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.out.read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = foldlog(arguments);
-        command.env("FOLDLOG_URL", &self.url);
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Ran {
-        self.run_with(arguments, "")
-    }
-
-    fn run_with(&self, arguments: &[&str], input: &str) -> Ran {
-        run(self.command(arguments), input)
-    }
-
-    /// Runs what must succeed; its JSON lines.
-    fn rows(&self, arguments: &[&str]) -> Vec<Value> {
-        self.rows_with(arguments, "")
-    }
-
-    fn rows_with(&self, arguments: &[&str], input: &str) -> Vec<Value> {
-        let ran = self.run_with(arguments, input);
-        assert_eq!(ran.code, Some(0), "{arguments:?}: {}", ran.notes);
-        ran.data.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-}
-
-fn foldlog(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_foldlog"));
-    command.args(arguments);
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FOLDLOG_")) {
-        command.env_remove(name);
-    }
-    command
-}
-
-/// What a verb left behind.
-#[derive(Debug)]
-struct Ran {
-    code: Option<i32>,
-    data: String,
-    notes: String,
-}
-
-fn run(mut command: Command, input: &str) -> Ran {
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // A verb that fails early does not read its input.
-    let _unread = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let output = child.wait_with_output().unwrap();
-    Ran { code: output.status.code(), data: String::from_utf8(output.stdout).unwrap(), notes: String::from_utf8(output.stderr).unwrap() }
-}
+use crate::support::{Server, foldlog, run};
 
 const THREE: &str = r#"{"stream":"UA1","type":"Departed","data":{"delay": 1.10},"time":"2013-02-09T00:00:00Z","attributes":{"a":"b"}}
 {"stream":"AA2","type":"Departed","data_base64":"/xtbMko="}

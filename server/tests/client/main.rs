@@ -1,0 +1,8 @@
+//! Stories about clients of a running server: the verbs of the command line, and programs that use the SDK.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod cli;
+mod proxy;
+mod sdk;
+mod support;
