@@ -28,6 +28,26 @@ macro_rules! stories {
 }
 stories! { declare views expressions aggregates refused chains }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_statements_of_the_demo_are_understood() {
+    let mut story = Story::new();
+    story.step("topic flights events 8", "").await;
+    let script = include_str!("../../server/demo/flights/views.sql");
+    let pieces = story.engine.split(script).unwrap();
+    assert!(pieces.len() >= 5, "{pieces:?}");
+    for piece in pieces {
+        story.step("ok", &piece.text).await;
+    }
+    story.step(r#"event flights UA1-0101 FlightArrived 1000 {"day":"2013-01-01","carrier":"UA","origin":"EWR","dest":"IAH","distance":1400,"delay":11,"air_time":227}"#, "").await;
+    story.step("ok", "INSERT INTO carriers VALUES ('UA', 'United')").await;
+    let got = story
+        .step("query", "SELECT d.landed, d.late, d.average_delay, c.name FROM delays_by_carrier d JOIN carriers c ON c.carrier = d.carrier")
+        .await;
+    assert_eq!(got, ["landed|late|average_delay|name", "1|0|11.0|United"]);
+    story.step("query", include_str!("../../server/demo/flights/report.sql")).await;
+    story.engine.stop().await;
+}
+
 struct Story {
     log: MemoryLog,
     clock: Arc<dyn Clock>,

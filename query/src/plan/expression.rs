@@ -53,6 +53,18 @@ const REFUSED: [&str; 12] = [
     "sleep",
 ];
 
+/// Levels of an expression that any thread's stack has room for.
+const SHALLOW: usize = 24;
+/// Stack for one level of an expression while it is evaluated: generous even for a build without optimisation.
+const STACK_OF_A_LEVEL: usize = 32 << 10;
+/// Stack for planning; what the guard lets through needs a quarter of it in a build without optimisation.
+const STACK_OF_PLANNING: usize = 64 << 20;
+
+/// Runs a part of planning, whose depth the statement decides, where there is stack enough.
+pub(crate) fn with_stack<T>(work: impl FnOnce() -> T) -> T {
+    stacker::maybe_grow(STACK_OF_PLANNING / 2, STACK_OF_PLANNING, work)
+}
+
 /// An expression over the columns of a batch, with its type.
 #[derive(Clone, Debug)]
 pub struct Expression {
@@ -60,6 +72,8 @@ pub struct Expression {
     data_type: DataType,
     /// Whether a part of it can fail.
     fallible: bool,
+    /// Number of parts within each other.
+    depth: usize,
 }
 
 /// A row for which a part of an expression could not be computed and became NULL.
@@ -84,7 +98,7 @@ impl Expression {
     /// The input column at a place, unchanged.
     #[must_use]
     pub fn column(name: &str, place: usize, data_type: DataType) -> Self {
-        Self { physical: Arc::new(Column::new(name, place)), data_type, fallible: false }
+        Self { physical: Arc::new(Column::new(name, place)), data_type, fallible: false, depth: 1 }
     }
 
     /// Type of the values.
@@ -102,6 +116,13 @@ impl Expression {
     /// Evaluates every row of a batch.
     #[must_use]
     pub fn evaluate(&self, batch: &RecordBatch) -> Evaluated {
+        if self.depth <= SHALLOW {
+            return self.evaluate_here(batch);
+        }
+        stacker::grow(self.depth * STACK_OF_A_LEVEL, || self.evaluate_here(batch))
+    }
+
+    fn evaluate_here(&self, batch: &RecordBatch) -> Evaluated {
         let rows = batch.num_rows();
         let evaluated = if self.fallible {
             total::collect(&self.physical, batch)
@@ -159,6 +180,10 @@ impl Expressions {
     /// # Errors
     /// [`QueryError::Unknown`], [`QueryError::Invalid`]; [`QueryError::Unsupported`] for what a query that does not end cannot have.
     pub fn resolve(&self, written: &ast::Expr, schema: &DFSchema, parameters: &[ScalarValue]) -> Result<Expr, QueryError> {
+        with_stack(|| self.resolve_here(written, schema, parameters))
+    }
+
+    fn resolve_here(&self, written: &ast::Expr, schema: &DFSchema, parameters: &[ScalarValue]) -> Result<Expr, QueryError> {
         let with_alias = ast::ExprWithAlias { expr: written.clone(), alias: None };
         let expr = match self.state.create_logical_expr_from_sql_expr(with_alias, schema) {
             Ok(expr) => expr,
@@ -174,6 +199,10 @@ impl Expressions {
     /// # Errors
     /// [`QueryError::Invalid`] where types do not fit.
     pub fn compile(&self, expr: Expr, schema: &DFSchema) -> Result<Expression, QueryError> {
+        with_stack(|| self.compile_here(expr, schema))
+    }
+
+    fn compile_here(&self, expr: Expr, schema: &DFSchema) -> Result<Expression, QueryError> {
         let context = SimplifyContext::builder()
             .with_schema(Arc::new(schema.clone()))
             .with_config_options(Arc::clone(self.state.config_options()))
@@ -184,7 +213,7 @@ impl Expressions {
         let physical = physical.map_err(fault::of_planning)?;
         let data_type = physical.data_type(schema.as_arrow()).map_err(fault::of_planning)?;
         let (physical, fallible) = total::make_total(physical, schema.as_arrow()).map_err(fault::of_planning)?;
-        Ok(Expression { physical, data_type, fallible })
+        Ok(Expression { depth: total::depth(&physical), physical, data_type, fallible })
     }
 
     /// Compiles a resolved expression and casts it to a type.

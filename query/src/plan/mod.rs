@@ -7,5 +7,6 @@ pub mod select;
 pub mod streaming;
 mod total;
 
+pub(crate) use expression::with_stack;
 pub use expression::{Evaluated, Expression, Expressions, RowError};
 pub use streaming::{AggregateCall, AggregateFunction, Node, OperatorId, Sink, SourceScan, StreamPlan};

@@ -16,7 +16,7 @@ use datafusion::{
 };
 
 use super::{
-    expression::{Expression, Expressions, kept_as},
+    expression::{Expression, Expressions, kept_as, with_stack},
     fault,
     grouping::Grouping,
     streaming::{Node, OperatorId, SourceScan},
@@ -70,6 +70,10 @@ pub struct Item {
 /// # Errors
 /// [`QueryError::Unsupported`] for what a query that does not end cannot do, else what is wrong with names and types.
 pub fn plan(query: &ast::Query, scope: &Scope<'_>) -> Result<Chain, QueryError> {
+    with_stack(|| plan_here(query, scope))
+}
+
+fn plan_here(query: &ast::Query, scope: &Scope<'_>) -> Result<Chain, QueryError> {
     let select = only_select(query)?;
     let (source, alias) = only_source(select, scope)?;
     let all = source.all_columns();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, SchemaRef};
 
 use super::{
-    expression::Expression,
+    expression::{Expression, with_stack},
     select::{Chain, Item, next_id},
 };
 use crate::{
@@ -229,6 +229,10 @@ impl StreamPlan {
     /// The plan as a tree, the sink first: one line an operator, with its id.
     #[must_use]
     pub fn describe(&self) -> String {
+        with_stack(|| self.describe_here())
+    }
+
+    fn describe_here(&self) -> String {
         let mut lines = Vec::new();
         let columns = |schema: &SchemaRef| {
             let each = schema.fields().iter().map(|field| format!("{} {}", field.name(), type_name(field.data_type())));

@@ -77,6 +77,11 @@ pub fn collect(expression: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Resul
     Ok((values, errors))
 }
 
+/// Number of parts within each other.
+pub fn depth(expression: &Arc<dyn PhysicalExpr>) -> usize {
+    1 + expression.children().into_iter().map(depth).max().unwrap_or(0)
+}
+
 fn with_row_numbers(batch: &RecordBatch) -> Result<RecordBatch> {
     let rows = u32::try_from(batch.num_rows()).map_err(|_| DataFusionError::Internal("a batch of more than 2^32 rows".to_owned()))?;
     let numbers: ArrayRef = Arc::new(UInt32Array::from_iter_values(0..rows));

@@ -28,6 +28,7 @@ use crate::{
     catalog::{Catalog, QueryId, Source, SourceKind},
     config::QueryConfig,
     error::QueryError,
+    plan::with_stack,
     stream::view::View,
     supervisor::Supervisor,
     table::{TopicTable, ViewTable, bare_source},
@@ -123,7 +124,7 @@ impl Pull {
         let (rows, received) = mpsc::channel(BATCHES_AHEAD);
         let work = Work {
             shared: Arc::clone(&self.shared),
-            query: query.clone(),
+            query: with_stack(|| query.clone()),
             parameters: request.parameters.clone(),
             tables: fixed.tables,
             rows,
@@ -150,7 +151,7 @@ impl Pull {
         let fixed = self.fix(catalog, query, request.at_least, deadline).await?;
         let (sender, receiver) = oneshot::channel();
         let shared = Arc::clone(&self.shared);
-        let (query, parameters) = (query.clone(), request.parameters.clone());
+        let (query, parameters) = (with_stack(|| query.clone()), request.parameters.clone());
         self.spawn(async move {
             let _permit = permit;
             let plan = shared.session.plan(query, parameters, fixed.tables).await;
@@ -179,8 +180,8 @@ impl Pull {
 
     /// Fixes what a query reads: its views at one position, its topics up to there.
     async fn fix(&self, catalog: &Catalog, query: &ast::Query, at_least: Option<Position>, deadline: Instant) -> Result<Fixed, QueryError> {
-        let names = session::table_names(query)?;
-        let named = session::identifiers(query);
+        let (names, named) = with_stack(|| (session::table_names(query), session::identifiers(query)));
+        let names = names?;
         let mut views: Vec<(String, Arc<View>)> = Vec::new();
         let mut topics: Vec<(String, Arc<Source>)> = Vec::new();
         for name in names {

@@ -76,6 +76,17 @@ pub fn check_tokens(tokens: &[TokenWithSpan]) -> Result<(), QueryError> {
                     bound(frame.items, MAX_ITEMS, "items in a list")?;
                 }
             }
+            Token::Word(word) if joins_queries(word.keyword) => {
+                if let Some(frame) = frames.last_mut() {
+                    frame.joined += 1;
+                    bound(frame.joined, MAX_CHAIN, "joins and UNIONs in a row")?;
+                }
+            }
+            Token::Word(word) if begins_clause(word.keyword) => {
+                if let Some(frame) = frames.last_mut() {
+                    frame.operators = 0;
+                }
+            }
             other => count_operator(&mut frames, is_operator(other))?,
         }
         bound(frames.len() - 1, MAX_DEPTH, "levels of nesting")?;
@@ -95,13 +106,16 @@ enum Opened {
 /// What stands between an opening and its end.
 struct Frame {
     opened: Opened,
+    /// Since the last comma or clause.
     operators: usize,
+    /// Queries and tables joined to each other.
+    joined: usize,
     items: usize,
 }
 
 impl Frame {
     fn new(opened: Opened) -> Self {
-        Self { opened, operators: 0, items: 0 }
+        Self { opened, operators: 0, joined: 0, items: 0 }
     }
 }
 
@@ -152,6 +166,15 @@ fn is_prefix(token: &Token, before: Option<&Token>) -> bool {
     }
 }
 
+fn joins_queries(keyword: Keyword) -> bool {
+    matches!(keyword, Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT | Keyword::MINUS | Keyword::JOIN)
+}
+
+/// Whether an expression ends here and another begins.
+fn begins_clause(keyword: Keyword) -> bool {
+    matches!(keyword, Keyword::FROM | Keyword::WHERE | Keyword::HAVING | Keyword::GROUP | Keyword::ORDER)
+}
+
 fn is_operator(token: &Token) -> bool {
     match token {
         Token::Word(word) => matches!(
@@ -173,11 +196,6 @@ fn is_operator(token: &Token) -> bool {
                 | Keyword::NOTNULL
                 | Keyword::OPERATOR
                 | Keyword::OVERLAPS
-                | Keyword::UNION
-                | Keyword::EXCEPT
-                | Keyword::INTERSECT
-                | Keyword::MINUS
-                | Keyword::JOIN
                 | Keyword::WHEN
         ),
         Token::Number(..)

@@ -4,7 +4,10 @@ pub mod dialect;
 pub mod guard;
 pub mod parser;
 pub mod statement;
+mod tokens;
+mod types;
 
 pub use dialect::Dialect;
-pub use parser::{parse, split};
+pub use parser::parse;
 pub use statement::{Piece, Statement};
+pub use tokens::split;

@@ -2,24 +2,23 @@
 //!
 //! Called by `engine`. `EMIT CHANGES` is cut off the tokens before sqlparser sees them, for it would take EMIT for an alias.
 
-use arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::{
     ast::{self, Expr, Value},
     dialect::GenericDialect,
     keywords::Keyword,
-    parser::{Parser, ParserError},
-    tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Word},
+    parser::Parser,
+    tokenizer::{Token, TokenWithSpan},
 };
 
+use super::{
+    Dialect, guard,
+    statement::{ColumnDef, CreateAs, CreateSource, DropSource, Explained, InsertValues, KeyMark, Options, Select, Show, Statement},
+    tokens::{Tail, cut_emit, end_of, is_word, place_of, shown, syntax, tokenize, unexpected},
+    types::column_type,
+};
 use crate::{
     catalog::{self, SourceKind},
     error::{Place, QueryError},
-    sql::{
-        Dialect, Piece, guard,
-        statement::{
-            ColumnDef, CreateAs, CreateSource, DropSource, Emit, Explained, InsertValues, KeyMark, Options, Select, Show, Statement,
-        },
-    },
 };
 
 /// Depth to which sqlparser may recurse; the guard's nesting stays well below it.
@@ -84,145 +83,6 @@ pub fn parse(text: &str, dialect: Dialect) -> Result<Statement, QueryError> {
     let parsed = statement.statement()?;
     statement.end()?;
     Ok(parsed)
-}
-
-/// Splits a script at its semicolons, those in quotes and comments left alone; empty statements are dropped.
-///
-/// # Errors
-/// [`QueryError::Syntax`] for a quote or comment without end, [`QueryError::TooComplex`].
-pub fn split(script: &str) -> Result<Vec<Piece>, QueryError> {
-    guard::check_text(script, guard::MAX_SCRIPT_BYTES)?;
-    let tokens = tokenize(script)?;
-    let lines: Vec<usize> = std::iter::once(0).chain(script.match_indices('\n').map(|(at, _)| at + 1)).collect();
-    let byte_of = |location: Location| {
-        let line = usize::try_from(location.line).ok()?.checked_sub(1)?;
-        let rest = script.get(*lines.get(line)?..)?;
-        let column = usize::try_from(location.column).ok()?.checked_sub(1)?;
-        Some(lines.get(line)? + rest.char_indices().nth(column).map_or(rest.len(), |(at, _)| at))
-    };
-
-    let mut pieces = Vec::new();
-    let meaning = tokens.iter().filter(|one| !matches!(one.token, Token::Whitespace(_))).collect::<Vec<_>>();
-    for part in meaning.split(|one| one.token == Token::SemiColon) {
-        let (Some(first), Some(last)) = (part.first(), part.last()) else { continue };
-        let text = byte_of(first.span.start).zip(byte_of(last.span.end)).and_then(|(from, end)| script.get(from..end));
-        let Some(text) = text else { continue };
-        pieces.push(Piece { text: text.to_owned(), place: place_of(first.span.start) });
-    }
-    Ok(pieces)
-}
-
-fn tokenize(text: &str) -> Result<Vec<TokenWithSpan>, QueryError> {
-    Tokenizer::new(&GenericDialect {}, text)
-        .tokenize_with_location()
-        .map_err(|error| QueryError::Syntax { place: place_of(error.location), message: lower_first(&error.message) })
-}
-
-fn place_of(location: Location) -> Place {
-    let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX).max(1);
-    Place { line: number(location.line), column: number(location.column) }
-}
-
-fn end_of(text: &str) -> Location {
-    let text = text.trim_end();
-    let line = text.matches('\n').count() + 1;
-    let column = text.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    Location { line: u64::try_from(line).unwrap_or(u64::MAX), column: u64::try_from(column).unwrap_or(u64::MAX) }
-}
-
-fn lower_first(message: &str) -> String {
-    let mut chars = message.chars();
-    match chars.next() {
-        Some(first) if chars.clone().next().is_some_and(char::is_lowercase) => first.to_lowercase().chain(chars).collect(),
-        _ => message.to_owned(),
-    }
-}
-
-/// What stood at a query's end and is not sqlparser's.
-#[derive(Clone, Copy, Default)]
-struct Tail {
-    emit: Option<(Emit, Place)>,
-    limit: Option<u64>,
-}
-
-/// Takes `EMIT CHANGES [LIMIT n]` off the end of the tokens, and puts an end with a place behind what is left.
-fn cut_emit(mut tokens: Vec<TokenWithSpan>, end: Location) -> Result<(Vec<TokenWithSpan>, Tail), QueryError> {
-    tokens.retain(|one| !matches!(one.token, Token::Whitespace(_)));
-    while tokens.last().is_some_and(|one| one.token == Token::SemiColon) {
-        tokens.pop();
-    }
-    let mut tail = Tail::default();
-    let is = |token: Option<&TokenWithSpan>, text: &str| token.is_some_and(|one| is_word(&one.token, text));
-    let at = (0..tokens.len())
-        .rev()
-        .find(|at| is(tokens.get(*at), "EMIT") && (is(tokens.get(at + 1), "CHANGES") || is(tokens.get(at + 1), "FINAL")));
-    if let Some(at) = at {
-        let cut = tokens.split_off(at);
-        let place = cut.first().map_or(Place { line: 1, column: 1 }, |one| place_of(one.span.start));
-        let mut rest = cut.get(1..).unwrap_or_default().iter();
-        if is(rest.next(), "FINAL") {
-            return Err(QueryError::Unsupported("EMIT FINAL: there are no windows yet; use EMIT CHANGES".to_owned()));
-        }
-        tail.emit = Some((Emit::Changes, place));
-        match rest.next() {
-            None => {}
-            Some(one) if is_word(&one.token, "LIMIT") => match rest.next() {
-                Some(TokenWithSpan { token: Token::Number(digits, _), .. }) if digits.parse::<u64>().is_ok() => {
-                    tail.limit = digits.parse().ok();
-                }
-                other => return Err(unexpected("a number of rows after LIMIT", other, end)),
-            },
-            other => return Err(unexpected("LIMIT or the end of the statement after EMIT CHANGES", other, end)),
-        }
-        if let Some(extra) = rest.next() {
-            return Err(unexpected("the end of the statement", Some(extra), end));
-        }
-    }
-    tokens.push(TokenWithSpan { token: Token::EOF, span: Span::new(end, end) });
-    Ok((tokens, tail))
-}
-
-fn is_word(token: &Token, text: &str) -> bool {
-    matches!(token, Token::Word(Word { value, quote_style: None, .. }) if value.eq_ignore_ascii_case(text))
-}
-
-fn unexpected(wanted: &str, found: Option<&TokenWithSpan>, end: Location) -> QueryError {
-    let place = found.map_or(end, |one| one.span.start);
-    QueryError::Syntax { place: place_of(place), message: format!("expected {wanted}, found {}", shown(found.map(|one| &one.token))) }
-}
-
-fn shown(token: Option<&Token>) -> String {
-    match token {
-        None | Some(Token::EOF) => "the end".to_owned(),
-        Some(token) => {
-            let text = token.to_string();
-            if text.chars().count() > 64 { text.chars().take(64).chain("...".chars()).collect() } else { text }
-        }
-    }
-}
-
-/// Turns sqlparser's "... at Line: 1, Column: 5" into a place and a message.
-fn syntax(error: &ParserError, fallback: Place) -> QueryError {
-    let message = match error {
-        ParserError::RecursionLimitExceeded => return QueryError::TooComplex("it is nested too deeply".to_owned()),
-        ParserError::TokenizerError(message) | ParserError::ParserError(message) => message,
-    };
-    let (text, place) = match message.rsplit_once(" at Line: ") {
-        Some((text, place)) => {
-            let mut numbers = place.split(", Column: ").map(str::parse::<u32>);
-            match (numbers.next(), numbers.next()) {
-                (Some(Ok(line)), Some(Ok(column))) => (text, Place { line, column }),
-                _ => (message.as_str(), fallback),
-            }
-        }
-        None => (message.as_str(), fallback),
-    };
-    let text = text.replacen("Expected: ", "expected ", 1).replacen(", found: ", ", found ", 1);
-    let text = match text.strip_suffix("found EOF") {
-        Some(start) => format!("{start}found the end"),
-        None => text,
-    };
-    QueryError::Syntax { place, message: lower_first(&text) }
 }
 
 struct StatementParser<'a> {
@@ -305,6 +165,9 @@ impl StatementParser<'_> {
     fn bare_query(&mut self) -> Result<Box<ast::Query>, QueryError> {
         let at = place_of(self.parser.peek_token().span.start);
         let query = self.parser.parse_query().map_err(|error| syntax(&error, at))?;
+        if let Some(lock) = query.locks.first() {
+            return Err(QueryError::Unsupported(format!("{lock}: nothing that is read is ever locked")));
+        }
         if let ast::SetExpr::Select(select) = query.body.as_ref()
             && select.into.is_some()
         {
@@ -625,42 +488,12 @@ fn is_reserved(keyword: Keyword) -> bool {
     )
 }
 
-/// The type of a declared column, or why there is none.
-fn column_type(written: &ast::DataType) -> Result<DataType, String> {
-    use ast::DataType as Sql;
-    let simple = match written {
-        Sql::Boolean | Sql::Bool => DataType::Boolean,
-        Sql::Int(None) | Sql::Integer(None) | Sql::Int4(None) => DataType::Int32,
-        Sql::BigInt(None) | Sql::Int8(None) => DataType::Int64,
-        Sql::Double(ast::ExactNumberInfo::None) | Sql::DoublePrecision | Sql::Float(ast::ExactNumberInfo::None) | Sql::Float8 => {
-            DataType::Float64
-        }
-        Sql::Varchar(None) | Sql::String(None) | Sql::Text | Sql::CharacterVarying(None) => DataType::Utf8,
-        Sql::Timestamp(None, ast::TimezoneInfo::None) => catalog::timestamp_type(),
-        Sql::Decimal(info) | Sql::Numeric(info) | Sql::Dec(info) => return decimal_type(*info),
-        other => {
-            return Err(format!("there is no type {other}; known are BOOLEAN, INT, BIGINT, DOUBLE, DECIMAL(p, s), VARCHAR, TIMESTAMP"));
-        }
-    };
-    Ok(simple)
-}
-
-fn decimal_type(info: ast::ExactNumberInfo) -> Result<DataType, String> {
-    let (precision, scale) = match info {
-        ast::ExactNumberInfo::None => return Err("DECIMAL needs a precision and a scale: DECIMAL(10, 2)".to_owned()),
-        ast::ExactNumberInfo::Precision(precision) => (precision, 0),
-        ast::ExactNumberInfo::PrecisionAndScale(precision, scale) => (precision, scale),
-    };
-    let fits = u8::try_from(precision).ok().filter(|precision| (1..=38).contains(precision));
-    match (fits, i8::try_from(scale).ok()) {
-        (Some(precision), Some(scale)) if scale >= 0 && scale.unsigned_abs() <= precision => Ok(DataType::Decimal128(precision, scale)),
-        _ => Err(format!("DECIMAL({precision}, {scale}) is out of range: the precision is 1 to 38, the scale 0 to the precision")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::DataType;
+
     use super::*;
+    use crate::sql::{split, statement::Emit};
 
     fn ok(text: &str) -> Statement {
         parse(text, Dialect::STANDARD).unwrap_or_else(|error| panic!("{text}: {error}"))

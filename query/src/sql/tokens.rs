@@ -1,0 +1,152 @@
+//! What is done to tokens before and after sqlparser sees them: places, splitting, EMIT, errors in our words.
+
+use datafusion::sql::sqlparser::{
+    dialect::GenericDialect,
+    parser::ParserError,
+    tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Word},
+};
+
+use super::{
+    guard,
+    statement::{Emit, Piece},
+};
+use crate::error::{Place, QueryError};
+
+/// Splits a script at its semicolons, those in quotes and comments left alone; empty statements are dropped.
+///
+/// # Errors
+/// [`QueryError::Syntax`] for a quote or comment without end, [`QueryError::TooComplex`].
+pub fn split(script: &str) -> Result<Vec<Piece>, QueryError> {
+    guard::check_text(script, guard::MAX_SCRIPT_BYTES)?;
+    let tokens = tokenize(script)?;
+    let lines: Vec<usize> = std::iter::once(0).chain(script.match_indices('\n').map(|(at, _)| at + 1)).collect();
+    let byte_of = |location: Location| {
+        let line = usize::try_from(location.line).ok()?.checked_sub(1)?;
+        let rest = script.get(*lines.get(line)?..)?;
+        let column = usize::try_from(location.column).ok()?.checked_sub(1)?;
+        Some(lines.get(line)? + rest.char_indices().nth(column).map_or(rest.len(), |(at, _)| at))
+    };
+
+    let mut pieces = Vec::new();
+    let meaning = tokens.iter().filter(|one| !matches!(one.token, Token::Whitespace(_))).collect::<Vec<_>>();
+    for part in meaning.split(|one| one.token == Token::SemiColon) {
+        let (Some(first), Some(last)) = (part.first(), part.last()) else { continue };
+        let text = byte_of(first.span.start).zip(byte_of(last.span.end)).and_then(|(from, end)| script.get(from..end));
+        let Some(text) = text else { continue };
+        pieces.push(Piece { text: text.to_owned(), place: place_of(first.span.start) });
+    }
+    Ok(pieces)
+}
+
+pub(super) fn tokenize(text: &str) -> Result<Vec<TokenWithSpan>, QueryError> {
+    Tokenizer::new(&GenericDialect {}, text)
+        .tokenize_with_location()
+        .map_err(|error| QueryError::Syntax { place: place_of(error.location), message: lower_first(&error.message) })
+}
+
+pub(super) fn place_of(location: Location) -> Place {
+    let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX).max(1);
+    Place { line: number(location.line), column: number(location.column) }
+}
+
+pub(super) fn end_of(text: &str) -> Location {
+    let text = text.trim_end();
+    let line = text.matches('\n').count() + 1;
+    let column = text.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    Location { line: u64::try_from(line).unwrap_or(u64::MAX), column: u64::try_from(column).unwrap_or(u64::MAX) }
+}
+
+pub(super) fn lower_first(message: &str) -> String {
+    let mut chars = message.chars();
+    match chars.next() {
+        Some(first) if chars.clone().next().is_some_and(char::is_lowercase) => first.to_lowercase().chain(chars).collect(),
+        _ => message.to_owned(),
+    }
+}
+
+/// What stood at a query's end and is not sqlparser's.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Tail {
+    pub(super) emit: Option<(Emit, Place)>,
+    pub(super) limit: Option<u64>,
+}
+
+/// Takes `EMIT CHANGES [LIMIT n]` off the end of the tokens, and puts an end with a place behind what is left.
+pub(super) fn cut_emit(mut tokens: Vec<TokenWithSpan>, end: Location) -> Result<(Vec<TokenWithSpan>, Tail), QueryError> {
+    tokens.retain(|one| !matches!(one.token, Token::Whitespace(_)));
+    while tokens.last().is_some_and(|one| one.token == Token::SemiColon) {
+        tokens.pop();
+    }
+    let mut tail = Tail::default();
+    let is = |token: Option<&TokenWithSpan>, text: &str| token.is_some_and(|one| is_word(&one.token, text));
+    let at = (0..tokens.len())
+        .rev()
+        .find(|at| is(tokens.get(*at), "EMIT") && (is(tokens.get(at + 1), "CHANGES") || is(tokens.get(at + 1), "FINAL")));
+    if let Some(at) = at {
+        let cut = tokens.split_off(at);
+        let place = cut.first().map_or(Place { line: 1, column: 1 }, |one| place_of(one.span.start));
+        let mut rest = cut.get(1..).unwrap_or_default().iter();
+        if is(rest.next(), "FINAL") {
+            return Err(QueryError::Unsupported("EMIT FINAL: there are no windows yet; use EMIT CHANGES".to_owned()));
+        }
+        tail.emit = Some((Emit::Changes, place));
+        match rest.next() {
+            None => {}
+            Some(one) if is_word(&one.token, "LIMIT") => match rest.next() {
+                Some(TokenWithSpan { token: Token::Number(digits, _), .. }) if digits.parse::<u64>().is_ok() => {
+                    tail.limit = digits.parse().ok();
+                }
+                other => return Err(unexpected("a number of rows after LIMIT", other, end)),
+            },
+            other => return Err(unexpected("LIMIT or the end of the statement after EMIT CHANGES", other, end)),
+        }
+        if let Some(extra) = rest.next() {
+            return Err(unexpected("the end of the statement", Some(extra), end));
+        }
+    }
+    tokens.push(TokenWithSpan { token: Token::EOF, span: Span::new(end, end) });
+    Ok((tokens, tail))
+}
+
+pub(super) fn is_word(token: &Token, text: &str) -> bool {
+    matches!(token, Token::Word(Word { value, quote_style: None, .. }) if value.eq_ignore_ascii_case(text))
+}
+
+pub(super) fn unexpected(wanted: &str, found: Option<&TokenWithSpan>, end: Location) -> QueryError {
+    let place = found.map_or(end, |one| one.span.start);
+    QueryError::Syntax { place: place_of(place), message: format!("expected {wanted}, found {}", shown(found.map(|one| &one.token))) }
+}
+
+pub(super) fn shown(token: Option<&Token>) -> String {
+    match token {
+        None | Some(Token::EOF) => "the end".to_owned(),
+        Some(token) => {
+            let text = token.to_string();
+            if text.chars().count() > 64 { text.chars().take(64).chain("...".chars()).collect() } else { text }
+        }
+    }
+}
+
+/// Turns sqlparser's "... at Line: 1, Column: 5" into a place and a message.
+pub(super) fn syntax(error: &ParserError, fallback: Place) -> QueryError {
+    let message = match error {
+        ParserError::RecursionLimitExceeded => return QueryError::TooComplex("it is nested too deeply".to_owned()),
+        ParserError::TokenizerError(message) | ParserError::ParserError(message) => message,
+    };
+    let (text, place) = match message.rsplit_once(" at Line: ") {
+        Some((text, place)) => {
+            let mut numbers = place.split(", Column: ").map(str::parse::<u32>);
+            match (numbers.next(), numbers.next()) {
+                (Some(Ok(line)), Some(Ok(column))) => (text, Place { line, column }),
+                _ => (message.as_str(), fallback),
+            }
+        }
+        None => (message.as_str(), fallback),
+    };
+    let text = text.replacen("Expected: ", "expected ", 1).replacen(", found: ", ", found ", 1);
+    let text = match text.strip_suffix("found EOF") {
+        Some(start) => format!("{start}found the end"),
+        None => text,
+    };
+    QueryError::Syntax { place, message: lower_first(&text) }
+}

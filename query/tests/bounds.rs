@@ -1,0 +1,158 @@
+//! Statements made to hurt, at every door of the engine: each gets an answer or a clear error, and the engine goes on.
+
+use std::{sync::Arc, time::Duration};
+
+use foldlog_log::{
+    LogBackend, Timestamp,
+    clock::{Clock, ManualClock},
+    testing::MemoryLog,
+};
+use foldlog_query::{Engine, QueryConfig, QueryError, Request};
+use futures::StreamExt as _;
+
+fn engine() -> Engine {
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(Timestamp::new(0)));
+    let log: Arc<dyn LogBackend> = Arc::new(MemoryLog::new(Arc::clone(&clock)));
+    Engine::open(log, clock, QueryConfig { workers: 1, ..QueryConfig::default() }).unwrap()
+}
+
+fn request(sql: &str) -> Request {
+    Request { sql: sql.to_owned(), parameters: Vec::new(), at_least: None, resume: None, timeout: Duration::from_secs(30) }
+}
+
+async fn run(engine: &Engine, sql: &str) -> Result<usize, QueryError> {
+    let mut batches = engine.execute(request(sql)).await?.batches;
+    let mut rows = 0;
+    while let Some(batch) = batches.next().await {
+        rows += batch?.num_rows();
+    }
+    Ok(rows)
+}
+
+async fn ok(engine: &Engine, sql: &str) -> usize {
+    run(engine, sql).await.unwrap_or_else(|error| panic!("{}: {error}", sql.get(..200).unwrap_or(sql)))
+}
+
+async fn with_stream() -> Engine {
+    let engine = engine();
+    ok(&engine, "CREATE STREAM s (a INT, b VARCHAR) WITH (partitions = 1)").await;
+    engine
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn too_complex_is_said_at_every_door() {
+    let engine = with_stream().await;
+    let parts = [
+        "1".to_owned() + &" + 1".repeat(100_000),
+        "1".to_owned() + &"::int".repeat(100_000),
+        "true".to_owned() + &" AND true".repeat(100_000),
+        "'a'".to_owned() + &" || 'a'".repeat(30_000),
+        "(".repeat(100_000) + "1" + &")".repeat(100_000),
+        "NOT ".repeat(60_000) + "true",
+        "- ".repeat(100_000) + "1",
+        "[".repeat(100_000),
+        "CASE WHEN true THEN ".repeat(10_000) + "1" + &" END".repeat(10_000),
+    ];
+    for part in parts {
+        let start = part.get(..20).unwrap_or_default().to_owned();
+        for sql in [
+            format!("SELECT {part}"),
+            format!("CREATE STREAM t AS SELECT {part} AS x FROM s"),
+            format!("INSERT INTO s VALUES ({part}, 'b')"),
+        ] {
+            assert!(matches!(run(&engine, &sql).await, Err(QueryError::TooComplex(_))), "{start}");
+        }
+        let push = engine.push(request(&format!("SELECT {part} AS x FROM s EMIT CHANGES"))).await;
+        assert!(matches!(push.err(), Some(QueryError::TooComplex(_))), "{start}");
+        assert!(matches!(engine.split(&"x;".repeat(3_000_000)), Err(QueryError::TooComplex(_))));
+    }
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_bounds_allow_is_planned_and_folded_without_overflowing_a_stack() {
+    let engine = with_stream().await;
+    let sum = "a".to_owned() + &" + 1".repeat(499);
+    let all = "a > 0".to_owned() + &" AND a > 0".repeat(240);
+    let nested = "(".repeat(60) + "a" + &" + 1)".repeat(60);
+    let cases = "CASE WHEN a > 0 THEN ".repeat(60) + "a / 0" + &" ELSE a END".repeat(60);
+    ok(&engine, &format!("CREATE STREAM deep AS SELECT {sum} AS x, {nested} AS y, {cases} AS z FROM s WHERE {all}")).await;
+    ok(&engine, "INSERT INTO s VALUES (1, 'b'), (0, 'c')").await;
+    ok(&engine, &format!("INSERT INTO s VALUES (1{}, 'd')", " + 1".repeat(499))).await;
+    assert_eq!(ok(&engine, &format!("SELECT {sum} AS x, {nested} AS y FROM s WHERE {all}")).await, 2);
+    assert!(engine.push(request(&format!("SELECT {sum} AS x FROM s WHERE {all} EMIT CHANGES"))).await.is_ok());
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn doors_of_datafusion_are_shut() {
+    let engine = with_stream().await;
+    for sql in [
+        "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 'file:///etc/passwd'",
+        "COPY s TO '/tmp/x.csv'",
+        "SELECT * FROM '/etc/passwd'",
+        "SELECT * FROM \"file:///etc/passwd\"",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SET datafusion.execution.batch_size = 1",
+        "SHOW ALL",
+        "CREATE FUNCTION f(INT) RETURNS INT RETURN $1",
+        "PREPARE p AS SELECT 1",
+        "EXECUTE p",
+        "EXPLAIN ANALYZE SELECT 1",
+        "EXPLAIN COPY s TO 'x'",
+        "SELECT 1; DROP STREAM s",
+        "SELECT * FROM information_schema.tables",
+        "WITH x AS (INSERT INTO s VALUES (1, 'b') RETURNING a) SELECT * FROM x",
+        "SELECT * FROM s FOR UPDATE",
+    ] {
+        let error = run(&engine, sql).await.err().unwrap_or_else(|| panic!("{sql} was done"));
+        let is_refusal =
+            matches!(error, QueryError::Syntax { .. } | QueryError::Invalid(_) | QueryError::Unknown { .. } | QueryError::Unsupported(_));
+        assert!(is_refusal, "{sql}: {error:?}");
+        assert!(!error.to_string().contains("root:"), "{sql}");
+    }
+    assert_eq!(ok(&engine, "SHOW STREAMS").await, 1);
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn odd_names_and_many_columns_have_a_defined_result() {
+    let engine = engine();
+    let columns: Vec<String> = (0..1_000).map(|n| format!("c{n} INT")).collect();
+    ok(&engine, &format!("CREATE STREAM wide ({}) WITH (partitions = 1)", columns.join(", "))).await;
+    assert_eq!(ok(&engine, "DESCRIBE wide").await, 1_005);
+    let error = run(&engine, &format!("CREATE STREAM wider ({}, x INT) WITH (partitions = 1)", columns.join(", "))).await.unwrap_err();
+    assert_eq!(error.to_string(), "wider has 1001 columns, allowed are 1000");
+    let long = "x".repeat(65_536);
+    assert!(matches!(run(&engine, &format!("CREATE STREAM {long} (a INT) WITH (partitions = 1)")).await, Err(QueryError::TooComplex(_))));
+    assert!(matches!(run(&engine, "SELECT 'a\0b'").await, Err(QueryError::Invalid(_))));
+    let error = run(&engine, "CREATE STREAM \"p\u{430}ge\" (a INT) WITH (partitions = 1)").await.unwrap_err();
+    assert_eq!(error.to_string(), "p\u{430}ge is no name for a topic; name one with WITH (topic = '...')");
+    ok(&engine, "CREATE STREAM \"p\u{430}ge\" (\"a b\" INT, \"A B\" INT) WITH (topic = 'page', partitions = 1)").await;
+    ok(&engine, "INSERT INTO \"p\u{430}ge\" VALUES (1, 2)").await;
+    assert_eq!(ok(&engine, "SELECT \"A B\" FROM \"p\u{430}ge\" WHERE \"a b\" = 1").await, 1);
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn queries_over_queries_end_at_a_depth() {
+    let engine = engine();
+    ok(&engine, "CREATE STREAM s0 (a INT) WITH (partitions = 1)").await;
+    for level in 1..=32 {
+        ok(&engine, &format!("CREATE STREAM s{level} AS SELECT a FROM s{}", level - 1)).await;
+    }
+    let error = run(&engine, "CREATE STREAM s33 AS SELECT a FROM s32").await.unwrap_err();
+    assert_eq!(error.to_string(), "s32 is fed by 32 queries in a row, more are not allowed");
+    let inserted = engine.execute(request("INSERT INTO s0 VALUES (7)")).await.unwrap().position;
+    let mut rows = engine.execute(Request { at_least: Some(inserted), ..request("SELECT a FROM s32") }).await.unwrap().batches;
+    assert_eq!(rows.next().await.unwrap().unwrap().num_rows(), 1);
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_the_stop_every_change_is_refused() {
+    let engine = with_stream().await;
+    engine.stop().await;
+    assert!(matches!(run(&engine, "INSERT INTO s VALUES (1, 'b')").await, Err(QueryError::Stopping)));
+    assert!(matches!(run(&engine, "DROP STREAM s").await, Err(QueryError::Stopping)));
+}
