@@ -53,7 +53,7 @@ async fn a_star_gives_what_was_declared_and_a_bare_topic_gives_all_it_has() {
         .create_topic("raw.events".parse().unwrap(), foldlog_log::TopicSettings { kind: foldlog_log::TopicKind::Records, partitions: 1 })
         .unwrap();
     let record = foldlog_log::NewRecord { value: Some("no json".into()), ..foldlog_log::NewRecord::default() };
-    common::append(&shop.log, "raw.events", 0, vec![record]).await;
+    common::append(&*shop.log, "raw.events", 0, vec![record]).await;
     assert_eq!(shop.settled("SELECT data, rowpartition, rowoffset FROM \"raw.events\"").await, ["no json|0|0"]);
     let refusal = shop.refusal("SELECT * FROM raw.events").await;
     assert_eq!(refusal, "stream or table raw.events does not exist; did you mean \"raw.events\" (quoted, if that is a topic)?");

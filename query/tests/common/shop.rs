@@ -6,14 +6,18 @@ use std::{sync::Arc, time::Duration};
 
 use arrow::util::display::array_value_to_string;
 use bytes::Bytes;
-use foldlog_log::{Append, Appended, LogBackend, NewEvent, NewRecord, Position, TopicKind, Write, clock::SystemClock, testing::MemoryLog};
+use foldlog_log::{
+    Append, Appended, EmbeddedLog, LogBackend, LogConfig, NewEvent, NewRecord, Position, TopicKind, Write, clock::SystemClock,
+    disk::RealDisk,
+};
 use foldlog_query::{Answer, Engine, PushAnswer, QueryConfig, QueryError, Request, ScalarValue, arrow::record_batch::RecordBatch};
 use futures::TryStreamExt as _;
 
 use super::common::{PATIENCE, create, topic};
 
 pub struct Shop {
-    pub log: MemoryLog,
+    pub log: Arc<EmbeddedLog>,
+    _folder: tempfile::TempDir,
     pub engine: Engine,
 }
 
@@ -28,11 +32,13 @@ impl Shop {
     }
 
     pub async fn with(config: QueryConfig) -> Self {
-        let log = MemoryLog::new(Arc::new(SystemClock::new()));
-        create(&log, "orders", TopicKind::Events, 3);
-        create(&log, "customers", TopicKind::Table, 2);
-        let engine = Engine::open(Arc::new(log.clone()), Arc::new(SystemClock::new()), config).unwrap();
-        let shop = Self { log, engine };
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(SystemClock::new());
+        let log = Arc::new(EmbeddedLog::open(Arc::new(RealDisk), clock, folder.path(), LogConfig::default()).unwrap());
+        create(&*log, "orders", TopicKind::Events, 3);
+        create(&*log, "customers", TopicKind::Table, 2);
+        let engine = Engine::open(Arc::clone(&log) as Arc<dyn LogBackend>, Arc::new(SystemClock::new()), config).unwrap();
+        let shop = Self { log, engine, _folder: folder };
         for statement in [
             "CREATE STREAM orders (item VARCHAR, amount BIGINT) WITH (topic = 'orders', value_format = 'json')",
             "CREATE TABLE customers (name VARCHAR PRIMARY KEY, city VARCHAR) WITH (topic = 'customers', value_format = 'json')",
