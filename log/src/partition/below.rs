@@ -219,8 +219,6 @@ pub(crate) struct Output {
     pub(crate) runs: Vec<Run>,
     records: u32,
     bytes: u64,
-    /// Where the batch last counted lies, so that several runs of one count once.
-    counted: usize,
     /// Nothing is left below `until`.
     pub(crate) complete: bool,
     /// Everything selected below was returned, as far as a merged read knows.
@@ -231,17 +229,7 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn new(until: Position, limits: ReadLimits) -> Self {
-        Self {
-            until,
-            limits,
-            runs: Vec::new(),
-            records: 0,
-            bytes: 0,
-            counted: 0,
-            complete: false,
-            scanned_to: Position::default(),
-            full: false,
-        }
+        Self { until, limits, runs: Vec::new(), records: 0, bytes: 0, complete: false, scanned_to: Position::default(), full: false }
     }
 
     /// Whether the call ends here.
@@ -270,18 +258,26 @@ impl Output {
             self.complete = true;
             return None;
         }
-        let counted = batch.as_ptr().addr();
-        let bytes = if counted == self.counted { 0 } else { batch.len() as u64 };
-        let full = self.records >= self.limits.records || self.bytes + bytes > u64::from(self.limits.bytes);
-        if full && !self.runs.is_empty() {
+        let record = record_bytes(batch);
+        let left = u64::from(self.limits.bytes).saturating_sub(self.bytes) / record;
+        if (self.records >= self.limits.records || left == 0) && !self.runs.is_empty() {
             self.full = true;
             return None;
         }
         let room = (self.limits.records - self.records.min(self.limits.records)).max(1);
-        let count = count.min(room).min(u32::try_from(below).unwrap_or(u32::MAX));
+        let count = count.min(room).min(u32::try_from(below).unwrap_or(u32::MAX)).min(u32::try_from(left.max(1)).unwrap_or(u32::MAX));
         self.records += count;
-        self.bytes += bytes;
-        self.counted = counted;
+        self.bytes += u64::from(count) * record;
         Some(count)
     }
 }
+
+/// A record's share of the bytes of its batch. The runs of a merged read take turns between batches, so that a batch counts by
+/// what is returned of it, not whole and not once.
+fn record_bytes(batch: &Bytes) -> u64 {
+    let records = batch.get(RECORD_COUNT).and_then(|count| <[u8; 4]>::try_from(count).ok()).map_or(1, u32::from_be_bytes);
+    (batch.len() as u64).div_ceil(u64::from(records.max(1))).max(1)
+}
+
+/// Place of the number of records in a batch. Format: `log/FORMAT.md`, "Batches".
+const RECORD_COUNT: std::ops::Range<usize> = 57..61;
