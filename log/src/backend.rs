@@ -102,7 +102,7 @@ pub trait LogBackend: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`LogError::UnknownTopic`], [`LogError::UnknownPartition`], [`LogError::OffsetOutOfRange`],
-    /// [`LogError::PositionOutOfRange`]. A stream that does not exist is empty; starting one past its end is no error.
+    /// [`LogError::PositionOutOfRange`], [`LogError::WrongKind`]. A stream that does not exist is empty; starting one past its end is no error.
     fn reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError>;
 }
 

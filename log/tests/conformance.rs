@@ -1,13 +1,14 @@
 //! Every backend against the contract of `LogBackend`.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use foldlog_log::{
-    Append, AppendFuture, Capabilities, Chunk, Head, LogBackend, LogError, LogReader, Offset, Position, Precondition, ReadLimits, Run,
-    Selection, StreamHead, StreamId, Timestamp, Topic, TopicName, TopicSettings, Write,
-    clock::ManualClock,
+    Append, AppendFuture, Capabilities, Chunk, EmbeddedLog, Head, LogBackend, LogConfig, LogError, LogReader, Offset, Position,
+    Precondition, ReadLimits, Run, Selection, StreamHead, StreamId, Timestamp, Topic, TopicName, TopicSettings, Write,
+    clock::{ManualClock, SystemClock},
+    disk::RealDisk,
     testing::{
-        MemoryLog,
+        MemoryLog, SimDisk,
         conformance::{Subject, check},
     },
 };
@@ -185,4 +186,73 @@ fn the_suite_objects_to_every_wrong_log() {
         let verdict = std::panic::catch_unwind(|| check(make));
         assert!(verdict.is_err(), "{wrong:?} was not noticed");
     }
+}
+
+/// An [`EmbeddedLog`] that can be stopped and started again.
+struct Embedded<G> {
+    log: Option<Arc<EmbeddedLog>>,
+    open: Box<dyn Fn() -> EmbeddedLog>,
+    _folder: G,
+}
+
+impl<G> Embedded<G> {
+    fn new(folder: G, open: impl Fn() -> EmbeddedLog + 'static) -> Self {
+        Self { log: Some(Arc::new(open())), open: Box::new(open), _folder: folder }
+    }
+}
+
+impl<G> Subject for Embedded<G> {
+    fn log(&self) -> Arc<dyn LogBackend> {
+        self.log.clone().expect("it is open between restarts")
+    }
+
+    fn restart(&mut self) -> bool {
+        let log = self.log.take().expect("it is open between restarts");
+        log.stop();
+        drop(log);
+        self.log = Some(Arc::new((self.open)()));
+        true
+    }
+}
+
+impl<G> Drop for Embedded<G> {
+    fn drop(&mut self) {
+        if let Some(log) = &self.log {
+            log.stop();
+        }
+    }
+}
+
+fn small() -> LogConfig {
+    LogConfig {
+        journal_file_bytes: 64 << 10,
+        first_journal_file_bytes: 32 << 10,
+        tail_bytes: 0,
+        tidy_bytes: 4 << 10,
+        segment_bytes: 8 << 10,
+        ..LogConfig::default()
+    }
+}
+
+#[test]
+fn the_embedded_log_keeps_the_contract_on_a_real_disk() {
+    let make = || {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let path = folder.path().join("data");
+        let open =
+            move || EmbeddedLog::open(Arc::new(RealDisk), Arc::new(SystemClock::new()), &path, LogConfig::default()).expect("it opens");
+        Embedded::new(folder, open)
+    };
+    assert_eq!(check(make), [""; 0]);
+}
+
+#[test]
+fn the_embedded_log_keeps_the_contract_when_little_fits_into_memory() {
+    let make = || {
+        let disk = SimDisk::new(1);
+        let open =
+            move || EmbeddedLog::open(Arc::new(disk.clone()), Arc::new(SystemClock::new()), Path::new("/data"), small()).expect("it opens");
+        Embedded::new((), open)
+    };
+    assert_eq!(check(make), [""; 0]);
 }

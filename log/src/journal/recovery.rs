@@ -52,18 +52,20 @@ pub(crate) fn scan(
     let mut chain = Chain { number: checkpoint.frame, crc: checkpoint.frame_crc, position: checkpoint.next.get(), checkpoint };
     let mut durable = checkpoint.recovered.max(checkpoint.frame);
     let mut newest = vec![(checkpoint.file, checkpoint.frame)];
+    let mut places = Vec::new();
     while let Some(accepted) = chain.next(&files, end)? {
         if accepted.header.salt == checkpoint.salt {
             durable = durable.max(accepted.header.durable);
         }
         end = accepted.place;
+        places.push(end);
         newest.push((end.file, accepted.header.number));
         chain.number = accepted.header.number;
         chain.crc = accepted.header.crc;
         chain.position = accepted.header.end().get();
         take(accepted)?;
     }
-    let beyond = look_beyond(&files, chain.number, checkpoint)?;
+    let beyond = look_beyond(&files, &mut places, chain.number, checkpoint)?;
     durable = durable.max(beyond.durable);
     let rot = (durable > chain.number).then(|| report(&files, end, chain.number, durable, &beyond));
     Ok(Scan { end, last: chain.number, last_crc: chain.crc, durable, newest, rot, stale: beyond.blocks })
@@ -128,8 +130,14 @@ struct Beyond {
 }
 
 /// Looks for frames with higher numbers than the last: they tell rot from a torn tail, and must be wiped out in the second case.
-fn look_beyond(files: &[JournalFile], last: u64, checkpoint: &Checkpoint) -> Result<Beyond, LogError> {
+/// Blocks within `accepted` frames are passed over: a payload may look like a frame, and is none.
+fn look_beyond(files: &[JournalFile], accepted: &mut [FramePlace], last: u64, checkpoint: &Checkpoint) -> Result<Beyond, LogError> {
     const STEP: u64 = 1 << 20;
+    accepted.sort_unstable_by_key(|place| (place.file, place.at));
+    let is_accepted = |file: u32, at: u64| {
+        let before = accepted.partition_point(|place| (place.file, place.at) <= (file, at));
+        before.checked_sub(1).and_then(|last| accepted.get(last)).is_some_and(|place| place.file == file && at < place.end())
+    };
     let mut beyond = Beyond { durable: 0, blocks: Vec::new() };
     for file in files {
         let mut at = 0;
@@ -137,7 +145,7 @@ fn look_beyond(files: &[JournalFile], last: u64, checkpoint: &Checkpoint) -> Res
             let bytes = read_bytes(file, at, STEP.min(file.length - at))?;
             for (place, block) in (0_u64..).zip(bytes.chunks(BLOCK as usize)) {
                 let Ok(header) = FrameHeader::decode(block) else { continue };
-                if header.number > last {
+                if header.number > last && !is_accepted(file.number, at + place * BLOCK) {
                     beyond.blocks.push((file.number, at + place * BLOCK));
                     if header.salt == checkpoint.salt {
                         beyond.durable = beyond.durable.max(header.durable);

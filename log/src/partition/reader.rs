@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::{
     below::{Below, Output},
     group::{Group, Slice, SliceRun},
+    request::require_events,
     streams::{StreamKey, StreamSpan},
 };
 use crate::{
@@ -71,6 +72,7 @@ impl EmbeddedReader {
             }
             Selection::Stream(topic, stream, from) => {
                 let entry = engine.topics.get(&topic)?;
+                require_events(&entry, "it has no streams")?;
                 let name = stream.as_str().as_bytes();
                 let partition = Arc::clone(entry.partition_for(name));
                 let key = StreamKey::of(&engine.hasher, &partition, name);
@@ -171,6 +173,7 @@ impl EmbeddedReader {
             // Older events lie in segments.
             _ => return Ok(next),
         }
+        let mut all = spans.len() < SPANS;
         for span in spans {
             let found = self.engine.tail.slices_from(partition.index, span.offset, 0).into_iter().next();
             let Some((group, slice)) = found else { return Ok(next) };
@@ -184,6 +187,7 @@ impl EmbeddedReader {
             let skip = u32::try_from(next.get().saturating_sub(span.first_version.get())).unwrap_or(0);
             let Some(taken) = out.take(&group, slice, &run, skip)? else { return Ok(next) };
             next = span.first_version.plus(u64::from(skip + taken));
+            all &= skip + taken == span.count;
         }
         out.complete = all;
         Ok(next)

@@ -162,7 +162,7 @@ fn prepare_records(
     Ok(())
 }
 
-fn require_events(entry: &TopicEntry, reason: &'static str) -> Result<(), LogError> {
+pub(crate) fn require_events(entry: &TopicEntry, reason: &'static str) -> Result<(), LogError> {
     let kind = entry.topic.settings.kind;
     if kind == TopicKind::Events {
         return Ok(());

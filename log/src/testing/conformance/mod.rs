@@ -191,6 +191,12 @@ fn read(log: &dyn LogBackend, selection: Selection) -> Vec<Read> {
     read_until(log, selection, log.head().position, ReadLimits::default())
 }
 
+/// Compares what was read, and shows the first difference only.
+fn assert_same(found: &[Read], expected: &[Read], what: &str) {
+    let same = found.iter().zip(expected).take_while(|(one, other)| one == other).count();
+    assert_eq!(found.get(same), expected.get(same), "{what}, after {same} records");
+}
+
 fn values(records: &[Read]) -> Vec<&str> {
     records.iter().filter_map(|record| record.value.as_deref()).collect()
 }
