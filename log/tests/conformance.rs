@@ -1,6 +1,6 @@
 //! Every backend against the contract of `LogBackend`.
 
-use std::{path::Path, sync::Arc};
+use std::{cell::RefCell, path::Path, sync::Arc};
 
 use foldlog_log::{
     Append, AppendFuture, Capabilities, Chunk, EmbeddedLog, Head, LogBackend, LogConfig, LogError, LogReader, Offset, Position,
@@ -248,11 +248,15 @@ fn the_embedded_log_keeps_the_contract_on_a_real_disk() {
 
 #[test]
 fn the_embedded_log_keeps_the_contract_when_little_fits_into_memory() {
+    let disks = RefCell::new(Vec::new());
     let make = || {
         let disk = SimDisk::new(1);
+        disks.borrow_mut().push(disk.clone());
         let open =
             move || EmbeddedLog::open(Arc::new(disk.clone()), Arc::new(SystemClock::new()), Path::new("/data"), small()).expect("it opens");
         Embedded::new((), open)
     };
     assert_eq!(check(make), [""; 0]);
+    let in_segments = |disk: &SimDisk| disk.paths().iter().any(|path| path.extension().is_some_and(|extension| extension == "log"));
+    assert!(disks.borrow().iter().any(in_segments), "segments were read");
 }

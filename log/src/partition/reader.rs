@@ -158,7 +158,6 @@ impl EmbeddedReader {
     ) -> Result<StreamVersion, LogError> {
         let head = self.engine.streams.head(&key);
         let spans = self.engine.streams.recent(&key, next, SPANS);
-        let all = spans.len() < SPANS;
         match (spans.first(), head) {
             (Some(first), _) if first.first_version <= next => {}
             // Nothing so new exists.
