@@ -92,6 +92,39 @@ fn serve_answers_drains_on_a_signal_and_exits_with_0() {
     }
 }
 
+#[tokio::test]
+async fn a_killed_server_loses_nothing_that_it_acknowledged() {
+    use foldlog_proto::v1::{self as pb, event_log_client::EventLogClient, topics_client::TopicsClient};
+    let folder = TempDir::new().unwrap();
+    let start = || Running::start(&["serve", "--data", text(&folder), "--listen", "127.0.0.1:0"]);
+    let mut acknowledged = Vec::new();
+    for round in 0..3 {
+        let mut server = start();
+        let url = format!("http://{}", server.ready());
+        if round == 0 {
+            let topic = pb::CreateTopicRequest { name: "t".into(), ..Default::default() };
+            TopicsClient::connect(url.clone()).await.unwrap().create(topic).await.unwrap();
+        }
+        let mut log = EventLogClient::connect(url).await.unwrap();
+        let source = pb::read_request::Source::Topic(pb::TopicRange { topic: "t".into(), from_position: 0 });
+        let mut batches = log.read(pb::ReadRequest { source: Some(source), ..Default::default() }).await.unwrap().into_inner();
+        let mut found = Vec::new();
+        while let Some(batch) = batches.message().await.unwrap() {
+            found.extend(batch.events.into_iter().map(|event| (event.position, event.event.unwrap().data.unwrap_or_default())));
+        }
+        assert_eq!(found, acknowledged, "after {round} kills");
+        for n in 0..50 {
+            let data = prost::bytes::Bytes::from(format!("{round}:{n}"));
+            let event = pb::Event { r#type: "T".into(), data: Some(data.clone()), ..Default::default() };
+            let write = pb::Write { topic: "t".into(), stream: format!("s{}", n % 3), events: vec![event], ..Default::default() };
+            let answer = log.append(pb::AppendRequest { writes: vec![write], ..Default::default() }).await.unwrap().into_inner();
+            acknowledged.push((answer.first_position, data));
+        }
+        server.signal("-KILL");
+        assert_eq!(server.end().0, None, "it did not end by itself");
+    }
+}
+
 #[test]
 fn a_second_interrupt_forces_the_end() {
     let folder = TempDir::new().unwrap();

@@ -31,19 +31,6 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_server_that_was_abandoned_loses_nothing_acknowledged() {
-    let mut world = world().await;
-    world.topic("t").await;
-    for n in 0..50 {
-        world.append("t", &format!("s{}", n % 3), &[&n.to_string()]).await;
-    }
-    let folder = world.stop().await;
-    let mut world = world_over(folder, |_| {}).await;
-    assert_eq!(texts(&world.read(topic_from("t", 0)).await), (0..50).map(|n| n.to_string()).collect::<Vec<_>>());
-    world.stop().await;
-}
-
-#[tokio::test]
 async fn a_second_server_on_the_same_folder_is_refused_by_name() {
     let world = world().await;
     let second = Server::start(Config::local(world.folder.path().join("data"))).await.unwrap();
