@@ -1,0 +1,170 @@
+//! A data folder of format version 1, committed beside this file: today's log writes the same bytes, and opens what was written.
+//!
+//! When the first test fails the format has changed: raise its version and keep the old folder. `FOLDLOG_WRITE_GOLDEN=1` writes
+//! the folder anew.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use foldlog_log::{
+    Append, EmbeddedLog, EventId, Identity, LogBackend, LogConfig, NewEvent, NewRecord, Position, ReadLimits, RequestId, RequestKey,
+    Selection, Timestamp, TopicKind, TopicSettings, Write,
+    clock::ManualClock,
+    disk::{Disk, RealDisk},
+    testing::{SimDisk, conformance::block_on},
+};
+
+const DATA: &str = "/data";
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1")
+}
+
+fn config() -> LogConfig {
+    LogConfig { journal_file_bytes: 64 << 10, first_journal_file_bytes: 32 << 10, segment_bytes: 4 << 10, ..LogConfig::default() }
+}
+
+fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::at(Timestamp::new(1_357_000_000_000)))
+}
+
+fn event(number: u64) -> Append {
+    let event = NewEvent {
+        kind: "Deposited".into(),
+        data: Bytes::from(format!("{{\"amount\":{number}}}")),
+        content_type: number.is_multiple_of(5).then(|| "application/vnd.bank+json".into()),
+        event_id: number.is_multiple_of(2).then(|| EventId::new([7; 16])),
+        correlation_id: number.is_multiple_of(3).then(|| Bytes::from_static(b"order-1")),
+        causation_id: number.is_multiple_of(7).then(|| Bytes::from_static(b"request-1")),
+        schema: number.is_multiple_of(4).then(|| "deposit".into()),
+        attributes: if number.is_multiple_of(6) { vec![("region".into(), "north".into())] } else { Vec::new() },
+        time: (number % 2 == 1).then(|| Timestamp::new(1_356_999_000_000 + i64::try_from(number).expect("small"))),
+    };
+    let stream = format!("account-{}", number % 3).parse().expect("a valid id");
+    let write = Write::Stream { topic: "accounts".parse().expect("a valid name"), stream, events: vec![event.clone(), event] };
+    let record = NewRecord {
+        key: Some(Bytes::from(format!("k{number}"))),
+        value: (!number.is_multiple_of(3)).then(|| Bytes::from_static(b"v")),
+        headers: vec![("h".into(), None)],
+        time: None,
+    };
+    let plain = Write::Records { topic: "plain".parse().expect("a valid name"), partition: None, records: vec![record] };
+    let key = RequestKey { principal: "ann".into(), id: RequestId::new([u8::try_from(number).expect("small"); 16]) };
+    Append { writes: vec![write, plain], identity: Some(Identity { key, digest: number.into(), first_attempt: None }), ..Append::default() }
+}
+
+/// Writes the folder: forty units, most of them in segments, some in the journal alone.
+fn write() -> SimDisk {
+    let disk = SimDisk::new(1);
+    let mut drawn = 0;
+    let random = move || {
+        drawn += 1;
+        drawn
+    };
+    let (log, mut stepper) =
+        EmbeddedLog::open_stepped(Arc::new(disk.clone()), clock(), Path::new(DATA), config(), random).expect("it opens");
+    for (topic, kind, partitions) in [("accounts", TopicKind::Events, 2), ("plain", TopicKind::Records, 1)] {
+        log.create_topic(topic.parse().expect("a valid name"), TopicSettings { kind, partitions }).expect("it is new");
+    }
+    for number in 0..40 {
+        let answer = log.append(event(number)).expect("there is room");
+        stepper.commit().expect("no fault");
+        block_on(answer).expect("nothing speaks against it");
+        if number % 6 == 5 {
+            stepper.tidy().expect("no fault");
+        }
+    }
+    stepper.seal().expect("no fault");
+    disk
+}
+
+/// Every file below a folder, relative to it.
+fn files(disk: &dyn Disk, folder: &Path, below: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in disk.list(&folder.join(below))? {
+        let path = below.join(&entry.name);
+        if entry.is_folder { files(disk, folder, &path, found)? } else { found.push(path) }
+    }
+    Ok(())
+}
+
+fn read_file(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+    let file = disk.open(path)?;
+    let mut bytes = vec![0; usize::try_from(file.len()?).expect("small")];
+    file.read_at(0, &mut bytes)?;
+    Ok(bytes)
+}
+
+fn listed(disk: &dyn Disk, folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    files(disk, folder, Path::new(""), &mut found).expect("it can be listed");
+    found
+}
+
+#[test]
+fn what_is_written_today_is_format_version_1() {
+    let disk = write();
+    if std::env::var_os("FOLDLOG_WRITE_GOLDEN").is_some() {
+        for path in listed(&disk, Path::new(DATA)) {
+            let to = golden().join(&path);
+            RealDisk.create_folder(to.parent().expect("it lies in the folder")).expect("it can be made");
+            let file = RealDisk.create(&to).expect("remove the old folder first");
+            file.write_at(0, &disk.bytes_of(&Path::new(DATA).join(&path)).expect("it is listed")).expect("there is room");
+        }
+    }
+    assert_eq!(listed(&disk, Path::new(DATA)), listed(&RealDisk, &golden()));
+    for path in listed(&disk, Path::new(DATA)) {
+        let (today, then) =
+            (disk.bytes_of(&Path::new(DATA).join(&path)), read_file(&RealDisk, &golden().join(&path)).expect("it is listed"));
+        let today = today.expect("it is listed");
+        let same = today.iter().zip(&then).take_while(|(one, other)| one == other).count();
+        assert!(today == then, "{} differs from byte {same} on", path.display());
+    }
+    for kind in ["log", "runs", "index", "keys", "keylog", "journal"] {
+        let is_there = |path: &PathBuf| path.extension().is_some_and(|extension| extension == kind);
+        assert!(listed(&RealDisk, &golden()).iter().any(is_there), "the folder has a .{kind}");
+    }
+}
+
+#[test]
+fn a_folder_of_version_1_is_read_and_goes_on() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let data = folder.path().join("data");
+    for path in listed(&RealDisk, &golden()) {
+        let to = data.join(&path);
+        RealDisk.create_folder(to.parent().expect("it lies in the folder")).expect("it can be made");
+        let bytes = read_file(&RealDisk, &golden().join(&path)).expect("it is listed");
+        RealDisk.create(&to).expect("it is new").write_at(0, &bytes).expect("there is room");
+    }
+    for round in 0..3 {
+        let log = EmbeddedLog::open(Arc::new(RealDisk), clock(), &data, config()).expect("it opens");
+        assert_eq!(log.report().damage, None);
+        for number in 0..40 + round {
+            let answer = block_on(log.append(event(number)).expect("there is room")).expect("nothing speaks against it");
+            assert!(answer.deduplicated, "request {number} is remembered");
+        }
+        let one = block_on(log.append(event(40 + round)).expect("there is room")).expect("nothing speaks against it");
+        assert_eq!(one.first.get(), 3 * (40 + round));
+        let mut reader = log.reader(Selection::All(Position::new(0))).expect("in range");
+        let mut values = Vec::new();
+        loop {
+            let chunk = reader.read(log.head().position, ReadLimits::default()).expect("the log is whole");
+            for record in chunk.runs.iter().flat_map(|run| run.records()) {
+                let record = record.expect("whole records");
+                values.push((record.value.map(<[u8]>::to_vec), record.event().map(|event| event.kind.to_owned())));
+            }
+            if chunk.runs.is_empty() {
+                break;
+            }
+        }
+        let unit = |number: u64| {
+            let event = (Some(format!("{{\"amount\":{number}}}").into_bytes()), Some("Deposited".to_owned()));
+            [event.clone(), event, ((!number.is_multiple_of(3)).then(|| b"v".to_vec()), None)]
+        };
+        assert_eq!(values, (0..=40 + round).flat_map(unit).collect::<Vec<_>>());
+        log.stop();
+    }
+}
