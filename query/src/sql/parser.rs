@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     catalog::{self, SourceKind},
-    error::{Place, QueryError},
+    error::QueryError,
 };
 
 /// Depth to which sqlparser may recurse; the guard's nesting stays well below it.
