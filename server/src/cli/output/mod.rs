@@ -327,7 +327,7 @@ mod tests {
             printer.flush().unwrap();
         }
         printer.finish().unwrap();
-        let expected = ["name          n", "─────────────────", "a long name   1", "b            20", "c             3", ""];
+        let expected = ["name          n", "─────────────────", "a long name   1", "b             20", "c             3", ""];
         assert_eq!(String::from_utf8(out).unwrap(), expected.join("\n"));
     }
 }

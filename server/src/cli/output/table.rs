@@ -65,7 +65,8 @@ impl TableWriter {
         match &self.widths {
             // What did not fit at first is fitted anew each time.
             Some(known) if self.width.is_none_or(|width| full_width(known) <= u32::from(width)) => {
-                let constraints = known.iter().map(|width| ColumnConstraint::LowerBoundary(Width::Fixed(*width)));
+                // A boundary counts the padding, a content width does not.
+                let constraints = known.iter().map(|width| ColumnConstraint::LowerBoundary(Width::Fixed(*width + GAP)));
                 table.set_constraints(constraints);
             }
             Some(_) => {}
