@@ -7,9 +7,10 @@ use foldlog_proto::v1::{SubscribeRequest, TopicRange, subscribe_batch, subscribe
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
-    bench::{Bench, Device, Subject},
-    load::{self, Measured, TOPIC, median},
+    bench::{Bench, Subject},
+    load::{self, Measured, TOPIC},
     report::{Bound, Report, short},
+    turns::{Figures, Turns},
 };
 
 /// Appends a second of the live tail.
@@ -24,42 +25,19 @@ pub struct Pair {
     pub foldlog: Figures,
 }
 
-/// What a loop came to.
-#[derive(Clone, Copy, Debug)]
-pub struct Figures {
-    /// Calls a second.
-    pub rate: f64,
-    /// Microseconds.
-    pub p50: f64,
-    /// Microseconds.
-    pub p99: f64,
-}
-
-impl Figures {
-    /// The median of several runs, figure by figure.
-    pub fn of(runs: &[Measured]) -> Self {
-        let figure = |of: fn(&Measured) -> f64| median(runs.iter().map(of).collect());
-        Self { rate: figure(Measured::rate), p50: figure(Measured::p50), p99: figure(Measured::p99) }
-    }
-}
-
-/// E0 + F0: what one durable append over gRPC cannot be faster than, in microseconds.
-pub async fn round_trip(bench: &Bench, device: Device, report: &mut Report) -> anyhow::Result<f64> {
-    let mut runs = Vec::new();
-    for _ in 0..bench.repeats {
-        runs.push(load::appends(&bench.echo.url, 1, 1, 1, bench.time).await?);
-    }
-    let echo = Figures::of(&runs);
-    report.note(&format!("E0: bare echo of one append, 1 in flight: {}/s, p50 {:.0}us, p99 {:.0}us", short(echo.rate), echo.p50, echo.p99));
-    Ok(echo.p50 + device.p50)
-}
-
-/// Measures everything about appends; `round_trip` is [`round_trip`]'s.
-pub async fn goals(bench: &Bench, round_trip: f64, report: &mut Report) -> anyhow::Result<()> {
+/// Measures everything about appends.
+pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let mut subject = bench.subject("appends", Vec::new()).await?;
-    let one = alternate(bench, &subject, 1, 1, 1).await?;
-    let what = format!("p50 of one durable append, 1 in flight, {}/s; 1.15 x (E0 + F0)", short(one.foldlog.rate));
-    report.goal("G2", Bound::Micros(one.foldlog.p50, 1.15 * round_trip), None, &what);
+    let one = Turns::of(bench, report, async || load::appends(&subject.server.url(), 1, 1, 1, bench.time).await).await?;
+    report.note(&format!("F0: 4 KiB write and sync, p50 {:.0}us, p99 {:.0}us", one.f0.p50, one.f0.p99));
+    report.note(&format!(
+        "E0: bare echo of one append, 1 in flight: {}/s, p50 {:.0}us, p99 {:.0}us",
+        short(one.e0.rate),
+        one.e0.p50,
+        one.e0.p99
+    ));
+    let what = format!("p50 of one durable append, 1 in flight, {}/s; 1.15 x (E0 + F0); {}", short(one.ours.rate), one.limits());
+    report.goal("G2", Bound::Micros(one.ours.p50, 1.15 * one.round_trip()), None, &what);
 
     let many = alternate(bench, &subject, 8, 256, 1).await?;
     let share = many.foldlog.rate / many.echo.rate * 100.0;
@@ -75,9 +53,10 @@ pub async fn goals(bench: &Bench, round_trip: f64, report: &mut Report) -> anyho
     let what = format!("events in appends of 100, 16 in flight on 4 connections; 40 % of E0, here {share:.0} %");
     report.goal("G6", Bound::Rate(100.0 * batches.foldlog.rate, 40.0 * batches.echo.rate), None, &what);
 
-    let tail = live_tail(&subject, bench.time * 2).await?;
-    let what = format!("append to subscriber at {TAIL_RATE}/s, p50; 1.3 x (E0 + F0); p99 at most 4 x p50");
-    report.goal("G12", Bound::Micros(tail.p50(), 1.3 * round_trip), Some(Bound::Micros(tail.p99(), 4.0 * tail.p50())), &what);
+    let tail = Turns::of(bench, report, async || live_tail(&subject, bench.time).await).await?;
+    let what = format!("append to subscriber at {TAIL_RATE}/s, p50; 1.3 x (E0 + F0); p99 at most 4 x p50; {}", tail.limits());
+    let also = Bound::Micros(tail.ours.p99, 4.0 * tail.ours.p50);
+    report.goal("G12", Bound::Micros(tail.ours.p50, 1.3 * tail.round_trip()), Some(also), &what);
     subject.server.kill()
 }
 

@@ -13,14 +13,13 @@ use tonic::transport::Channel;
 
 use crate::{
     child::{self, Server, Start},
-    disk,
-    load::{TOPIC, median},
+    load::TOPIC,
 };
 
 /// How long a server may take to answer.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Settings of a run, and the device's figures.
+/// Settings of a run.
 pub struct Bench {
     /// Folder for everything, on the device that is measured.
     pub folder: PathBuf,
@@ -30,15 +29,6 @@ pub struct Bench {
     pub repeats: usize,
     /// The bare server.
     pub echo: Echo,
-}
-
-/// Times of the device, in microseconds.
-#[derive(Clone, Copy, Debug)]
-pub struct Device {
-    /// Half of the writes were durable within it.
-    pub p50: f64,
-    /// 99 of 100 writes were durable within it.
-    pub p99: f64,
 }
 
 /// The echo as a child process. Dropping it kills it.
@@ -59,14 +49,6 @@ pub struct Subject {
 }
 
 impl Bench {
-    /// F0, measured now.
-    pub fn device(&self) -> anyhow::Result<Device> {
-        let runs = (0..self.repeats).map(|_| disk::write_and_sync(&self.folder)).collect::<anyhow::Result<Vec<_>>>()?;
-        let p50 = median(runs.iter().map(crate::load::Measured::p50).collect());
-        let p99 = median(runs.iter().map(crate::load::Measured::p99).collect());
-        Ok(Device { p50, p99 })
-    }
-
     /// Starts a foldlog over a new folder. `prefix` is what runs it: nothing, or strace and its flags.
     pub async fn subject(&self, name: &str, prefix: Vec<std::ffi::OsString>) -> anyhow::Result<Subject> {
         let data = self.folder.join(name);

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use crate::load::Measured;
 
 const BLOCK: usize = 4096;
-const BLOCKS: usize = 4_000;
+const BLOCKS: usize = 1_000;
 
 /// Writes and syncs one block after the other.
 pub fn write_and_sync(folder: &Path) -> anyhow::Result<Measured> {

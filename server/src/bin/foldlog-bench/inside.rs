@@ -14,28 +14,20 @@ use foldlog_log::{
 use prost::bytes::Bytes;
 
 use crate::{
-    appends::Figures,
-    bench::{Bench, Device},
+    bench::Bench,
     load::{self, Measured, PAYLOAD, TOPIC},
     report::{Bound, Report},
+    turns::Turns,
 };
 
 /// G1: one append after the other.
-pub async fn goals(bench: &Bench, device: Device, report: &mut Report) -> anyhow::Result<()> {
+pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let folder = bench.folder.join("inside");
     let log = tokio::task::spawn_blocking(move || open(&folder)).await.context("opening the log failed")??;
-    let mut runs = Vec::new();
-    for _ in 0..bench.repeats {
-        runs.push(one_by_one(&log, bench.time).await?);
-    }
-    let figures = Figures::of(&runs);
-    let also = Bound::Micros(figures.p99, 2.0 * device.p99);
-    report.goal(
-        "G1",
-        Bound::Micros(figures.p50, 1.2 * device.p50),
-        Some(also),
-        "p50 in process, decoded to durable; 1.2 x F0; p99 at most 2 x F0's",
-    );
+    let turns = Turns::of(bench, report, async || one_by_one(&log, bench.time).await).await?;
+    let also = Bound::Micros(turns.ours.p99, 2.0 * turns.f0.p99);
+    let what = format!("p50 in process, decoded to durable; 1.2 x F0; p99 at most 2 x F0's; {}", turns.limits());
+    report.goal("G1", Bound::Micros(turns.ours.p50, 1.2 * turns.f0.p50), Some(also), &what);
     Ok(())
 }
 

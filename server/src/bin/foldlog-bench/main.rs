@@ -17,6 +17,7 @@ mod load;
 mod queries;
 mod report;
 mod syscalls;
+mod turns;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -97,16 +98,13 @@ async fn measure(goals: Goals) -> anyhow::Result<bool> {
     if cfg!(debug_assertions) {
         report.note("NOTE: built without optimisation; these figures mean nothing");
     }
-    let device = bench.device()?;
-    report.note(&format!("F0: 4 KiB write and sync, p50 {:.0}us, p99 {:.0}us", device.p50, device.p99));
-    if let Err(failed) = inside::goals(&bench, device, &mut report).await {
+    if let Err(failed) = inside::goals(&bench, &mut report).await {
         report.failed("G1", &failed);
     }
-    let round_trip = appends::round_trip(&bench, device, &mut report).await?;
-    if let Err(failed) = appends::goals(&bench, round_trip, &mut report).await {
+    if let Err(failed) = appends::goals(&bench, &mut report).await {
         report.failed("APPENDS", &failed);
     }
-    if let Err(failed) = queries::goals(&bench, round_trip, &mut report).await {
+    if let Err(failed) = queries::goals(&bench, &mut report).await {
         report.failed("QUERIES", &failed);
     }
     if let Err(failed) = queries::flat(&bench, &mut report).await {

@@ -11,11 +11,11 @@ use tokio::{sync::mpsc, task::JoinSet};
 use tonic::transport::Channel;
 
 use crate::{
-    appends::Figures,
     bench::{Bench, Subject, execute},
     child::{connect, event_log},
     load::{self, Measured, TOPIC, median},
     report::{Bound, Report, short},
+    turns::{Figures, Turns},
 };
 
 /// Events of one append while data is loaded.
@@ -31,14 +31,16 @@ const EARLY: u64 = 10_000;
 const LATE: u64 = 5_000_000;
 
 /// Measures reads and queries over one loaded topic.
-pub async fn goals(bench: &Bench, round_trip: f64, report: &mut Report) -> anyhow::Result<()> {
+pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let subject = bench.subject("queries", Vec::new()).await?;
     let loading = load(&subject, 0, EVENTS).await?;
     report.note(&format!("loaded {} events of 200 bytes in {:.1} s", short(to_f64(EVENTS)), loading.as_secs_f64()));
     full_read(bench, &subject, report).await?;
     aggregate(&subject, report).await?;
     lookups(bench, &subject, report).await?;
-    push(&subject, bench.time * 2, round_trip, report).await?;
+    let pushed = Turns::of(bench, report, async || push(&subject, bench.time).await).await?;
+    let what = format!("append to pushed row of a view, p50, p99 {:.0}us; 2.5 x (E0 + F0); {}", pushed.ours.p99, pushed.limits());
+    report.goal("PUSH", Bound::Micros(pushed.ours.p50, 2.5 * pushed.round_trip()), None, &what);
     stalled(&subject, report).await
 }
 
@@ -145,7 +147,7 @@ async fn lookup_loop(url: &str, connections: usize, in_flight: usize, time: Dura
 }
 
 /// From sending an append to having the changed row, one append after the other.
-async fn push(subject: &Subject, time: Duration, round_trip: f64, report: &mut Report) -> anyhow::Result<()> {
+async fn push(subject: &Subject, time: Duration) -> anyhow::Result<Measured> {
     let (arrived, mut arrivals) = mpsc::channel(1024);
     let mut tasks = JoinSet::new();
     tasks.spawn(follow(connect(&subject.server.url()).await?, arrived));
@@ -172,10 +174,7 @@ async fn push(subject: &Subject, time: Duration, round_trip: f64, report: &mut R
         }
         warm = true;
     }
-    let measured = Measured::new(times, began.elapsed())?;
-    let what = format!("append to pushed row of a view, p50, p99 {:.0}us; 2.5 x (E0 + F0)", measured.p99());
-    report.goal("PUSH", Bound::Micros(measured.p50(), 2.5 * round_trip), None, &what);
-    Ok(())
+    Measured::new(times, began.elapsed())
 }
 
 /// Tells when rows arrived and up to which position they are complete.

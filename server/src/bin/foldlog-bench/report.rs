@@ -1,10 +1,15 @@
 //! What the bench says: one line a goal, `goal NAME FIGURE LIMIT met|missed`, and behind it what was measured.
 
+/// How much F0 may move during a run on a quiet machine.
+const DISTURBED: f64 = 1.5;
+
 /// The goals so far.
 #[derive(Debug, Default)]
 pub struct Report {
     goals: usize,
     missed: Vec<&'static str>,
+    /// F0 as it was measured over the run, in microseconds.
+    device: Vec<f64>,
 }
 
 /// A figure and what it must not exceed, or fall below.
@@ -58,6 +63,11 @@ impl Report {
         self.missed.push(part);
     }
 
+    /// Notes F0 of a moment.
+    pub fn device(&mut self, p50: f64) {
+        self.device.push(p50);
+    }
+
     /// Tells something that is no goal.
     pub fn note(&self, what: &str) {
         println!("{what}");
@@ -65,6 +75,12 @@ impl Report {
 
     /// The last line, and whether every goal was met.
     pub fn end(&self) -> bool {
+        let (least, most) = self.device.iter().fold((f64::MAX, 0.0_f64), |(least, most), p50| (least.min(*p50), most.max(*p50)));
+        if most > DISTURBED * least {
+            println!(
+                "NOTE: F0 moved between {least:.0}us and {most:.0}us during the run: the machine was not quiet, figures and limits waver"
+            );
+        }
         let met = self.goals - self.missed.len();
         let missed = if self.missed.is_empty() { String::new() } else { format!("; missed: {}", self.missed.join(" ")) };
         println!("goals={} met={met}{missed}", self.goals);

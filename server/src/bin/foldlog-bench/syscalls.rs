@@ -1,6 +1,6 @@
 //! How often the server syncs at 256 appends in flight, as strace counts it.
 
-use std::{ffi::OsString, path::Path, process::Command};
+use std::{ffi::OsString, fmt, path::Path, process::Command};
 
 use anyhow::{Context as _, bail};
 
@@ -18,25 +18,48 @@ pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
         report.note("NOTE: no strace: system calls are not counted");
         return Ok(());
     }
-    let summary = bench.folder.join("strace.summary");
+    let many = counted(bench, "strace-256", 8, 256).await?;
+    let what = format!("fdatasync calls an append at 256 in flight; {many}");
+    report.goal("SYNCS", Bound::Ratio(1.0 / many.appends_a_sync()?, 0.05), None, &what);
+    // The other way round: an append that is answered alone has had a sync of its own.
+    let one = counted(bench, "strace-1", 1, 1).await?;
+    report.goal("SYNC-EACH", Bound::Ratio(one.appends_a_sync()?, 1.0), None, &format!("appends a fdatasync call at 1 in flight; {one}"));
+    Ok(())
+}
+
+/// What strace counted while appends were made.
+struct Counted {
+    appends: usize,
+    calls: Vec<(String, u64)>,
+}
+
+impl Counted {
+    #[expect(clippy::cast_precision_loss, reason = "counts of calls")]
+    fn appends_a_sync(&self) -> anyhow::Result<f64> {
+        match count(&self.calls, "fdatasync") {
+            None | Some(0) => bail!("strace counted no sync at all"),
+            Some(syncs) => Ok(self.appends as f64 / syncs as f64),
+        }
+    }
+}
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} appends:", self.appends)?;
+        self.calls.iter().try_for_each(|(call, count)| write!(f, " {call} {count}"))
+    }
+}
+
+async fn counted(bench: &Bench, name: &str, connections: usize, in_flight: usize) -> anyhow::Result<Counted> {
+    let summary = bench.folder.join(format!("{name}.summary"));
     let mut command: Vec<OsString> =
         ["strace", "-f", "--seccomp-bpf", "-qq", "-c", "-e", &format!("trace={CALLS}"), "-o"].map(OsString::from).into();
     command.push(summary.clone().into());
-    let mut subject = bench.subject("syscalls", command).await?;
-    let measured = load::appends(&subject.server.url(), 8, 256, 1, bench.time).await?;
+    let mut subject = bench.subject(name, command).await?;
+    let measured = load::appends(&subject.server.url(), connections, in_flight, 1, bench.time).await?;
     stop(subject.server.pid())?;
     subject.server.end(PATIENCE).await?.context("the server does not stop")?;
-    let counts = counts(&summary)?;
-    let syncs: u64 = ["fdatasync", "fsync"].iter().filter_map(|call| count(&counts, call)).sum();
-    if syncs == 0 {
-        bail!("strace counted no sync at all");
-    }
-    let listed: Vec<String> = counts.iter().map(|(call, count)| format!("{call} {count}")).collect();
-    #[expect(clippy::cast_precision_loss, reason = "counts of calls")]
-    let per_append = count(&counts, "fdatasync").unwrap_or(0) as f64 / measured.calls() as f64;
-    let what = format!("fdatasync calls an append at 256 in flight; {} appends: {}", measured.calls(), listed.join(", "));
-    report.goal("SYNCS", Bound::Ratio(per_append, 0.05), None, &what);
-    Ok(())
+    Ok(Counted { appends: measured.calls(), calls: counts(&summary)? })
 }
 
 /// Asks the server that strace runs to stop.
