@@ -1,5 +1,7 @@
 //! Statements made to hurt, at every door of the engine: each gets an answer or a clear error, and the engine goes on.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{sync::Arc, time::Duration};
 
 use foldlog_log::{

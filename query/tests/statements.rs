@@ -4,6 +4,8 @@
 //! KIND PARTITIONS` creates a topic; `event TOPIC STREAM TYPE MS JSON` appends one event; `ok`, `query`, `error` run a statement;
 //! `push N` runs a query until it gave N rows; `restart` stops the engine and opens it again over the same log.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{str::FromStr as _, sync::Arc, time::Duration};
 
 use arrow::{
