@@ -330,7 +330,12 @@ impl Supervisor {
                 Some(upstream) => upstream.end_of(common).unwrap_or(common).max(common),
             };
             hold.move_to(at);
-            query.wait(timeout, |reached| reached.folded >= at && reached.frontier >= common).await?;
+            query.wait(timeout, |reached| reached.folded >= at && reached.frontier >= common).await.map_err(|error| match error {
+                QueryError::Timeout { .. } => {
+                    QueryError::NotAligned { view: query.sink().to_owned(), reason: format!("it did not reach position {common} in time") }
+                }
+                other => other,
+            })?;
         }
         views.iter().map(|view| view.pin_at(common)).collect()
     }
