@@ -33,11 +33,15 @@ use datafusion::{
     sql::{
         parser::Statement,
         resolve::resolve_table_references,
-        sqlparser::ast::{self, Expr, visit_expressions},
+        sqlparser::ast::{self, Expr, SelectItem, SetExpr, VisitMut, VisitorMut, visit_expressions},
     },
 };
 
-use crate::{catalog::timestamp_type, config::QueryConfig, error::QueryError};
+use crate::{
+    catalog::{Pseudo, timestamp_type},
+    config::QueryConfig,
+    error::QueryError,
+};
 
 /// Tables of one query, by name.
 pub(super) type Tables = HashMap<String, Arc<dyn TableProvider>>;
@@ -57,6 +61,9 @@ const REFUSED_FUNCTIONS: [&str; 12] = [
     "space",
     "arrow_cast",
 ];
+
+/// Columns that are part of a `*` only for a query that names them.
+const HIDDEN: &[Pseudo] = Pseudo::of(foldlog_log::TopicKind::Events);
 
 const CATALOG: &str = "foldlog";
 const SCHEMA: &str = "public";
@@ -113,7 +120,7 @@ impl Session {
         let mut state = self.base.clone();
         state.register_catalog_list(Arc::new(list));
         state.mark_start_execution();
-        let logical = state.statement_to_plan(statement(&query)).await.map_err(query_error)?;
+        let logical = state.statement_to_plan(statement(&without_repeats(query))).await.map_err(query_error)?;
         let only_queries = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         only_queries.verify_plan(&logical).map_err(query_error)?;
         let logical =
@@ -125,6 +132,35 @@ impl Session {
 
 fn statement(query: &ast::Query) -> Statement {
     Statement::Statement(Box::new(ast::Statement::Query(Box::new(query.clone()))))
+}
+
+/// The query without items like `rowtime` beside a `*`: that a query names such a column makes it one of the `*`.
+fn without_repeats(mut query: ast::Query) -> ast::Query {
+    struct Repeats;
+    impl VisitorMut for Repeats {
+        type Break = ();
+
+        fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<()> {
+            clean(&mut query.body);
+            ControlFlow::Continue(())
+        }
+    }
+    let _: ControlFlow<()> = VisitMut::visit(&mut query, &mut Repeats);
+    query
+}
+
+fn clean(body: &mut SetExpr) {
+    match body {
+        SetExpr::Select(select) if select.projection.iter().any(|item| matches!(item, SelectItem::Wildcard(_))) => {
+            let is_hidden = |ident: &ast::Ident| HIDDEN.iter().any(|hidden| hidden.name() == ident.value.to_lowercase());
+            select.projection.retain(|item| !matches!(item, SelectItem::UnnamedExpr(Expr::Identifier(ident)) if is_hidden(ident)));
+        }
+        SetExpr::SetOperation { left, right, .. } => {
+            clean(left);
+            clean(right);
+        }
+        _ => {}
+    }
 }
 
 /// Names of the tables that a query reads, each once, folded, without its own CTEs.
