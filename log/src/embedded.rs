@@ -58,7 +58,6 @@ impl std::fmt::Debug for EmbeddedLog {
 /// The parts of a log that would be threads, for whoever steps them one by one: simulations.
 #[derive(Debug)]
 pub struct Stepper {
-    engine: Arc<Engine>,
     committer: Committer,
     tidy: Tidy,
 }
@@ -69,8 +68,11 @@ impl Stepper {
     /// # Errors
     /// What ends the log.
     pub fn commit(&mut self) -> Result<(), LogError> {
-        let engine = Arc::clone(&self.engine);
-        self.committer.commit_all().inspect_err(|_| engine.queue.close(Closed::Failed))
+        let committed = self.committer.commit_all();
+        if committed.is_err() {
+            self.committer.abandon();
+        }
+        committed
     }
 
     /// Makes the last group provably durable, as 50 ms of quiet would.
@@ -78,8 +80,11 @@ impl Stepper {
     /// # Errors
     /// What ends the log.
     pub fn seal(&mut self) -> Result<(), LogError> {
-        let engine = Arc::clone(&self.engine);
-        self.committer.seal().inspect_err(|_| engine.queue.close(Closed::Failed))
+        let sealed = self.committer.seal();
+        if sealed.is_err() {
+            self.committer.abandon();
+        }
+        sealed
     }
 }
 
@@ -123,7 +128,7 @@ impl EmbeddedLog {
         random: impl FnMut() -> u128 + Send + 'static,
     ) -> Result<(Self, Stepper), LogError> {
         let started = start::open(disk, clock, folder, config, random)?;
-        let stepper = Stepper { engine: Arc::clone(&started.engine), committer: started.committer, tidy: started.tidy };
+        let stepper = Stepper { committer: started.committer, tidy: started.tidy };
         let log =
             Self { engine: started.engine, report: started.report, threads: Mutex::default(), folder_lock: Mutex::new(Some(started.lock)) };
         Ok((log, stepper))

@@ -351,19 +351,22 @@ impl Replay {
     }
 }
 
-/// The streams of a slice, in order; none for topics without streams.
-pub(crate) fn spans_of(slice: &Slice, hasher: &StreamHasher) -> Option<Vec<StreamSpan>> {
+/// The streams of a slice, in order; none for topics without streams. A span lies within one run, so that its positions
+/// follow each other.
+fn spans_of(slice: &Slice, hasher: &StreamHasher) -> Option<Vec<StreamSpan>> {
     let mut spans: Vec<StreamSpan> = Vec::new();
     if slice.partition.topic.settings.kind != TopicKind::Events {
         return Some(spans);
     }
     let mut last_key: &[u8] = &[];
     let mut count = 0;
+    let mut runs = slice.runs.iter().peekable();
     for record in StoredRecords::from(&slice.batch, crate::batch::HEADER_LEN).ok()? {
         let record = record.ok()?;
         let (name, version) = (record.key?, record.version()?);
         count += 1;
-        match spans.last_mut().filter(|span| name == last_key && span.last_version().plus(1) == version) {
+        let begins_run = runs.next_if(|run| run.first_offset == record.offset).is_some();
+        match spans.last_mut().filter(|span| !begins_run && name == last_key && span.last_version().plus(1) == version) {
             Some(span) => span.count += 1,
             None => spans.push(StreamSpan {
                 key: StreamKey::of(hasher, &slice.partition, name),

@@ -65,6 +65,8 @@ pub(crate) struct Committer {
     in_flight: Option<(u64, Vec<StreamSpan>)>,
     /// Whether the last group is provably durable: a seal or open frame follows it.
     sealed: bool,
+    /// What went wrong while requests were admitted; the next close says it.
+    broken: Option<LogError>,
     buffer: Vec<u8>,
 }
 
@@ -89,6 +91,7 @@ impl Committer {
             taken: VecDeque::new(),
             in_flight: None,
             sealed: true,
+            broken: None,
             buffer: Vec::new(),
         }
     }
@@ -173,8 +176,8 @@ impl Committer {
                 Ok(room) => self.room = room.min(padded(self.engine.config.group_limit())).max(needed),
                 Err(error @ LogError::DiskFull { .. }) => return drop(request.reply.send(Err(error))),
                 Err(error) => {
-                    drop(request);
-                    return self.engine.fail(error);
+                    self.broken.get_or_insert(error);
+                    return;
                 }
             }
         }
@@ -238,6 +241,9 @@ impl Committer {
     /// # Errors
     /// When the frame gets no place; the log has failed then.
     pub(crate) fn close(&mut self) -> Result<Option<Closing>, LogError> {
+        if let Some(error) = self.broken.take() {
+            return Err(error);
+        }
         if self.group.is_empty() {
             let replies = mem::take(&mut self.replies);
             return Ok((!replies.is_empty()).then_some(Closing { group: None, replies }));
@@ -257,6 +263,13 @@ impl Committer {
         self.sealed = false;
         self.in_flight = Some((group.number, group.spans.clone()));
         Ok(Some(Closing { group: Some((group, bytes)), replies: mem::take(&mut self.replies) }))
+    }
+
+    /// Leaves everything unanswered: after a failure nobody knows what became of it.
+    pub(crate) fn abandon(&mut self) {
+        self.replies.clear();
+        self.taken.clear();
+        self.engine.queue.close(Closed::Failed);
     }
 
     /// The group under way is durable.
