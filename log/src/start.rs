@@ -87,6 +87,10 @@ pub(crate) fn open(
     }
     // (i) Nothing is written, cut or deleted before the slot that was chosen is durable: it may lie in the page cache only.
     slots.rewrite(&checkpoint)?;
+    // The same goes for names that were made and whose sync failed.
+    for part in [folder.to_owned(), folder.join(journal::file::FOLDER), folder.join(topic_store::FOLDER)] {
+        disk.sync_folder(&part).map_err(|source| LogError::io("sync", &part, source))?;
+    }
     let topics = TopicStore::open(Arc::clone(&disk), folder)?;
     let journal = JournalFiles::open(Arc::clone(&disk), folder, &config)?;
     let mut replay = Replay::new(&checkpoint, topics, &config)?;
