@@ -258,6 +258,10 @@ impl Output {
             self.complete = true;
             return None;
         }
+        // What was cut is gone on with in the next call; nothing may come between.
+        if self.full {
+            return None;
+        }
         let record = record_bytes(batch);
         let left = u64::from(self.limits.bytes).saturating_sub(self.bytes) / record;
         if (self.records >= self.limits.records || left == 0) && !self.runs.is_empty() {
@@ -265,7 +269,9 @@ impl Output {
             return None;
         }
         let room = (self.limits.records - self.records.min(self.limits.records)).max(1);
+        let asked = count;
         let count = count.min(room).min(u32::try_from(below).unwrap_or(u32::MAX)).min(u32::try_from(left.max(1)).unwrap_or(u32::MAX));
+        self.full = count < asked;
         self.records += count;
         self.bytes += u64::from(count) * record;
         Some(count)

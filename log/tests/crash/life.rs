@@ -511,8 +511,10 @@ impl Life {
             let from = self.random.below(records.len() as u64);
             let selection =
                 Selection::Partition(topic.parse().unwrap(), foldlog_log::PartitionId::new(*partition), foldlog_log::Offset::new(from));
-            if !read(log, selection, limits)?.iter().eq(records[from as usize..].iter().copied()) {
-                return Err(Failure::Lost("a partition reads differently from the whole".into()));
+            let found = read(log, selection, limits)?;
+            if !found.iter().eq(records[from as usize..].iter().copied()) {
+                let differs = format!("partition {partition} of {topic} from {from} reads differently: {found:?}, not {records:?}");
+                return Err(Failure::Lost(differs));
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use foldlog_log::testing::{CallKind, SyncSite};
 use super::life::Life;
 
 /// Lives tried at most until one fails.
-const LIVES: u64 = 200;
+const LIVES: u64 = 150;
 
 #[test]
 fn every_sync_that_is_taken_away_breaks_a_promise() {
