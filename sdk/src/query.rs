@@ -228,7 +228,8 @@ impl Push {
         self
     }
 
-    /// Goes on right behind the [`Changes`] that `token` came with.
+    /// Goes on right behind the [`Changes`] that `token` came with. Over a view this begins with the rows as they are then, each of
+    /// which replaces what was known of its key.
     pub fn resume(mut self, token: Token) -> Self {
         self.request.resume = Token::into_proto(Some(token));
         self

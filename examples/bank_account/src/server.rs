@@ -49,8 +49,11 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            // It may be gone already.
-            let _ = child.kill();
+            // Asked to stop, it removes its temporary folder; where it cannot be asked, it is ended.
+            let asked = cfg!(unix) && Command::new("kill").arg(child.id().to_string()).status().is_ok_and(|status| status.success());
+            if !asked {
+                let _ = child.kill();
+            }
             let _ = child.wait();
         }
     }

@@ -195,3 +195,77 @@ fn a_token_that_is_none_is_refused() {
     assert_eq!(forged.code, Some(1));
     assert!(forged.notes.contains("not a token"), "{}", forged.notes);
 }
+
+const DELAYS: &str =
+    "CREATE STREAM flights (flight VARCHAR KEY, carrier VARCHAR, delay BIGINT) WITH (topic = 'flights', value_format = 'json');
+CREATE TABLE delays AS SELECT carrier, COUNT(*) AS n, SUM(delay) AS total FROM flights GROUP BY carrier;
+";
+
+/// A view of delays over some flights, and a token of the last one.
+fn with_delays() -> (Server, String) {
+    let server = Server::start();
+    server.rows(&["topic", "create", "flights"]);
+    assert_eq!(server.rows_with(&["sql"], DELAYS), Vec::<Value>::new());
+    let lines = r#"{"stream":"f1","type":"Arrived","data":{"carrier":"UA","delay":5}}
+{"stream":"f2","type":"Arrived","data":{"carrier":"AA","delay":-2}}
+{"stream":"f3","type":"Arrived","data":{"carrier":"UA","delay":7}}
+"#;
+    let token = server.rows_with(&["append", "flights"], lines)[0]["token"].as_str().unwrap().to_owned();
+    (server, token)
+}
+
+#[test]
+fn a_view_answers_what_was_appended() {
+    let (server, token) = with_delays();
+    let query = ["sql", "SELECT carrier, n, total FROM delays ORDER BY carrier", "--at-least", &token];
+    let expected = [json!({ "carrier": "AA", "n": 1, "total": -2 }), json!({ "carrier": "UA", "n": 2, "total": 12 })];
+    assert_eq!(server.rows(&query), expected);
+    let table = server.run(&[&query[..], &["-o", "table"]].concat()).data;
+    let lines: Vec<_> = table.lines().map(str::trim_end).collect();
+    assert_eq!((lines[0], lines[3]), ("carrier   n   total", "UA        2      12"), "{table}");
+}
+
+#[test]
+fn a_script_stops_at_its_first_error_and_says_where() {
+    let (server, _) = with_delays();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x.sql");
+    let path = file.to_str().unwrap();
+    write(&file, "SELECT 1 AS one;\n-- a comment; with a semicolon\n  SELEC 2;\nSELECT 3 AS three;\n");
+    let ran = server.run(&["sql", "-f", path]);
+    assert_eq!((ran.code, ran.data.as_str()), (Some(1), "{\"one\":1}\n"));
+    assert!(ran.notes.contains(&format!("{path}:3:3: ")) && ran.notes.contains("\n3 |   SELEC 2;\n  |   ^"), "{}", ran.notes);
+    assert!(ran.notes.contains("took effect before: 1"), "{}", ran.notes);
+    write(&file, "SELECT 'no end");
+    assert!(server.run(&["sql", "-f", path]).notes.contains(&format!("{path}:1:8: ")));
+    for usage in [&["sql", "-f", "no such file"][..], &["sql", " ; -- nothing"], &["sql", "SELECT 1", "-f", path]] {
+        assert_eq!(server.run(usage).code, Some(2), "{usage:?}");
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test's own file")]
+fn write(file: &std::path::Path, text: &str) {
+    std::fs::write(file, text).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_push_query_streams_until_it_is_interrupted() {
+    let (server, token) = with_delays();
+    let push = ["sql", "SELECT carrier, n FROM delays WHERE carrier = 'UA' EMIT CHANGES", "--at-least", &token];
+    let mut child = server.command(&push).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut next = || {
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        serde_json::from_str::<Value>(&line).unwrap()
+    };
+    assert_eq!(next(), json!({ "change": "+I", "row": { "carrier": "UA", "n": 2 } }));
+    server.rows_with(&["append", "flights"], r#"{"stream":"f4","type":"Arrived","data":{"carrier":"UA","delay":1}}"#);
+    assert_eq!(next(), json!({ "change": "-U", "row": { "carrier": "UA", "n": 2 } }));
+    assert_eq!(next(), json!({ "change": "+U", "row": { "carrier": "UA", "n": 3 } }));
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let limited = server.rows(&["sql", "SELECT carrier FROM delays EMIT CHANGES LIMIT 2"]);
+    assert_eq!(limited.len(), 2);
+}

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
-use foldlog_sdk::{Class, Client, Decider, Delivery, Error, ExecuteError, Expected, NewEvent, NewRecord, Source, Subscription, TopicKind};
+use foldlog_sdk::{
+    Class, Client, Decider, Delivery, Error, ExecuteError, Expected, Mark, NewEvent, NewRecord, Pushed, Row, Source, Subscription, Token,
+    TopicKind,
+};
 use serde::{Deserialize, Serialize};
 use tokio::{task::JoinSet, time::timeout};
 
@@ -305,4 +308,93 @@ async fn an_event_that_the_decider_does_not_know_stops_it() {
     let Err(ExecuteError::Log(error)) = client.aggregates::<Flight>("t").execute("UA1", &Buy::default()).await else { panic!("an error") };
     let text = error.to_string();
     assert!(text.contains("version 1 of stream UA1 in topic t") && text.contains("Refunded"), "{text}");
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+struct Sum {
+    key: String,
+    n: i64,
+    total: Option<f64>,
+}
+
+/// Numbers by stream, as a view.
+async fn with_sums(client: &Client) {
+    client.query("CREATE STREAM numbers (key VARCHAR KEY, x DOUBLE) WITH (topic = 't', value_format = 'json')").execute().await.unwrap();
+    let done = client.query("CREATE TABLE sums AS SELECT key, COUNT(*) AS n, SUM(x) AS total FROM numbers GROUP BY key").execute();
+    assert!(done.await.unwrap().message.contains("sums"));
+}
+
+fn x(value: &str) -> NewEvent {
+    NewEvent::new("Measured", format!("{{\"x\":{value}}}"))
+}
+
+#[tokio::test]
+async fn rows_are_read_as_types_and_never_older_than_the_token() {
+    let server = Server::start();
+    let client = connect(&server, "t").await;
+    with_sums(&client).await;
+    for round in 1..=20_i64 {
+        let appended = client.append("t").event("a", x("0.5")).event("b", x("null")).send().await.unwrap();
+        let query = client.query("SELECT key, n, total FROM sums ORDER BY key").at_least(appended.token);
+        let sums: Vec<Sum> = query.all().await.unwrap();
+        let half = f64::from(i32::try_from(round).unwrap()) / 2.0;
+        let expected = [Sum { key: "a".into(), n: round, total: Some(half) }, Sum { key: "b".into(), n: round, total: None }];
+        assert_eq!(sums, expected);
+    }
+    let n: i64 = client.query("SELECT n FROM sums WHERE key = $1 AND n > $2").bind("a").bind(3_i64).one().await.unwrap();
+    assert_eq!(n, 20);
+    assert_eq!(client.query("SELECT n FROM sums WHERE key = 'c'").optional::<i64>().await.unwrap(), None);
+    assert!(matches!(client.query("SELECT n FROM sums").one::<i64>().await, Err(Error::Invalid(_))));
+    let error = client.query("SELECT key FROM sums WHERE key = 'a'").one::<i64>().await.unwrap_err().to_string();
+    assert!(error.contains("column key"), "{error}");
+}
+
+#[tokio::test]
+async fn a_push_query_over_a_stream_goes_on_behind_its_token() {
+    let server = Server::start();
+    let client = connect(&server, "t").await;
+    with_sums(&client).await;
+    let sql = "SELECT key, CAST(x AS BIGINT) AS n FROM numbers EMIT CHANGES";
+    let mut pushed = client.push(sql).start().await.unwrap();
+    client.append("t").event("a", x("1")).send().await.unwrap();
+    let (rows, resume) = next_rows(&mut pushed).await;
+    assert_eq!(rows, [(Mark::Insert, "a".to_owned(), 1)]);
+    drop(pushed);
+    client.append("t").event("a", x("2")).send().await.unwrap();
+    let mut pushed = client.push(sql).resume(resume).start().await.unwrap();
+    let (rows, _) = next_rows(&mut pushed).await;
+    assert_eq!(rows, [(Mark::Insert, "a".to_owned(), 2)]);
+}
+
+#[tokio::test]
+async fn a_push_query_over_a_view_shows_each_change() {
+    let server = Server::start();
+    let client = connect(&server, "t").await;
+    with_sums(&client).await;
+    let appended = client.append("t").event("a", x("1")).send().await.unwrap();
+    let sql = "SELECT key, n FROM sums EMIT CHANGES";
+    let mut pushed = client.push(sql).at_least(appended.token).start().await.unwrap();
+    let (rows, _) = next_rows(&mut pushed).await;
+    assert_eq!(rows, [(Mark::Insert, "a".to_owned(), 1)]);
+    client.append("t").event("a", x("1")).send().await.unwrap();
+    let (rows, resume) = next_rows(&mut pushed).await;
+    assert_eq!(rows, [(Mark::UpdateBefore, "a".to_owned(), 1), (Mark::UpdateAfter, "a".to_owned(), 2)]);
+    drop(pushed);
+    let mut pushed = client.push(sql).resume(resume).start().await.unwrap();
+    let (rows, _) = next_rows(&mut pushed).await;
+    assert_eq!(rows, [(Mark::Insert, "a".to_owned(), 2)], "a snapshot again");
+}
+
+/// The next changed rows, and where to go on behind them.
+async fn next_rows(pushed: &mut Pushed) -> (Vec<(Mark, String, i64)>, Token) {
+    loop {
+        let changes = timeout(LONG, pushed.next()).await.unwrap().unwrap().unwrap();
+        if !changes.rows.is_empty() {
+            let row = |(mark, row): &(Mark, Row)| {
+                let (key, n) = row.to().unwrap();
+                (*mark, key, n)
+            };
+            return (changes.rows.iter().map(row).collect(), changes.resume.unwrap());
+        }
+    }
 }

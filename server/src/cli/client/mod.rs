@@ -104,7 +104,8 @@ fn failed(error: Error) -> Failed {
         Error::Unreachable { .. } => "; is it running? `foldlog dev` starts one, --url or FOLDLOG_URL says where it is",
         _ => "",
     };
-    code(anyhow!("{}{hint}", visible(&causes(&error))))
+    // Lines are for what we lay out ourselves.
+    code(anyhow!("{}{hint}", visible(&causes(&error).replace('\n', " "))))
 }
 
 /// The error and its causes; a cause whose text stands there already is not told again.

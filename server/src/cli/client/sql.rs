@@ -64,7 +64,7 @@ impl Sql {
                 Err(Trouble::Stop(stop)) => return Err(stop),
                 Err(Trouble::Statement(error)) => {
                     if number > 0 {
-                        note(&format!("the {number} statements before took effect, those after were not executed"));
+                        note(&format!("statements that took effect before: {number}; those after were not executed"));
                     }
                     return Err(script.failed_at(piece, error).into());
                 }
