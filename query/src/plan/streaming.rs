@@ -91,7 +91,7 @@ pub enum AggregateFunction {
     CountStar,
     /// Number of values that are not NULL: BIGINT.
     Count,
-    /// Sum: BIGINT of integers (NULL once it left the range), DOUBLE of DOUBLE, DECIMAL(38, s) of DECIMAL(p, s).
+    /// Sum: BIGINT of integers (NULL while it is out of range), DOUBLE of DOUBLE, DECIMAL(38, s) of DECIMAL(p, s).
     Sum,
     /// Smallest value, of the argument's type.
     Min,
