@@ -175,7 +175,7 @@ impl Life {
     pub fn run(&mut self) -> Result<(), Failure> {
         for _ in 0..4 + self.random.below(4) {
             self.arm();
-            self.disk.set_phase("");
+            self.disk.set_phase("start");
             let opened = self.open();
             match opened {
                 Ok((log, stepper)) => {
@@ -190,7 +190,7 @@ impl Life {
             self.crash();
         }
         // The last start meets no fault, so whatever was promised must be there.
-        self.disk.set_phase("");
+        self.disk.set_phase("start");
         let (log, _) = self.open().map_err(|error| Failure::Refused(format!("{error}")))?;
         self.check(&log)
     }
@@ -198,7 +198,7 @@ impl Life {
     fn open(&mut self) -> Result<(EmbeddedLog, Stepper), LogError> {
         let mut draw = self.random.fork();
         // Ids without letters, so that places of the disk have the same name in every life.
-        let random = move || (u128::from(draw.next()) << 64 | u128::from(draw.next())) & u128::MAX / 15 * 7;
+        let random = move || ((u128::from(draw.next()) << 64) | u128::from(draw.next())) & (u128::MAX / 15 * 7);
         EmbeddedLog::open_stepped(Arc::new(self.disk.clone()), self.clock.clone(), Path::new(FOLDER), self.config.clone(), random)
     }
 
@@ -251,7 +251,7 @@ impl Life {
 
     /// Appends, seals, tidies and creates until something fails or enough was done.
     fn live(&mut self, log: &EmbeddedLog, mut stepper: Stepper) -> Result<(), Failure> {
-        self.disk.set_phase("");
+        self.disk.set_phase("create");
         for (name, kind, partitions) in [("a", TopicKind::Events, 3), ("b", TopicKind::Events, 1), ("r", TopicKind::Records, 2)] {
             if !self.create(log, name, kind, partitions)? {
                 return Ok(());
@@ -261,11 +261,11 @@ impl Life {
             self.clock.advance(Duration::from_millis(self.random.below(100)));
             let goes_on = match self.random.below(20) {
                 0 | 1 => {
-                    self.disk.set_phase("");
+                    self.disk.set_phase("seal");
                     self.is_excused(stepper.seal())?
                 }
                 2 | 3 => {
-                    self.disk.set_phase("");
+                    self.disk.set_phase("tidy");
                     let before = log.metrics().checkpoints;
                     let tidied = stepper.tidy();
                     self.seen.checkpoints += log.metrics().checkpoints - before;
@@ -280,7 +280,7 @@ impl Life {
                     }
                 }
                 4 => {
-                    self.disk.set_phase("");
+                    self.disk.set_phase("create");
                     let name = format!("extra{}", self.random.below(1000));
                     self.create(log, &name, TopicKind::Table, 1)?
                 }
@@ -314,7 +314,7 @@ impl Life {
     }
 
     fn append(&mut self, log: &EmbeddedLog, stepper: &mut Stepper) -> Result<bool, Failure> {
-        self.disk.set_phase("");
+        self.disk.set_phase("commit");
         let mut waiting: Vec<(u64, Append, AppendFuture)> = Vec::new();
         for _ in 0..=self.random.below(6) {
             let (unit, append) = self.unit();
@@ -370,7 +370,7 @@ impl Life {
 
     /// Asks for something again that was answered.
     fn repeat(&mut self, log: &EmbeddedLog, stepper: &mut Stepper) -> Result<bool, Failure> {
-        self.disk.set_phase("");
+        self.disk.set_phase("commit");
         if self.answered.is_empty() {
             return Ok(true);
         }

@@ -1,30 +1,107 @@
 //! Kills alone prove no sync. Each place that syncs is made to forget it, and lives must then show what it was for.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
-use foldlog_log::testing::{CallKind, SyncSite};
+use foldlog_log::{
+    EmbeddedLog, LogBackend, LogConfig, Timestamp, TopicKind, TopicName, TopicSettings,
+    clock::ManualClock,
+    testing::{CallKind, Fault, Random, SimDisk, SyncSite},
+};
 
 use super::life::Life;
 
 /// Lives tried at most until one fails.
 const LIVES: u64 = 150;
 
+/// Where a sync is, and the promise that breaks first without it.
+const PROVEN: [(&str, &str); 21] = [
+    ("commit: sync of folder /data/journal", "lost"),
+    ("commit: sync of file /data/journal/#.journal", "lost"),
+    ("create: sync of folder /data/topics", "topic"),
+    ("create: sync of file /data/topics/#-#-#-#-#.new", "refused"),
+    ("seal: sync of file /data/journal/#.journal", "refused"),
+    ("start: sync of folder /", "topic"),
+    ("start: sync of folder /data", "refused"),
+    ("start: sync of folder /data/journal", "lost"),
+    ("start: sync of file /data/checkpoint.a", "lost"),
+    ("start: sync of file /data/checkpoint.b", "lost"),
+    ("start: sync of file /data/foldlog.new", "refused"),
+    ("start: sync of file /data/journal/#.journal", "refused"),
+    ("tidy: sync of folder /data", "refused"),
+    ("tidy: sync of folder /data/topics", "refused"),
+    ("tidy: sync of folder /data/topics/#-#-#-#-#", "refused"),
+    ("tidy: sync of folder /data/topics/#-#-#-#-#/#", "refused"),
+    ("tidy: sync of file /data/#.window", "refused"),
+    ("tidy: sync of file /data/checkpoint.a", "refused"),
+    ("tidy: sync of file /data/checkpoint.b", "lost"),
+    ("tidy: sync of file /data/topics/#-#-#-#-#/#/#.log", "refused"),
+    ("tidy: sync of file /data/topics/#-#-#-#-#/#/#.runs", "refused"),
+];
+
+/// Syncs that another one makes up for, and why they are there nevertheless.
+const MADE_UP_FOR: [&str; 8] = [
+    // Derived files are made again when they are not whole; their syncs spare a start that work.
+    "start: sync of file /data/topics/#-#-#-#-#/#/#.index",
+    "tidy: sync of file /data/topics/#-#-#-#-#/#/#.index",
+    "tidy: sync of file /data/topics/#-#-#-#-#/#/#.keylog",
+    "tidy: sync of file /data/topics/#-#-#-#-#/#/#.keys",
+    // A journal file is synced when it is made and again before its first frame; the first keeps the second short.
+    "seal: sync of folder /data/journal",
+    "tidy: sync of folder /data/journal",
+    "tidy: sync of file /data/journal/#.journal",
+    // Only after a start whose process died of this very sync, in the creation of a topic: see
+    // `a_topic_whose_name_was_seen_stays`.
+    "start: sync of folder /data/topics",
+];
+
 #[test]
 fn every_sync_that_is_taken_away_breaks_a_promise() {
-    let mut sites: BTreeMap<(CallKind, String), ()> = BTreeMap::new();
+    let mut sites = BTreeSet::new();
     for seed in 0..40 {
         let mut life = Life::new(seed, None);
         life.run().expect("nothing is forgotten yet");
-        sites.extend(life.sync_sites().into_iter().map(|site| ((site.kind, site.path), ())));
+        sites.extend(life.sync_sites());
     }
     let mut found = Vec::new();
-    for (kind, path) in sites.into_keys() {
-        let failed = (0..LIVES).find_map(|seed| {
-            let site = SyncSite { phase: "", kind, path: path.clone() };
-            let failure = Life::new(seed, Some(site)).run().err()?;
-            Some((seed, failure))
-        });
-        println!("{kind:?} {path}: {failed:?}");
-        found.push((kind, path, failed.map_or("nothing", |(_, failure)| failure.name())));
+    for site in sites.iter().filter(|site| !MADE_UP_FOR.contains(&site.to_string().as_str())) {
+        let failure = (0..LIVES).find_map(|seed| Life::new(seed, Some(site.clone())).run().err());
+        println!("{site}: {failure:?}");
+        found.push((site.to_string(), failure.map_or("nothing", |failure| failure.name())));
     }
+    let expected: Vec<_> = PROVEN.iter().map(|(site, failure)| ((*site).to_string(), *failure)).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_topic_whose_name_was_seen_stays() {
+    let open = |disk: &SimDisk| {
+        let clock = Arc::new(ManualClock::at(Timestamp::new(0)));
+        let mut draw = Random::new(7);
+        let random = move || (u128::from(draw.next()) << 64) | u128::from(draw.next());
+        EmbeddedLog::open_stepped(Arc::new(disk.clone()), clock, Path::new("/data"), LogConfig::default(), random)
+    };
+    let settings = TopicSettings { kind: TopicKind::Events, partitions: 1 };
+    let name: TopicName = "a".parse().unwrap();
+    let kept = |forgets: bool| {
+        (0..20).all(|seed| {
+            let disk = SimDisk::new(seed);
+            let (log, _) = open(&disk).unwrap();
+            // Its file was renamed; the sync of the folder fails, and the process ends.
+            disk.arm(Fault::Fail { kind: Some(CallKind::SyncFolder), nth: 0, errno: 5 });
+            assert!(log.create_topic(name.clone(), settings).is_err());
+            assert!(log.failure().borrow().is_some());
+            let disk = disk.kill();
+            if forgets {
+                disk.set_phase("start");
+                let path = "/data/topics".into();
+                disk.ignore_syncs_at(SyncSite { phase: "start", kind: CallKind::SyncFolder, path });
+            }
+            let (log, _) = open(&disk).unwrap();
+            assert!(log.topic(&name).is_ok(), "its name is there, in the cache at least");
+            let (log, _) = open(&disk.power_cut()).unwrap();
+            log.topic(&name).is_ok()
+        })
+    };
+    assert!(kept(false));
+    assert!(!kept(true), "the sync at the start is what keeps it");
 }
