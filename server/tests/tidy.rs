@@ -173,3 +173,24 @@ fn the_check_objects_to_forbidden_manifests() {
     objects("foldlog-server", &[], "[dependencies]\nsled = '0.34'\n");
     assert_eq!(faults("foldlog-query", &["foldlog-log"], "[dependencies]\nfoldlog-log = '1'\nsled = '1'\n"), Vec::<String>::new());
 }
+
+/// Names in backticks behind each "Held by:", up to the end of its paragraph.
+fn holders(contract: &str) -> Vec<&str> {
+    let paragraphs = contract.split("\n\n").filter_map(|paragraph| paragraph.split_once("Held by:"));
+    paragraphs.flat_map(|(_, named)| named.split('`').skip(1).step_by(2)).collect()
+}
+
+#[test]
+fn every_test_that_the_contract_names_exists() {
+    let mut files = Vec::new();
+    sources(&root(), &mut files);
+    let text: String = files.iter().map(|file| read(file)).collect();
+    let contract = read(&root().join("CONTRACT.md"));
+    let named = holders(&contract);
+    assert!(named.len() > 50, "the contract names {} tests", named.len());
+    let missing = |names: Vec<&str>| -> Vec<String> {
+        names.into_iter().filter(|name| !text.contains(&format!("fn {name}("))).map(str::to_owned).collect()
+    };
+    assert_eq!(missing(named), Vec::<String>::new());
+    assert_eq!(missing(holders("C0 Nothing. Held by: `no_such_test`.\n\nC0.")), ["no_such_test"]);
+}
