@@ -82,13 +82,7 @@ impl Flights {
         telemetry::begin(LogLevel::Warn, LogFormat::Text);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("foldlog-io").build();
         let runtime = runtime.context("failed to start the runtime").map_err(Failed::Operation)?;
-        runtime.block_on(async {
-            tokio::select! {
-                biased;
-                told = Box::pin(self.tell()) => told,
-                _ = tokio::signal::ctrl_c() => Err(Failed::Operation(anyhow!("interrupted"))),
-            }
-        })
+        runtime.block_on(Box::pin(self.tell()))
     }
 
     async fn tell(self) -> Result<(), Failed> {
@@ -96,7 +90,11 @@ impl Flights {
         let folder = Folder::new(self.data.clone())?;
         let server = start(&folder, self.serve).await?;
         let url = format!("http://{}", server.address());
-        let told = self.replay(&url, &events).await;
+        let told = tokio::select! {
+            biased;
+            _ = tokio::signal::ctrl_c() => Err(Failed::Operation(anyhow!("interrupted"))),
+            told = self.replay(&url, &events) => told,
+        };
         if told.is_ok() && self.serve {
             say(&next_commands(&url));
             tokio::select! {
