@@ -37,7 +37,14 @@ pub(super) struct Watched {
 /// One line an airport below the progress bar; nothing without a terminal.
 #[derive(Clone)]
 struct Board {
-    lines: BTreeMap<String, ProgressBar>,
+    lines: BTreeMap<String, Line>,
+}
+
+/// An airport on its newest day.
+#[derive(Clone)]
+struct Line {
+    day: String,
+    bar: ProgressBar,
 }
 
 /// Starts to watch.
@@ -45,9 +52,12 @@ pub(super) async fn start(client: &Client) -> anyhow::Result<Watched> {
     let pushed = client.push(WATCH).start().await.context("cannot watch the view")?;
     let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
     let bar = bars.add(ProgressBar::new(0).with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} events  {msg}")?));
-    let line =
-        |airport: &str| anyhow::Ok((airport.to_owned(), bars.add(ProgressBar::new(0).with_style(ProgressStyle::with_template("{msg}")?))));
-    let board = Board { lines: AIRPORTS.into_iter().map(line).collect::<anyhow::Result<_>>()? };
+    let mut lines = BTreeMap::new();
+    for airport in AIRPORTS {
+        let bar = bars.add(ProgressBar::new(0).with_style(ProgressStyle::with_template("{msg}")?));
+        lines.insert(airport.to_owned(), Line { day: String::new(), bar });
+    }
+    let board = Board { lines };
     let (end, told_end) = watch::channel(None);
     let mut task = JoinSet::new();
     task.spawn(follow(pushed, told_end, board.clone()));
@@ -75,7 +85,7 @@ impl Watched {
     }
 }
 
-async fn follow(mut pushed: Pushed, mut end: watch::Receiver<Option<u64>>, board: Board) -> anyhow::Result<Vec<Shown>> {
+async fn follow(mut pushed: Pushed, mut end: watch::Receiver<Option<u64>>, mut board: Board) -> anyhow::Result<Vec<Shown>> {
     let mut shown: Vec<Shown> = Vec::new();
     loop {
         let reached = shown.last().map_or(0, |shown| shown.position);
@@ -98,29 +108,30 @@ async fn follow(mut pushed: Pushed, mut end: watch::Receiver<Option<u64>>, board
 }
 
 impl Board {
-    fn show(&self, row: &Row) {
+    fn show(&mut self, row: &Row) {
         let text = |name: &str| match row.get(name) {
             Some(Value::Text(text)) => text.clone(),
             Some(Value::Integer(number)) => number.to_string(),
             _ => "-".to_owned(),
         };
-        let airport = text("origin");
-        if let Some(line) = self.lines.get(&airport) {
-            line.set_message(format!(
-                "{airport}  {}   departed {:>3}   arrived {:>3}   cancelled {:>3}   diverted {}   longest wait {} min",
-                text("day"),
-                text("departed"),
-                text("arrived"),
-                text("cancelled"),
-                text("diverted"),
-                text("longest_wait")
-            ));
-        }
+        let (airport, day) = (text("origin"), text("day"));
+        // A flight of yesterday may still land: its row changes too, but it is not today's.
+        let Some(line) = self.lines.get_mut(&airport).filter(|line| line.day <= day) else { return };
+        line.bar.set_message(format!(
+            "{airport} {}  departed {:>3}  arrived {:>3}  cancelled {:>3}  diverted {}  wait {} min",
+            day.get(5..).unwrap_or_default(),
+            text("departed"),
+            text("arrived"),
+            text("cancelled"),
+            text("diverted"),
+            text("longest_wait")
+        ));
+        line.day = day;
     }
 
     fn clear(&self) {
         for line in self.lines.values() {
-            line.finish_and_clear();
+            line.bar.finish_and_clear();
         }
     }
 }
