@@ -67,6 +67,8 @@ pub(crate) struct Checkpoint {
     pub(crate) time: Timestamp,
     pub(crate) window: WindowMark,
     pub(crate) partitions: Vec<CheckpointedPartition>,
+    /// Journal files that were synced at their full length: number and length. One that is missing or shorter is damage.
+    pub(crate) files: Vec<(u32, u64)>,
 }
 
 impl Checkpoint {
@@ -92,6 +94,11 @@ impl Checkpoint {
             body.put(partition.topic.as_bytes());
             body.put_u32(partition.partition.get());
             partition.mark.encode(&mut body);
+        }
+        body.put_len(self.files.len());
+        for (number, length) in &self.files {
+            body.put_u32(*number);
+            body.put_u64(*length);
         }
         let mut out = Vec::with_capacity(HEADER_LEN + body.len());
         out.put(&MAGIC);
@@ -136,11 +143,15 @@ impl Checkpoint {
             time: Timestamp::new(from.i64()?),
             window: WindowMark { file: from.u64()?, length: from.u64()?, crc: from.u32()? },
             partitions: Vec::new(),
+            files: Vec::new(),
         };
         for _ in 0..from.count(20 + PartitionMark::ENCODED_LEN)? {
             let (topic, partition) = (from.topic_id()?, PartitionId::new(from.u32()?));
             let mark = PartitionMark::decode(from.take(PartitionMark::ENCODED_LEN)?)?;
             checkpoint.partitions.push(CheckpointedPartition { topic, partition, mark });
+        }
+        for _ in 0..from.count(12)? {
+            checkpoint.files.push((from.u32()?, from.u64()?));
         }
         from.0.is_empty().then_some(checkpoint)
     }
@@ -262,6 +273,7 @@ mod tests {
             time: Timestamp::new(1000),
             window: WindowMark { file: 1, length: 10, crc: 3 },
             partitions: vec![CheckpointedPartition { topic: TopicId::new([2; 16]), partition: PartitionId::new(1), mark }],
+            files: vec![(1, 65536), (2, 4096)],
         }
     }
 

@@ -92,13 +92,13 @@ pub(crate) fn open(
         disk.sync_folder(&part).map_err(|source| LogError::io("sync", &part, source))?;
     }
     let topics = TopicStore::open(Arc::clone(&disk), folder)?;
-    let journal = JournalFiles::open(Arc::clone(&disk), folder, &config)?;
+    let (journal, shortened) = JournalFiles::open(Arc::clone(&disk), folder, &config, &checkpoint.files)?;
     let mut replay = Replay::new(&checkpoint, topics, &config)?;
     let window_file = WindowFile::open(Arc::clone(&disk), folder, checkpoint.folder, checkpoint.window, &mut replay.window)?;
     let files = OpenFiles::new(Arc::clone(&disk), OPEN_FILES);
     let OpenSegments { segments, damaged, damage } = replay.open_segments(&files, &checkpoint, &config)?;
     let found = recovery::scan(&journal, &checkpoint, |accepted| replay.take(accepted))?;
-    let mut read_only = found.rot.as_ref().map(in_full).or(damage);
+    let mut read_only = found.rot.as_ref().or(shortened.as_ref()).map(in_full).or(damage);
     if read_only.is_none() {
         read_only = settle(&journal, &mut slots, &mut checkpoint, &mut replay, &found, &mut random)?;
     }
@@ -160,6 +160,7 @@ fn settle(
     checkpoint.recovered = found.last;
     checkpoint.salt = random();
     checkpoint.start += 1;
+    checkpoint.files = journal.settled();
     slots.write(checkpoint)?;
     match journal.make_room(BLOCK) {
         Ok(_) => Ok(None),
@@ -214,6 +215,7 @@ fn create(disk: &dyn Disk, folder: &Path, config: &LogConfig, random: &mut impl 
         time: Timestamp::new(0),
         window: WindowMark::default(),
         partitions: Vec::new(),
+        files: vec![(1, config.first_journal_file_bytes)],
     };
     Slots::create(disk, folder, &first)?;
     let sync = |path: &Path| disk.sync_folder(path).map_err(|source| LogError::io("sync", path, source));

@@ -92,8 +92,9 @@ impl Tidy {
             }
             self.copy(groups)?;
         }
-        self.write_checkpoint()?;
-        self.engine.journal.fill_pool()
+        // A spare file comes first, so that the checkpoint knows of it.
+        self.engine.journal.fill_pool()?;
+        self.write_checkpoint()
     }
 
     /// Last frame that was copied.
@@ -155,6 +156,7 @@ impl Tidy {
             time: last.time,
             window,
             partitions: marks.into_values().collect(),
+            files: self.engine.journal.settled(),
             ..self.checkpoint.clone()
         };
         self.slots.write(&mut checkpoint)?;

@@ -50,6 +50,8 @@ pub(crate) struct JournalFile {
     pub(crate) length: u64,
     /// Newest frame in it that is part of the log; none: free.
     pub(crate) newest: Option<u64>,
+    /// Whether its length and name are durable for certain.
+    is_settled: bool,
 }
 
 #[derive(Debug)]
@@ -77,8 +79,14 @@ impl JournalFiles {
         folder.join(format!("{number:06}.journal"))
     }
 
-    /// Opens what lies in the data folder's journal.
-    pub(crate) fn open(disk: Arc<dyn Disk>, data: &Path, config: &LogConfig) -> Result<Self, LogError> {
+    /// Opens what lies in the data folder's journal. `known` are files that a checkpoint names, with their lengths; the report
+    /// of one that is missing or shorter comes with them.
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        data: &Path,
+        config: &LogConfig,
+        known: &[(u32, u64)],
+    ) -> Result<(Self, Option<LogError>), LogError> {
         let folder = data.join(FOLDER);
         let entries = disk.list(&folder).map_err(|source| LogError::io("list", &folder, source))?;
         let mut files = Vec::new();
@@ -91,16 +99,33 @@ impl JournalFiles {
                 Ok((handle, length))
             };
             let (handle, length) = open().map_err(|source| LogError::io("open", &path, source))?;
-            files.push(JournalFile { number, path, handle, length, newest: None });
+            let is_settled = known.iter().any(|(of, settled)| *of == number && *settled == length);
+            files.push(JournalFile { number, path, handle, length, newest: None, is_settled });
         }
         files.sort_by_key(|file| file.number);
-        Ok(Self {
+        let shortened = known.iter().find_map(|(number, settled)| {
+            let length = files.iter().find(|file| file.number == *number).map(|file| file.length);
+            let what = match length {
+                None => "the journal file is missing".into(),
+                Some(length) if length < *settled => format!("the journal file has {length} of {settled} bytes"),
+                Some(_) => return None,
+            };
+            let what = format!("{what}; what was appended last may have been in it");
+            Some(LogError::Corrupt { file: Self::path(&folder, *number), from: length.unwrap_or(0), end: *settled, what })
+        });
+        let journal = Self {
             disk,
             folder,
             file_bytes: config.journal_file_bytes,
             state: Mutex::new(State { files, current: 0, at: 0 }),
             making: Mutex::new(()),
-        })
+        };
+        Ok((journal, shortened))
+    }
+
+    /// Number and length of each file whose name and length are durable for certain.
+    pub(crate) fn settled(&self) -> Vec<(u32, u64)> {
+        self.state.lock().files.iter().filter(|file| file.is_settled).map(|file| (file.number, file.length)).collect()
     }
 
     /// Makes the first file of a new folder, over what an unfinished creation left.
@@ -182,7 +207,7 @@ impl JournalFiles {
         }
         handle.sync().map_err(|source| LogError::io("sync", &path, source))?;
         self.disk.sync_folder(&self.folder).map_err(|source| LogError::io("sync", &self.folder, source))?;
-        self.state.lock().files.push(JournalFile { number, path, handle, length, newest: None });
+        self.state.lock().files.push(JournalFile { number, path, handle, length, newest: None, is_settled: true });
         Ok(())
     }
 
@@ -201,6 +226,9 @@ impl JournalFiles {
             file.handle.sync().map_err(|source| LogError::io("sync", &file.path, source))?;
             self.disk.sync_folder(&self.folder).map_err(|source| LogError::io("sync", &self.folder, source))?;
             state = self.state.lock();
+            if let Some(file) = state.files.get_mut(next) {
+                file.is_settled = true;
+            }
         }
         let (current, at) = (state.current, state.at);
         state.at += length;
