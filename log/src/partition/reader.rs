@@ -100,6 +100,8 @@ impl EmbeddedReader {
 
     /// Fills `out` from the groups of one partition that the tail knows. Returns the next offset.
     fn partition_runs(&mut self, partition: &Partition, mut next: Offset, out: &mut Output) -> Result<Offset, LogError> {
+        // Asked first: what becomes readable from here on is not missing if it is not among the slices.
+        let end = self.engine.tail.end_of(partition.index);
         for (group, slice) in self.engine.tail.slices_from(partition.index, next, out.limits.bytes.into()) {
             if group.first >= out.until {
                 out.complete = true;
@@ -114,7 +116,7 @@ impl EmbeddedReader {
                 next = run.first_offset.plus(u64::from(skip + taken));
             }
         }
-        out.complete = next >= self.engine.tail.end_of(partition.index);
+        out.complete = next >= end;
         Ok(next)
     }
 
@@ -173,9 +175,14 @@ impl EmbeddedReader {
             _ => return Ok(next),
         }
         let mut all = spans.len() < SPANS;
+        let end = self.engine.tail.end_of(partition.index);
         for span in spans {
             let found = self.engine.tail.slices_from(partition.index, span.offset, 0).into_iter().next();
-            let Some((group, slice)) = found else { return Ok(next) };
+            let Some((group, slice)) = found else {
+                // Known here a moment before it is shown.
+                out.complete = span.offset >= end;
+                return Ok(next);
+            };
             if group.first >= out.until {
                 out.complete = true;
                 return Ok(next);

@@ -22,7 +22,7 @@ const PROVEN: [(&str, &str); 21] = [
     ("seal: sync of file /data/journal/#.journal", "refused"),
     ("start: sync of folder /", "topic"),
     ("start: sync of folder /data", "refused"),
-    ("start: sync of folder /data/journal", "lost"),
+    ("start: sync of folder /data/journal", "refused"),
     ("start: sync of file /data/checkpoint.a", "lost"),
     ("start: sync of file /data/checkpoint.b", "lost"),
     ("start: sync of file /data/foldlog.new", "refused"),
@@ -33,7 +33,7 @@ const PROVEN: [(&str, &str); 21] = [
     ("tidy: sync of folder /data/topics/#-#-#-#-#/#", "refused"),
     ("tidy: sync of file /data/#.window", "refused"),
     ("tidy: sync of file /data/checkpoint.a", "refused"),
-    ("tidy: sync of file /data/checkpoint.b", "lost"),
+    ("tidy: sync of file /data/checkpoint.b", "refused"),
     ("tidy: sync of file /data/topics/#-#-#-#-#/#/#.log", "refused"),
     ("tidy: sync of file /data/topics/#-#-#-#-#/#/#.runs", "refused"),
 ];
