@@ -103,6 +103,18 @@ impl Subject {
         Ok(())
     }
 
+    /// Waits until the server has come to rest: what it left to write would disturb the next measurement.
+    pub async fn at_rest(&self) -> anyhow::Result<()> {
+        for _ in 0..80 {
+            let before = self.cpu()?;
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            if self.cpu()?.saturating_sub(before) <= Duration::from_millis(10) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Memory that the server holds, in bytes.
     pub fn memory(&self) -> anyhow::Result<u64> {
         let path = format!("/proc/{}/status", self.server.pid());

@@ -36,8 +36,10 @@ pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let loading = load(&subject, 0, EVENTS).await?;
     report.note(&format!("loaded {} events of 200 bytes in {:.1} s", short(to_f64(EVENTS)), loading.as_secs_f64()));
     full_read(bench, &subject, report).await?;
+    subject.at_rest().await?;
     aggregate(&subject, report).await?;
     lookups(bench, &subject, report).await?;
+    subject.at_rest().await?;
     let pushed = Turns::of(bench, report, async || push(&subject, bench.time).await).await?;
     let what = format!("append to pushed row of a view, p50, p99 {:.0}us; 2.5 x (E0 + F0); {}", pushed.ours.p99, pushed.limits());
     report.goal("PUSH", Bound::Micros(pushed.ours.p50, 2.5 * pushed.round_trip()), None, &what);

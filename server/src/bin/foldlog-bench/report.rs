@@ -63,9 +63,10 @@ impl Report {
         self.missed.push(part);
     }
 
-    /// Notes F0 of a moment.
-    pub fn device(&mut self, p50: f64) {
+    /// Notes F0 of a moment, and returns the least of the run so far.
+    pub fn device(&mut self, p50: f64) -> f64 {
         self.device.push(p50);
+        self.device.iter().copied().fold(p50, f64::min)
     }
 
     /// Tells something that is no goal.
@@ -117,6 +118,13 @@ mod tests {
         let mut report = Report::default();
         report.failed("D", &anyhow::anyhow!("no server"));
         assert!(!report.end());
+    }
+
+    #[test]
+    fn a_busy_device_makes_no_limit_easier() {
+        let mut report = Report::default();
+        let f0: Vec<f64> = [100.0, 4_000.0, 90.0].into_iter().map(|p50| report.device(p50)).collect();
+        assert_eq!(f0, [100.0, 100.0, 90.0]);
     }
 
     #[test]

@@ -52,8 +52,9 @@ impl Turns {
             echo.push(load::appends(&bench.echo.url, 1, 1, 1, bench.time).await?);
             ours.push(measure().await?);
         }
-        let turns = Self { f0: Figures::of(&device), e0: Figures::of(&echo), ours: Figures::of(&ours) };
-        report.device(turns.f0.p50);
+        let mut turns = Self { f0: Figures::of(&device), e0: Figures::of(&echo), ours: Figures::of(&ours) };
+        // A device that is busy, perhaps with what foldlog left to write, must not make a limit easier to meet.
+        turns.f0.p50 = report.device(turns.f0.p50);
         Ok(turns)
     }
 
