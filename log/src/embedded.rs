@@ -155,6 +155,7 @@ impl EmbeddedLog {
                 tracing::error!("a thread of the log panicked");
             }
         }
+        self.engine.tail.close();
         *self.folder_lock.lock() = None;
     }
 

@@ -126,6 +126,7 @@ impl Engine {
         });
         self.queue.close(Closed::Failed);
         self.tidy.stop();
+        self.tail.close();
     }
 }
 

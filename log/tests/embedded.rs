@@ -244,3 +244,52 @@ fn a_second_process_is_refused_by_name() {
     let Err(LogError::Locked { owner, .. }) = second else { panic!("not refused") };
     assert!(owner.contains("process"), "{owner}");
 }
+
+#[tokio::test]
+async fn the_journal_keeps_its_size_while_much_more_goes_through_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = LogConfig {
+        first_journal_file_bytes: 256 << 10,
+        journal_file_bytes: 512 << 10,
+        tidy_bytes: 256 << 10,
+        untidied_bytes: 1 << 20,
+        tail_bytes: 256 << 10,
+        ..LogConfig::default()
+    };
+    let log = EmbeddedLog::open(Arc::new(RealDisk), Arc::new(SystemClock::new()), folder.path(), config).unwrap();
+    events_topic(&log, "a", 2);
+    let data = "x".repeat(50_000);
+    let mut refused = 0;
+    for round in 0..400 {
+        loop {
+            match append(&log, unit(vec![write("a", &format!("s{}", round % 5), &[&data])])).await {
+                Ok(_) => break,
+                // Segments may be behind; what was refused is sent again.
+                Err(LogError::Overloaded { .. }) => {
+                    refused += 1;
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    let metrics = log.metrics();
+    println!("{metrics:?}, refused {refused}");
+    assert!(metrics.journal_bytes <= 4 << 20, "20 MB went through {metrics:?}");
+    assert!(metrics.checkpoints >= 5, "{metrics:?}");
+    assert_eq!(read(&log, Selection::All(Position::new(0)), ReadLimits::default()).len(), 400);
+}
+
+#[tokio::test]
+async fn whoever_waits_for_the_end_is_told_that_the_log_has_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path());
+    events_topic(&log, "a", 1);
+    let mut durable = log.durable();
+    append(&log, unit(vec![write("a", "s", &["x"])])).await.unwrap();
+    durable.changed().await.unwrap();
+    assert_eq!(*durable.borrow_and_update(), Position::new(1));
+    log.stop();
+    assert!(durable.changed().await.is_err());
+    assert!(matches!(log.append(unit(vec![write("a", "s", &["y"])])), Err(LogError::Stopping)));
+}

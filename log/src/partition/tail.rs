@@ -4,9 +4,15 @@
 //! never moves back, a group is visible whole, and every record that no segment holds is found here, in memory or by the
 //! place of its frame.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::group::Group;
@@ -34,7 +40,9 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Tail {
     state: RwLock<State>,
-    durable: watch::Sender<Position>,
+    /// The durable end, and who is woken when it moves; nobody once the log has stopped.
+    end: AtomicU64,
+    durable: Mutex<Option<watch::Sender<Position>>>,
     budget: u64,
 }
 
@@ -43,7 +51,7 @@ impl Tail {
     pub(crate) fn new(begin: Position, tidied_frame: u64, ends: Vec<Offset>, budget: u64) -> Self {
         let slices = ends.iter().map(|_| VecDeque::new()).collect();
         let state = State { ends, slices, tidied: begin, tidied_frame, ..State::default() };
-        Self { state: RwLock::new(state), durable: watch::Sender::new(begin), budget }
+        Self { state: RwLock::new(state), end: AtomicU64::new(begin.get()), durable: Mutex::new(Some(watch::Sender::new(begin))), budget }
     }
 
     /// Shows a group to readers: it is durable now.
@@ -66,11 +74,19 @@ impl Tail {
             state.groups.push_back(group);
             state.shrink(self.budget);
         }
-        self.durable.send_if_modified(|durable| {
-            let moved = end > *durable;
-            *durable = end.max(*durable);
-            moved
-        });
+        self.end.fetch_max(end.get(), Ordering::AcqRel);
+        if let Some(durable) = &*self.durable.lock() {
+            durable.send_if_modified(|shown| {
+                let moved = end > *shown;
+                *shown = end.max(*shown);
+                moved
+            });
+        }
+    }
+
+    /// The end will not move any more: whoever waits for it is told.
+    pub(crate) fn close(&self) {
+        self.durable.lock().take();
     }
 
     /// Segments hold everything up to `frame`, below `position`, and are synced and checkpointed.
@@ -86,11 +102,14 @@ impl Tail {
 
     /// The durable end.
     pub(crate) fn end(&self) -> Position {
-        *self.durable.borrow()
+        Position::new(self.end.load(Ordering::Acquire))
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<Position> {
-        self.durable.subscribe()
+        match &*self.durable.lock() {
+            Some(durable) => durable.subscribe(),
+            None => watch::channel(self.end()).1,
+        }
     }
 
     /// Next offset to become readable in a partition.
