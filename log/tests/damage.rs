@@ -201,3 +201,29 @@ fn a_missing_file_is_reported_by_name() {
         }
     }
 }
+
+#[test]
+fn a_damaged_journal_is_read_up_to_the_damage_and_written_no_more() {
+    let disk = SimDisk::new(2);
+    let (log, mut stepper) = open(&disk).unwrap();
+    log.create_topic("a".parse().unwrap(), TopicSettings { kind: TopicKind::Events, partitions: 2 }).unwrap();
+    for unit in 0..5 {
+        append(&log, &mut stepper, unit);
+    }
+    drop((log, stepper));
+    let path = PathBuf::from("/data/journal/000001.journal");
+    let mut bytes = disk.bytes_of(&path).unwrap();
+    // Frame 1 opens; frame 4 is the third unit.
+    bytes[3 * 4096 + 200] ^= 1;
+    disk.overwrite(&path, bytes.clone());
+    let (log, _) = open(&disk.fork()).unwrap();
+    let damage = log.report().damage.clone().unwrap();
+    assert!(damage.contains("000001.journal, bytes 12288 to 16384") && damage.contains("frame 4"), "{damage}");
+    assert_eq!(log.head().position, Position::new(4), "two units of two records lie before");
+    let refused = log.append(Append::default());
+    assert!(matches!(refused, Err(LogError::ReadOnly { .. })));
+    drop(log);
+    let again = open(&disk).unwrap().0;
+    assert_eq!(again.report().damage.as_deref(), Some(damage.as_str()), "nothing was repaired in passing");
+    assert_eq!(disk.bytes_of(&path).unwrap(), bytes);
+}
