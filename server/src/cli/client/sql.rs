@@ -245,11 +245,17 @@ impl Script {
         let Place { line, column } = place;
         let head = format!("{}:{line}:{column}: {}", self.name, visible(message));
         let Some(text) = self.text.lines().nth(line as usize - 1) else { return head };
-        let before: String = text.chars().take(column as usize - 1).collect();
+        // Of a long line the part around the place is enough.
+        let skipped = (column as usize - 1).saturating_sub(SHOWN_CHARS / 2);
+        let text: String = text.chars().skip(skipped).take(SHOWN_CHARS).collect();
+        let before: String = text.chars().take(column as usize - 1 - skipped).collect();
         let number = line.to_string();
-        format!("{head}\n{number} | {}\n{} | {}^", visible(text), " ".repeat(number.len()), blank(&visible(&before)))
+        format!("{head}\n{number} | {}\n{} | {}^", visible(&text), " ".repeat(number.len()), blank(&visible(&before)))
     }
 }
+
+/// Characters that are shown of the line with an error.
+const SHOWN_CHARS: usize = 120;
 
 /// As much room as the text takes; what is wide in it takes two places.
 fn blank(text: &str) -> String {
@@ -341,6 +347,10 @@ mod tests {
         assert_eq!(script.at(Place { line: 9, column: 1 }, "no"), "x.sql:9:1: no");
         let wide = Script { name: "x".to_owned(), text: "'東' \t!".to_owned() };
         assert_eq!(wide.at(Place { line: 1, column: 6 }, "no").lines().last(), Some("  |        ^"));
+        let long = Script { name: "x".to_owned(), text: format!("{}!{}", "1+".repeat(500), "+1".repeat(500)) };
+        let shown = long.at(Place { line: 1, column: 1001 }, "no");
+        assert_eq!(shown.len(), "x:1:1001: no\n1 | \n  | ^".len() + SHOWN_CHARS + SHOWN_CHARS / 2);
+        assert!(shown.lines().nth(1).unwrap().chars().nth(4 + SHOWN_CHARS / 2) == Some('!'), "{shown}");
     }
 
     #[test]
