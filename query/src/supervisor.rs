@@ -20,6 +20,7 @@ use crate::{
     plan::{Node, Sink, StreamPlan},
     stream::{
         commit::{Progress, Recalled, SystemTopics},
+        decode::{Decoding, KEPT_BYTES},
         fold::Fold,
         operator::{aggregate::Aggregation, chain::Chain, sink::TopicSink},
         query::{Hold, Query},
@@ -82,6 +83,7 @@ struct Inner {
     log: Arc<dyn LogBackend>,
     clock: Arc<dyn Clock>,
     pool: Pool,
+    decoding: Decoding,
     topics: SystemTopics,
     state_budget: usize,
     limits: ReadLimits,
@@ -135,6 +137,7 @@ impl Supervisor {
         let state_budget = usize::try_from(config.state_mib).unwrap_or(usize::MAX).saturating_mul(1 << 20);
         Ok(Self {
             inner: Arc::new(Inner {
+                decoding: Decoding::new(Arc::clone(&log), KEPT_BYTES),
                 log,
                 clock,
                 pool,
@@ -195,7 +198,7 @@ impl Supervisor {
     fn intake(&self, plan: &StreamPlan, query: &Arc<Query>, from: Position) -> Result<Box<dyn Intake>, QueryError> {
         let (inner, scan) = (&self.inner, only_source(plan)?);
         let limits = ReadLimits { records: inner.limits.records.min(step_rows(plan)), ..inner.limits };
-        Ok(Box::new(AheadIntake::new(inner.log.as_ref(), &inner.pool, query, scan, from, limits)?))
+        Ok(Box::new(AheadIntake::new(&inner.decoding, &inner.pool, query, scan, from, limits)?))
     }
 
     fn parts(
@@ -261,6 +264,12 @@ impl Supervisor {
     #[must_use]
     pub fn queries(&self) -> Vec<QueryStatus> {
         self.inner.running.read().values().map(|running| running.query.status()).collect()
+    }
+
+    /// Records decoded for queries since the start of the process; one that several took from the same chunk counts once.
+    #[must_use]
+    pub fn decoded(&self) -> u64 {
+        self.inner.decoding.records()
     }
 
     /// The view that a persistent query keeps under this name.

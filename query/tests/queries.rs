@@ -450,3 +450,30 @@ fn schema_of_a_view_is_its_columns_and_the_row_time() {
     assert_eq!(view.keys(), 1);
     assert_eq!(topic("by_key").as_str(), view.name());
 }
+
+#[tokio::test]
+async fn twenty_queries_over_one_topic_decode_each_record_once() {
+    const APPENDS: i64 = 300;
+    let log = memory_log();
+    let supervisor = supervisor(&log);
+    let names: Vec<String> = (0..20).map(|n| format!("sum{n}")).collect();
+    for name in &names {
+        start(&supervisor, log.as_ref(), name, &summed(name));
+    }
+    let mut expected = 0;
+    for n in 0..APPENDS {
+        let records: Vec<NewRecord> = (0..=n % 5).map(|m| fact(&format!("k{m}"), n + m)).collect();
+        expected += (0..=n % 5).map(|m| n + m).sum::<i64>();
+        append(log.as_ref(), "facts", u32::try_from(n % 3).unwrap(), records).await;
+    }
+    let records = (0..APPENDS).map(|n| u64::try_from(1 + n % 5).unwrap()).sum::<u64>();
+    let end = log.head().position;
+    for name in &names {
+        let view = supervisor.view(name).unwrap();
+        view.wait(end, PATIENCE).await.unwrap();
+        assert_eq!(sum_of_rows(&view.pin().unwrap()), expected, "{name}");
+    }
+    assert!(supervisor.queries().iter().all(|query| query.rows_in == records));
+    assert_eq!(supervisor.decoded(), records);
+    supervisor.shut_down().await;
+}

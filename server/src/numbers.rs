@@ -62,7 +62,9 @@ impl Numbers {
             ConstCounter::new(sum).encode(rows.encode_family(&[("query", "other")])?)?;
         }
         let bad: u64 = queries.iter().map(|query| query.bad_rows).sum();
-        counter(encoder, "query_bad_rows", "Rows skipped and values nulled since the start", bad as f64)
+        counter(encoder, "query_bad_rows", "Rows skipped and values nulled since the start", bad as f64)?;
+        let decoded = self.engine.decoded() as f64;
+        counter(encoder, "query_records_decoded", "Records decoded for queries since the start, shared ones once", decoded)
     }
 }
 

@@ -149,6 +149,12 @@ impl Engine {
         self.core.queries()
     }
 
+    /// Records decoded for queries since the start of the process; one that several share counts once.
+    #[must_use]
+    pub fn decoded(&self) -> u64 {
+        self.core.supervisor.decoded()
+    }
+
     /// Stops every query after its step. What is asked afterwards is refused.
     pub async fn stop(&self) {
         self.changes.stop();

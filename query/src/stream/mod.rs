@@ -2,6 +2,7 @@
 
 pub mod change;
 pub(crate) mod commit;
+pub(crate) mod decode;
 pub(crate) mod fold;
 pub(crate) mod operator;
 pub(crate) mod query;

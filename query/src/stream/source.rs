@@ -4,16 +4,17 @@
 
 use std::{collections::VecDeque, sync::Arc, task::Waker};
 
-use foldlog_log::{LogBackend, LogReader, Position, ReadLimits, Selection, TopicName};
+use foldlog_log::{Position, ReadLimits, TopicName};
 use parking_lot::Mutex;
 
 use crate::{
-    codec::{BadInput, Decoder},
+    codec::BadInput,
     error::QueryError,
     plan::SourceScan,
     processing_log::Fault,
     stream::{
         change::ChangeBatch,
+        decode::{Decoding, Given, Lane},
         query::Query,
         worker::{Job, Pool, Turn, Work},
     },
@@ -56,12 +57,12 @@ impl Taken {
 
 /// Gives a task its rows.
 pub(crate) trait Intake: Send {
-    /// The next rows below `until`, which is durable; at most a step's worth. None: they are being decoded, and the task is woken
-    /// when they are there. Blocks on files.
+    /// The next rows below `until`, which is durable; at most a step's worth. None: they are being decoded, and the task, whose
+    /// waker this is, is woken when they are there. Blocks on files.
     ///
     /// # Errors
     /// [`QueryError::Log`] where the log cannot be read.
-    fn take(&mut self, until: Position) -> Result<Option<Taken>, QueryError>;
+    fn take(&mut self, until: Position, waker: &Waker) -> Result<Option<Taken>, QueryError>;
 }
 
 /// Steps that are decoded ahead of the task.
@@ -90,35 +91,27 @@ struct Line {
     awaited: bool,
 }
 
+/// Where the task's source is read.
 struct Stage {
-    topic: TopicName,
-    reader: Box<dyn LogReader>,
-    decoder: Decoder,
+    lane: Arc<Lane>,
+    at: Position,
     limits: ReadLimits,
-    read_to: Position,
 }
 
 impl AheadIntake {
     /// Reads a source from `from` (inclusive) on, for the task of `query`.
     ///
     /// # Errors
-    /// [`QueryError::Log`] if the topic does not exist, and those of [`Decoder::new`].
+    /// Those of [`Decoding::lane`].
     pub(crate) fn new(
-        log: &dyn LogBackend,
+        decoding: &Decoding,
         pool: &Pool,
         query: &Arc<Query>,
         scan: &SourceScan,
         from: Position,
         limits: ReadLimits,
     ) -> Result<Self, QueryError> {
-        let topic = scan.source.topic.clone();
-        let stage = Stage {
-            reader: log.reader(Selection::Topics(vec![topic.clone()], from))?,
-            decoder: Decoder::new(&scan.source, &scan.wanted)?,
-            topic,
-            limits,
-            read_to: from,
-        };
+        let stage = Stage { lane: decoding.lane(scan, from)?, at: from, limits };
         let shared = Arc::new(Shared { stage: Mutex::new(stage), line: Mutex::default(), query: Arc::clone(query) });
         let ahead = Ahead { shared: Arc::clone(&shared) };
         Ok(Self { shared, job: pool.spawn(|_| Box::new(ahead)) })
@@ -144,7 +137,7 @@ impl AheadIntake {
 }
 
 impl Intake for AheadIntake {
-    fn take(&mut self, until: Position) -> Result<Option<Taken>, QueryError> {
+    fn take(&mut self, until: Position, waker: &Waker) -> Result<Option<Taken>, QueryError> {
         if let Some(step) = self.next_in_line(until) {
             return step.map(Some);
         }
@@ -159,7 +152,7 @@ impl Intake for AheadIntake {
         if let Some(step) = self.next_in_line(until) {
             return step.map(Some);
         }
-        let taken = stage.take(until)?;
+        let Some(taken) = stage.take(until, waker)? else { return Ok(None) };
         drop(stage);
         if taken.scanned_to < until {
             Arc::clone(&self.job).schedule();
@@ -174,22 +167,22 @@ struct Ahead {
 }
 
 impl Work for Ahead {
-    fn turn(&mut self, _waker: &Waker) -> Turn {
+    fn turn(&mut self, waker: &Waker) -> Turn {
         let mut stage = self.shared.stage.lock();
         let goal = {
             let line = self.shared.line.lock();
             let failed = line.steps.iter().any(Result::is_err);
-            (line.steps.len() < STEPS_AHEAD && stage.read_to < line.goal && !failed).then_some(line.goal)
+            (line.steps.len() < STEPS_AHEAD && stage.at < line.goal && !failed).then_some(line.goal)
         };
-        if let Some(goal) = goal {
-            let step = stage.take(goal);
-            self.shared.line.lock().steps.push_back(step);
-        }
+        // None if another worker decodes it, for another task; this job is woken then.
+        let step = goal.and_then(|goal| stage.take(goal, waker).transpose());
+        let turn = if step.is_some() { Turn::Again } else { Turn::Wait };
+        self.shared.line.lock().steps.extend(step);
         drop(stage);
         if std::mem::take(&mut self.shared.line.lock().awaited) {
             self.shared.query.wake();
         }
-        if goal.is_some() { Turn::Again } else { Turn::Wait }
+        turn
     }
 
     fn panicked(&mut self, what: String) {
@@ -201,24 +194,16 @@ impl Work for Ahead {
 }
 
 impl Stage {
-    fn take(&mut self, until: Position) -> Result<Taken, QueryError> {
-        let chunk = self.reader.read(until, self.limits)?;
-        let records = chunk.runs.iter().map(|run| u64::from(run.count)).sum();
-        let decoded = self.decoder.decode(&chunk.runs)?;
-        self.read_to = chunk.scanned_to;
-        Ok(Taken {
-            rows: ChangeBatch {
-                rows: decoded.batch,
-                ops: None,
-                rowtime: decoded.rowtime,
-                positions: decoded.positions,
-                value_null: decoded.value_null,
-            },
-            records,
-            faults: decoded.bad.into_iter().map(|bad| fault(&self.topic, bad)).collect(),
-            fault_count: decoded.bad_count,
-            scanned_to: chunk.scanned_to,
-        })
+    fn take(&mut self, until: Position, waker: &Waker) -> Result<Option<Taken>, QueryError> {
+        let Given::Chunk(chunk) = self.lane.take(self.at, until, self.limits, waker)? else { return Ok(None) };
+        self.at = chunk.to;
+        Ok(Some(Taken {
+            rows: chunk.rows.clone(),
+            records: chunk.records,
+            faults: chunk.bad.iter().map(|bad| fault(self.lane.topic(), bad.clone())).collect(),
+            fault_count: chunk.bad_count,
+            scanned_to: chunk.to,
+        }))
     }
 }
 

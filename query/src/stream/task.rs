@@ -211,7 +211,7 @@ impl Task {
                 return Ok(Turn::Again);
             }
             // Decoding on another worker wakes this task.
-            let Some(step) = self.step(until)? else { return Ok(Turn::Wait) };
+            let Some(step) = self.step(until, context.waker())? else { return Ok(Turn::Wait) };
             self.pending.push_back(step);
             computed = true;
         }
@@ -283,8 +283,8 @@ impl Task {
     }
 
     /// Takes a step's worth of rows and folds them; none if they are still being decoded.
-    fn step(&mut self, until: Position) -> Result<Option<Step>, QueryError> {
-        let Some(taken) = self.parts.intake.take(until)? else { return Ok(None) };
+    fn step(&mut self, until: Position, waker: &Waker) -> Result<Option<Step>, QueryError> {
+        let Some(taken) = self.parts.intake.take(until, waker)? else { return Ok(None) };
         let query = Arc::clone(&self.parts.query);
         query.rows_in.fetch_add(taken.records, Ordering::Relaxed);
         let silent = taken.scanned_to <= self.parts.output_from;
