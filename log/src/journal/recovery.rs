@@ -1,6 +1,6 @@
 //! What a start makes of the journal: which frames are part of the log, and whether what follows is torn or rotten.
 //!
-//! [`crate::embedded`] calls [`scan`] once, then, unless the folder is read-only, [`settle`]. Invariants: frames are accepted in
+//! [`crate::start`] calls [`scan`] once, then, unless the folder is read-only, [`settle`]. Invariants: frames are accepted in
 //! order while number, chain, salt and checksums fit; nothing that may have been shown is dropped without a report; nothing
 //! is shown that is not durable.
 
