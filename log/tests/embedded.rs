@@ -8,6 +8,7 @@ use foldlog_log::{
     Precondition, ReadLimits, RequestId, RequestKey, Selection, StreamHead, StreamVersion, TopicKind, TopicSettings, Write,
     clock::SystemClock, disk::RealDisk,
 };
+use futures::FutureExt as _;
 
 fn config() -> LogConfig {
     LogConfig { first_journal_file_bytes: 256 << 10, journal_file_bytes: 1 << 20, ..LogConfig::default() }
@@ -278,6 +279,45 @@ async fn the_journal_keeps_its_size_while_much_more_goes_through_it() {
     assert!(metrics.journal_bytes <= 4 << 20, "20 MB went through {metrics:?}");
     assert!(metrics.checkpoints >= 5, "{metrics:?}");
     assert_eq!(read(&log, Selection::All(Position::new(0)), ReadLimits::default()).len(), 400);
+}
+
+#[test]
+fn files_with_other_names_are_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = LogConfig { first_journal_file_bytes: 32 << 10, journal_file_bytes: 64 << 10, ..LogConfig::default() };
+    let open = || {
+        let disk = Arc::new(RealDisk);
+        EmbeddedLog::open_stepped(disk, Arc::new(SystemClock::new()), folder.path(), small.clone(), || uuid::Uuid::new_v4().as_u128())
+            .unwrap()
+    };
+    let (log, stepper) = open();
+    events_topic(&log, "a", 1);
+    drop((log, stepper));
+    // Copies that somebody made, under names that are almost ours.
+    let journal = std::fs::read(folder.path().join("journal/000001.journal")).unwrap();
+    let strays = ["journal/1.journal", "journal/+00001.journal", "journal/000001.journal.bak", "topics/notes.txt", "1.window", "README"];
+    for stray in strays {
+        std::fs::write(folder.path().join(stray), &journal).unwrap();
+    }
+    for start in 0..4_u64 {
+        let (log, mut stepper) = open();
+        assert_eq!(log.report().damage, None);
+        let found = read(&log, Selection::All(Position::default()), ReadLimits::default());
+        let expected = (0..start * 30).map(|place| (place, "s".into(), place + 1, place.to_string())).collect::<Vec<_>>();
+        assert_eq!(found, expected, "start {start}");
+        for round in 0..30 {
+            let answer = log.append(unit(vec![write("a", "s", &[&format!("{}", start * 30 + round)])])).unwrap();
+            stepper.commit().unwrap();
+            answer.now_or_never().unwrap().unwrap();
+            if round == 3 {
+                // Frees whatever is free; what comes after lies in the journal alone when the process dies.
+                stepper.tidy().unwrap();
+            }
+        }
+    }
+    for stray in strays {
+        assert!(std::fs::read(folder.path().join(stray)).unwrap() == journal, "{stray} was written to");
+    }
 }
 
 #[tokio::test]

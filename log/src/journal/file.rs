@@ -5,6 +5,7 @@
 //! order comes from frame numbers alone.
 
 use std::{
+    ffi::OsStr,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -93,6 +94,10 @@ impl JournalFiles {
         for entry in entries {
             let Some(number) = entry.name.strip_suffix(".journal").and_then(|number| number.parse::<u32>().ok()) else { continue };
             let path = Self::path(&folder, number);
+            // `1.journal` is a number too, and none of ours.
+            if path.file_name() != Some(OsStr::new(&entry.name)) {
+                continue;
+            }
             let open = || -> io::Result<_> {
                 let handle = disk.open(&path)?;
                 let length = handle.len()?;
