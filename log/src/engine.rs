@@ -110,7 +110,11 @@ impl Engine {
 
     /// Reads a group that memory has let go from its frame; none if its place was given to another one since.
     pub(crate) fn load(&self, group: &Group) -> Result<Option<Group>, LogError> {
-        let Some((header, body)) = self.journal.read(group.place, group.number)? else { return Ok(None) };
+        let (header, body) = match self.journal.read(group.place, group.number) {
+            // Asked after the look: a place is given away only when segments hold what was there.
+            Err(LogError::Corrupt { .. }) if group.end <= self.tail.tidied_to() => return Ok(None),
+            read => read?,
+        };
         let loaded = Group::from_frame(&header, group.place, body, |slice| self.topics.partition(slice.topic, slice.partition));
         Ok(loaded.map(|loaded| Group { spans: group.spans.clone(), ..loaded }))
     }

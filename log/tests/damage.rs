@@ -4,11 +4,12 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use foldlog_log::{
-    Append, EmbeddedLog, Identity, LogBackend, LogConfig, LogError, NewEvent, Position, ReadLimits, RequestId, RequestKey, Selection,
-    Stepper, Timestamp, TopicKind, TopicSettings, Write,
+    Append, EmbeddedLog, Identity, LogBackend, LogConfig, LogError, NewEvent, Offset, PartitionId, Position, ReadLimits, RequestId,
+    RequestKey, Selection, Stepper, StreamVersion, Timestamp, TopicKind, TopicSettings, Write,
     clock::ManualClock,
     testing::{Random, SimDisk},
 };
@@ -19,10 +20,14 @@ fn config() -> LogConfig {
 }
 
 fn open(disk: &SimDisk) -> Result<(EmbeddedLog, Stepper), LogError> {
+    open_with(disk, config())
+}
+
+fn open_with(disk: &SimDisk, config: LogConfig) -> Result<(EmbeddedLog, Stepper), LogError> {
     let clock = Arc::new(ManualClock::at(Timestamp::new(1000)));
     let mut draw = Random::new(3);
     let random = move || (u128::from(draw.next()) << 64) | u128::from(draw.next());
-    EmbeddedLog::open_stepped(Arc::new(disk.clone()), clock, Path::new("/data"), config(), random)
+    EmbeddedLog::open_stepped(Arc::new(disk.clone()), clock, Path::new("/data"), config, random)
 }
 
 fn append(log: &EmbeddedLog, stepper: &mut Stepper, unit: u8) {
@@ -226,4 +231,38 @@ fn a_damaged_journal_is_read_up_to_the_damage_and_written_no_more() {
     let again = open(&disk).unwrap().0;
     assert_eq!(again.report().damage.as_deref(), Some(damage.as_str()), "nothing was repaired in passing");
     assert_eq!(disk.bytes_of(&path).unwrap(), bytes);
+}
+
+#[test]
+fn a_read_only_log_reports_what_rots_under_it() {
+    let disk = SimDisk::new(2);
+    let (log, mut stepper) = open(&disk).unwrap();
+    log.create_topic("a".parse().unwrap(), TopicSettings { kind: TopicKind::Events, partitions: 1 }).unwrap();
+    append(&log, &mut stepper, 0);
+    stepper.tidy().unwrap();
+    (1..6).for_each(|unit| append(&log, &mut stepper, unit));
+    drop((log, stepper));
+    let path = PathBuf::from("/data/journal/000001.journal");
+    let flip = |place: usize| {
+        let mut bytes = disk.bytes_of(&path).unwrap();
+        bytes[place] ^= 1;
+        disk.overwrite(&path, bytes);
+    };
+    flip(5 * 4096 + 200);
+    // Nothing stays in memory, so that the second unit, in frame 3, is read from its frame.
+    let (log, _) = open_with(&disk, LogConfig { tail_bytes: 0, ..config() }).unwrap();
+    assert!(log.report().damage.is_some());
+    flip(2 * 4096 + 200);
+    for selection in [
+        Selection::Partition("a".parse().unwrap(), PartitionId::new(0), Offset::new(2)),
+        Selection::Stream("a".parse().unwrap(), "s1".parse().unwrap(), StreamVersion::FIRST),
+        Selection::All(Position::new(2)),
+    ] {
+        let (mut reader, until) = (log.reader(selection.clone()).unwrap(), log.head().position);
+        let (told, answer) = std::sync::mpsc::channel();
+        std::thread::spawn(move || told.send(reader.read(until, ReadLimits::default())));
+        let answer = answer.recv_timeout(Duration::from_secs(10)).unwrap_or_else(|_| panic!("{selection:?} is read for ever"));
+        let Err(LogError::Corrupt { file, from, .. }) = answer else { panic!("{selection:?}: {answer:?}") };
+        assert_eq!((file.as_path(), from), (path.as_path(), 2 * 4096), "{selection:?}");
+    }
 }

@@ -276,34 +276,22 @@ impl JournalFiles {
         })
     }
 
-    /// Reads an old frame; none if its place was given to another one since.
+    /// Reads an old frame.
     ///
     /// # Errors
-    /// [`LogError::Corrupt`] if its checksum does not fit.
-    pub(crate) fn read(&self, place: FramePlace, number: u64) -> Result<Option<(FrameHeader, FrameBody)>, LogError> {
+    /// [`LogError::Corrupt`] if it is not there: damaged, or its place was given to another one since.
+    pub(crate) fn read(&self, place: FramePlace, number: u64) -> Result<(FrameHeader, FrameBody), LogError> {
         let file = self.file(place.file)?;
         let bytes = read_bytes(&file, place.at, place.length)?;
-        let decoded = FrameHeader::decode(&bytes).ok().filter(|header| header.number == number).and_then(|header| {
-            let body = frame::decode_body(&header, &bytes).ok()?;
-            Some((header, body))
-        });
-        match decoded {
-            Some(found) => Ok(Some(found)),
-            None if file.newest.is_none_or(|newest| newest < number) || self.is_reused(place, number) => Ok(None),
-            None => Err(LogError::Corrupt {
-                file: file.path,
-                from: place.at,
-                end: place.end(),
-                what: format!("frame {number} is not what its checksum promised"),
-            }),
-        }
-    }
-
-    /// Whether the file was freed and begun again: its first frame has a higher number than one that lay further in.
-    fn is_reused(&self, place: FramePlace, number: u64) -> bool {
-        let Ok(file) = self.file(place.file) else { return false };
-        let Ok(first) = read_bytes(&file, 0, frame::HEADER_LEN as u64) else { return false };
-        FrameHeader::decode(&first).is_ok_and(|header| header.number > number)
+        let header = FrameHeader::decode(&bytes).ok().filter(|header| header.number == number);
+        let read = header.and_then(|header| Some((frame::decode_body(&header, &bytes).ok()?, header)));
+        let (body, header) = read.ok_or_else(|| LogError::Corrupt {
+            file: file.path,
+            from: place.at,
+            end: place.end(),
+            what: format!("frame {number} is not what its checksum promised"),
+        })?;
+        Ok((header, body))
     }
 }
 
