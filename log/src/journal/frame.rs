@@ -16,6 +16,8 @@ pub(crate) const HEADER_LEN: usize = 96;
 /// Version of the format of frames.
 pub(crate) const FORMAT: u16 = 1;
 const MAGIC: [u8; 4] = *b"FLJ\x01";
+/// Place of the salt: the same in every format, so that a payload is never taken for a frame of another one.
+const SALT_AT: usize = 32;
 /// Largest body that is believed.
 const MAX_BODY: u32 = 1 << 30;
 
@@ -58,8 +60,8 @@ pub(crate) struct FrameHeader {
 pub(crate) enum FrameFlaw {
     /// No header of ours, or a damaged one.
     Header,
-    /// A header of a newer format.
-    Format(u16),
+    /// A header of another format; its salt lies where ours does, whatever the format.
+    Format { found: u16, salt: u128 },
     /// The body is cut short or its checksum differs.
     Body,
 }
@@ -115,7 +117,8 @@ impl FrameHeader {
     fn fields(mut from: Fields<'_>, crc: u32) -> Option<Result<Self, FrameFlaw>> {
         let format = from.u16()?;
         if format != FORMAT {
-            return Some(Err(FrameFlaw::Format(format)));
+            from.take(SALT_AT - 6)?;
+            return Some(Err(FrameFlaw::Format { found: format, salt: from.u128()? }));
         }
         let kind = match from.u8()? {
             0 => FrameKind::Group,

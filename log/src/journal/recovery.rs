@@ -98,7 +98,7 @@ impl Chain<'_> {
         let head = read_bytes(file, at, HEADER_LEN as u64)?;
         let header = match FrameHeader::decode(&head) {
             Ok(header) => header,
-            Err(FrameFlaw::Format(found)) => {
+            Err(FrameFlaw::Format { found, salt }) if salt == self.checkpoint.salt => {
                 return Err(LogError::Format { file: file.path.clone(), found: found.into(), supported: frame::FORMAT.into() });
             }
             Err(_) => return Ok(None),
