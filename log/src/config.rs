@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// Size of a block of the journal: frames begin on multiples of it.
 pub const BLOCK: u64 = 4096;
+/// Most bytes of a group.
+pub(crate) const MAX_GROUP_BYTES: u64 = 16 << 20;
 
 /// What the log runs on. Sizes are in bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,8 +19,8 @@ pub struct LogConfig {
     /// Size of the journal's first file. Default 16 MiB, so that a new folder is ready at once. From 32 KiB to
     /// `journal_file_bytes`, a multiple of 4,096.
     pub first_journal_file_bytes: u64,
-    /// Largest encoded group of units that share a sync. Default 16 MiB. From 16 KiB up; cut to a quarter of
-    /// `journal_file_bytes`.
+    /// Largest encoded group of units that share a sync. Default 16 MiB. From 16 KiB to 16 MiB, for all of it may be one batch;
+    /// cut to a quarter of `journal_file_bytes`.
     pub group_bytes: u64,
     /// Most bytes of encoded requests waiting for the committer; more are refused. Default 64 MiB. At least 4 KiB.
     pub queue_bytes: u64,
@@ -45,7 +47,7 @@ impl Default for LogConfig {
         Self {
             journal_file_bytes: 64 << 20,
             first_journal_file_bytes: 16 << 20,
-            group_bytes: 16 << 20,
+            group_bytes: MAX_GROUP_BYTES,
             queue_bytes: 64 << 20,
             queue_requests: 65_536,
             tail_bytes: 256 << 20,
@@ -73,7 +75,7 @@ impl LogConfig {
         };
         within("journal_file_bytes", self.journal_file_bytes, 64 << 10, 1 << 30);
         within("first_journal_file_bytes", self.first_journal_file_bytes, 32 << 10, self.journal_file_bytes);
-        within("group_bytes", self.group_bytes, 4 * BLOCK, 1 << 30);
+        within("group_bytes", self.group_bytes, 4 * BLOCK, MAX_GROUP_BYTES);
         within("queue_bytes", self.queue_bytes, BLOCK, 1 << 40);
         within("queue_requests", self.queue_requests as u64, 1, 1 << 30);
         within("tidy_bytes", self.tidy_bytes, BLOCK, 1 << 40);
@@ -120,9 +122,10 @@ mod tests {
 
     #[test]
     fn every_fault_is_named() {
-        let config = LogConfig { journal_file_bytes: 1, segment_bytes: 0, untidied_bytes: 1, ..LogConfig::default() };
+        let config =
+            LogConfig { journal_file_bytes: 1, group_bytes: 17 << 20, segment_bytes: 0, untidied_bytes: 1, ..LogConfig::default() };
         let faults = config.validate().unwrap_err().join("\n");
-        for key in ["journal_file_bytes", "segment_bytes", "untidied_bytes"] {
+        for key in ["journal_file_bytes", "group_bytes", "segment_bytes", "untidied_bytes"] {
             assert!(faults.contains(key), "{key} is not in {faults}");
         }
     }

@@ -15,6 +15,7 @@ pub(crate) const CHECKED_FROM: usize = 21;
 pub(crate) const UNCOUNTED: usize = 12;
 /// Largest batch that is read or written, header included: a group of 16 MiB and room for what placing adds.
 pub const MAX_BATCH_LEN: usize = 20 << 20;
+const _: () = assert!(crate::config::MAX_GROUP_BYTES + (1 << 20) <= MAX_BATCH_LEN as u64, "a group may be one batch");
 pub(crate) const MAGIC: u8 = 2;
 
 /// What is wrong with bytes, and where in them; the caller knows which file they are from.

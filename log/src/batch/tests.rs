@@ -72,7 +72,6 @@ proptest! {
             for event in events {
                 encoded.push_event(&stream, event).expect("within limits");
             }
-            prop_assert!(builder.has_room_for(&encoded));
             let (first, before) = (builder.end_offset(), builder.encoded_len());
             let start = builder.push(&encoded, StreamVersion::new(40), now);
             prop_assert!(builder.encoded_len() - before <= encoded.max_len());
