@@ -17,18 +17,20 @@ pub(crate) fn write<T: Serialize>(disk: &dyn Disk, path: &Path, content: &T) -> 
     text.push_str(&format!("\ncrc32c {:08x}\n", crc32c::crc32c(text.as_bytes())));
     let beside = path.with_extension("new");
     let folder = path.parent().unwrap_or(path);
-    let put = || -> io::Result<()> {
+    let put = || -> io::Result<_> {
         let file = match disk.create(&beside) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => disk.open(&beside),
             made => made,
         }?;
         file.set_len(0)?;
         file.write_at(0, text.as_bytes())?;
-        file.sync()?;
-        disk.rename(&beside, path)?;
-        disk.sync_folder(folder)
+        Ok(file)
     };
-    put().map_err(|source| LogError::full_or_io("write", path, source))
+    let file = put().map_err(|source| LogError::full_or_io("write", &beside, source))?;
+    // A failed sync is never just a full disk: nobody knows what it left.
+    file.sync().map_err(|source| LogError::io("sync", &beside, source))?;
+    disk.rename(&beside, path).map_err(|source| LogError::full_or_io("rename", &beside, source))?;
+    disk.sync_folder(folder).map_err(|source| LogError::io("sync", folder, source))
 }
 
 /// Reads the manifest at `path`; none if there is none.

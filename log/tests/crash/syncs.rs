@@ -73,6 +73,18 @@ fn every_sync_that_is_taken_away_breaks_a_promise() {
 }
 
 #[test]
+fn a_sync_that_finds_no_space_ends_the_log_as_any_other_failed_sync() {
+    for kind in [CallKind::Sync, CallKind::SyncFolder] {
+        let disk = SimDisk::new(1);
+        let clock = Arc::new(ManualClock::at(Timestamp::new(0)));
+        let (log, _) = EmbeddedLog::open_stepped(Arc::new(disk.clone()), clock, Path::new("/data"), LogConfig::default(), || 7).unwrap();
+        disk.arm(Fault::Fail { kind: Some(kind), nth: 0, errno: 28 });
+        assert!(log.create_topic("a".parse().unwrap(), TopicSettings { kind: TopicKind::Events, partitions: 1 }).is_err());
+        assert!(log.failure().borrow().is_some(), "{kind:?}: nobody knows whether the topic is durable");
+    }
+}
+
+#[test]
 fn a_topic_whose_name_was_seen_stays() {
     let open = |disk: &SimDisk| {
         let clock = Arc::new(ManualClock::at(Timestamp::new(0)));
