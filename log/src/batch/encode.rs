@@ -3,11 +3,13 @@
 //! [`Encoded`] holds each record from its key on. [`BatchBuilder`] puts length, deltas and stream version around them, at about
 //! the price of a copy. Invariant: what was encoded here decodes to the same records. Format: `log/FORMAT.md`, "Batches".
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::{
     event,
-    header::{CHECKED_FROM, HEADER_LEN, MAGIC, MAX_BATCH_LEN, UNCOUNTED},
+    header::{CHECKED_FROM, HEADER_LEN, MAGIC, UNCOUNTED},
     varint::{long_len, put_long, size},
 };
 use crate::{
@@ -117,11 +119,12 @@ fn check_event(event: &NewEvent) -> Result<(), LogError> {
     if !(1..=255).contains(&event.kind.len()) {
         return refuse("type", "an event's type has 1 to 255 bytes");
     }
-    for (place, (key, _)) in event.attributes.iter().enumerate() {
-        if !(1..=255).contains(&key.len()) {
+    let mut names = BTreeSet::new();
+    for (name, _) in &event.attributes {
+        if !(1..=255).contains(&name.len()) {
             return refuse("attributes", "an attribute's name has 1 to 255 bytes");
         }
-        if event.attributes.iter().take(place).any(|(earlier, _)| earlier == key) {
+        if !names.insert(name) {
             return refuse("attributes", "an attribute was given twice");
         }
     }
@@ -169,14 +172,8 @@ impl BatchBuilder {
         self.bytes.len()
     }
 
-    /// Whether `records` still fit into this batch.
-    #[must_use]
-    pub fn has_room_for(&self, records: &Encoded) -> bool {
-        self.bytes.len() + records.max_len() <= MAX_BATCH_LEN && i32::try_from(self.count.saturating_add(records.count())).is_ok()
-    }
-
-    /// Places `records` behind those already there; call it only after [`BatchBuilder::has_room_for`] said yes. Events take
-    /// versions from `first_version` on (plain records ignore it), records without a time of their own take `now`.
+    /// Places `records` behind those already there; the caller sees to it that a batch stays within [`super::MAX_BATCH_LEN`].
+    /// Events take versions from `first_version` on (plain records ignore it), records without a time of their own take `now`.
     /// Returns the byte place of the first one in the batch.
     pub fn push(&mut self, records: &Encoded, first_version: StreamVersion, now: Timestamp) -> u32 {
         let start = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
