@@ -3,6 +3,8 @@
 //! The committer applies each group after its sync, admission and readers look up, tidy takes away what segments hold.
 //! Streams are known by a keyed hash of 128 bits and their partition. Sharded, so that no growth of a map stalls appends.
 
+use std::collections::VecDeque;
+
 use hashbrown::HashMap;
 use parking_lot::RwLock;
 
@@ -50,7 +52,8 @@ impl StreamSpan {
 #[derive(Debug, Default)]
 struct Shard {
     heads: HashMap<StreamKey, StreamVersion>,
-    recent: HashMap<StreamKey, Vec<StreamSpan>>,
+    /// In order of version.
+    recent: HashMap<StreamKey, VecDeque<StreamSpan>>,
 }
 
 /// All streams of a folder.
@@ -84,7 +87,7 @@ impl Streams {
         for span in spans {
             let mut shard = self.shard(&span.key).write();
             shard.heads.insert(span.key, span.last_version());
-            shard.recent.entry(span.key).or_default().push(*span);
+            shard.recent.entry(span.key).or_default().push_back(*span);
         }
     }
 
@@ -100,7 +103,8 @@ impl Streams {
         for span in spans {
             let mut shard = self.shard(&span.key).write();
             let empty = shard.recent.get_mut(&span.key).is_some_and(|recent| {
-                recent.retain(|other| other.offset > span.offset);
+                // From the front, for one stream may have all spans there are.
+                while recent.pop_front_if(|first| first.offset <= span.offset).is_some() {}
                 recent.is_empty()
             });
             if empty {
@@ -114,7 +118,7 @@ impl Streams {
         let shard = self.shard(key).read();
         let Some(recent) = shard.recent.get(key) else { return Vec::new() };
         let first = recent.partition_point(|span| span.last_version() < from);
-        recent[first..].iter().take(most).copied().collect()
+        recent.range(first..).take(most).copied().collect()
     }
 }
 
