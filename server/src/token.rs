@@ -1,7 +1,7 @@
 //! Tokens: opaque bytes that say "at least this much of the log".
 //!
-//! 33 bytes, little-endian: version 1, folder (16), epoch (4), position (8, exclusive end), check (4). The check is keyed by the
-//! folder and finds damage and foreign bytes; it is no signature, and nothing secret hangs on it.
+//! 33 bytes, little-endian: version 1, folder (16), epoch (4), position (8, exclusive end), check (4). The check covers all
+//! before it and finds damage and foreign bytes; its key is no secret, so it is no signature, and nothing secret hangs on it.
 
 use std::hash::Hasher as _;
 

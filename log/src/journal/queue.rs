@@ -61,7 +61,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes from the front while the sum stays within `bytes`; at least one if there is one and `bytes` is not 0.
+    /// Takes from the front while the sum stays within `bytes`.
     pub(crate) fn take(&self, bytes: u64, into: &mut VecDeque<Request>) {
         let mut state = self.state.lock();
         let mut sum = 0;

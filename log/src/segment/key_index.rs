@@ -1,8 +1,8 @@
 //! Stream -> its offsets and versions in one segment.
 //!
 //! Sorted tables of pages, the same in memory (active segment) and in a file (`.keys` of a sealed one, pieces in `.keylog` of an
-//! active one). Derived: made again from `.log` when missing or damaged. Streams are known by a keyed hash of 128 bits, so a
-//! reader compares the key of what it finds. Format: `log/FORMAT.md`, "Key index".
+//! active one). Derived: made again from `.log` when missing or damaged. Streams are known by a keyed hash of 128 bits, which is
+//! taken for the name everywhere. Format: `log/FORMAT.md`, "Key index".
 #![deny(clippy::indexing_slicing)]
 
 use std::{
