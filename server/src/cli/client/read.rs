@@ -180,11 +180,13 @@ struct Follower {
 
 impl Follower {
     async fn follow(&mut self, subscription: &mut Subscription) -> Result<(), Stop> {
+        // One listener all the way: an interrupt that comes while a burst is printed is not lost.
+        let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
         loop {
             // Both arms are cancel-safe.
             let first = tokio::select! {
                 biased;
-                interrupted = tokio::signal::ctrl_c() => return interrupted.map_err(|error| Failed::Operation(anyhow!(error)).into()),
+                interrupted = &mut interrupt => return interrupted.map_err(|error| Failed::Operation(anyhow!(error)).into()),
                 delivery = subscription.next() => delivery?,
             };
             self.take(&first)?;

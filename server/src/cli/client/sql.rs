@@ -133,11 +133,13 @@ impl Sql {
         let mut heads = heads(pushed.columns());
         heads.insert(0, Head::text("change"));
         let mut printer = self.output.stdout().printer(&heads);
+        // One listener all the way: an interrupt that comes while rows are printed is not lost.
+        let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
         loop {
             // Both arms are cancel-safe.
             let changes = tokio::select! {
                 biased;
-                interrupted = tokio::signal::ctrl_c() => {
+                interrupted = &mut interrupt => {
                     interrupted.map_err(|error| Stop::from(Failed::Operation(anyhow!(error))))?;
                     break;
                 }
