@@ -285,6 +285,8 @@ impl Committer {
         loop {
             self.fill();
             let Some(closing) = self.close()? else { return Ok(()) };
+            // As under backlog: what the group had no room for is admitted while it is on its way.
+            self.fill();
             let buffer = self.engine.commit(closing)?;
             self.finish(buffer);
         }
