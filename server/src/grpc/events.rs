@@ -15,7 +15,9 @@ use tonic_prost::ProstCodec;
 use tower::service_fn;
 
 use super::{
-    convert, reading,
+    convert,
+    counted::Counted,
+    reading,
     status::status,
     wire::{Outgoing, Wire},
 };
@@ -58,7 +60,7 @@ impl Method {
         match self {
             Self::Append => {
                 let answer = |request: Request<pb::AppendRequest>| unary(app.clone(), request, append);
-                grpc(ProstCodec::default(), max).unary(service_fn(answer), request).await
+                grpc(Counted(app.clone()), max).unary(service_fn(answer), request).await
             }
             Self::Read => {
                 let answer = |request: Request<pb::ReadRequest>| read(app.clone(), request);

@@ -2,6 +2,7 @@
 
 mod arriving;
 pub mod convert;
+mod counted;
 pub mod events;
 mod queries;
 mod reading;

@@ -98,6 +98,19 @@ async fn a_message_that_unpacks_too_large_is_refused() {
 }
 
 #[tokio::test]
+async fn a_small_message_that_would_take_gigabytes_is_refused_before_it_is_decoded() {
+    let mut world = world().await;
+    world.topic("t").await;
+    let mut log = world.log.clone().send_compressed(tonic::codec::CompressionEncoding::Gzip);
+    // Two bytes each on the wire; a decoded event takes some 300.
+    let write = pb::Write { stream: "s".into(), events: vec![pb::Event::default(); 10_001], ..Default::default() };
+    let status = log.append(pb::AppendRequest { topic: "t".into(), writes: vec![write], ..Default::default() }).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "APPEND_TOO_LARGE"), "{status:?}");
+    assert_eq!(world.append("t", "s", &["after"]).await.versions[0].version, 1);
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn requests_and_streams_beyond_the_limit_are_refused_fast() {
     let mut world = world_with(|config| config.limits.streams = 2).await;
     world.topic("t").await;
