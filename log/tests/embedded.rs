@@ -282,6 +282,7 @@ async fn the_journal_keeps_its_size_while_much_more_goes_through_it() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "files that are none of the log's")]
 fn files_with_other_names_are_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let small = LogConfig { first_journal_file_bytes: 32 << 10, journal_file_bytes: 64 << 10, ..LogConfig::default() };
