@@ -23,6 +23,7 @@ use crate::{
         decode::{Decoding, KEPT_BYTES},
         fold::Fold,
         operator::{aggregate::Aggregation, chain::Chain, sink::TopicSink},
+        pace::StepLimits,
         query::{Hold, Query},
         source::{AheadIntake, Intake},
         task::{Parts, Task, is_processing_log},
@@ -86,13 +87,11 @@ struct Inner {
     decoding: Decoding,
     topics: SystemTopics,
     state_budget: usize,
-    limits: ReadLimits,
+    limits: StepLimits,
     /// How far queries were when they last ended.
     recalled: Mutex<HashMap<String, Recalled>>,
     running: RwLock<BTreeMap<String, Running>>,
     volatile: Mutex<Vec<std::sync::Weak<Query>>>,
-    /// Views are brought to a common position for one reader at a time, so that two cannot wait for each other.
-    aligning: tokio::sync::Mutex<()>,
 }
 
 impl Drop for Inner {
@@ -116,7 +115,7 @@ impl Supervisor {
     /// # Errors
     /// [`QueryError::Log`] where the log cannot be read; [`QueryError::Execution`] if the system gives no threads.
     pub fn open(log: Arc<dyn LogBackend>, clock: Arc<dyn Clock>, config: &QueryConfig) -> Result<Self, QueryError> {
-        Self::open_with(log, clock, config, ReadLimits::default())
+        Self::open_with(log, clock, config, StepLimits::default())
     }
 
     /// As [`Supervisor::open`], with steps of at most `limits`; results do not depend on them.
@@ -127,7 +126,7 @@ impl Supervisor {
         log: Arc<dyn LogBackend>,
         clock: Arc<dyn Clock>,
         config: &QueryConfig,
-        limits: ReadLimits,
+        limits: StepLimits,
     ) -> Result<Self, QueryError> {
         let topics = SystemTopics::open(log.as_ref())?;
         let recalled = topics.recall(log.as_ref())?;
@@ -147,7 +146,6 @@ impl Supervisor {
                 recalled: Mutex::new(recalled),
                 running: RwLock::default(),
                 volatile: Mutex::default(),
-                aligning: tokio::sync::Mutex::default(),
             }),
         })
     }
@@ -197,7 +195,7 @@ impl Supervisor {
 
     fn intake(&self, plan: &StreamPlan, query: &Arc<Query>, from: Position) -> Result<Box<dyn Intake>, QueryError> {
         let (inner, scan) = (&self.inner, only_source(plan)?);
-        let limits = ReadLimits { records: inner.limits.records.min(step_rows(plan)), ..inner.limits };
+        let limits = ReadLimits { records: inner.limits.read.records.min(step_rows(plan)), ..inner.limits.read };
         Ok(Box::new(AheadIntake::new(&inner.decoding, &inner.pool, query, scan, from, limits)?))
     }
 
@@ -226,6 +224,7 @@ impl Supervisor {
             start: from,
             fingerprint: plan.fingerprint,
             state_budget: if sink.is_some() { inner.state_budget } else { VOLATILE_STATE },
+            limits: inner.limits,
         })
     }
 
@@ -320,25 +319,19 @@ impl Supervisor {
         }
     }
 
-    /// Brings views to one position and pins them there.
+    /// Brings views to one position and pins them there. Readers at once do not wait for each other: positions are announced in
+    /// some order, tasks go to the lowest first, and it is let go as soon as all have reached it.
     async fn align(&self, views: &[Arc<View>], timeout: Duration) -> Result<Vec<Pinned>, QueryError> {
-        let _one_at_a_time = self.inner.aligning.lock().await;
         // Every query stands still where it reads now; the durable end is at or after that.
         let mut holds: Vec<Hold> = Vec::new();
         for view in views {
             hold_all(view.query(), &mut holds);
         }
         let common = self.inner.log.head().position;
-        // Upstream comes before downstream, so nothing waits for what comes later.
-        holds.iter().for_each(|hold| hold.move_to(common));
-        for hold in &holds {
-            let query = hold.query();
-            let at = match query.live_upstream() {
-                None => common,
-                // The records in which everything below the common position shows may lie above it.
-                Some(upstream) => upstream.end_of(common).unwrap_or(common).max(common),
-            };
-            hold.move_to(at);
+        holds.iter().for_each(|hold| hold.announce(common));
+        // Upstream comes before downstream, so each knows where it stops when it is waited for.
+        for query in holds.iter().map(Hold::query) {
+            let at = query.cut_at(common);
             query.wait(timeout, |reached| reached.folded >= at && reached.frontier >= common).await.map_err(|error| match error {
                 QueryError::Timeout { .. } => {
                     QueryError::NotAligned { view: query.sink().to_owned(), reason: format!("it did not reach position {common} in time") }

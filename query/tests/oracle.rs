@@ -12,6 +12,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use arrow::{
@@ -22,7 +23,7 @@ use arrow::{
     datatypes::DataType,
 };
 use bytes::Bytes;
-use common::{PATIENCE, append, create, definition, everything_by_key, read_all, topic};
+use common::{PATIENCE, SteppingClock, append, create, definition, everything_by_key, read_all, topic};
 use foldlog_log::{
     Append, LogBackend, NewRecord, Position, ReadLimits, Timestamp, TopicKind, Write,
     clock::SystemClock,
@@ -31,7 +32,12 @@ use foldlog_log::{
     embedded::EmbeddedLog,
     testing::{MemoryLog, Random, SimDisk},
 };
-use foldlog_query::{ChangeOp, PushItem, QueryConfig, changes::ChangeListener, stream::view::Pinned, supervisor::Supervisor};
+use foldlog_query::{
+    ChangeOp, PushItem, QueryConfig,
+    changes::ChangeListener,
+    stream::{pace::StepLimits, view::Pinned},
+    supervisor::Supervisor,
+};
 use serde_json::{Value, json};
 
 /// A view: key to the columns of its row, as JSON.
@@ -259,8 +265,11 @@ impl World {
         let workers = 1 + u32::try_from(self.random.below(3)).unwrap();
         let config = QueryConfig { workers, ..QueryConfig::default() };
         let log = Arc::clone(&self.log);
-        let limits = ReadLimits { records, ..ReadLimits::default() };
-        let supervisor = Supervisor::open_with(log, Arc::new(SystemClock::new()), &config, limits).unwrap();
+        // A clock that steps at every look ends steps at any row.
+        let clock = Arc::new(SteppingClock::new(Duration::from_millis(self.random.below(3))));
+        let look = if self.random.one_in(3) { usize::try_from(1 + self.random.below(8)).unwrap() } else { 1024 };
+        let limits = StepLimits { read: ReadLimits { records, ..ReadLimits::default() }, look, ..StepLimits::default() };
+        let supervisor = Supervisor::open_with(log, clock, &config, limits).unwrap();
         supervisor.start(&definition("totals"), &everything_by_key("totals")).unwrap();
         supervisor
     }

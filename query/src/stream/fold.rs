@@ -87,14 +87,20 @@ impl Fold {
         self.table.read().bytes()
     }
 
-    /// Folds a batch as one step; gives the versions before and after.
+    /// Opens the next step; gives the versions before and after it.
+    pub(crate) fn begin(&self) -> (Version, Version) {
+        let mut table = self.table.write();
+        let from = table.version();
+        table.begin();
+        (from, table.version())
+    }
+
+    /// Folds a batch into the open step; readers wait no longer than for that.
     ///
     /// # Errors
     /// [`QueryError::Execution`] where columns do not fit the plan, which is a fault of ours.
-    pub(crate) fn fold(&self, input: ChangeBatch) -> Result<(Version, Version), QueryError> {
-        let from = self.table.read().version();
-        let to = self.aggregation.fold(&self.table, input, &self.hasher)?;
-        Ok((from, to))
+    pub(crate) fn fold(&self, input: ChangeBatch) -> Result<(), QueryError> {
+        self.aggregation.fold(&self.table, input, &self.hasher)
     }
 
     /// Makes a version the one that readers see.

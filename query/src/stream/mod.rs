@@ -5,6 +5,7 @@ pub(crate) mod commit;
 pub(crate) mod decode;
 pub(crate) mod fold;
 pub(crate) mod operator;
+pub mod pace;
 pub(crate) mod query;
 pub(crate) mod source;
 pub(crate) mod state;

@@ -68,8 +68,8 @@ pub(crate) struct Query {
 #[derive(Default)]
 struct Control {
     stopping: bool,
-    /// Positions beyond which it must not read, by holder.
-    holds: BTreeMap<u64, Position>,
+    /// Announced root positions that no step may cross, by holder; none: it stands still until one is announced.
+    holds: BTreeMap<u64, Option<Position>>,
     holders: u64,
     /// The position up to which its newest step may have read.
     reading: Position,
@@ -292,17 +292,29 @@ impl Query {
     /// How far the next step may read, given the durable end; that much counts as read from now on.
     pub(crate) fn read_up_to(&self, durable: Position) -> Position {
         let mut control = self.control.lock();
-        let until = control.holds.values().copied().fold(durable, Position::min);
+        // None is the least: who stands still goes before every announced position.
+        let until = match control.holds.values().min() {
+            None => durable,
+            Some(None) => control.reading,
+            Some(Some(announced)) => self.cut_at(*announced).min(durable),
+        };
         control.reading = control.reading.max(until);
         until
     }
 
-    /// Stops the task where it is, until [`Hold::move_to`] or until the hold is dropped.
+    /// Where this query stops for an announced root position: there, or behind the last record in which its source shows
+    /// what lies below. As long as the source has not got there, nothing beyond the position itself is known to belong to it.
+    pub(crate) fn cut_at(&self, announced: Position) -> Position {
+        let shown = self.live_upstream().and_then(|upstream| upstream.end_of(announced));
+        shown.map_or(announced, |end| end.max(announced))
+    }
+
+    /// Stops the task where it is, until [`Hold::announce`] or until the hold is dropped.
     pub(crate) fn hold(self: &Arc<Self>) -> Hold {
         let mut control = self.control.lock();
         control.holders += 1;
-        let (holder, at) = (control.holders, control.reading);
-        control.holds.insert(holder, at);
+        let holder = control.holders;
+        control.holds.insert(holder, None);
         Hold { query: Arc::clone(self), holder }
     }
 }
@@ -317,16 +329,17 @@ pub(crate) struct Committed {
     pub(crate) unit_end: Option<Position>,
 }
 
-/// Keeps a task from reading beyond a position while it lives.
+/// Keeps a task from reading beyond an announced position while it lives. Of several, the task obeys the lowest: whoever
+/// announced that waits for nobody above.
 pub(crate) struct Hold {
     query: Arc<Query>,
     holder: u64,
 }
 
 impl Hold {
-    /// Lets the task read up to `at`, not beyond.
-    pub(crate) fn move_to(&self, at: Position) {
-        self.query.control.lock().holds.insert(self.holder, at);
+    /// Lets the task reflect everything below `announced`, and nothing beyond.
+    pub(crate) fn announce(&self, announced: Position) {
+        self.query.control.lock().holds.insert(self.holder, Some(announced));
         self.query.wake();
     }
 

@@ -35,23 +35,27 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    /// Cuts off and returns what lies below `until`, if something lies above; faults go with the first part.
-    fn split_below(&mut self, until: Position) -> Option<Self> {
+    /// Cuts off and returns what lies below `until`, if something lies above; faults that were only counted go with that.
+    pub(crate) fn split_below(&mut self, until: Position) -> Option<Self> {
         if self.scanned_to <= until {
             return None;
         }
         let at = self.rows.positions.partition_point(|position| *position < until.get());
-        let below = self.records.min(at as u64);
-        let first = Self {
+        let (first, later): (Vec<Fault>, Vec<Fault>) =
+            std::mem::take(&mut self.faults).into_iter().partition(|fault| fault.position < until.get());
+        let skipped = later.iter().filter(|fault| fault.what == SKIPPED).count();
+        let later_records = self.records.min((self.rows.len() - at + skipped) as u64);
+        let later_faults = later.len() as u64;
+        let below = Self {
             rows: self.rows.slice(0, at),
-            records: below,
-            faults: std::mem::take(&mut self.faults),
-            fault_count: std::mem::take(&mut self.fault_count),
+            records: self.records - later_records,
+            faults: first,
+            fault_count: self.fault_count - later_faults,
             scanned_to: until,
         };
         self.rows = self.rows.slice(at, self.rows.len() - at);
-        self.records -= below;
-        Some(first)
+        (self.records, self.faults, self.fault_count) = (later_records, later, later_faults);
+        Some(below)
     }
 }
 
@@ -64,6 +68,9 @@ pub(crate) trait Intake: Send {
     /// [`QueryError::Log`] where the log cannot be read.
     fn take(&mut self, until: Position, waker: &Waker) -> Result<Option<Taken>, QueryError>;
 }
+
+/// What happened to a record that could not be decoded.
+const SKIPPED: &str = "skipped";
 
 /// Steps that are decoded ahead of the task.
 const STEPS_AHEAD: usize = 3;
@@ -211,7 +218,7 @@ impl Stage {
 pub(crate) fn fault(topic: &TopicName, bad: BadInput) -> Fault {
     let (what, reason) = match bad.column {
         Some(column) => ("nulled", format!("{column}: {}", bad.reason)),
-        None => ("skipped", bad.reason.into_owned()),
+        None => (SKIPPED, bad.reason.into_owned()),
     };
     Fault {
         what,

@@ -13,16 +13,21 @@ use std::{
     time::Duration,
 };
 
-use foldlog_log::{Append, AppendFuture, Appended, LogBackend, LogError, Position, clock::Clock};
+use foldlog_log::{Append, AppendFuture, Appended, LogBackend, LogError, NewRecord, Position, clock::Clock};
 use tokio::sync::watch;
 
 use crate::{
     error::QueryError,
     processing_log::{self, Fault, ProcessingLog},
     stream::{
+        change::ChangeBatch,
         commit::{Progress, SystemTopics},
         fold::Fold,
-        operator::{chain::Chain, sink::TopicSink},
+        operator::{
+            chain::{Chain, Faults},
+            sink::TopicSink,
+        },
+        pace::{Pace, StepLimits},
         query::{Committed, Query},
         source::{Intake, Taken},
         state::Version,
@@ -63,6 +68,7 @@ pub(crate) struct Parts {
     pub(crate) fingerprint: u64,
     /// Memory that the state may take, in bytes.
     pub(crate) state_budget: usize,
+    pub(crate) limits: StepLimits,
 }
 
 /// A query's task.
@@ -71,6 +77,9 @@ pub(crate) struct Task {
     durable: Durable,
     /// Everything of the source below this position is in a step.
     taken_to: Position,
+    /// Rows that were taken and had no place in the newest step.
+    left: Option<Taken>,
+    pace: Pace,
     /// Computed and not yet published, oldest first.
     pending: VecDeque<Step>,
     /// The unit of the first pending step, on its way.
@@ -88,6 +97,16 @@ struct Step {
     /// What it writes; kept until it is durable, for the case that the log refuses it.
     unit: Option<Append>,
     rows_out: u64,
+}
+
+/// What a step has made so far.
+#[derive(Default)]
+struct Made {
+    /// Versions of the state before and after, if it changed.
+    versions: Option<(Version, Version)>,
+    records: Vec<NewRecord>,
+    /// Values that became NULL, results that were not written.
+    faults: Faults,
 }
 
 /// The durable end of the log, and a wake-up when it moves.
@@ -161,6 +180,8 @@ impl Task {
         Self {
             durable: Durable::new(parts.log.durable()),
             taken_to: parts.from,
+            left: None,
+            pace: Pace::new(Arc::clone(&parts.clock), parts.limits),
             pending: VecDeque::new(),
             under_way: None,
             untold: false,
@@ -284,42 +305,85 @@ impl Task {
 
     /// Takes a step's worth of rows and folds them; none if they are still being decoded.
     fn step(&mut self, until: Position, waker: &Waker) -> Result<Option<Step>, QueryError> {
-        let Some(taken) = self.parts.intake.take(until, waker)? else { return Ok(None) };
-        let query = Arc::clone(&self.parts.query);
-        query.rows_in.fetch_add(taken.records, Ordering::Relaxed);
+        self.pace.begin();
+        let Some(mut taken) = self.take(until, waker)? else { return Ok(None) };
+        // A step ends where output begins.
         let silent = taken.scanned_to <= self.parts.output_from;
-        let Taken { rows, records, mut faults, mut fault_count, scanned_to } = taken;
-        let mut row_faults = Vec::new();
-        let rows = self.parts.before.run(rows, &mut row_faults)?;
-        let mut step = Step { folded: scanned_to, versions: None, unit: None, rows_out: 0 };
-        let mut output = None;
-        match &self.parts.fold {
-            None => output = Some(rows).filter(|rows| !rows.is_empty()),
-            Some(_) if rows.is_empty() => {}
-            Some(fold) => {
-                let (from, to) = fold.fold(rows)?;
-                if self.parts.sink.is_some() && !silent {
-                    output = Some(fold.outputs(from, to)?).filter(|rows| !rows.is_empty());
-                }
-                step.versions = Some((from, to));
-                self.within_budget(fold)?;
+        let mut made = Made::default();
+        let mut done = 0;
+        while done < taken.rows.len() {
+            let part = taken.rows.slice(done, self.pace.look().min(taken.rows.len() - done));
+            done += part.len();
+            self.part(part, silent, &mut made)?;
+            if let Some(next) = taken.rows.positions.get(done).filter(|_| self.pace.is_enough(done))
+                && let Some(first) = taken.split_below(Position::new(*next))
+            {
+                self.left = Some(std::mem::replace(&mut taken, first));
             }
         }
-        let mut records_out = Vec::new();
-        if let (Some(sink), Some(output), false) = (&self.parts.sink, &output, silent) {
-            records_out = sink.records(output, &mut row_faults)?;
-        }
-        fault_count += row_faults.len() as u64;
-        faults.extend(row_faults.into_iter().map(|(position, reason)| nulled(position, reason)));
+        self.output_of_fold(silent, &mut made)?;
+        self.pace.end(done);
+        let Taken { records, mut faults, mut fault_count, scanned_to, .. } = taken;
+        self.parts.query.rows_in.fetch_add(records, Ordering::Relaxed);
         self.taken_to = scanned_to;
-        self.untold |= records > 0 && !silent;
+        let mut step = Step { folded: scanned_to, versions: made.versions, unit: None, rows_out: 0 };
         if silent {
             return Ok(Some(step));
         }
-        query.bad_rows.fetch_add(fault_count, Ordering::Relaxed);
-        step.rows_out = records_out.len() as u64;
-        step.unit = self.unit(records_out, &faults, fault_count)?;
+        self.untold |= records > 0;
+        fault_count += made.faults.len() as u64;
+        faults.extend(made.faults.into_iter().map(|(position, reason)| nulled(position, reason)));
+        self.parts.query.bad_rows.fetch_add(fault_count, Ordering::Relaxed);
+        step.rows_out = made.records.len() as u64;
+        step.unit = self.unit(made.records, &faults, fault_count)?;
         Ok(Some(step))
+    }
+
+    /// What the step before left, then what is new; all of it below `until`.
+    fn take(&mut self, until: Position, waker: &Waker) -> Result<Option<Taken>, QueryError> {
+        match self.left.take() {
+            Some(mut left) => match left.split_below(until) {
+                Some(first) => {
+                    self.left = Some(left);
+                    Ok(Some(first))
+                }
+                None => Ok(Some(left)),
+            },
+            None => self.parts.intake.take(until, waker),
+        }
+    }
+
+    /// Runs a part of a step.
+    fn part(&self, rows: ChangeBatch, silent: bool, made: &mut Made) -> Result<(), QueryError> {
+        let rows = self.parts.before.run(rows, &mut made.faults)?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        match (&self.parts.fold, &self.parts.sink) {
+            (Some(fold), _) => {
+                if made.versions.is_none() {
+                    made.versions = Some(fold.begin());
+                }
+                fold.fold(rows)
+            }
+            (None, Some(sink)) if !silent => {
+                made.records.extend(sink.records(&rows, &mut made.faults)?);
+                Ok(())
+            }
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// What a step with state writes.
+    fn output_of_fold(&self, silent: bool, made: &mut Made) -> Result<(), QueryError> {
+        let (Some(fold), Some((from, to))) = (&self.parts.fold, made.versions) else { return Ok(()) };
+        if let (Some(sink), false) = (&self.parts.sink, silent) {
+            let output = fold.outputs(from, to)?;
+            if !output.is_empty() {
+                made.records = sink.records(&output, &mut made.faults)?;
+            }
+        }
+        self.within_budget(fold)
     }
 
     fn within_budget(&self, fold: &Fold) -> Result<(), QueryError> {
@@ -334,7 +398,7 @@ impl Task {
     }
 
     /// The unit of a step, if it has something to say.
-    fn unit(&mut self, records: Vec<foldlog_log::NewRecord>, faults: &[Fault], fault_count: u64) -> Result<Option<Append>, QueryError> {
+    fn unit(&mut self, records: Vec<NewRecord>, faults: &[Fault], fault_count: u64) -> Result<Option<Append>, QueryError> {
         let Some(sink) = &self.parts.sink else { return Ok(None) };
         let now = self.parts.clock.monotonic();
         // A query over the processing log that wrote there would feed itself.

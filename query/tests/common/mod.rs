@@ -2,11 +2,18 @@
 
 #![allow(dead_code, reason = "each story uses its part")]
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use arrow::datatypes::{DataType, Field, Schema};
 use foldlog_log::{
-    Append, Appended, LogBackend, NewRecord, PartitionId, Position, ReadLimits, Selection, TopicKind, TopicName, TopicSettings, Write,
+    Append, Appended, LogBackend, NewRecord, PartitionId, Position, ReadLimits, Selection, Timestamp, TopicKind, TopicName, TopicSettings,
+    Write, clock::Clock,
 };
 use foldlog_query::{
     catalog::{Column, KeyFormat, QueryDef, QueryId, Source, SourceKind, WantedColumn},
@@ -15,6 +22,29 @@ use foldlog_query::{
 
 /// Longest time that a test waits for anything.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A clock that moves on by as much at every look.
+pub struct SteppingClock {
+    stride: Duration,
+    looks: AtomicU64,
+}
+
+impl SteppingClock {
+    pub fn new(stride: Duration) -> Self {
+        Self { stride, looks: AtomicU64::new(0) }
+    }
+}
+
+impl Clock for SteppingClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::new(0)
+    }
+
+    fn monotonic(&self) -> Duration {
+        let looks = self.looks.fetch_add(1, Ordering::Relaxed);
+        self.stride.saturating_mul(u32::try_from(looks).unwrap_or(u32::MAX))
+    }
+}
 
 pub fn topic(name: &str) -> TopicName {
     name.parse().unwrap()

@@ -27,9 +27,6 @@ use crate::{
     },
 };
 
-/// Rows folded under one lock of the table, so that readers wait for a fraction of a step.
-const LOCKED_ROWS: usize = 1024;
-
 /// What is folded, and how it is read again.
 #[derive(Debug)]
 pub(crate) struct Aggregation {
@@ -63,28 +60,22 @@ impl Aggregation {
         Table::new(words, self.accumulators.iter().filter_map(Accumulator::text_word).collect())
     }
 
-    /// Folds a batch as one step of the table; returns the version after it.
+    /// Folds a batch into the open step of the table, which readers cannot look into meanwhile.
     ///
     /// # Errors
     /// [`QueryError::Execution`] where columns do not fit the plan, which is a fault of ours.
-    pub(crate) fn fold(&self, table: &RwLock<Table>, input: ChangeBatch, hasher: &DefaultHashBuilder) -> Result<Version, QueryError> {
+    pub(crate) fn fold(&self, table: &RwLock<Table>, input: ChangeBatch, hasher: &DefaultHashBuilder) -> Result<(), QueryError> {
         let input = self.without_groupless(input)?;
         let columns = self.keys.iter().map(|key| input.rows.column(*key)).cloned().collect::<Vec<_>>();
         let keys = self.codec.encode(&columns, input.len())?;
         let hashes: Vec<u64> = (0..input.len()).map(|row| hasher.hash_one(keys.get(row))).collect();
-        table.write().begin();
-        let mut groups = Vec::with_capacity(LOCKED_ROWS);
-        for start in (0..input.len()).step_by(LOCKED_ROWS) {
-            let length = LOCKED_ROWS.min(input.len() - start);
-            let arguments: Vec<ArrayRef> = input.rows.columns().iter().map(|column| column.slice(start, length)).collect();
-            let mut table = table.write();
-            groups.clear();
-            groups.extend((start..start + length).map(|row| table.touch(hashes[row], keys.get(row), input.rowtime[row])));
-            for accumulator in &self.accumulators {
-                accumulator.fold(&mut table, &groups, &arguments)?;
-            }
+        let mut groups = Vec::with_capacity(input.len());
+        let mut table = table.write();
+        groups.extend((0..input.len()).map(|row| table.touch(hashes[row], keys.get(row), input.rowtime[row])));
+        for accumulator in &self.accumulators {
+            accumulator.fold(&mut table, &groups, input.rows.columns())?;
         }
-        Ok(table.read().version())
+        Ok(())
     }
 
     /// Leaves out records without a value, and rows with a NULL in the key.

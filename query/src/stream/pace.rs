@@ -1,0 +1,64 @@
+//! How much a step may do before the task lets others run and shows what it has.
+//!
+//! Asked by a task between the parts of a step. Results never depend on what it says: a step may be cut behind any row.
+
+use std::{sync::Arc, time::Duration};
+
+use foldlog_log::{ReadLimits, clock::Clock};
+
+/// Bounds of a step.
+#[derive(Clone, Copy, Debug)]
+pub struct StepLimits {
+    /// What is read for one step.
+    pub read: ReadLimits,
+    /// Rows after which a step looks at the time, and for which it keeps readers of its state waiting at most.
+    pub look: usize,
+    /// Time after which a step ends.
+    pub time: Duration,
+}
+
+impl Default for StepLimits {
+    fn default() -> Self {
+        Self { read: ReadLimits::default(), look: 1024, time: Duration::from_millis(5) }
+    }
+}
+
+/// The pace of one task: steps that took too long, with what follows their rows, make the next ones shorter.
+pub(crate) struct Pace {
+    clock: Arc<dyn Clock>,
+    limits: StepLimits,
+    /// Rows of the next step, at most.
+    rows: usize,
+    began: Duration,
+}
+
+impl Pace {
+    pub(crate) fn new(clock: Arc<dyn Clock>, limits: StepLimits) -> Self {
+        let limits = StepLimits { look: limits.look.max(1), ..limits };
+        Self { clock, limits, rows: limits.read.records as usize, began: Duration::ZERO }
+    }
+
+    pub(crate) fn begin(&mut self) {
+        self.began = self.clock.monotonic();
+    }
+
+    /// Rows to go on with before the next look.
+    pub(crate) fn look(&self) -> usize {
+        self.limits.look
+    }
+
+    fn is_over_time(&self) -> bool {
+        self.clock.monotonic().saturating_sub(self.began) >= self.limits.time
+    }
+
+    /// Whether a step with this many rows should end.
+    pub(crate) fn is_enough(&self, rows: usize) -> bool {
+        rows >= self.rows || self.is_over_time()
+    }
+
+    /// A step with this many rows has ended, its outputs made.
+    pub(crate) fn end(&mut self, rows: usize) {
+        self.rows = if self.is_over_time() { rows / 2 } else { self.rows.saturating_mul(2) };
+        self.rows = self.rows.clamp(self.limits.look, (self.limits.read.records as usize).max(self.limits.look));
+    }
+}

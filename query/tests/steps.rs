@@ -1,0 +1,156 @@
+//! Stories of steps: where they end, who reads meanwhile, and what a restart folds again.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod common;
+
+use std::{
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use arrow::array::{AsArray as _, types::Int64Type};
+use common::{PATIENCE, SteppingClock, append, counted, create, definition, facts, json, read_all};
+use foldlog_log::{
+    LogBackend, NewRecord, Position, Timestamp, TopicKind,
+    clock::{Clock, ManualClock, SystemClock},
+    testing::MemoryLog,
+};
+use foldlog_query::{
+    QueryConfig,
+    catalog::QueryDef,
+    stream::{pace::StepLimits, view::Pinned},
+    supervisor::Supervisor,
+};
+use parking_lot::Mutex;
+use serde_json::json as value;
+
+/// A log with this many facts about ten keys.
+async fn log_of(count: i64) -> Arc<MemoryLog> {
+    let log = Arc::new(MemoryLog::new(Arc::new(SystemClock::new())));
+    create(log.as_ref(), "facts", TopicKind::Records, 2);
+    create(log.as_ref(), "by_key", TopicKind::Table, 1);
+    append_facts(&log, count).await;
+    log
+}
+
+async fn append_facts(log: &Arc<MemoryLog>, count: i64) {
+    for start in (0..count).step_by(500) {
+        let records: Vec<NewRecord> =
+            (start..count.min(start + 500)).map(|n| json(&value!({ "k": format!("k{}", n % 10), "n": n }))).collect();
+        append(log.as_ref(), "facts", u32::try_from(start / 500 % 2).unwrap(), records).await;
+    }
+}
+
+fn open(log: &Arc<MemoryLog>, clock: Arc<dyn Clock>, limits: StepLimits) -> Supervisor {
+    let config = QueryConfig { workers: 2, ..QueryConfig::default() };
+    Supervisor::open_with(Arc::clone(log) as Arc<dyn LogBackend>, clock, &config, limits).unwrap()
+}
+
+/// Folds everything there is; gives the units that the query wrote, and the rows that it counted.
+async fn fold(count: i64, clock: Arc<dyn Clock>) -> (usize, i64) {
+    let log = log_of(count).await;
+    let supervisor = open(&log, clock, StepLimits { look: 100, ..StepLimits::default() });
+    supervisor.start(&definition("by_key"), &counted("by_key", facts(), 0)).unwrap();
+    let view = supervisor.view("by_key").unwrap();
+    view.wait(log.head().position, PATIENCE).await.unwrap();
+    let rows = rows_counted(&view.pin().unwrap());
+    (read_all(log.as_ref(), &["_foldlog.progress"]).len(), rows)
+}
+
+fn rows_counted(pinned: &Pinned) -> i64 {
+    let of = |batch: &arrow::record_batch::RecordBatch| batch.column(1).as_primitive::<Int64Type>().values().iter().sum::<i64>();
+    pinned.scan().map(|batch| of(&batch.unwrap())).sum()
+}
+
+#[tokio::test]
+async fn a_step_ends_when_its_time_is_over() {
+    let (units, rows) = fold(5000, Arc::new(ManualClock::at(Timestamp::new(0)))).await;
+    assert_eq!((units, rows), (1, 5000), "in no time everything is one step");
+    // The third look finds 5 ms gone.
+    let (units, rows) = fold(5000, Arc::new(SteppingClock::new(Duration::from_millis(2)))).await;
+    assert_eq!(rows, 5000);
+    assert!(units >= 5000 / 300, "{units} units");
+    // Every look does, and yet it goes on.
+    let (units, rows) = fold(5000, Arc::new(SteppingClock::new(Duration::from_secs(1)))).await;
+    assert_eq!((units, rows), (50, 5000));
+}
+
+/// A clock that does something at every look of a worker.
+struct Watched(Mutex<Box<dyn FnMut() + Send>>);
+
+impl Clock for Watched {
+    fn now(&self) -> Timestamp {
+        Timestamp::new(0)
+    }
+
+    fn monotonic(&self) -> Duration {
+        let is_worker = std::thread::current().name().is_some_and(|name| name.starts_with("fold-"));
+        if is_worker && let Some(mut watch) = self.0.try_lock() {
+            watch();
+        }
+        Duration::ZERO
+    }
+}
+
+#[tokio::test]
+async fn readers_see_the_committed_view_in_the_middle_of_a_step() {
+    let log = log_of(5000).await;
+    let (ask, asked) = mpsc::channel();
+    let (answer, answered) = mpsc::channel();
+    let clock = Watched(Mutex::new(Box::new(move || {
+        if ask.send(()).is_ok() {
+            answered.recv_timeout(PATIENCE).expect("a reader waits for a whole step");
+        }
+    })));
+    let supervisor = open(&log, Arc::new(clock), StepLimits { look: 100, ..StepLimits::default() });
+    supervisor.start(&definition("by_key"), &counted("by_key", facts(), 0)).unwrap();
+    let view = supervisor.view("by_key").unwrap();
+    let reader = std::thread::spawn({
+        let view = Arc::clone(&view);
+        move || {
+            let mut seen = Vec::new();
+            while asked.recv().is_ok() {
+                let rows = rows_counted(&view.pin().unwrap());
+                seen.push(rows);
+                answer.send(()).unwrap();
+                if rows == 5000 {
+                    break;
+                }
+            }
+            seen
+        }
+    });
+    view.wait(log.head().position, PATIENCE).await.unwrap();
+    // Another step, so that the reader sees the first one whole.
+    append_facts(&log, 1).await;
+    let seen = reader.join().unwrap();
+    assert!(seen.iter().filter(|rows| **rows == 0).count() >= 40, "{seen:?}");
+    assert!(seen.iter().all(|rows| [0, 5000].contains(rows)), "{seen:?}");
+    drop(view);
+    supervisor.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_restart_reads_each_record_from_the_start_once_and_writes_nothing_again() {
+    let log = log_of(1000).await;
+    let definition = QueryDef { start: Position::new(500), ..definition("by_key") };
+    let mut wrote = None;
+    for _life in 0..3 {
+        let supervisor = open(&log, Arc::new(SystemClock::new()), StepLimits { look: 64, ..StepLimits::default() });
+        supervisor.start(&definition, &counted("by_key", facts(), 0)).unwrap();
+        let view = supervisor.view("by_key").unwrap();
+        view.wait(log.head().position, PATIENCE).await.unwrap();
+        let records = read_all(log.as_ref(), &["facts"]).iter().filter(|record| record.position >= 500).count() as u64;
+        assert_eq!(rows_counted(&view.pin().unwrap()), i64::try_from(records).unwrap());
+        let status = supervisor.queries().remove(0);
+        assert_eq!((status.rows_in, supervisor.decoded()), (records, records));
+        supervisor.shut_down().await;
+        let written = read_all(log.as_ref(), &["by_key"]).len();
+        if let Some((rows_out, head, before)) = wrote {
+            assert_eq!((status.rows_out, log.head().position, written), (rows_out, head, before));
+        }
+        wrote = Some((0, log.head().position, written));
+    }
+    assert!(wrote.unwrap().2 > 0);
+}
