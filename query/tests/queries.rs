@@ -128,7 +128,7 @@ async fn views_of_one_source_and_a_view_downstream_are_pinned_at_one_position() 
     supervisor.shut_down().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn many_joined_reads_at_once_do_not_wait_for_each_other_under_a_writer_that_never_stops() {
     const READERS: usize = 8;
     let log = memory_log();
@@ -139,24 +139,21 @@ async fn many_joined_reads_at_once_do_not_wait_for_each_other_under_a_writer_tha
     start(&supervisor, log.as_ref(), "copy", &plan);
     start(&supervisor, log.as_ref(), "by_copy", &counted("by_copy", copy, 0));
     let views: Vec<Arc<View>> = ["by_key", "by_text", "by_copy"].iter().map(|name| supervisor.view(name).unwrap()).collect();
-    let over = Arc::new(AtomicBool::new(false));
-    let writing = tokio::spawn({
-        let (log, over) = (Arc::clone(&log), Arc::clone(&over));
-        async move {
-            let mut written = Vec::new();
-            while !over.load(Ordering::Acquire) {
-                let records = (0..20).map(|n| fact(&format!("k{}", n % 9), n)).collect();
-                let appended = append(log.as_ref(), "facts", u32::try_from(written.len() % 3).unwrap(), records).await;
-                written.extend(appended.first.get()..appended.end.get());
-                tokio::task::yield_now().await;
-            }
-            written
+    let over = AtomicBool::new(false);
+    let writing = async {
+        let mut written = Vec::new();
+        while !over.load(Ordering::Acquire) {
+            let records = (0..20).map(|n| fact(&format!("k{}", n % 9), n)).collect();
+            let appended = append(log.as_ref(), "facts", u32::try_from(written.len() % 3).unwrap(), records).await;
+            written.extend(appended.first.get()..appended.end.get());
+            tokio::task::yield_now().await;
         }
-    });
-    let readers = (0..READERS).map(|reader| {
-        let (supervisor, mut views) = (supervisor.clone(), views.clone());
+        written
+    };
+    let read = |reader: usize| {
+        let (supervisor, mut views) = (&supervisor, views.clone());
         views.rotate_left(reader % 3);
-        tokio::spawn(async move {
+        async move {
             let mut seen = Vec::new();
             for _ in 0..10 {
                 let pins = supervisor.pin_together(&views[..2 + reader % 2], None, PATIENCE).await.unwrap();
@@ -164,13 +161,16 @@ async fn many_joined_reads_at_once_do_not_wait_for_each_other_under_a_writer_tha
                 seen.push((pins[0].position().get(), pins.iter().map(sum_of_rows).collect::<Vec<_>>()));
             }
             seen
-        })
-    });
-    let seen = futures::future::join_all(readers).await;
-    over.store(true, Ordering::Release);
-    let written = writing.await.unwrap();
+        }
+    };
+    let reading = async {
+        let seen = futures::future::join_all((0..READERS).map(read)).await;
+        over.store(true, Ordering::Release);
+        seen
+    };
+    let (written, seen) = tokio::join!(writing, reading);
     let below = |at: u64| i64::try_from(written.partition_point(|position| *position < at)).unwrap();
-    for (at, sums) in seen.into_iter().flat_map(Result::unwrap) {
+    for (at, sums) in seen.into_iter().flatten() {
         assert!(sums.iter().all(|sum| *sum == below(at)), "{sums:?} at {at}, where {} facts lie", below(at));
     }
     supervisor.shut_down().await;
