@@ -3,10 +3,16 @@
 //! Called by `engine` with a plan. What always holds: changes arrive in position order, each once, and every message says
 //! where to go on; nothing is read ahead of the client but what a listener's bounds allow; dropping the answer ends the query.
 //!
-//! Over a stream the client's own polling reads the log, in place where the records are still in memory: between an append
-//! and its row lie one wake-up and no other thread.
+//! Over a stream the client's own polling takes what any reader of the same columns has decoded, or decodes it for all, in
+//! place where the records are still in memory: between an append and its row lie one wake-up and no other thread.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Poll, Waker},
+    time::Duration,
+};
 
 use arrow::{
     array::{BooleanArray, UInt32Array},
@@ -14,7 +20,7 @@ use arrow::{
     compute::take_record_batch,
     record_batch::RecordBatch,
 };
-use foldlog_log::{Chunk, LogBackend, LogReader, Position, ReadLimits, Selection};
+use foldlog_log::{LogBackend, Position, ReadLimits};
 use futures::{Stream, stream};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -25,12 +31,11 @@ use crate::{
     answer::{ChangeOp, PushAnswer, PushItem, Request},
     catalog::{Pseudo, Source, SourceKind, WantedColumn},
     changes::ChangeListener,
-    codec::Decoder,
     config::QueryConfig,
     error::QueryError,
     plan::StreamPlan,
     stream::{
-        change::ChangeBatch,
+        decode::{Decoded, Given, Lane},
         operator::chain::{Chain, execution},
         view::{Pinned, View},
     },
@@ -39,6 +44,9 @@ use crate::{
 
 /// How much of the log one message is made from: little enough that it holds no other task up.
 const LIMITS: ReadLimits = ReadLimits { records: 2048, bytes: 1 << 20 };
+
+/// How much of a view's snapshot is copied for a client, so that a view that is no larger is not held at its pace.
+const SPOOLED_BYTES: usize = 4 << 20;
 
 /// How often a client learns that nothing passed its filter, at most.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
@@ -106,12 +114,10 @@ impl Push {
         {
             return self.follow_view(&view, &source, &scan.wanted, chain, request).await;
         }
-        let decoder = Decoder::new(&source, &scan.wanted)?;
         let from = request.resume.unwrap_or(self.log.head().position);
-        let log = Arc::clone(&self.log);
-        let topic = source.topic.clone();
-        let reader = blocking(move || Ok(log.reader(Selection::Topics(vec![topic], from))?)).await?;
-        let following = Following { reader: Some(reader), decoder, chain, at: from, durable: self.log.durable(), told: Instant::now() };
+        let (supervisor, scan) = (self.supervisor.clone(), scan.clone());
+        let lane = blocking(move || supervisor.lane(&scan, from)).await?;
+        let following = Following { lane, chain, at: from, durable: self.log.durable(), told: Instant::now() };
         Ok(Box::pin(stream::unfold(Some(following), |following| async {
             let mut following = following?;
             match Box::pin(following.next()).await {
@@ -134,7 +140,8 @@ impl Push {
         }
         let places = wanted.iter().map(|one| place_in_view(view, source, *one)).collect::<Result<Vec<_>, _>>()?;
         let mut listener = self.supervisor.listen(view)?;
-        let snapshot = listener.take_snapshot().map(Snapshot::new);
+        let pinned = listener.take_snapshot();
+        let snapshot = blocking(move || pinned.map(Snapshot::spooled).transpose()).await?;
         let watching = Watching { listener, snapshot, chain, places };
         Ok(watching.into_items())
     }
@@ -162,9 +169,8 @@ fn place_in_view(view: &View, source: &Source, wanted: WantedColumn) -> Result<u
 
 /// A stream or topic being followed.
 struct Following {
-    /// None while it reads on another thread.
-    reader: Option<Box<dyn LogReader>>,
-    decoder: Decoder,
+    /// What it shares with the other readers of the same columns.
+    lane: Arc<Lane>,
     chain: Chain,
     /// Everything below it was delivered.
     at: Position,
@@ -180,8 +186,8 @@ impl Following {
                 self.durable.changed().await.map_err(|_| QueryError::Stopping)?;
                 continue;
             }
-            let chunk = self.read(until).await?;
-            self.at = chunk.scanned_to;
+            let chunk = self.take(until).await?;
+            self.at = chunk.to;
             if let Some(rows) = self.rows(&chunk)? {
                 self.told = Instant::now();
                 let ops = vec![ChangeOp::Insert; rows.num_rows()];
@@ -194,37 +200,31 @@ impl Following {
         }
     }
 
-    async fn read(&mut self, until: Position) -> Result<Chunk, QueryError> {
-        let mut reader = self.reader.take().ok_or(QueryError::Stopping)?;
-        let (reader, chunk) = if reader.in_memory() {
-            let chunk = reader.read(until, LIMITS);
-            (reader, chunk)
-        } else {
-            blocking(move || {
-                let chunk = reader.read(until, LIMITS);
-                Ok((reader, chunk))
-            })
-            .await?
-        };
-        self.reader = Some(reader);
-        Ok(chunk?)
+    /// What comes next, decoded here or by another reader: in place where the records are in memory, on another thread else.
+    async fn take(&self, until: Position) -> Result<Arc<Decoded>, QueryError> {
+        loop {
+            let given = poll_fn(|context| match self.lane.take_from_memory(self.at, until, LIMITS, context.waker()) {
+                Ok(Given::Wait) => Poll::Pending,
+                other => Poll::Ready(other),
+            });
+            if let Given::Chunk(chunk) = given.await? {
+                return Ok(chunk);
+            }
+            let (lane, at) = (Arc::clone(&self.lane), self.at);
+            // If another reader decodes it by now, the next look waits for that.
+            if let Given::Chunk(chunk) = blocking(move || lane.take(at, until, LIMITS, Waker::noop())).await? {
+                return Ok(chunk);
+            }
+        }
     }
 
     /// The rows of a chunk that pass, if any do.
-    fn rows(&mut self, chunk: &Chunk) -> Result<Option<RecordBatch>, QueryError> {
-        if chunk.runs.is_empty() {
+    fn rows(&self, chunk: &Decoded) -> Result<Option<RecordBatch>, QueryError> {
+        if chunk.rows.is_empty() {
             return Ok(None);
         }
-        let decoded = self.decoder.decode(&chunk.runs)?;
-        let input = ChangeBatch {
-            rows: decoded.batch,
-            ops: None,
-            rowtime: decoded.rowtime,
-            positions: decoded.positions,
-            value_null: decoded.value_null,
-        };
         // What became NULL is nobody's but this client's; only queries that write keep a log of it.
-        let output = self.chain.run(input, &mut Vec::new())?;
+        let output = self.chain.run(chunk.rows.clone(), &mut Vec::new())?;
         Ok((!output.is_empty()).then_some(output.rows))
     }
 }
@@ -233,14 +233,26 @@ type SnapshotRows = Box<dyn Iterator<Item = Result<RecordBatch, QueryError>> + S
 
 /// What is left of a view's snapshot.
 struct Snapshot {
+    /// Holds the pin as long as it has to read.
     rows: SnapshotRows,
     position: Position,
-    _pinned: Pinned,
 }
 
 impl Snapshot {
-    fn new(pinned: Pinned) -> Self {
-        Self { rows: Box::new(pinned.scan()), position: pinned.position(), _pinned: pinned }
+    /// Copies the first [`SPOOLED_BYTES`] of a view; one that is no larger is not pinned any more. What is left of a larger one
+    /// is read at the client's pace, and ends with SNAPSHOT_TOO_OLD if it holds more than the state's budget.
+    fn spooled(pinned: Pinned) -> Result<Self, QueryError> {
+        let (mut scan, position) = (pinned.scan(), pinned.position());
+        drop(pinned);
+        let (mut copied, mut bytes) = (Vec::new(), 0);
+        while bytes < SPOOLED_BYTES {
+            let Some(rows) = scan.next().transpose()? else {
+                return Ok(Self { rows: Box::new(copied.into_iter()), position });
+            };
+            bytes += rows.get_array_memory_size();
+            copied.push(Ok(rows));
+        }
+        Ok(Self { rows: Box::new(copied.into_iter().chain(scan)), position })
     }
 }
 

@@ -17,10 +17,10 @@ use crate::{
     codec::Encoder,
     config::QueryConfig,
     error::QueryError,
-    plan::{Node, Sink, StreamPlan},
+    plan::{Node, Sink, SourceScan, StreamPlan},
     stream::{
         commit::{Progress, Recalled, SystemTopics},
-        decode::{Decoding, KEPT_BYTES},
+        decode::{Decoding, KEPT_BYTES, Lane},
         fold::Fold,
         operator::{aggregate::Aggregation, chain::Chain, sink::TopicSink},
         pace::StepLimits,
@@ -342,6 +342,14 @@ impl Supervisor {
         views.iter().map(|view| view.pin_at(common)).collect()
     }
 
+    /// What the readers of these columns share; for one more, who starts at `from`. Opens files (blocking).
+    ///
+    /// # Errors
+    /// [`QueryError::Log`] if nothing can be read from there.
+    pub(crate) fn lane(&self, scan: &SourceScan, from: Position) -> Result<Arc<Lane>, QueryError> {
+        self.inner.decoding.lane(scan, from)
+    }
+
     /// Listens to a view: its rows now, and every change after.
     ///
     /// # Errors
@@ -430,7 +438,7 @@ impl Shape {
     }
 }
 
-fn only_source(plan: &StreamPlan) -> Result<&crate::plan::SourceScan, QueryError> {
+fn only_source(plan: &StreamPlan) -> Result<&SourceScan, QueryError> {
     match plan.sources.as_slice() {
         [scan] => Ok(scan),
         _ => Err(QueryError::Unsupported("a query over several sources".to_owned())),

@@ -163,6 +163,26 @@ async fn a_view_is_a_snapshot_and_then_every_change() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_stalls_before_the_snapshot_holds_no_state() {
+    let shop = Shop::with(QueryConfig { state_mib: 1, ..QueryConfig::default() }).await;
+    let items: Vec<String> = (0..8000).map(|n| format!("item{n:04}")).collect();
+    let orders: Vec<(&str, i64)> = items.iter().map(|item| (item.as_str(), 1)).collect();
+    shop.order("ann", &orders).await;
+    shop.settled("SELECT COUNT(*) FROM items").await;
+    let mut heard = Heard::of(shop.push("SELECT item, total FROM items EMIT CHANGES").await);
+    // Every row changes, which with a pinned version would be more than the state's budget.
+    shop.order("ann", &orders).await;
+    assert_eq!(shop.settled("SELECT SUM(total) FROM items").await, ["16000"]);
+    let snapshot = heard.rows(8000).await;
+    assert!(snapshot.iter().zip(&items).all(|(row, item)| *row == format!("+I {item}|1")), "{snapshot:?}");
+    let mut changes = Vec::new();
+    while changes.len() < 16_000 {
+        changes.extend(heard.message().await.unwrap());
+    }
+    assert_eq!(changes[..2], ["-U item0000|1", "+U item0000|2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_filter_over_a_view_shows_rows_that_enter_and_leave() {
     let shop = Shop::open().await;
     shop.order("ann", &[("tea", 5)]).await;

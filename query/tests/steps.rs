@@ -10,18 +10,21 @@ use std::{
 };
 
 use arrow::array::{AsArray as _, types::Int64Type};
-use common::{PATIENCE, SteppingClock, append, counted, create, definition, facts, json, read_all};
+use common::{PATIENCE, SteppingClock, append, copied, counted, create, definition, facts, json, read_all};
 use foldlog_log::{
     LogBackend, NewRecord, Position, Timestamp, TopicKind,
     clock::{Clock, ManualClock, SystemClock},
     testing::MemoryLog,
 };
 use foldlog_query::{
-    QueryConfig,
+    PushItem, QueryConfig, QueryError, Request,
     catalog::QueryDef,
+    plan::{Sink, StreamPlan},
+    push::Push,
     stream::{pace::StepLimits, view::Pinned},
     supervisor::Supervisor,
 };
+use futures::StreamExt as _;
 use parking_lot::Mutex;
 use serde_json::json as value;
 
@@ -128,6 +131,58 @@ async fn readers_see_the_committed_view_in_the_middle_of_a_step() {
     assert!(seen.iter().filter(|rows| **rows == 0).count() >= 40, "{seen:?}");
     assert!(seen.iter().all(|rows| [0, 5000].contains(rows)), "{seen:?}");
     drop(view);
+    supervisor.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_holds_too_much_is_given_up_before_the_query_is() {
+    let log = log_of(0).await;
+    let config = QueryConfig { workers: 1, state_mib: 1, ..QueryConfig::default() };
+    let supervisor = Supervisor::open(Arc::clone(&log) as Arc<dyn LogBackend>, Arc::new(SystemClock::new()), &config).unwrap();
+    supervisor.start(&definition("by_key"), &counted("by_key", facts(), 0)).unwrap();
+    let view = supervisor.view("by_key").unwrap();
+    let each_key = || async {
+        for start in (0..14_000).step_by(1000) {
+            let records = (start..start + 1000).map(|n| json(&value!({ "k": format!("k{n}") }))).collect();
+            append(log.as_ref(), "facts", 0, records).await;
+        }
+        view.wait(log.head().position, PATIENCE).await.unwrap();
+    };
+    each_key().await;
+    let pinned = view.pin().unwrap();
+    assert_eq!(rows_counted(&pinned), 14_000);
+    // Rows of all keys as they were, beside the rows themselves, are more than the budget.
+    each_key().await;
+    let old = pinned.scan().find_map(Result::err);
+    assert!(matches!(old, Some(QueryError::SnapshotTooOld { .. })), "{old:?}");
+    assert_eq!(rows_counted(&view.pin().unwrap()), 28_000);
+    supervisor.shut_down().await;
+}
+
+#[tokio::test]
+async fn push_queries_over_a_stream_share_what_they_decode() {
+    let log = log_of(2000).await;
+    let supervisor = open(&log, Arc::new(SystemClock::new()), StepLimits::default());
+    let backend = Arc::clone(&log) as Arc<dyn LogBackend>;
+    let push = Push::new(backend, supervisor.clone(), &QueryConfig::default());
+    let plan = StreamPlan { sink: Sink::Volatile, ..copied("copy").0 };
+    let request =
+        Request { sql: String::new(), parameters: Vec::new(), at_least: None, resume: Some(Position::default()), timeout: PATIENCE };
+    let mut answers = Vec::new();
+    for _ in 0..10 {
+        answers.push(push.start(plan.clone(), Some(3000), &request).await.unwrap());
+    }
+    append_facts(&log, 1000).await;
+    let counts = answers.into_iter().map(|answer| async {
+        let rows = answer.items.map(|item| match item.unwrap() {
+            PushItem::Changes { rows, .. } => rows.num_rows(),
+            PushItem::Progress(_) => 0,
+        });
+        rows.fold(0, |sum, rows| async move { sum + rows }).await
+    });
+    let counts = tokio::time::timeout(PATIENCE, futures::future::join_all(counts)).await.unwrap();
+    assert_eq!(counts, [3000; 10]);
+    assert_eq!(supervisor.decoded(), 3000);
     supervisor.shut_down().await;
 }
 

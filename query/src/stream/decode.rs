@@ -83,6 +83,8 @@ pub(crate) enum Given {
     Chunk(Arc<Decoded>),
     /// Another worker decodes it; the waker is woken when it is there.
     Wait,
+    /// It lies in files, which the asker does not want to wait for.
+    InFiles,
 }
 
 /// All chunks that are kept. Cheap to clone.
@@ -191,6 +193,31 @@ impl Lane {
     /// # Errors
     /// [`QueryError::Log`] where the log cannot be read.
     pub(crate) fn take(self: &Arc<Self>, at: Position, until: Position, limits: ReadLimits, waker: &Waker) -> Result<Given, QueryError> {
+        self.give(at, until, limits, waker, true)
+    }
+
+    /// As [`Lane::take`], without blocking.
+    ///
+    /// # Errors
+    /// As [`Lane::take`].
+    pub(crate) fn take_from_memory(
+        self: &Arc<Self>,
+        at: Position,
+        until: Position,
+        limits: ReadLimits,
+        waker: &Waker,
+    ) -> Result<Given, QueryError> {
+        self.give(at, until, limits, waker, false)
+    }
+
+    fn give(
+        self: &Arc<Self>,
+        at: Position,
+        until: Position,
+        limits: ReadLimits,
+        waker: &Waker,
+        may_block: bool,
+    ) -> Result<Given, QueryError> {
         let here = (self.id, at);
         let until = {
             let mut kept = self.shared.kept.lock();
@@ -212,18 +239,21 @@ impl Lane {
             chunk.into_iter().chain(coming).fold(until, Position::min)
         };
         let _under_way = UnderWay { lane: self, at };
-        let chunk = Arc::new(self.decode(at, until, limits)?);
+        let Some(chunk) = self.decode(at, until, limits, may_block)?.map(Arc::new) else { return Ok(Given::InFiles) };
         self.keep(&chunk);
         Ok(Given::Chunk(chunk))
     }
 
-    fn decode(self: &Arc<Self>, at: Position, until: Position, limits: ReadLimits) -> Result<Decoded, QueryError> {
+    /// None if that would block and must not.
+    fn decode(self: &Arc<Self>, at: Position, until: Position, limits: ReadLimits, may_block: bool) -> Result<Option<Decoded>, QueryError> {
         let parked = {
             let mut cursors = self.cursors.lock();
-            cursors.iter().position(|cursor| cursor.at == at).map(|place| cursors.remove(place))
+            let fits = |cursor: &Cursor| cursor.at == at && (may_block || cursor.reader.in_memory());
+            cursors.iter().position(fits).map(|place| cursors.remove(place))
         };
         let mut cursor = match parked {
             Some(cursor) => cursor,
+            None if !may_block => return Ok(None),
             None => Cursor::open(self.shared.log.as_ref(), &self.scan, at)?,
         };
         let chunk = cursor.decode(until, limits)?;
@@ -233,7 +263,7 @@ impl Lane {
         if cursors.len() > Arc::strong_count(self) {
             cursors.remove(0);
         }
-        Ok(chunk)
+        Ok(Some(chunk))
     }
 
     /// Keeps a chunk for others, and lets go what is oldest.
@@ -345,7 +375,7 @@ mod tests {
     fn chunk(lane: &Arc<Lane>, at: Position, until: Position, limits: ReadLimits) -> Arc<Decoded> {
         match lane.take(at, until, limits, Waker::noop()).unwrap() {
             Given::Chunk(chunk) => chunk,
-            Given::Wait => panic!("nobody else decodes"),
+            Given::Wait | Given::InFiles => panic!("nobody else decodes"),
         }
     }
 

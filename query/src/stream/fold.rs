@@ -82,9 +82,19 @@ impl Fold {
         self.keys
     }
 
-    /// Memory of the table.
-    pub(crate) fn bytes(&self) -> usize {
-        self.table.read().bytes()
+    /// Memory of the table with its undo; over `budget` readers are given up before anything else, the oldest first.
+    pub(crate) fn bytes_within(&self, budget: usize) -> usize {
+        let (bytes, undo) = {
+            let table = self.table.read();
+            (table.bytes(), table.undo_bytes())
+        };
+        if bytes <= budget {
+            return bytes;
+        }
+        let mut table = self.table.write();
+        table.give_up_beyond(undo.saturating_sub(bytes - budget));
+        // What is left of undo belongs to steps that are not durable yet, and is gone when they are.
+        table.bytes() - table.undo_bytes()
     }
 
     /// Opens the next step; gives the versions before and after it.

@@ -1,6 +1,7 @@
 //! What never ends: queries as tasks that fold their sources in steps.
 
 pub mod change;
+pub(crate) mod check;
 pub(crate) mod commit;
 pub(crate) mod decode;
 pub(crate) mod fold;

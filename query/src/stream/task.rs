@@ -21,6 +21,7 @@ use crate::{
     processing_log::{self, Fault, ProcessingLog},
     stream::{
         change::ChangeBatch,
+        check::{Checker, Place},
         commit::{Progress, SystemTopics},
         fold::Fold,
         operator::{
@@ -80,6 +81,8 @@ pub(crate) struct Task {
     /// Rows that were taken and had no place in the newest step.
     left: Option<Taken>,
     pace: Pace,
+    /// In debug builds.
+    checker: Option<Checker>,
     /// Computed and not yet published, oldest first.
     pending: VecDeque<Step>,
     /// The unit of the first pending step, on its way.
@@ -181,6 +184,7 @@ impl Task {
             durable: Durable::new(parts.log.durable()),
             taken_to: parts.from,
             left: None,
+            checker: cfg!(debug_assertions).then(Checker::default),
             pace: Pace::new(Arc::clone(&parts.clock), parts.limits),
             pending: VecDeque::new(),
             under_way: None,
@@ -354,10 +358,16 @@ impl Task {
     }
 
     /// Runs a part of a step.
-    fn part(&self, rows: ChangeBatch, silent: bool, made: &mut Made) -> Result<(), QueryError> {
+    fn part(&mut self, rows: ChangeBatch, silent: bool, made: &mut Made) -> Result<(), QueryError> {
+        if let Some(checker) = &mut self.checker {
+            checker.appended(Place::Source, &rows)?;
+        }
         let rows = self.parts.before.run(rows, &mut made.faults)?;
         if rows.is_empty() {
             return Ok(());
+        }
+        if let Some(checker) = &mut self.checker {
+            checker.appended(Place::Chain, &rows)?;
         }
         match (&self.parts.fold, &self.parts.sink) {
             (Some(fold), _) => {
@@ -375,10 +385,22 @@ impl Task {
     }
 
     /// What a step with state writes.
-    fn output_of_fold(&self, silent: bool, made: &mut Made) -> Result<(), QueryError> {
+    fn output_of_fold(&mut self, silent: bool, made: &mut Made) -> Result<(), QueryError> {
         let (Some(fold), Some((from, to))) = (&self.parts.fold, made.versions) else { return Ok(()) };
-        if let (Some(sink), false) = (&self.parts.sink, silent) {
+        let Some(sink) = &self.parts.sink else { return self.within_budget(fold) };
+        let changes = match &mut self.checker {
+            Some(checker) => {
+                let (rows, ops) = fold.changes(from, to)?;
+                checker.changed(fold.keys(), &rows, &ops)?;
+                Some((rows, ops))
+            }
+            None => None,
+        };
+        if !silent {
             let output = fold.outputs(from, to)?;
+            if let Some((rows, ops)) = changes {
+                Checker::told(fold.keys(), &rows, &ops, &output)?;
+            }
             if !output.is_empty() {
                 made.records = sink.records(&output, &mut made.faults)?;
             }
@@ -387,7 +409,7 @@ impl Task {
     }
 
     fn within_budget(&self, fold: &Fold) -> Result<(), QueryError> {
-        let bytes = fold.bytes();
+        let bytes = fold.bytes_within(self.parts.state_budget);
         if bytes <= self.parts.state_budget {
             return Ok(());
         }
