@@ -64,8 +64,8 @@ impl Checker {
         rule(rows.num_rows() == ops.len(), || format!("{} rows have {} marks", rows.num_rows(), ops.len()))?;
         let (keys, whole) = (encoded(rows, 0..keys)?, encoded(rows, 0..rows.num_columns())?);
         let mut updated: Option<Option<OwnedRow>> = None;
-        for ((key, row), op) in keys.into_iter().zip(whole).zip(ops) {
-            let broken = |what: &str| Err(fault(&format!("{op:?} of the key {key:?} {what}")));
+        for (place, ((key, row), op)) in keys.into_iter().zip(whole).zip(ops).enumerate() {
+            let broken = |what: &str| Err(fault(&format!("the key of {op:?} in row {place} {what}")));
             let Some(row) = row else { return broken("has no columns") };
             let after_its_before = updated.take().map(|before| before == key);
             match (op, after_its_before, self.rows.get(&key)) {
