@@ -47,7 +47,7 @@ async fn joins_ctes_subqueries_and_windows_work_over_views_tables_and_streams() 
 async fn a_star_gives_what_was_declared_and_a_bare_topic_gives_all_it_has() {
     let shop = small_shop().await;
     assert_eq!(shop.settled("SELECT * FROM orders LIMIT 1").await, ["tea|3"]);
-    assert_eq!(shop.settled("SELECT *, version, stream FROM orders WHERE stream = 'ann' LIMIT 2").await, ["tea|3|ann|1", "pen|4|ann|2"]);
+    assert_eq!(shop.settled("SELECT *, version, stream FROM orders WHERE stream = 'ann' LIMIT 2").await, ["tea|3|1|ann", "pen|4|2|ann"]);
     assert_eq!(shop.settled("SELECT * FROM totals WHERE customer = 'bob'").await, ["bob|1|10"]);
     assert_eq!(shop.settled("SELECT * FROM totals WHERE n > 1").await, ["ann|2|12"].map(|row| row.replace("|2|", "|3|")));
     shop.log

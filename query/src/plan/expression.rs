@@ -37,8 +37,8 @@ use crate::{
 /// Functions whose answer depends on more than their arguments: a view folded again would differ.
 const NOT_REPEATABLE: [&str; 8] = ["now", "current_timestamp", "current_date", "current_time", "today", "random", "uuid", "rand"];
 
-/// Functions that make much out of little, or tell about the machine.
-const REFUSED: [&str; 12] = [
+/// Functions that make much out of little, tell about the machine, or go round the types that our SQL has.
+const REFUSED: [&str; 15] = [
     "repeat",
     "lpad",
     "rpad",
@@ -51,6 +51,9 @@ const REFUSED: [&str; 12] = [
     "array_resize",
     "list_resize",
     "sleep",
+    "gen_series",
+    "arrow_cast",
+    "arrow_try_cast",
 ];
 
 /// Levels of an expression that any thread's stack has room for.
@@ -167,7 +170,7 @@ impl Expressions {
         config.options_mut().sql_parser.map_string_types_to_utf8view = false;
         let state = SessionStateBuilder::new()
             .with_config(config)
-            .with_scalar_functions(scalar_functions())
+            .with_scalar_functions(without(scalar_functions(), &NOT_REPEATABLE))
             .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
             .with_window_functions(SessionStateDefaults::default_window_functions())
             .with_expr_planners(SessionStateDefaults::default_expr_planners())
@@ -265,9 +268,13 @@ pub fn kept_as(data_type: &DataType) -> Option<DataType> {
     }
 }
 
-fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
-    let refused = |name: &str| NOT_REPEATABLE.contains(&name) || REFUSED.contains(&name);
-    let mut functions = SessionStateDefaults::default_scalar_functions();
+/// The functions that any statement may call.
+pub(crate) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
+    without(SessionStateDefaults::default_scalar_functions(), &REFUSED)
+}
+
+fn without(mut functions: Vec<Arc<ScalarUDF>>, names: &[&str]) -> Vec<Arc<ScalarUDF>> {
+    let refused = |name: &str| names.contains(&name);
     functions.retain(|function| !refused(function.name()) && !function.aliases().iter().any(|alias| refused(alias)));
     functions
 }

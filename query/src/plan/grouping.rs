@@ -153,8 +153,10 @@ impl<'a> Grouping<'a> {
         }
         let given = self.expressions.compile(argument.clone(), &self.input)?;
         let folded_as = match (function, given.data_type()) {
-            (AggregateFunction::Sum, DataType::Decimal128(precision, scale)) => Some(DataType::Decimal128(*precision, *scale)),
-            (AggregateFunction::Sum, of) if of.is_integer() => Some(DataType::Int64),
+            (AggregateFunction::Sum | AggregateFunction::Avg, DataType::Decimal128(precision, scale)) => {
+                Some(DataType::Decimal128(*precision, *scale))
+            }
+            (AggregateFunction::Sum | AggregateFunction::Avg, of) if of.is_integer() => Some(DataType::Int64),
             (AggregateFunction::Sum | AggregateFunction::Avg, of) if of.is_numeric() => Some(DataType::Float64),
             (AggregateFunction::Sum | AggregateFunction::Avg, DataType::Null) => Some(DataType::Float64),
             (AggregateFunction::Sum | AggregateFunction::Avg, _) => None,

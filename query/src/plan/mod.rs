@@ -3,10 +3,12 @@
 pub mod expression;
 pub mod fault;
 mod grouping;
+mod operation;
 pub mod select;
 pub mod streaming;
 mod total;
 
 pub(crate) use expression::with_stack;
 pub use expression::{Evaluated, Expression, Expressions, RowError};
+pub(crate) use operation::Operation;
 pub use streaming::{AggregateCall, AggregateFunction, Node, OperatorId, Sink, SourceScan, StreamPlan};

@@ -1,9 +1,9 @@
 //! Makes expressions total: where a call, an operator or a cast fails, its value is NULL and the row is told.
 //!
-//! [`make_total`] wraps every part of a DataFusion expression that can fail. A wrapped part computes its operands first, then
-//! itself over all rows at once; only if that fails it looks for the rows at fault by halving. Divisors of zero and casts, the
-//! faults that come in numbers, have kernels of their own. What always holds: a wrapped part never returns an error, and the
-//! rows told are rows of the batch that [`collect`] was given, however CASE and AND cut it on the way.
+//! [`make_total`] wraps every part of a DataFusion expression that can fail: a wrapped part computes its operands first, then
+//! itself by its [`Operation`]. What always holds: a wrapped part never returns an error, and the rows told are rows of the batch
+//! that [`collect`] was given, however CASE and AND cut it on the way. Used by queries that do not end; `pull/total` does the
+//! same, without telling rows, for those that do.
 
 use std::{
     cell::RefCell,
@@ -13,28 +13,17 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, UInt32Array, new_null_array},
-    compute::{
-        CastOptions, cast_with_options, concat,
-        kernels::{cmp, numeric},
-        nullif,
-    },
-    datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type},
-    record_batch::{RecordBatch, RecordBatchOptions},
+    array::{Array, ArrayRef, AsArray, UInt32Array},
+    datatypes::{DataType, Field, Schema, UInt32Type},
+    record_batch::RecordBatch,
 };
 use datafusion::{
-    common::{DataFusionError, Result, ScalarValue},
-    logical_expr::{ColumnarValue, Operator},
-    physical_expr::{
-        PhysicalExpr, ScalarFunctionExpr,
-        expressions::{
-            BinaryExpr, CaseExpr, CastExpr, Column, InListExpr, IsNotNullExpr, IsNullExpr, LikeExpr, Literal, NegativeExpr, NotExpr,
-            TryCastExpr,
-        },
-    },
+    common::{DataFusionError, Result},
+    logical_expr::ColumnarValue,
+    physical_expr::{PhysicalExpr, expressions::Column},
 };
 
-use super::expression::RowError;
+use super::{expression::RowError, operation::Operation};
 
 /// Name of the column that carries each row's number through CASE and AND.
 const ROW: &str = "__row";
@@ -59,8 +48,10 @@ pub fn make_total(expression: Arc<dyn PhysicalExpr>, input: &Schema) -> Result<(
         total.push(child);
     }
     let expression = if total.is_empty() { expression } else { expression.with_new_children(total)? };
-    let Some(part) = Part::of(&expression, input)? else { return Ok((expression, fallible)) };
-    Ok((Arc::new(part), true))
+    let Some(operation) = Operation::of(&expression, input)? else { return Ok((expression, fallible)) };
+    let mut children = expression.children().into_iter().filter(|child| Operation::takes(child)).map(Arc::clone).collect::<Vec<_>>();
+    children.push(Arc::new(Column::new(ROW, input.fields().len())));
+    Ok((Arc::new(Part { operation: Arc::new(operation), children, original: expression }), true))
 }
 
 /// Evaluates an expression made total over a batch, and returns what failed on the way.
@@ -93,171 +84,16 @@ fn with_row_numbers(batch: &RecordBatch) -> Result<RecordBatch> {
 
 /// A part of an expression that can fail, made total.
 struct Part {
-    /// The part over its operands: those that are not literals are columns 0, 1, ... of `operands`.
-    inner: Arc<dyn PhysicalExpr>,
-    operands: SchemaRef,
-    /// The operands themselves, then the column with the row numbers.
+    operation: Arc<Operation>,
+    /// The operands, then the column with the row numbers.
     children: Vec<Arc<dyn PhysicalExpr>>,
     /// The part as it was, for its name.
     original: Arc<dyn PhysicalExpr>,
-    kernel: Kernel,
-    data_type: DataType,
-    reason: String,
-}
-
-/// How the part is computed.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Kernel {
-    /// A cast that gives NULL by itself.
-    Cast,
-    /// Zero divisors become NULL first.
-    Divide,
-    /// Negation that does not wrap; else as `Halves`.
-    Negate,
-    /// All rows at once, then by halves.
-    Halves,
-}
-
-impl Part {
-    /// The part that the outermost node of an expression is, if it can fail.
-    fn of(expression: &Arc<dyn PhysicalExpr>, input: &Schema) -> Result<Option<Self>> {
-        let node = expression.as_ref();
-        let cannot_fail = node.is::<Column>()
-            || node.is::<Literal>()
-            || node.is::<NotExpr>()
-            || node.is::<IsNullExpr>()
-            || node.is::<IsNotNullExpr>()
-            || node.is::<CaseExpr>()
-            || node.is::<InListExpr>()
-            || node.is::<LikeExpr>()
-            || node.is::<TryCastExpr>()
-            || node.is::<Part>();
-        if cannot_fail {
-            return Ok(None);
-        }
-        let data_type = node.data_type(input)?;
-        let mut kernel = Kernel::Halves;
-        let mut checked = Arc::clone(expression);
-        let reason;
-        if let Some(binary) = node.downcast_ref::<BinaryExpr>() {
-            let operator = *binary.op();
-            if is_comparison(operator) || matches!(operator, Operator::And | Operator::Or) {
-                return Ok(None);
-            }
-            if matches!(operator, Operator::Divide | Operator::Modulo) && binary.right().data_type(input)?.is_numeric() {
-                kernel = Kernel::Divide;
-            }
-            reason = format!("the result of {operator} is out of range");
-            checked =
-                Arc::new(BinaryExpr::new(Arc::clone(binary.left()), operator, Arc::clone(binary.right())).with_fail_on_overflow(true));
-        } else if node.is::<CastExpr>() {
-            kernel = Kernel::Cast;
-            reason = format!("a value cannot be cast to {data_type}");
-        } else if let Some(function) = node.downcast_ref::<ScalarFunctionExpr>() {
-            reason = format!("{} failed", function.name());
-        } else if node.is::<NegativeExpr>() {
-            kernel = Kernel::Negate;
-            reason = "the result of - is out of range".to_owned();
-        } else {
-            reason = "a part of the expression failed".to_owned();
-        }
-
-        let children = checked.children().into_iter().map(Arc::clone).collect::<Vec<_>>();
-        let mut fields = Vec::new();
-        let mut inner_children: Vec<Arc<dyn PhysicalExpr>> = Vec::new();
-        for child in &children {
-            if child.is::<Literal>() && kernel == Kernel::Halves {
-                inner_children.push(Arc::clone(child));
-                continue;
-            }
-            let name = format!("operand_{}", fields.len());
-            inner_children.push(Arc::new(Column::new(&name, fields.len())));
-            fields.push(Field::new(name, child.data_type(input)?, true));
-        }
-        let mut operands = children;
-        operands.push(Arc::new(Column::new(ROW, input.fields().len())));
-        let inner = if inner_children.is_empty() { checked } else { checked.with_new_children(inner_children)? };
-        let schema = Arc::new(Schema::new(fields));
-        Ok(Some(Self { inner, operands: schema, children: operands, original: Arc::clone(expression), kernel, data_type, reason }))
-    }
-
-    fn compute(&self, columns: Vec<ArrayRef>, rows: usize, failed: &mut Vec<usize>) -> Result<ArrayRef> {
-        let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        match self.kernel {
-            Kernel::Cast => {
-                let Some(column) = columns.first() else { return Err(DataFusionError::Internal("a cast of nothing".to_owned())) };
-                let nulls = column.logical_nulls();
-                let given = |row: &usize| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(*row));
-                let safe = CastOptions { safe: true, ..CastOptions::default() };
-                let Ok(values) = cast_with_options(column, &self.data_type, &safe) else {
-                    failed.extend((0..rows).filter(given));
-                    return Ok(new_null_array(&self.data_type, rows));
-                };
-                if values.null_count() > nulls.as_ref().map_or(0, arrow::buffer::NullBuffer::null_count) {
-                    failed.extend((0..rows).filter(|row| values.is_null(*row) && given(row)));
-                }
-                Ok(values)
-            }
-            Kernel::Divide => {
-                let mut columns = columns;
-                if let Some(divisor) = columns.get_mut(1) {
-                    let zero = ScalarValue::new_zero(divisor.data_type())?.to_scalar()?;
-                    let zeros: BooleanArray = cmp::eq(divisor, &zero)?;
-                    if zeros.true_count() > 0 {
-                        failed.extend((0..rows).filter(|row| zeros.is_valid(*row) && zeros.value(*row)));
-                        *divisor = nullif(divisor, &zeros)?;
-                    }
-                }
-                let dividend_is_null = columns.first().map(Arc::clone);
-                failed.retain(|row| dividend_is_null.as_ref().is_none_or(|dividend| dividend.is_valid(*row)));
-                self.halve(&RecordBatch::try_new_with_options(Arc::clone(&self.operands), columns, &options)?, 0, failed)
-            }
-            Kernel::Negate | Kernel::Halves => {
-                self.halve(&RecordBatch::try_new_with_options(Arc::clone(&self.operands), columns, &options)?, 0, failed)
-            }
-        }
-    }
-
-    /// Computes all rows at once; if that fails, each half for itself.
-    fn halve(&self, batch: &RecordBatch, first: usize, failed: &mut Vec<usize>) -> Result<ArrayRef> {
-        let rows = batch.num_rows();
-        let computed = match (self.kernel, batch.columns().first()) {
-            (Kernel::Negate, Some(column)) => numeric::neg(column).map_err(DataFusionError::from),
-            _ => self.inner.evaluate(batch).and_then(|value| value.into_array(rows)),
-        };
-        match computed {
-            Ok(values) => Ok(values),
-            Err(_) if rows <= 1 => {
-                failed.extend((rows == 1).then_some(first));
-                Ok(new_null_array(&self.data_type, rows))
-            }
-            Err(_) => {
-                let middle = rows / 2;
-                let left = self.halve(&batch.slice(0, middle), first, failed)?;
-                let right = self.halve(&batch.slice(middle, rows - middle), first + middle, failed)?;
-                Ok(concat(&[left.as_ref(), right.as_ref()])?)
-            }
-        }
-    }
-}
-
-fn is_comparison(operator: Operator) -> bool {
-    matches!(
-        operator,
-        Operator::Eq
-            | Operator::NotEq
-            | Operator::Lt
-            | Operator::LtEq
-            | Operator::Gt
-            | Operator::GtEq
-            | Operator::IsDistinctFrom
-            | Operator::IsNotDistinctFrom
-    )
 }
 
 impl PhysicalExpr for Part {
     fn data_type(&self, _input: &Schema) -> Result<DataType> {
-        Ok(self.data_type.clone())
+        Ok(self.operation.data_type().clone())
     }
 
     fn nullable(&self, _input: &Schema) -> Result<bool> {
@@ -269,21 +105,16 @@ impl PhysicalExpr for Part {
         let Some((numbers, operands)) = self.children.split_last() else {
             return Err(DataFusionError::Internal("an expression without row numbers".to_owned()));
         };
-        let mut columns = Vec::with_capacity(operands.len());
-        for operand in operands {
-            if operand.is::<Literal>() && self.kernel == Kernel::Halves {
-                continue;
-            }
-            columns.push(operand.evaluate(batch)?.into_array(rows)?);
-        }
+        let columns = operands.iter().map(|operand| operand.evaluate(batch)?.into_array(rows)).collect::<Result<Vec<_>>>()?;
         let mut failed = Vec::new();
-        let values = self.compute(columns, rows, &mut failed)?;
+        let values = self.operation.compute(columns, rows, &mut failed)?;
         if !failed.is_empty() {
             let numbers = numbers.evaluate(batch)?.into_array(rows)?;
             let numbers = numbers.as_primitive_opt::<UInt32Type>();
             let row_of = |row: usize| numbers.filter(|numbers| row < numbers.len()).map_or(row, |numbers| numbers.value(row) as usize);
+            let reason = self.operation.reason();
             FAILED.with_borrow_mut(|all| {
-                all.extend(failed.into_iter().map(|row| RowError { row: row_of(row), reason: self.reason.clone() }));
+                all.extend(failed.into_iter().map(|row| RowError { row: row_of(row), reason: reason.to_owned() }));
             });
         }
         Ok(ColumnarValue::Array(values))
@@ -294,15 +125,7 @@ impl PhysicalExpr for Part {
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn PhysicalExpr>>) -> Result<Arc<dyn PhysicalExpr>> {
-        Ok(Arc::new(Self {
-            inner: Arc::clone(&self.inner),
-            operands: Arc::clone(&self.operands),
-            children,
-            original: Arc::clone(&self.original),
-            kernel: self.kernel,
-            data_type: self.data_type.clone(),
-            reason: self.reason.clone(),
-        }))
+        Ok(Arc::new(Self { operation: Arc::clone(&self.operation), children, original: Arc::clone(&self.original) }))
     }
 
     fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -324,7 +147,7 @@ impl fmt::Display for Part {
 
 impl PartialEq for Part {
     fn eq(&self, other: &Self) -> bool {
-        self.inner.eq(&other.inner) && self.children.eq(&other.children) && self.kernel == other.kernel
+        self.operation == other.operation && self.children.eq(&other.children)
     }
 }
 
@@ -332,7 +155,7 @@ impl Eq for Part {}
 
 impl Hash for Part {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.inner.hash(state);
+        self.operation.hash(state);
         self.children.hash(state);
     }
 }

@@ -4,8 +4,11 @@
 //! the answer says which; a query runs within the budgets of memory, time, rows and running queries, on threads of its own;
 //! whoever drops the answer ends the query.
 
+mod aggregate;
 mod lookup;
 mod session;
+mod star;
+mod total;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -33,7 +36,7 @@ use crate::{
     supervisor::Supervisor,
     table::{TopicTable, ViewTable, bare_source},
 };
-use session::{Session, Tables};
+use session::{Session, Table, Tables};
 
 /// Queries that may wait for one that runs, for each that may run.
 const WAITING_PER_RUNNING: usize = 4;
@@ -201,11 +204,11 @@ impl Pull {
         let mut tables: Tables = HashMap::new();
         for ((name, view), pinned) in views.into_iter().zip(pinned) {
             let table = ViewTable::new(&name, Arc::new(pinned), view.keys(), &named)?;
-            tables.insert(name, Arc::new(table));
+            tables.insert(name, Table { hidden: table.hidden(), provider: Arc::new(table) });
         }
         for (name, source) in topics {
             let table = TopicTable::new(Arc::clone(&self.shared.log), source, position, &named);
-            tables.insert(name, Arc::new(table));
+            tables.insert(name, Table { hidden: table.hidden(), provider: Arc::new(table) });
         }
         Ok(Fixed { tables, position })
     }

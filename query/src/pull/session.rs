@@ -11,7 +11,7 @@ use std::{
 
 use arrow::{
     compute::cast,
-    datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
+    datatypes::{DataType, Field, Schema, SchemaRef},
     record_batch::{RecordBatch, RecordBatchOptions},
 };
 use datafusion::{
@@ -33,37 +33,30 @@ use datafusion::{
     sql::{
         parser::Statement,
         resolve::resolve_table_references,
-        sqlparser::ast::{self, Expr, SelectItem, SetExpr, VisitMut, VisitorMut, visit_expressions},
+        sqlparser::ast::{self, Expr, visit_expressions},
     },
 };
 
+use super::{
+    aggregate,
+    star::{self, Hidden},
+    total::TotalArithmetic,
+};
 use crate::{
-    catalog::{Pseudo, timestamp_type},
     config::QueryConfig,
     error::QueryError,
+    plan::expression::{kept_as, scalar_functions},
 };
 
 /// Tables of one query, by name.
-pub(super) type Tables = HashMap<String, Arc<dyn TableProvider>>;
+pub(super) type Tables = HashMap<String, Table>;
 
-/// Functions that multiply what they are given; they come back with bounds of their own.
-const REFUSED_FUNCTIONS: [&str; 12] = [
-    "repeat",
-    "lpad",
-    "rpad",
-    "array_repeat",
-    "list_repeat",
-    "array_resize",
-    "list_resize",
-    "range",
-    "generate_series",
-    "gen_series",
-    "space",
-    "arrow_cast",
-];
-
-/// Columns that are part of a `*` only for a query that names them.
-const HIDDEN: &[Pseudo] = Pseudo::of(foldlog_log::TopicKind::Events);
+/// A table of one query.
+pub(super) struct Table {
+    pub(super) provider: Arc<dyn TableProvider>,
+    /// Columns that are no part of its `*`.
+    pub(super) hidden: Vec<String>,
+}
 
 const CATALOG: &str = "foldlog";
 const SCHEMA: &str = "public";
@@ -89,30 +82,34 @@ impl Session {
             .map_err(query_error)?;
         let settings = SessionConfig::new()
             .with_target_partitions(cores)
+            // Rows keep their order: DOUBLE is folded in it, and the same query has the same answer each time.
+            .with_round_robin_repartition(false)
             .with_information_schema(false)
             .with_create_default_catalog_and_schema(false)
             .with_default_catalog_and_schema(CATALOG, SCHEMA)
             .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false);
-        let mut functions = SessionStateDefaults::default_scalar_functions();
-        functions.retain(|function| !REFUSED_FUNCTIONS.contains(&function.name()));
         let base = SessionStateBuilder::new()
             .with_config(settings)
             .with_runtime_env(runtime)
             .with_expr_planners(SessionStateDefaults::default_expr_planners())
-            .with_scalar_functions(functions)
+            .with_scalar_functions(scalar_functions())
             .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
-            .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
+            .with_aggregate_functions(aggregate::functions())
             .with_window_functions(SessionStateDefaults::default_window_functions())
+            .with_analyzer_rule(Arc::new(TotalArithmetic))
             .build();
         Ok(Self { base })
     }
 
     /// Plans a query over these tables and no others.
-    pub(super) async fn plan(&self, query: ast::Query, parameters: Vec<ScalarValue>, tables: Tables) -> Result<Planned, QueryError> {
+    pub(super) async fn plan(&self, mut query: ast::Query, parameters: Vec<ScalarValue>, tables: Tables) -> Result<Planned, QueryError> {
         let schema = MemorySchemaProvider::new();
+        let mut hidden = Hidden::new();
         for (name, table) in tables {
-            schema.register_table(name, table).map_err(query_error)?;
+            hidden.insert(name.clone(), table.hidden);
+            schema.register_table(name, table.provider).map_err(query_error)?;
         }
+        star::without_hidden(&mut query, &hidden);
         let catalog = MemoryCatalogProvider::new();
         catalog.register_schema(SCHEMA, Arc::new(schema)).map_err(query_error)?;
         let list = MemoryCatalogProviderList::new();
@@ -120,7 +117,7 @@ impl Session {
         let mut state = self.base.clone();
         state.register_catalog_list(Arc::new(list));
         state.mark_start_execution();
-        let logical = state.statement_to_plan(statement(&without_repeats(query))).await.map_err(query_error)?;
+        let logical = state.statement_to_plan(statement(&query)).await.map_err(query_error)?;
         let only_queries = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         only_queries.verify_plan(&logical).map_err(query_error)?;
         let logical =
@@ -132,35 +129,6 @@ impl Session {
 
 fn statement(query: &ast::Query) -> Statement {
     Statement::Statement(Box::new(ast::Statement::Query(Box::new(query.clone()))))
-}
-
-/// The query without items like `rowtime` beside a `*`: that a query names such a column makes it one of the `*`.
-fn without_repeats(mut query: ast::Query) -> ast::Query {
-    struct Repeats;
-    impl VisitorMut for Repeats {
-        type Break = ();
-
-        fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<()> {
-            clean(&mut query.body);
-            ControlFlow::Continue(())
-        }
-    }
-    let _: ControlFlow<()> = VisitMut::visit(&mut query, &mut Repeats);
-    query
-}
-
-fn clean(body: &mut SetExpr) {
-    match body {
-        SetExpr::Select(select) if select.projection.iter().any(|item| matches!(item, SelectItem::Wildcard(_))) => {
-            let is_hidden = |ident: &ast::Ident| HIDDEN.iter().any(|hidden| hidden.name() == ident.value.to_lowercase());
-            select.projection.retain(|item| !matches!(item, SelectItem::UnnamedExpr(Expr::Identifier(ident)) if is_hidden(ident)));
-        }
-        SetExpr::SetOperation { left, right, .. } => {
-            clean(left);
-            clean(right);
-        }
-        _ => {}
-    }
 }
 
 /// Names of the tables that a query reads, each once, folded, without its own CTEs.
@@ -200,21 +168,16 @@ pub(super) fn identifiers(query: &ast::Query) -> HashSet<String> {
     names
 }
 
-/// The schema that a door gets: of DataFusion's types those that our SQL has, by nearest kin.
+/// The schema that a door gets: the types that our SQL has, as in a view; others than these as they are.
 pub(super) fn plain_schema(schema: &Schema) -> Result<SchemaRef, QueryError> {
-    let plain = |field: &Arc<Field>| field.as_ref().clone().with_data_type(plain_type(field.data_type()));
+    let plain = |field: &Arc<Field>| field.as_ref().clone().with_data_type(plain_type(field.data_type())).with_nullable(true);
     Ok(Arc::new(Schema::new(schema.fields().iter().map(plain).collect::<Vec<_>>())))
 }
 
 fn plain_type(data_type: &DataType) -> DataType {
     match data_type {
-        DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
-        DataType::Int8 | DataType::Int16 | DataType::UInt8 | DataType::UInt16 => DataType::Int32,
-        DataType::UInt32 | DataType::UInt64 => DataType::Int64,
-        DataType::Float16 | DataType::Float32 => DataType::Float64,
-        DataType::Timestamp(unit, zone) if *unit != TimeUnit::Millisecond || zone.is_none() => timestamp_type(),
         DataType::Dictionary(_, value) => plain_type(value),
-        other => other.clone(),
+        other => kept_as(other).unwrap_or_else(|| other.clone()),
     }
 }
 

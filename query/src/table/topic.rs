@@ -63,6 +63,15 @@ impl TopicTable {
         Self { log, source, until, columns, schema }
     }
 
+    /// Names of the columns that are no part of a `*`; of a topic that nobody declared there are none.
+    pub(crate) fn hidden(&self) -> Vec<String> {
+        let pseudo = |column: &WantedColumn| match column {
+            WantedColumn::Pseudo(pseudo) => Some(pseudo.name().to_owned()),
+            WantedColumn::Declared(_) => None,
+        };
+        if self.source.columns.is_empty() { Vec::new() } else { self.columns.iter().filter_map(pseudo).collect() }
+    }
+
     fn column(&self, name: &str) -> Option<WantedColumn> {
         let place = self.schema.fields().iter().position(|field| field.name() == name)?;
         self.columns.get(place).copied()

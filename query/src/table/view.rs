@@ -16,7 +16,10 @@ use datafusion::{
 };
 
 use super::{Readable, Rows, filter, scan::ScanExec};
-use crate::{error::QueryError, stream::view::Pinned};
+use crate::{
+    error::QueryError,
+    stream::{fold::ROWTIME, view::Pinned},
+};
 
 /// Most keys that are looked up one by one; with more, the view is read and filtered.
 const MAX_LOOKUPS: usize = 10_000;
@@ -37,11 +40,19 @@ impl ViewTable {
     pub(crate) fn new(name: &str, pinned: Arc<Pinned>, keys: usize, named: &HashSet<String>) -> Result<Self, QueryError> {
         let whole = pinned.schema();
         let last = whole.fields().len().saturating_sub(1);
-        let is_hidden = |place: usize, name: &str| place == last && name == "rowtime" && !named.contains(name);
+        let is_hidden = |place: usize, name: &str| place == last && name == ROWTIME && !named.contains(name);
         let columns: Vec<usize> =
             whole.fields().iter().enumerate().filter(|(place, field)| !is_hidden(*place, field.name())).map(|(place, _)| place).collect();
         let schema = whole.project(&columns).map_err(|fault| QueryError::Execution(fault.to_string()))?;
         Ok(Self { name: name.to_owned(), pinned, keys, columns, schema: Arc::new(schema) })
+    }
+
+    /// Names of the columns that are no part of a `*`.
+    pub(crate) fn hidden(&self) -> Vec<String> {
+        let last = self.pinned.schema().fields().len().saturating_sub(1);
+        let shows_rowtime =
+            self.columns.contains(&last) && self.pinned.schema().fields().last().is_some_and(|field| field.name() == ROWTIME);
+        shows_rowtime.then(|| ROWTIME.to_owned()).into_iter().collect()
     }
 
     /// The keys that the filters leave, if they name every key column; each as long as the key.

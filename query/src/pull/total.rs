@@ -1,0 +1,141 @@
+//! Bounded queries compute as queries that do not end: where a part of an expression fails, its value is NULL.
+//!
+//! An analyzer rule on the session of `pull/session`, after type coercion: every operator, cast and call that can fail becomes a
+//! function around its [`Operation`]. It comes before the optimiser, so that no rule of DataFusion's can rewrite what fails
+//! (`CAST(a AS INT) < 5` is not `a < 5`), and constants are folded by the same arithmetic.
+
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::{
+    common::{
+        Column, DFSchema, Result,
+        config::ConfigOptions,
+        tree_node::{Transformed, TreeNode},
+    },
+    execution::context::ExecutionProps,
+    logical_expr::{
+        ColumnarValue, Expr, ExprSchemable, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+        physical_planning_context::PhysicalPlanningContext, utils::merge_schema,
+    },
+    optimizer::AnalyzerRule,
+    physical_expr::create_physical_expr,
+};
+
+use crate::plan::Operation;
+
+/// Stands around the number of an operand in the name of its column; no statement contains it.
+const MARK: char = '\0';
+
+/// Makes every expression of a plan total.
+#[derive(Debug)]
+pub(super) struct TotalArithmetic;
+
+impl AnalyzerRule for TotalArithmetic {
+    fn name(&self) -> &'static str {
+        "total_arithmetic"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.transform_up_with_subqueries(make_total).map(|made| made.data)
+    }
+}
+
+fn make_total(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let schema = merge_schema(&plan.inputs());
+    plan.map_expressions(|expr| expr.transform_up(|expr| total(expr, &schema)))?.map_data(LogicalPlan::recompute_schema)
+}
+
+/// The outermost node of an expression as a function that cannot fail, if it is one that can.
+fn total(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let can_fail = match &expr {
+        Expr::BinaryExpr(_) | Expr::Cast(_) | Expr::Negative(_) | Expr::SimilarTo(_) => true,
+        // now() is one value a query, random() one a row, COALESCE becomes CASE: none of them can fail.
+        Expr::ScalarFunction(call) => {
+            call.func.signature().volatility == Volatility::Immutable && !call.func.short_circuits() && !call.func.inner().is::<Total>()
+        }
+        _ => false,
+    };
+    if !can_fail {
+        return Ok(Transformed::no(expr));
+    }
+    let mut fields = Vec::new();
+    let mut operands = Vec::new();
+    let bare = expr.map_children(|operand| {
+        if matches!(operand, Expr::Literal(..)) {
+            return Ok(Transformed::no(operand));
+        }
+        let name = format!("{MARK}{}{MARK}", operands.len());
+        fields.push(Field::new(&name, operand.get_type(schema)?, true));
+        operands.push(operand);
+        Ok(Transformed::yes(Expr::Column(Column::from_name(name))))
+    })?;
+    let columns = DFSchema::try_from(Schema::new(fields))?;
+    let physical = create_physical_expr(&bare.data, &columns, &ExecutionProps::new(), &PhysicalPlanningContext::default())?;
+    match Operation::of(&physical, columns.as_arrow())? {
+        Some(operation) => Ok(Transformed::yes(ScalarUDF::from(Total::new(&bare.data, &columns, operation)).call(operands))),
+        None => {
+            let mut operands = operands.into_iter();
+            let back = bare.data.map_children(|child| match child {
+                Expr::Literal(..) => Ok(Transformed::no(child)),
+                marked => Ok(Transformed::no(operands.next().unwrap_or(marked))),
+            })?;
+            Ok(Transformed::no(back.data))
+        }
+    }
+}
+
+/// A node of an expression as a function of its operands.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Total {
+    operation: Operation,
+    /// As EXPLAIN shows it, `_` for each operand.
+    name: String,
+    /// Name of the column that it gives: every other piece is the number of an operand.
+    pieces: Vec<String>,
+    signature: Signature,
+}
+
+impl Total {
+    fn new(bare: &Expr, operands: &DFSchema, operation: Operation) -> Self {
+        let text = bare.to_string();
+        let name = text.split(MARK).enumerate().map(|(at, piece)| if at % 2 == 0 { piece } else { "_" }).collect();
+        let pieces = bare.schema_name().to_string().split(MARK).map(str::to_owned).collect();
+        let types: Vec<DataType> = operands.fields().iter().map(|field| field.data_type().clone()).collect();
+        let signature =
+            if types.is_empty() { Signature::nullary(Volatility::Immutable) } else { Signature::exact(types, Volatility::Immutable) };
+        Self { operation, name, pieces, signature }
+    }
+}
+
+impl ScalarUDFImpl for Total {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn schema_name(&self, operands: &[Expr]) -> Result<String> {
+        let named = |(at, piece): (usize, &String)| {
+            let operand = if at % 2 == 0 { None } else { piece.parse().ok().and_then(|place: usize| operands.get(place)) };
+            operand.map_or_else(|| piece.clone(), |operand| operand.schema_name().to_string())
+        };
+        Ok(self.pieces.iter().enumerate().map(named).collect())
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(self.operation.data_type().clone())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let is_constant = args.args.iter().all(|operand| matches!(operand, ColumnarValue::Scalar(_)));
+        let rows = if is_constant { 1 } else { args.number_rows };
+        let operands = args.args.into_iter().map(|operand| operand.into_array(rows)).collect::<Result<Vec<_>>>()?;
+        let values = self.operation.compute(operands, rows, &mut Vec::new())?;
+        if is_constant {
+            datafusion::common::ScalarValue::try_from_array(&values, 0).map(ColumnarValue::Scalar)
+        } else {
+            Ok(ColumnarValue::Array(values))
+        }
+    }
+}
