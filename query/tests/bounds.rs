@@ -54,6 +54,8 @@ async fn too_complex_is_said_at_every_door() {
         "- ".repeat(100_000) + "1",
         "[".repeat(100_000),
         "CASE WHEN true THEN ".repeat(10_000) + "1" + &" END".repeat(10_000),
+        "a IN (1".to_owned() + &", 1".repeat(1_000_000) + ")",
+        "CAST(a AS ".to_owned() + &"array<".repeat(5_000) + "int" + &">".repeat(5_000) + ")",
     ];
     for part in parts {
         let start = part.get(..20).unwrap_or_default().to_owned();
@@ -67,6 +69,10 @@ async fn too_complex_is_said_at_every_door() {
         let push = engine.push(request(&format!("SELECT {part} AS x FROM s EMIT CHANGES"))).await;
         assert!(matches!(push.err(), Some(QueryError::TooComplex(_))), "{start}");
         assert!(matches!(engine.split(&"x;".repeat(3_000_000)), Err(QueryError::TooComplex(_))));
+    }
+    for sql in ["INSERT INTO s VALUES (1, 'b')".to_owned(), "VALUES (1, 'b')".to_owned()] {
+        let many = sql + &", (1, 'b')".repeat(1_000_000);
+        assert!(matches!(run(&engine, &many).await, Err(QueryError::TooComplex(_))), "a million rows");
     }
     engine.stop().await;
 }
@@ -157,4 +163,104 @@ async fn after_the_stop_every_change_is_refused() {
     engine.stop().await;
     assert!(matches!(run(&engine, "INSERT INTO s VALUES (1, 'b')").await, Err(QueryError::Stopping)));
     assert!(matches!(run(&engine, "DROP STREAM s").await, Err(QueryError::Stopping)));
+}
+
+/// A thousand rows, and an engine with little memory for queries.
+async fn small_engine() -> Engine {
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(Timestamp::new(0)));
+    let log: Arc<dyn LogBackend> = Arc::new(MemoryLog::new(Arc::clone(&clock)));
+    let config = QueryConfig { workers: 1, memory_mib: 16, max_running_queries: 2, ..QueryConfig::default() };
+    let engine = Engine::open(log, clock, config).unwrap();
+    ok(&engine, "CREATE STREAM s (a INT, b VARCHAR) WITH (partitions = 1)").await;
+    let rows: Vec<String> = (0..1_000).map(|n| format!("({n}, 'text number {n}')")).collect();
+    ok(&engine, &format!("INSERT INTO s VALUES {}", rows.join(", "))).await;
+    engine
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_that_needs_too_much_memory_is_refused_and_the_next_is_answered() {
+    let engine = small_engine().await;
+    for sql in [
+        "SELECT x.a FROM s x CROSS JOIN s y CROSS JOIN s z CROSS JOIN s w ORDER BY x.b || y.b || z.b || w.b",
+        "SELECT x.a * 1000 + y.a AS k, MAX(x.b) AS m, COUNT(*) AS n FROM s x CROSS JOIN s y GROUP BY x.a * 1000 + y.a",
+        "SELECT x.b, ROW_NUMBER() OVER (PARTITION BY x.b ORDER BY y.b) FROM s x CROSS JOIN s y",
+    ] {
+        let error = run(&engine, sql).await.unwrap_err();
+        assert!(matches!(error, QueryError::ResourceExhausted(_)), "{sql}: {error}");
+        assert_eq!(ok(&engine, "SELECT a FROM s WHERE a < 10").await, 10);
+    }
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_that_takes_too_long_is_ended_in_time() {
+    let engine = small_engine().await;
+    for sql in [
+        "SELECT COUNT(*) FROM s x CROSS JOIN s y CROSS JOIN s z CROSS JOIN s w WHERE x.a + y.a + z.a + w.a < 0",
+        "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT COUNT(*) FROM r",
+        "WITH RECURSIVE r(n) AS (SELECT a FROM s UNION SELECT n + 1 FROM r) SELECT SUM(n) FROM r",
+    ] {
+        let limit = Duration::from_millis(300);
+        let error = tokio::time::timeout(Duration::from_secs(20), async {
+            let mut batches = engine.execute(Request { timeout: limit, ..request(sql) }).await?.batches;
+            while let Some(batch) = batches.next().await {
+                batch?;
+            }
+            Ok::<(), QueryError>(())
+        });
+        let error = error.await.unwrap_or_else(|_| panic!("{sql} was not ended")).unwrap_err();
+        assert!(matches!(error, QueryError::Timeout { limit_ms: 300, .. } | QueryError::ResourceExhausted(_)), "{sql}: {error}");
+        assert_eq!(ok(&engine, "SELECT a FROM s WHERE a < 10").await, 10);
+    }
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn patterns_cost_what_their_text_costs() {
+    let engine = small_engine().await;
+    // Beyond the engine's bound for one pattern: a value that failed, in a query and in what is folded.
+    let greedy = "regexp_like(b, '((a{1000}){1000}){1000}')";
+    assert_eq!(ok(&engine, &format!("SELECT {greedy} AS x FROM s WHERE a < 4 AND {greedy} IS NULL")).await, 4);
+    ok(&engine, "CREATE STREAM matched AS SELECT regexp_like(b, '(' || b) AS x FROM s WHERE a < 3").await;
+    let inserted = engine.execute(request("INSERT INTO s VALUES (1, 'again')")).await.unwrap().position;
+    let mut batches =
+        engine.execute(Request { at_least: Some(inserted), ..request("SELECT x FROM matched WHERE x IS NULL") }).await.unwrap().batches;
+    assert_eq!(batches.next().await.unwrap().unwrap().num_rows(), 4);
+    // Linear in the text, however often the pattern could be tried.
+    assert_eq!(ok(&engine, "SELECT a FROM s WHERE regexp_like(b, '(t|te|x)*(n|nu)*(.*)*$') AND a < 10").await, 11);
+    let like = "%t".repeat(10_000);
+    assert_eq!(ok(&engine, &format!("SELECT a FROM s WHERE b LIKE '{like}'")).await, 0);
+    let pattern = "(a|b)".repeat(200_000);
+    assert!(matches!(run(&engine, &format!("SELECT regexp_like(b, '{pattern}') FROM s")).await, Err(QueryError::TooComplex(_))));
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_queries_at_once_the_excess_is_refused_at_once_and_the_rest_is_answered() {
+    let engine = small_engine().await;
+    let slow = "SELECT COUNT(*) AS n FROM s x CROSS JOIN s y";
+    let all = futures::future::join_all((0..200).map(|_| run(&engine, slow))).await;
+    let (answered, refused): (Vec<_>, Vec<_>) = all.into_iter().partition(Result::is_ok);
+    // Two may run, and four may wait for each of them.
+    assert!(answered.len() >= 10 && !refused.is_empty(), "{} answered", answered.len());
+    assert!(refused.iter().all(|one| matches!(one, Err(QueryError::ResourceExhausted(_)))));
+    assert_eq!(ok(&engine, slow).await, 1);
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_stands_twice_is_refused_everywhere() {
+    let engine = with_stream().await;
+    for sql in [
+        "SELECT a AS x, b AS x FROM s",
+        "SELECT *, a FROM s",
+        "CREATE STREAM t AS SELECT a AS x, b AS x FROM s",
+        "CREATE STREAM t AS SELECT *, a FROM s",
+    ] {
+        let error = run(&engine, sql).await.unwrap_err();
+        assert!(matches!(error, QueryError::Invalid(_)), "{sql}: {error:?}");
+    }
+    let push = engine.push(request("SELECT *, a FROM s EMIT CHANGES")).await.err();
+    assert!(matches!(push, Some(QueryError::Invalid(_))), "{push:?}");
+    engine.stop().await;
 }
