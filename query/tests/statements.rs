@@ -1,8 +1,9 @@
 //! Stories in SQL: each file of `tests/sql` is a list of steps with the rows, messages or errors that were worked out by hand.
+//! Each is told twice, over a log in memory and over the embedded log in a folder, which a restart closes and opens again.
 //!
 //! A step is a directive in a line of its own, what belongs to it, `----`, and what is expected; an empty line ends it. `topic NAME
 //! KIND PARTITIONS` creates a topic; `event TOPIC STREAM TYPE MS JSON` appends one event; `ok`, `query`, `error` run a statement;
-//! `push N` runs a query until it gave N rows; `restart` stops the engine and opens it again over the same log.
+//! `push N` runs a query until it gave N rows, `push N all` from the beginning of what it reads; `restart` stops the engine and opens it again over the same log.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,26 +14,35 @@ use arrow::{
     util::display::{ArrayFormatter, FormatOptions},
 };
 use foldlog_log::{
-    Append, LogBackend, NewEvent, Position, Timestamp, TopicKind, TopicSettings, Write,
+    Append, EmbeddedLog, LogBackend, LogConfig, NewEvent, Position, Timestamp, TopicKind, TopicSettings, Write,
     clock::{Clock, ManualClock},
+    disk::RealDisk,
     testing::MemoryLog,
 };
 use foldlog_query::{ChangeOp, Engine, PushItem, QueryConfig, QueryError, Request, arrow::record_batch::RecordBatch};
 use futures::StreamExt as _;
 
 macro_rules! stories {
-    ($($name:ident)*) => {$(
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    ($($name:ident)*) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $name() {
-            Story::new().tell(concat!(stringify!($name), ".slt"), include_str!(concat!("sql/", stringify!($name), ".slt"))).await;
+            Story::in_memory().tell(concat!(stringify!($name), ".slt"), include_str!(concat!("sql/", stringify!($name), ".slt"))).await;
+        })*
+
+        mod embedded {
+            use super::Story;
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                Story::in_a_folder().tell(concat!(stringify!($name), ".slt"), include_str!(concat!("sql/", stringify!($name), ".slt"))).await;
+            })*
         }
-    )*};
+    };
 }
-stories! { declare views expressions aggregates refused chains }
+stories! { declare views expressions arithmetic stars aggregates refused chains faults push }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_statements_of_the_demo_are_understood() {
-    let mut story = Story::new();
+    let mut story = Story::in_memory();
     story.step("topic flights events 8", "").await;
     let script = include_str!("../../server/demo/flights/views.sql");
     let pieces = story.engine.split(script).unwrap();
@@ -51,19 +61,60 @@ async fn the_statements_of_the_demo_are_understood() {
 }
 
 struct Story {
-    log: MemoryLog,
+    place: Place,
+    log: Arc<dyn LogBackend>,
     clock: Arc<dyn Clock>,
     engine: Engine,
     /// End of what this story has written: every answer must reflect it.
     seen: Option<Position>,
 }
 
+/// Where the log lies.
+enum Place {
+    Memory(MemoryLog),
+    Folder(tempfile::TempDir, Arc<EmbeddedLog>),
+}
+
+impl Place {
+    fn folder(folder: tempfile::TempDir, clock: &Arc<dyn Clock>) -> Self {
+        let log = EmbeddedLog::open(Arc::new(RealDisk), Arc::clone(clock), folder.path(), LogConfig::default()).unwrap();
+        Self::Folder(folder, Arc::new(log))
+    }
+
+    /// The log after the end of the process that had it.
+    fn reopened(self, clock: &Arc<dyn Clock>) -> Self {
+        match self {
+            Self::Memory(log) => Self::Memory(log),
+            Self::Folder(folder, log) => {
+                log.stop();
+                Self::folder(folder, clock)
+            }
+        }
+    }
+
+    fn log(&self) -> Arc<dyn LogBackend> {
+        match self {
+            Self::Memory(log) => Arc::new(log.clone()),
+            Self::Folder(_, log) => Arc::clone(log) as Arc<dyn LogBackend>,
+        }
+    }
+}
+
 impl Story {
-    fn new() -> Self {
+    fn in_memory() -> Self {
+        Self::over(|clock| Place::Memory(MemoryLog::new(Arc::clone(clock))))
+    }
+
+    fn in_a_folder() -> Self {
+        Self::over(|clock| Place::folder(tempfile::tempdir().unwrap(), clock))
+    }
+
+    fn over(place: impl FnOnce(&Arc<dyn Clock>) -> Place) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(Timestamp::new(1_000)));
-        let log = MemoryLog::new(Arc::clone(&clock));
+        let place = place(&clock);
+        let log = place.log();
         let engine = open(&log, &clock);
-        Self { log, clock, engine, seen: None }
+        Self { place, log, clock, engine, seen: None }
     }
 
     async fn tell(mut self, file: &str, text: &str) {
@@ -113,6 +164,9 @@ impl Story {
             }
             ["restart"] => {
                 self.engine.stop().await;
+                let memory = Place::Memory(MemoryLog::new(Arc::clone(&self.clock)));
+                self.place = std::mem::replace(&mut self.place, memory).reopened(&self.clock);
+                self.log = self.place.log();
                 self.engine = open(&self.log, &self.clock);
                 Vec::new()
             }
@@ -128,7 +182,11 @@ impl Story {
                 std::iter::once(names).chain(batches.iter().flat_map(rendered)).collect()
             }
             ["error"] => vec![self.failure(text).await.to_string()],
-            ["push", count] => self.pushed(text, count.parse().unwrap()).await,
+            ["push", count] => self.pushed(self.request(text), count.parse().unwrap()).await,
+            ["push", count, "all"] => {
+                let request = Request { resume: Some(Position::default()), ..self.request(text) };
+                self.pushed(request, count.parse().unwrap()).await
+            }
             _ => panic!("no such step: {directive}"),
         }
     }
@@ -155,8 +213,9 @@ impl Story {
         panic!("{sql}: no error")
     }
 
-    async fn pushed(&self, sql: &str, count: usize) -> Vec<String> {
-        let mut answer = self.engine.push(self.request(sql)).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    async fn pushed(&self, request: Request, count: usize) -> Vec<String> {
+        let sql = request.sql.clone();
+        let mut answer = self.engine.push(request).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
         let mut got = vec![answer.schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join("|")];
         while got.len() <= count {
             let next = tokio::time::timeout(Duration::from_secs(20), answer.items.next()).await;
@@ -173,9 +232,9 @@ impl Story {
     }
 }
 
-fn open(log: &MemoryLog, clock: &Arc<dyn Clock>) -> Engine {
+fn open(log: &Arc<dyn LogBackend>, clock: &Arc<dyn Clock>) -> Engine {
     let config = QueryConfig { workers: 2, ..QueryConfig::default() };
-    Engine::open(Arc::new(log.clone()), Arc::clone(clock), config).unwrap()
+    Engine::open(Arc::clone(log), Arc::clone(clock), config).unwrap()
 }
 
 fn rendered(batch: &RecordBatch) -> Vec<String> {
