@@ -25,9 +25,57 @@ pub struct Pair {
     pub foldlog: Figures,
 }
 
-/// Measures everything about appends.
+/// Goals of this file.
+pub const NAMES: [&str; 5] = ["G2", "G3", "256-IN-FLIGHT", "G6", "G12"];
+
+impl Pair {
+    fn text(&self, what: &str, least_percent: u32) -> String {
+        let share = self.foldlog.rate / self.echo.rate * 100.0;
+        let (p99, echo) = (self.foldlog.p99 / 1e3, short(self.echo.rate));
+        format!("{what}, p99 {p99:.1} ms; {least_percent} % of E0 {echo} calls/s, here {share:.0} %")
+    }
+}
+
+/// Measures what is asked for about appends.
 pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let mut subject = bench.subject("appends", Vec::new()).await?;
+    if report.wants("G2") {
+        alone(bench, &subject, report).await?;
+    }
+    if report.wants("G3") {
+        let sixteen = alternate(bench, &subject, 4, 16, 1).await?;
+        report.goal(
+            "G3",
+            Bound::Rate(sixteen.foldlog.rate, 0.5 * sixteen.echo.rate),
+            None,
+            &sixteen.text("16 in flight on 4 connections", 50),
+        );
+    }
+    if report.wants("256-IN-FLIGHT") {
+        let many = alternate(bench, &subject, 8, 256, 1).await?;
+        report.goal(
+            "256-IN-FLIGHT",
+            Bound::Rate(many.foldlog.rate, 0.55 * many.echo.rate),
+            None,
+            &many.text("256 in flight on 8 connections", 55),
+        );
+    }
+    if report.wants("G6") {
+        let batches = alternate(bench, &subject, 4, 16, 100).await?;
+        let bound = Bound::Rate(100.0 * batches.foldlog.rate, 40.0 * batches.echo.rate);
+        report.goal("G6", bound, None, &batches.text("events in appends of 100, 16 in flight on 4 connections", 40));
+    }
+    if report.wants("G12") {
+        let tail = Turns::of(bench, report, async || live_tail(&subject, bench.time).await).await?;
+        let what = format!("append to subscriber at {TAIL_RATE}/s, p50; 1.3 x (E0 + F0); p99 at most 4 x p50; {}", tail.limits());
+        let also = Bound::Micros(tail.ours.p99, 4.0 * tail.ours.p50);
+        report.goal("G12", Bound::Micros(tail.ours.p50, 1.3 * tail.round_trip()), Some(also), &what);
+    }
+    subject.server.kill()
+}
+
+/// G2: one append after the other.
+async fn alone(bench: &Bench, subject: &Subject, report: &mut Report) -> anyhow::Result<()> {
     let one = Turns::of(bench, report, async || load::appends(&subject.server.url(), 1, 1, 1, bench.time).await).await?;
     report.note(&format!("F0: 4 KiB write and sync, p50 {:.0}us, p99 {:.0}us", one.f0.p50, one.f0.p99));
     report.note(&format!(
@@ -38,26 +86,7 @@ pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     ));
     let what = format!("p50 of one durable append, 1 in flight, {}/s; 1.15 x (E0 + F0); {}", short(one.ours.rate), one.limits());
     report.goal("G2", Bound::Micros(one.ours.p50, 1.15 * one.round_trip()), None, &what);
-
-    let many = alternate(bench, &subject, 8, 256, 1).await?;
-    let share = many.foldlog.rate / many.echo.rate * 100.0;
-    let what = format!(
-        "256 in flight on 8 connections, p99 {:.1} ms; 55 % of E0 {}/s, here {share:.0} %",
-        many.foldlog.p99 / 1e3,
-        short(many.echo.rate)
-    );
-    report.goal("256-IN-FLIGHT", Bound::Rate(many.foldlog.rate, 0.55 * many.echo.rate), None, &what);
-
-    let batches = alternate(bench, &subject, 4, 16, 100).await?;
-    let share = batches.foldlog.rate / batches.echo.rate * 100.0;
-    let what = format!("events in appends of 100, 16 in flight on 4 connections; 40 % of E0, here {share:.0} %");
-    report.goal("G6", Bound::Rate(100.0 * batches.foldlog.rate, 40.0 * batches.echo.rate), None, &what);
-
-    let tail = Turns::of(bench, report, async || live_tail(&subject, bench.time).await).await?;
-    let what = format!("append to subscriber at {TAIL_RATE}/s, p50; 1.3 x (E0 + F0); p99 at most 4 x p50; {}", tail.limits());
-    let also = Bound::Micros(tail.ours.p99, 4.0 * tail.ours.p50);
-    report.goal("G12", Bound::Micros(tail.ours.p50, 1.3 * tail.round_trip()), Some(also), &what);
-    subject.server.kill()
+    Ok(())
 }
 
 /// Runs the same appends against the echo and foldlog in turns.

@@ -61,6 +61,9 @@ struct Goals {
     /// How often each loop runs; the median counts.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=99))]
     repeats: u8,
+    /// Measure only these goals, by name and separated by commas.
+    #[arg(long, value_delimiter = ',', value_name = "GOALS", value_parser = clap::builder::PossibleValuesParser::new(names()))]
+    only: Vec<String>,
 }
 
 fn main() -> ExitCode {
@@ -83,6 +86,11 @@ fn main() -> ExitCode {
     }
 }
 
+/// Every goal.
+fn names() -> Vec<&'static str> {
+    [&["G1"], appends::NAMES.as_slice(), &queries::NAMES, &["FLAT", "JOURNAL", "SYNCS", "SYNC-EACH"]].concat()
+}
+
 async fn measure(goals: Goals) -> anyhow::Result<bool> {
     let own = std::env::current_exe().context("cannot tell where this program lies")?;
     let beside = own.parent().context("this program lies nowhere")?;
@@ -94,23 +102,33 @@ async fn measure(goals: Goals) -> anyhow::Result<bool> {
         repeats: goals.repeats.into(),
         echo: Echo::start().await?,
     };
-    let mut report = Report::default();
+    let mut report = Report::of(goals.only);
     if cfg!(debug_assertions) {
         report.note("NOTE: built without optimisation; these figures mean nothing");
     }
-    if let Err(failed) = inside::goals(&bench, &mut report).await {
+    if report.wants_any(&["G1"])
+        && let Err(failed) = inside::goals(&bench, &mut report).await
+    {
         report.failed("G1", &failed);
     }
-    if let Err(failed) = appends::goals(&bench, &mut report).await {
+    if report.wants_any(&appends::NAMES)
+        && let Err(failed) = appends::goals(&bench, &mut report).await
+    {
         report.failed("APPENDS", &failed);
     }
-    if let Err(failed) = queries::goals(&bench, &mut report).await {
+    if report.wants_any(&queries::NAMES)
+        && let Err(failed) = queries::goals(&bench, &mut report).await
+    {
         report.failed("QUERIES", &failed);
     }
-    if let Err(failed) = queries::flat(&bench, &mut report).await {
+    if report.wants_any(&["FLAT", "JOURNAL"])
+        && let Err(failed) = queries::flat(&bench, &mut report).await
+    {
         report.failed("FLAT", &failed);
     }
-    if let Err(failed) = syscalls::goals(&bench, &mut report).await {
+    if report.wants_any(&["SYNCS", "SYNC-EACH"])
+        && let Err(failed) = syscalls::goals(&bench, &mut report).await
+    {
         report.failed("SYNCS", &failed);
     }
     Ok(report.end())

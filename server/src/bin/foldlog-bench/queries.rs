@@ -29,21 +29,37 @@ const WINDOW: u64 = 400_000;
 /// Events before the first window, and before the last.
 const EARLY: u64 = 10_000;
 const LATE: u64 = 5_000_000;
+/// Most that the journal may take, in MiB: its first file and a pool of 256, however much went through it.
+const JOURNAL: f64 = 272.0;
 
-/// Measures reads and queries over one loaded topic.
+/// Goals of [`goals`].
+pub const NAMES: [&str; 5] = ["FULL-READ", "AGGREGATE", "G14", "PUSH", "STALLED"];
+
+/// Measures what is asked for about reads and queries over one loaded topic.
 pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let subject = bench.subject("queries", Vec::new()).await?;
     let loading = load(&subject, 0, EVENTS).await?;
     report.note(&format!("loaded {} events of 200 bytes in {:.1} s", short(to_f64(EVENTS)), loading.as_secs_f64()));
-    full_read(bench, &subject, report).await?;
-    subject.at_rest().await?;
-    aggregate(&subject, report).await?;
-    lookups(bench, &subject, report).await?;
-    subject.at_rest().await?;
-    let pushed = Turns::of(bench, report, async || push(&subject, bench.time).await).await?;
-    let what = format!("append to pushed row of a view, p50, p99 {:.0}us; 2.5 x (E0 + F0); {}", pushed.ours.p99, pushed.limits());
-    report.goal("PUSH", Bound::Micros(pushed.ours.p50, 2.5 * pushed.round_trip()), None, &what);
-    stalled(&subject, report).await
+    if report.wants("FULL-READ") {
+        full_read(bench, &subject, report).await?;
+    }
+    if report.wants_any(&["AGGREGATE", "G14", "PUSH"]) {
+        subject.at_rest().await?;
+        aggregate(&subject, report).await?;
+    }
+    if report.wants("G14") {
+        lookups(bench, &subject, report).await?;
+    }
+    if report.wants("PUSH") {
+        subject.at_rest().await?;
+        let pushed = Turns::of(bench, report, async || push(&subject, bench.time).await).await?;
+        let what = format!("append to pushed row of a view, p50, p99 {:.0}us; 2.5 x (E0 + F0); {}", pushed.ours.p99, pushed.limits());
+        report.goal("PUSH", Bound::Micros(pushed.ours.p50, 2.5 * pushed.round_trip()), None, &what);
+    }
+    if report.wants("STALLED") {
+        stalled(&subject, report).await?;
+    }
+    Ok(())
 }
 
 /// Appends events `from..to` (counted in whole appends), several appends at once.
@@ -234,18 +250,19 @@ pub async fn flat(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     subject.create_view().await?;
     load(&subject, 0, EARLY).await?;
     let early = window(&subject, EARLY).await?;
-    let journal_early = journal_bytes(&subject)?;
+    subject.at_rest().await?;
+    let journal_early = journal_mebibytes(&subject)?;
     load(&subject, EARLY + WINDOW, LATE).await?;
     subject.view_caught_up().await?;
     let late = window(&subject, LATE).await?;
-    let journal_late = journal_bytes(&subject)?;
+    let journal_late = journal_mebibytes(&subject)?;
     subject.server.kill()?;
     let what = format!(
         "processor time of an event after 5M events over that after 10k: {late:.0} ns over {early:.0} ns, append and view together"
     );
     report.goal("FLAT", Bound::Ratio(late / early, 1.2), None, &what);
-    let mib = |bytes: u64| bytes >> 20;
-    report.note(&format!("journal: {} MiB on disk after 0.4M events, {} MiB after 5.4M", mib(journal_early), mib(journal_late)));
+    let what = format!("files of the journal after 5.4M events, {journal_early:.0}MiB after 0.4M");
+    report.goal("JOURNAL", Bound::Mebibytes(journal_late, JOURNAL), None, &what);
     Ok(())
 }
 
@@ -258,15 +275,15 @@ async fn window(subject: &Subject, from: u64) -> anyhow::Result<f64> {
     Ok(subject.cpu()?.saturating_sub(before).as_secs_f64() * 1e9 / to_f64(WINDOW))
 }
 
-fn journal_bytes(subject: &Subject) -> anyhow::Result<u64> {
+fn journal_mebibytes(subject: &Subject) -> anyhow::Result<f64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(subject.data.join("journal")).context("cannot list the journal")? {
         bytes += entry?.metadata()?.len();
     }
-    Ok(bytes)
+    Ok(to_f64(bytes >> 20))
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts of events")]
+#[expect(clippy::cast_precision_loss, reason = "counts of events and sizes")]
 const fn to_f64(count: u64) -> f64 {
     count as f64
 }

@@ -6,6 +6,8 @@ const DISTURBED: f64 = 1.5;
 /// The goals so far.
 #[derive(Debug, Default)]
 pub struct Report {
+    /// What is asked for; all if nothing is named.
+    only: Vec<String>,
     goals: usize,
     missed: Vec<&'static str>,
     /// F0 as it was measured over the run, in microseconds.
@@ -44,8 +46,26 @@ impl Bound {
 }
 
 impl Report {
-    /// Tells a goal: `also` must hold too.
+    /// A report of the named goals; of all if none is named.
+    pub fn of(only: Vec<String>) -> Self {
+        Self { only, ..Self::default() }
+    }
+
+    /// Whether a goal is asked for.
+    pub fn wants(&self, goal: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| name == goal)
+    }
+
+    /// Whether any of these goals is asked for.
+    pub fn wants_any(&self, goals: &[&str]) -> bool {
+        goals.iter().any(|goal| self.wants(goal))
+    }
+
+    /// Tells a goal, if it is asked for: `also` must hold too.
     pub fn goal(&mut self, name: &'static str, bound: Bound, also: Option<Bound>, what: &str) {
+        if !self.wants(name) {
+            return;
+        }
         let met = bound.holds() && also.is_none_or(Bound::holds);
         let word = if met { "met" } else { "missed" };
         let also = also.map(|bound| format!("; also {}", bound.text())).unwrap_or_default();
@@ -111,6 +131,16 @@ mod tests {
         report.goal("C", Bound::Ratio(1.3, 1.2), None, "");
         assert_eq!(report.missed, ["B", "C"]);
         assert!(!report.end());
+    }
+
+    #[test]
+    fn only_what_is_asked_for_counts() {
+        let mut report = Report::of(vec!["A".to_owned()]);
+        assert!(report.wants_any(&["B", "A"]) && !report.wants_any(&["B"]));
+        report.goal("B", Bound::Ratio(2.0, 1.0), None, "");
+        assert!(!report.end(), "nothing was measured");
+        report.goal("A", Bound::Ratio(1.0, 1.0), None, "");
+        assert!(report.end());
     }
 
     #[test]
