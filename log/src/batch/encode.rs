@@ -41,6 +41,12 @@ struct Mark {
 }
 
 impl Encoded {
+    /// Room for so many records whose bodies take about so many bytes.
+    #[must_use]
+    pub fn with_capacity(records: usize, bytes: usize) -> Self {
+        Self { bodies: Vec::with_capacity(bytes.min(MAX_ENCODED_LEN)), marks: Vec::with_capacity(records) }
+    }
+
     /// Number of records.
     #[must_use]
     pub fn count(&self) -> u32 {
@@ -69,14 +75,14 @@ impl Encoded {
         let length_at = bodies.len();
         bodies.push(0);
         event::encode(bodies, event);
-        let length = size(bodies.len() - length_at - 1);
-        let mut prefix = Vec::new();
-        put_long(&mut prefix, length);
-        let version_at = length_at + prefix.len();
-        if let [short] = prefix.as_slice() {
-            bodies[length_at] = *short;
+        let end = bodies.len();
+        put_long(bodies, size(end - length_at - 1));
+        let version_at = length_at + bodies.len() - end;
+        if bodies.len() == end + 1 {
+            bodies.swap_remove(length_at);
         } else {
-            bodies.splice(length_at..=length_at, prefix);
+            let length = bodies.split_off(end);
+            bodies.splice(length_at..=length_at, length);
         }
         self.mark(from, Some(version_at), event.time)
     }

@@ -18,6 +18,9 @@ use crate::{
 /// Most records of one append.
 pub(crate) const MAX_RECORDS: usize = 10_000;
 
+/// What an event takes beside data and stream, mostly: a guess that spares growing.
+const EVENT_OVERHEAD: usize = 64;
+
 /// The stream that a write's events join.
 #[derive(Clone, Debug)]
 pub(crate) struct WriteStream {
@@ -116,7 +119,8 @@ fn prepare_stream(
     if events.is_empty() {
         return Err(invalid("events", format!("no event is given for stream {stream}")));
     }
-    let mut records = Encoded::default();
+    let bytes = events.iter().map(|event| event.data.len() + stream.as_str().len() + EVENT_OVERHEAD).sum();
+    let mut records = Encoded::with_capacity(events.len(), bytes);
     for event in events {
         records.push_event(&stream, event)?;
     }

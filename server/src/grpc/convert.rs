@@ -135,11 +135,12 @@ fn write(place: usize, write: pb::Write, topics: &mut Topics<'_>, budget: &mut B
             return Err(Failure::invalid(field("stream"), "a write to a stream has no key and no partition; the stream decides both"));
         }
         let stream = stream(&write.stream, || field("stream"))?;
-        let mut events = Vec::with_capacity(write.events.len());
+        let mut events: Vec<NewEvent> = Vec::with_capacity(write.events.len());
         for (index, event) in write.events.into_iter().enumerate() {
             let at = || format!("writes[{place}].events[{index}]");
             budget.take(size(&event), at)?;
-            events.push(new_event(event, at)?);
+            let event = new_event(event, events.last().map(|last| &last.kind), at)?;
+            events.push(event);
         }
         return Ok(Write::Stream { topic, stream, events });
     }
@@ -161,7 +162,8 @@ fn size(event: &pb::Event) -> usize {
     event.data.as_ref().map_or(0, Bytes::len) + attributes + headers + texts + ids
 }
 
-fn new_event(event: pb::Event, at: impl Fn() -> String) -> Result<NewEvent, Failure> {
+/// Shares the type with the event before it, which mostly has the same.
+fn new_event(event: pb::Event, last: Option<&Arc<str>>, at: impl Fn() -> String) -> Result<NewEvent, Failure> {
     let field = |name: &str| format!("{}.{name}", at());
     if !(1..=255).contains(&event.r#type.len()) {
         return Err(Failure::invalid(field("type"), "1 to 255 bytes; an event says what happened"));
@@ -182,8 +184,9 @@ fn new_event(event: pb::Event, at: impl Fn() -> String) -> Result<NewEvent, Fail
             attributes.push((Arc::from(name), Arc::from(value)));
         }
     }
+    let kind = last.filter(|last| ***last == *event.r#type).cloned();
     Ok(NewEvent {
-        kind: event.r#type.into(),
+        kind: kind.unwrap_or_else(|| event.r#type.into()),
         data: event.data.unwrap_or_default(),
         content_type: text(event.content_type),
         event_id,
