@@ -130,11 +130,7 @@ const SETTINGS: &[Setting] = &[
         doc: "listen on more than loopback although there is neither TLS nor authentication yet",
     },
     Setting { key: "drain", default: "10s", doc: "0s to 10m: time for requests to end when the server stops" },
-    Setting {
-        key: "io_threads",
-        default: "auto",
-        doc: "auto or 1 to 1024: threads that serve connections; auto is half of the cores, for the log and the queries need the others",
-    },
+    Setting { key: "io_threads", default: "auto", doc: "auto or 1 to 1024: threads that serve connections; auto is one a core" },
     Setting { key: "log_level", default: "info", doc: "error, warn, info, debug or trace" },
     Setting { key: "log_format", default: "text", doc: "text or json" },
     Setting { key: "limits.connections", default: "10000", doc: "1 to 100000 connections" },
@@ -338,7 +334,7 @@ impl Config {
         let public = given.take("insecure_public", boolean);
         let drain = given.take("drain", |text| duration(text, 0, 600));
         let io_threads = given.take("io_threads", |text| match text {
-            "auto" => Some(half_of_the_cores()),
+            "auto" => Some(all_cores()),
             _ => count(text).filter(|threads| *threads <= 1_024),
         });
         let log_level = given.take("log_level", LogLevel::parse);
@@ -391,7 +387,7 @@ impl Config {
             data: data.into(),
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
             drain: Duration::from_secs(10),
-            io_threads: half_of_the_cores(),
+            io_threads: all_cores(),
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
             limits: Limits::default(),
@@ -483,8 +479,8 @@ fn read(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-fn half_of_the_cores() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
+fn all_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 fn address(text: &str) -> Option<SocketAddr> {
