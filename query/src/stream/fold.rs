@@ -23,7 +23,7 @@ use crate::{
         change::ChangeBatch,
         operator::{
             aggregate::{Aggregation, Groups},
-            chain::{Chain, execution},
+            chain::{Chain, Faults, execution},
         },
         state::{RowNumber, Table, Version},
     },
@@ -130,16 +130,19 @@ impl Fold {
     }
 
     /// What the sink of a table writes for a step: each changed row as it is now, with `+I`, `+U`, or `-D` where it left the
-    /// table (then all but the key means nothing), and its row time.
+    /// table (then all but the key means nothing), and its row time. What fails on the way from the state to the row is told of
+    /// `position`, the newest record of the step: a result has none of its own.
     ///
     /// # Errors
     /// As [`Fold::fold`].
-    pub(crate) fn outputs(&self, from: Version, to: Version) -> Result<ChangeBatch, QueryError> {
+    pub(crate) fn outputs(&self, from: Version, to: Version, position: u64, faults: &mut Faults) -> Result<ChangeBatch, QueryError> {
         let parts = {
             let table = self.table.read();
             self.aggregation.changed(&table, from, to, self.has_filter)?
         };
-        let (rows, is) = self.after.run_all(parts.after.rows)?;
+        let mut errors = Vec::new();
+        let (rows, is) = self.after.run_all_telling(parts.after.rows, &mut errors)?;
+        faults.extend(errors.into_iter().map(|error| (position, error.reason)));
         let was = self.were(parts.before, &parts.existed)?;
         let ops: Vec<Option<ChangeOp>> = (0..rows.num_rows())
             .map(|row| match (was.get(row).copied().unwrap_or(false), is.as_ref().is_none_or(|is| is.value(row))) {
@@ -153,7 +156,7 @@ impl Fold {
         let places: Vec<usize> = (0..rows.num_rows()).filter(told).collect();
         let rowtime = places.iter().filter_map(|row| parts.after.rowtime.get(*row).copied()).collect();
         let rows = if places.len() == rows.num_rows() { rows } else { take(&rows, &places)? };
-        let positions = vec![0; rows.num_rows()];
+        let positions = vec![position; rows.num_rows()];
         Ok(ChangeBatch { rows, ops: Some(ops.into_iter().flatten().collect()), rowtime, positions, value_null: None })
     }
 

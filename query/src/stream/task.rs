@@ -110,6 +110,8 @@ struct Made {
     records: Vec<NewRecord>,
     /// Values that became NULL, results that were not written.
     faults: Faults,
+    /// Position of the newest record that was folded.
+    newest: u64,
 }
 
 /// The durable end of the log, and a wake-up when it moves.
@@ -374,6 +376,7 @@ impl Task {
                 if made.versions.is_none() {
                     made.versions = Some(fold.begin());
                 }
+                made.newest = rows.positions.last().copied().unwrap_or(made.newest);
                 fold.fold(rows)
             }
             (None, Some(sink)) if !silent => {
@@ -397,7 +400,7 @@ impl Task {
             None => None,
         };
         if !silent {
-            let output = fold.outputs(from, to)?;
+            let output = fold.outputs(from, to, made.newest, &mut made.faults)?;
             if let Some((rows, ops)) = changes {
                 Checker::told(fold.keys(), &rows, &ops, &output)?;
             }

@@ -97,16 +97,33 @@ impl Chain {
     ///
     /// # Errors
     /// As [`Chain::run`].
-    pub(crate) fn run_all(&self, mut rows: RecordBatch) -> Result<(RecordBatch, Option<BooleanBuffer>), QueryError> {
+    pub(crate) fn run_all(&self, rows: RecordBatch) -> Result<(RecordBatch, Option<BooleanBuffer>), QueryError> {
+        self.run_all_telling(rows, &mut Vec::new())
+    }
+
+    /// As [`Chain::run_all`]; tells what became NULL in the rows that were kept until then.
+    ///
+    /// # Errors
+    /// As [`Chain::run`].
+    pub(crate) fn run_all_telling(
+        &self,
+        mut rows: RecordBatch,
+        errors: &mut Vec<RowError>,
+    ) -> Result<(RecordBatch, Option<BooleanBuffer>), QueryError> {
         let mut kept: Option<BooleanBuffer> = None;
         for step in &self.steps {
+            let mut values = |expression: &Expression| {
+                let evaluated = expression.evaluate(&rows);
+                errors.extend(evaluated.errors.into_iter().filter(|error| kept.as_ref().is_none_or(|kept| kept.value(error.row))));
+                evaluated.values
+            };
             match step {
                 Step::Filter(predicate) => {
-                    let keep = is_true(predicate.evaluate(&rows).values.as_boolean()).values().clone();
+                    let keep = is_true(values(predicate).as_boolean()).values().clone();
                     kept = Some(kept.map_or_else(|| keep.clone(), |kept| &kept & &keep));
                 }
                 Step::Project(expressions, schema) => {
-                    let columns = expressions.iter().map(|expression| expression.evaluate(&rows).values).collect();
+                    let columns = expressions.iter().map(values).collect();
                     rows = batch(schema, columns, rows.num_rows())?;
                 }
             }
