@@ -211,23 +211,26 @@ impl Shared {
             if queue.stopped {
                 return None;
             }
-            if let Some(job) = queue.ready.pop_front() {
-                return Some(job);
-            }
-            let Some(((due, _), _)) = queue.later.first_key_value() else {
-                self.filled.wait(&mut queue);
-                continue;
-            };
-            let now = self.clock.monotonic();
-            if *due > now {
-                let pause = *due - now;
-                self.filled.wait_for(&mut queue, pause);
-            } else if let Some((_, job)) = queue.later.pop_first() {
+            let pause = queue.later.first_key_value().map(|((due, _), _)| due.saturating_sub(self.clock.monotonic()));
+            // A time that has come is looked at before the line, which may never be empty.
+            if pause.is_some_and(|pause| pause.is_zero())
+                && let Some((_, job)) = queue.later.pop_first()
+            {
                 drop(queue);
                 if let Some(job) = job.upgrade() {
                     job.schedule();
                 }
                 queue = self.queue.lock();
+                continue;
+            }
+            if let Some(job) = queue.ready.pop_front() {
+                return Some(job);
+            }
+            match pause {
+                None => self.filled.wait(&mut queue),
+                Some(pause) => {
+                    self.filled.wait_for(&mut queue, pause);
+                }
             }
         }
     }
@@ -285,6 +288,27 @@ mod tests {
             pool.spawn(|_| Box::new(Script(Box::new(|_| panic!("broken")), told.clone())));
             assert_eq!(heard.recv_timeout(Duration::from_secs(10)).unwrap(), "broken");
         }
+        pool.stop();
+    }
+
+    #[test]
+    fn later_comes_while_others_are_always_ready() {
+        let (told, heard) = mpsc::channel();
+        let pool = Pool::start(1, Arc::new(SystemClock::new())).unwrap();
+        let busy = pool.spawn(|_| Box::new(Script(Box::new(|_| Turn::Again), told.clone())));
+        let mut turns = 0;
+        let tell = told.clone();
+        let script = move |_: &Waker| {
+            turns += 1;
+            if turns == 1 {
+                return Turn::Later(Duration::from_millis(1));
+            }
+            tell.send("done".to_owned()).unwrap();
+            Turn::Done
+        };
+        let _job = pool.spawn(|_| Box::new(Script(Box::new(script), told)));
+        assert_eq!(heard.recv_timeout(Duration::from_secs(10)).unwrap(), "done");
+        drop(busy);
         pool.stop();
     }
 
