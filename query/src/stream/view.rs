@@ -7,7 +7,7 @@ use datafusion::common::ScalarValue;
 use foldlog_log::Position;
 
 use crate::{
-    changes::ChangeListener,
+    changes::{ChangeListener, Listener},
     error::QueryError,
     stream::{
         fold::Fold,
@@ -80,30 +80,29 @@ impl View {
     /// # Errors
     /// [`QueryError::Folding`] while it is being folded, and what ended its query.
     pub fn pin(&self) -> Result<Pinned, QueryError> {
-        if let Some(error) = self.query.unreadable() {
-            return Err(error);
-        }
-        Ok(self.query.at_frontier(|position, _| Pinned::new(&self.fold, position)))
+        self.readable(|position, _| Pinned::new(&self.fold, position))
     }
 
     /// Pins the view where it is now, as what it is at `position`: the caller has seen to it that nothing lies between.
     pub(crate) fn pin_at(&self, position: Position) -> Result<Pinned, QueryError> {
-        if let Some(error) = self.query.unreadable() {
-            return Err(error);
-        }
-        Ok(self.query.at_frontier(|_, _| Pinned::new(&self.fold, position)))
+        self.readable(|_, _| Pinned::new(&self.fold, position))
     }
 
     /// Its rows now, and every change after.
     pub(crate) fn listen(&self) -> Result<ChangeListener, QueryError> {
-        if let Some(error) = self.query.unreadable() {
-            return Err(error);
-        }
-        Ok(self.query.at_frontier(|position, listeners| {
+        self.readable(|position, listeners| {
             let (listener, heard) = ChangeListener::new(self.schema(), position);
             listeners.push(listener);
             heard.with_snapshot(Pinned::new(&self.fold, position))
-        }))
+        })
+    }
+
+    /// Runs `with` while nothing is published and the query cannot end, so that who listens is told of every change and of the end.
+    fn readable<T>(&self, with: impl FnOnce(Position, &mut Vec<Listener>) -> T) -> Result<T, QueryError> {
+        self.query.at_frontier(|position, listeners| match self.query.unreadable() {
+            Some(error) => Err(error),
+            None => Ok(with(position, listeners)),
+        })
     }
 
     pub(crate) fn query(&self) -> &Arc<Query> {
