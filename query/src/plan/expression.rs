@@ -29,7 +29,7 @@ use datafusion::{
 };
 
 use crate::{
-    catalog::timestamp_type,
+    catalog::{timestamp_type, type_name},
     error::QueryError,
     plan::{fault, total},
 };
@@ -190,7 +190,7 @@ impl Expressions {
         let with_alias = ast::ExprWithAlias { expr: written.clone(), alias: None };
         let expr = match self.state.create_logical_expr_from_sql_expr(with_alias, schema) {
             Ok(expr) => expr,
-            Err(error) => return Err(not_repeatable(written).unwrap_or_else(|| fault::of_planning(error))),
+            Err(error) => return Err(refused_function(written).unwrap_or_else(|| fault::of_planning(error))),
         };
         let expr = with_parameters(expr, parameters)?;
         check(&expr)?;
@@ -238,15 +238,23 @@ impl Expressions {
     pub fn constant(&self, written: &ast::Expr, data_type: &DataType, parameters: &[ScalarValue]) -> Result<ScalarValue, QueryError> {
         let schema = DFSchema::empty();
         let expr = self.resolve(written, &schema, parameters)?;
-        let compiled = self.compile_as(expr, data_type, &schema)?;
         let options = arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(1));
         let one_row = RecordBatch::try_new_with_options(Arc::clone(schema.inner()), Vec::new(), &options)
             .map_err(|error| QueryError::Execution(error.to_string()))?;
-        let evaluated = compiled.evaluate(&one_row);
-        if let Some(error) = evaluated.errors.first() {
-            return Err(QueryError::Invalid(format!("{written}: {}", error.reason)));
+        let value_of = |compiled: Expression| {
+            let evaluated = compiled.evaluate(&one_row);
+            match evaluated.errors.first() {
+                Some(error) => Err(QueryError::Invalid(format!("{written}: {}", error.reason))),
+                None => ScalarValue::try_from_array(&evaluated.values, 0).map_err(fault::of_planning),
+            }
+        };
+        let value = value_of(self.compile_as(expr.clone(), data_type, &schema)?)?;
+        let given = value_of(self.compile(expr, &schema)?)?;
+        let is_fraction = data_type.is_integer() && (given.data_type().is_floating() || given.data_type().is_decimal());
+        if is_fraction && value.cast_to(&given.data_type()).map_err(fault::of_planning)? != given {
+            return Err(QueryError::Invalid(format!("{written}: {} holds no fraction; CAST or round it", type_name(data_type))));
         }
-        ScalarValue::try_from_array(&evaluated.values, 0).map_err(fault::of_planning)
+        Ok(value)
     }
 }
 
@@ -279,21 +287,25 @@ fn without(mut functions: Vec<Arc<ScalarUDF>>, names: &[&str]) -> Vec<Arc<Scalar
     functions
 }
 
-/// The reason why an expression with a function such as now() is refused.
-fn not_repeatable(written: &ast::Expr) -> Option<QueryError> {
+/// The reason why an expression with a function such as now() or repeat() is refused.
+fn refused_function(written: &ast::Expr) -> Option<QueryError> {
     let mut found = None;
     let _ = ast::visit_expressions(written, |expr| {
         if let ast::Expr::Function(call) = expr {
             let name = call.name.to_string().to_lowercase();
-            found = found.take().or_else(|| NOT_REPEATABLE.contains(&name.as_str()).then_some(name));
+            let reason = if NOT_REPEATABLE.contains(&name.as_str()) {
+                "folded again the query would give another answer; use rowtime, or a field of the record"
+            } else if REFUSED.contains(&name.as_str()) {
+                "it makes much out of little, or tells about the machine"
+            } else {
+                return std::ops::ControlFlow::Continue(());
+            };
+            found = Some(QueryError::Invalid(format!("{name}() is refused here: {reason}")));
+            return std::ops::ControlFlow::Break(());
         }
-        std::ops::ControlFlow::<()>::Continue(())
+        std::ops::ControlFlow::Continue(())
     });
-    found.map(|name| {
-        QueryError::Invalid(format!(
-            "{name}() is refused here: folded again the query would give another answer; use rowtime, or a field of the record"
-        ))
-    })
+    found
 }
 
 fn with_parameters(expr: Expr, parameters: &[ScalarValue]) -> Result<Expr, QueryError> {
@@ -463,13 +475,14 @@ mod tests {
                 "random() is refused here: folded again the query would give another answer; use rowtime, or a field of the record",
             ),
             ("c + 1", "column c does not exist"),
-            ("uper(s)", "invalid function 'uper'. Did you mean 'upper'?"),
+            ("uper(s)", "function uper does not exist; did you mean upper?"),
+            ("latest_by_offset(s)", "function latest_by_offset does not exist"),
+            ("repeat(s, 1000000000)", "repeat() is refused here: it makes much out of little, or tells about the machine"),
             ("row_number() OVER ()", "not supported: OVER (...) in a query that does not end"),
             ("$1", "parameter $1 has no value"),
         ] {
             assert_eq!(compiled(text).unwrap_err().to_string(), message, "{text}");
         }
-        assert!(compiled("repeat(s, 1000000000)").is_err());
         assert!(compiled("a AND b").is_err());
     }
 
@@ -482,6 +495,9 @@ mod tests {
         assert_eq!(constant("1 + 2", &DataType::Int32), Ok(ScalarValue::Int32(Some(3))));
         assert_eq!(constant("'1.50'", &DataType::Decimal128(5, 2)), Ok(ScalarValue::Decimal128(Some(150), 5, 2)));
         assert_eq!(constant("NULL", &DataType::Utf8), Ok(ScalarValue::Utf8(None)));
+        assert_eq!(constant("2.0", &DataType::Int64), Ok(ScalarValue::Int64(Some(2))));
+        assert_eq!(constant("CAST(1.5 AS INT)", &DataType::Int64), Ok(ScalarValue::Int64(Some(1))));
+        assert_eq!(constant("1.5", &DataType::Int64), Err("1.5: BIGINT holds no fraction; CAST or round it".to_owned()));
         assert_eq!(constant("'x'", &DataType::Int64), Err("'x': a value cannot be cast to Int64".to_owned()));
         assert_eq!(constant("1 / 0", &DataType::Int64), Err("1 / 0: the result of / is out of range".to_owned()));
     }

@@ -15,10 +15,19 @@ pub fn of_planning(error: DataFusionError) -> QueryError {
             None => QueryError::Execution("no reason was given".to_owned()),
         },
         DataFusionError::NotImplemented(message) => QueryError::Unsupported(first_lines(&message)),
-        DataFusionError::Plan(message) | DataFusionError::Configuration(message) => QueryError::Invalid(first_lines(&message)),
+        DataFusionError::Plan(message) | DataFusionError::Configuration(message) => {
+            unknown_function(&message).unwrap_or_else(|| QueryError::Invalid(first_lines(&message)))
+        }
         DataFusionError::ResourcesExhausted(message) => QueryError::ResourceExhausted(first_lines(&message)),
         other => QueryError::Invalid(first_lines(&other.strip_backtrace())),
     }
+}
+
+/// A function that does not exist; of what DataFusion holds for near, only what is.
+fn unknown_function(message: &str) -> Option<QueryError> {
+    let (name, rest) = message.strip_prefix("Invalid function '")?.split_once('\'')?;
+    let hint = rest.split_once("Did you mean '").and_then(|(_, near)| nearest(name, near.split('\'').take(1)));
+    Some(QueryError::Unknown { what: "function", name: name.to_owned(), hint })
 }
 
 fn of_schema(error: &SchemaError) -> QueryError {

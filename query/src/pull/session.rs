@@ -45,7 +45,10 @@ use super::{
 use crate::{
     config::QueryConfig,
     error::QueryError,
-    plan::expression::{kept_as, scalar_functions},
+    plan::{
+        expression::{kept_as, scalar_functions},
+        fault,
+    },
 };
 
 /// Tables of one query, by name.
@@ -204,9 +207,10 @@ pub(super) fn query_error(fault: DataFusionError) -> QueryError {
             other => QueryError::Execution(other.strip_backtrace()),
         },
         DataFusionError::ResourcesExhausted(reason) => exhausted(&reason),
-        DataFusionError::Plan(reason) => QueryError::Invalid(reason),
-        DataFusionError::SchemaError(reason, _) => QueryError::Invalid(reason.to_string()),
-        DataFusionError::NotImplemented(reason) => QueryError::Unsupported(reason),
+        planning @ (DataFusionError::Plan(_)
+        | DataFusionError::SchemaError(..)
+        | DataFusionError::NotImplemented(_)
+        | DataFusionError::Collection(_)) => fault::of_planning(planning),
         other => QueryError::Execution(other.strip_backtrace()),
     }
 }

@@ -7,13 +7,13 @@ use datafusion::sql::sqlparser::{
     dialect::GenericDialect,
     keywords::Keyword,
     parser::Parser,
-    tokenizer::{Token, TokenWithSpan},
+    tokenizer::Token,
 };
 
 use super::{
     Dialect, guard,
     statement::{ColumnDef, CreateAs, CreateSource, DropSource, Explained, InsertValues, KeyMark, Options, Select, Show, Statement},
-    tokens::{Tail, cut_emit, end_of, is_word, place_of, shown, syntax, tokenize, unexpected},
+    tokens::{Tail, cut_emit, end_of, is_word, place_of, refuse_clauses, shown, syntax, tokenize, unexpected},
     types::column_type,
 };
 use crate::{
@@ -78,6 +78,7 @@ pub fn parse(text: &str, dialect: Dialect) -> Result<Statement, QueryError> {
     let tokens = tokenize(text)?;
     guard::check_tokens(&tokens)?;
     let (tokens, tail) = cut_emit(tokens, end_of(text))?;
+    refuse_clauses(&tokens)?;
     let parser = Parser::new(&GenericDialect {}).with_recursion_limit(PARSER_DEPTH).with_tokens_with_locations(tokens);
     let mut statement = StatementParser { parser, dialect, tail };
     let parsed = statement.statement()?;
@@ -138,21 +139,12 @@ impl StatementParser<'_> {
                 let message = "expected the end: one statement at a time, except in a script".to_owned();
                 return Err(QueryError::Syntax { place: place_of(next.span.start), message });
             }
-            _ => return Err(self.unexpected_after_query(&next)),
+            _ => return Err(unexpected("the end of the statement", Some(&next), next.span.start)),
         }
         match self.tail.emit {
             Some((_, place)) => Err(QueryError::Syntax { place, message: "EMIT CHANGES belongs to a SELECT".to_owned() }),
             None => Ok(()),
         }
-    }
-
-    fn unexpected_after_query(&self, next: &TokenWithSpan) -> QueryError {
-        for clause in ["WINDOW", "TUMBLING", "HOPPING", "SESSION", "WITHIN", "PARTITION"] {
-            if is_word(&next.token, clause) {
-                return QueryError::Unsupported(format!("{clause} at line {}, column {}", next.span.start.line, next.span.start.column));
-            }
-        }
-        unexpected("the end of the statement", Some(next), next.span.start)
     }
 
     fn query(&mut self) -> Result<Statement, QueryError> {
@@ -551,6 +543,7 @@ mod tests {
             "INSERT INTO a (x, y) VALUES (1, 'b'), (-2, NULL)",
             "INSERT INTO a VALUES (1)",
             "WITH x AS (SELECT 1) SELECT * FROM x",
+            "SELECT sum(a) OVER (PARTITION BY b), rank() OVER session FROM t WINDOW session AS (PARTITION BY b ORDER BY c)",
             "(SELECT 1) UNION (SELECT 2)",
             "VALUES (1)",
             "EXPLAIN CREATE TABLE a AS SELECT k, count(*) FROM t GROUP BY k",
@@ -613,6 +606,13 @@ mod tests {
             ("CREATE OR REPLACE TABLE a AS SELECT 1", "OR REPLACE"),
             ("INSERT INTO a SELECT 1", "INSERT INTO ... SELECT"),
             ("SELECT a FROM t EMIT FINAL", "EMIT FINAL"),
+            (
+                "CREATE TABLE a AS SELECT k, COUNT(*) FROM t WINDOW TUMBLING (SIZE 1 HOUR) GROUP BY k",
+                "WINDOW TUMBLING at line 1, column 45",
+            ),
+            ("CREATE STREAM a AS SELECT * FROM t PARTITION BY k", "PARTITION BY at line 1, column 36"),
+            ("SELECT * FROM t JOIN u WITHIN 1 HOUR ON t.k = u.k EMIT CHANGES", "WITHIN at line 1, column 24"),
+            ("SELECT * FROM t JOIN u WITHIN (1 HOUR, 2 HOURS) ON t.k = u.k EMIT CHANGES", "WITHIN at line 1, column 24"),
         ] {
             let message = error(text);
             assert!(message.starts_with("not supported: ") && message.contains(name), "{text}: {message}");

@@ -108,6 +108,35 @@ pub(super) fn cut_emit(mut tokens: Vec<TokenWithSpan>, end: Location) -> Result<
     Ok((tokens, tail))
 }
 
+/// Refuses by name the clauses of ksqlDB that are not there yet: sqlparser would take them for something else.
+pub(super) fn refuse_clauses(tokens: &[TokenWithSpan]) -> Result<(), QueryError> {
+    let mut depth = 0_usize;
+    for (at, one) in tokens.iter().enumerate() {
+        let next = |ahead: usize| tokens.get(at + ahead).map(|one| &one.token);
+        let next_is = |text: &str| next(1).is_some_and(|token| is_word(token, text));
+        let window = ["TUMBLING", "HOPPING", "SESSION"].into_iter().find(|kind| next_is(kind) && next(2) == Some(&Token::LParen));
+        let clause = match &one.token {
+            Token::LParen => {
+                depth += 1;
+                continue;
+            }
+            Token::RParen => {
+                depth = depth.saturating_sub(1);
+                continue;
+            }
+            token if is_word(token, "WINDOW") => window.map(|kind| format!("WINDOW {kind}")),
+            token if is_word(token, "PARTITION") && depth == 0 && next_is("BY") => Some("PARTITION BY".to_owned()),
+            token if is_word(token, "WITHIN") && matches!(next(1), Some(Token::LParen | Token::Number(..))) => Some("WITHIN".to_owned()),
+            _ => None,
+        };
+        if let Some(clause) = clause {
+            let place = place_of(one.span.start);
+            return Err(QueryError::Unsupported(format!("{clause} at line {}, column {}", place.line, place.column)));
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn is_word(token: &Token, text: &str) -> bool {
     matches!(token, Token::Word(Word { value, quote_style: None, .. }) if value.eq_ignore_ascii_case(text))
 }
