@@ -15,6 +15,7 @@ use crate::{
         dialect::Start,
         statement::{ColumnDef, CreateAs, CreateSource, KeyMark, Options},
     },
+    stream::commit::PROGRESS_TOPIC,
 };
 
 /// Queries that may read from each other in a row.
@@ -33,11 +34,12 @@ impl Core {
         if catalog.source(&name).is_ok() {
             return exists(self.head(), kind, name, if_not_exists);
         }
+        check_hides_nothing(&catalog, &name)?;
         let columns = declared_columns(kind, &name, columns)?;
         check_value_format(&options)?;
         let topic = self.declared_topic(kind, &name, &options)?;
-        check_events(kind, &topic, &columns)?;
         let key_format = key_format(&columns, &options)?;
+        check_events(kind, &topic, &columns, key_format)?;
         let timestamp = timestamp_column(&columns, &options)?;
         let source = Source {
             name,
@@ -108,7 +110,18 @@ impl Core {
         check_value_format(options)?;
         let chain = self.chain(catalog, select, &[])?;
         let reads = &chain.scan.source;
+        check_hides_nothing(catalog, name)?;
+        if reads.name == *name {
+            return Err(QueryError::Invalid(format!(
+                "{kind} {name} would hide the topic of that name, which it reads; choose another name"
+            )));
+        }
         match (kind, chain.grouped) {
+            _ if reads.topic.as_str() == PROGRESS_TOPIC => {
+                return Err(QueryError::Invalid(format!(
+                    "a query over {PROGRESS_TOPIC}, into which every query writes, would feed itself; read it with a SELECT that ends"
+                )));
+            }
             _ if reads.kind == SourceKind::Table => {
                 return Err(QueryError::Unsupported(format!(
                     "a persistent query over table {}; declare a stream over its topic",
@@ -223,6 +236,17 @@ fn exists(head: Position, kind: SourceKind, name: String, if_not_exists: bool) -
     Err(QueryError::Exists { what: "a stream or table called", name })
 }
 
+/// Refuses a name under which a query reads a topic: folded again, the query would read something else.
+fn check_hides_nothing(catalog: &Catalog, name: &str) -> Result<(), QueryError> {
+    match catalog.dependants(name).next() {
+        Some(query) if catalog.source(name).is_err() => Err(QueryError::Invalid(format!(
+            "{name} would hide the topic of that name, which query {} reads; choose another name",
+            query.id
+        ))),
+        _ => Ok(()),
+    }
+}
+
 fn topic_name(name: &str, options: &Options) -> Result<TopicName, QueryError> {
     let named = options.topic.as_deref().unwrap_or(name);
     named.parse().map_err(|error| match options.topic {
@@ -262,7 +286,7 @@ fn declared_columns(kind: SourceKind, name: &str, columns: Vec<ColumnDef>) -> Re
     Ok(keys.into_iter().chain(values).map(column).collect())
 }
 
-fn check_events(kind: SourceKind, topic: &Topic, columns: &[Column]) -> Result<(), QueryError> {
+fn check_events(kind: SourceKind, topic: &Topic, columns: &[Column], key_format: KeyFormat) -> Result<(), QueryError> {
     if topic.settings.kind != TopicKind::Events {
         return Ok(());
     }
@@ -281,6 +305,9 @@ fn check_events(kind: SourceKind, topic: &Topic, columns: &[Column]) -> Result<(
             "the key of events is the name of their stream: there is no second key column {}",
             second.name
         ))),
+        _ if key_format == KeyFormat::Json => {
+            Err(QueryError::Invalid("the key of events is the name of their stream, which is no JSON; leave key_format out".to_owned()))
+        }
         _ => Ok(()),
     }
 }
