@@ -8,11 +8,11 @@ use std::{
     time::Duration,
 };
 
-use foldlog_log::{LogBackend, Position, ReadLimits, clock::Clock};
+use foldlog_log::{LogBackend, Position, ReadLimits, TopicName, clock::Clock};
 use parking_lot::{Mutex, RwLock};
 
 use crate::{
-    catalog::{Column, QueryDef, Source},
+    catalog::{Column, QueryDef, Source, SourceKind},
     changes::ChangeListener,
     codec::Encoder,
     config::QueryConfig,
@@ -102,6 +102,8 @@ impl Drop for Inner {
 
 struct Running {
     query: Arc<Query>,
+    /// Where it writes.
+    topic: TopicName,
     view: Option<Arc<View>>,
     start: Position,
     fingerprint: u64,
@@ -179,18 +181,40 @@ impl Supervisor {
         // What has no state goes on where it was; what has state folds again from its start.
         let from = if shape.fold.is_some() { def.start } else { output_from };
         let state = if from < output_from { QueryState::Folding { at: from, end: output_from } } else { QueryState::Running };
-        let upstream = shape.source.query.as_ref().and_then(|query| Some(Arc::clone(&inner.running.read().get(query.as_str())?.query)));
-        let query = Arc::new(Query::new(id, &sink.name, upstream, shape.fold.clone(), from, state));
+        let upstream = self.writer_of(&shape.source.topic);
+        let reads_log = is_processing_log(&shape.source.topic);
+        let query = Arc::new(Query::new(id, &sink.name, upstream, shape.fold.clone(), from, state, reads_log));
         if let Some(recalled) = recalled {
-            query.recall(output_from, recalled.end);
+            query.recall(query.frontier_after(output_from), recalled.end);
         }
         let intake = self.intake(plan, &query, from)?;
         let parts = self.parts(plan, &query, shape, intake, from, Some(&sink))?;
         let parts = Parts { output_from, start: def.start, ..parts };
         let view = View::of(&query).map(Arc::new);
         let job = self.spawn(&query, parts);
-        inner.running.write().insert(id.to_owned(), Running { query, view, start: def.start, fingerprint: plan.fingerprint, _job: job });
+        let topic = sink.topic.clone();
+        let running = Running { query, topic, view, start: def.start, fingerprint: plan.fingerprint, _job: job };
+        inner.running.write().insert(id.to_owned(), running);
         Ok(())
+    }
+
+    /// The query that writes into a topic, under whatever name that is read.
+    fn writer_of(&self, topic: &TopicName) -> Option<Arc<Query>> {
+        let running = self.inner.running.read();
+        running.values().find(|running| running.topic == *topic).map(|running| Arc::clone(&running.query))
+    }
+
+    /// Waits until what follows from everything below `at_least` is written into a source's topic, if a query writes there; says
+    /// whether one does.
+    ///
+    /// # Errors
+    /// As [`View::wait`]; [`QueryError::NotAligned`] if the source's query does not run.
+    pub(crate) async fn written(&self, source: &Source, at_least: Position, timeout: Duration) -> Result<bool, QueryError> {
+        let Some(query) = self.writer_of(&source.topic) else {
+            return if source.query.is_some() { Err(not_running(source)) } else { Ok(false) };
+        };
+        query.wait(timeout, |reached| reached.frontier >= at_least).await?;
+        Ok(true)
     }
 
     fn intake(&self, plan: &StreamPlan, query: &Arc<Query>, from: Position) -> Result<Box<dyn Intake>, QueryError> {
@@ -214,7 +238,6 @@ impl Supervisor {
             clock: Arc::clone(&inner.clock),
             query: Arc::clone(query),
             topics: inner.topics.clone(),
-            reads_processing_log: is_processing_log(&shape.source.topic),
             intake,
             before: shape.before,
             fold: shape.fold,
@@ -276,6 +299,20 @@ impl Supervisor {
     pub fn view(&self, name: &str) -> Option<Arc<View>> {
         let running = self.inner.running.read();
         running.values().filter_map(|running| running.view.as_ref()).find(|view| view.name() == name).cloned()
+    }
+
+    /// The view behind a source; none for one that is read as a topic.
+    ///
+    /// # Errors
+    /// [`QueryError::NotAligned`] for a table whose query does not run: what it wrote until then is not the view.
+    pub(crate) fn view_of(&self, source: &Source) -> Result<Option<Arc<View>>, QueryError> {
+        if source.kind == SourceKind::Stream {
+            return Ok(None);
+        }
+        match (self.view(&source.name), &source.query) {
+            (None, Some(_)) => Err(not_running(source)),
+            (view, _) => Ok(view),
+        }
     }
 
     /// Waits until everything below `at_least` is reflected in what a persistent query writes; a view has [`View::wait`].
@@ -368,9 +405,8 @@ impl Supervisor {
         let Some(fold) = shape.fold.clone() else {
             return Err(QueryError::Unsupported("a push query without state is not folded".to_owned()));
         };
-        let upstream =
-            shape.source.query.as_ref().and_then(|query| Some(Arc::clone(&self.inner.running.read().get(query.as_str())?.query)));
-        let query = Arc::new(Query::new("push", "the result", upstream, shape.fold.clone(), from, QueryState::Running));
+        let upstream = self.writer_of(&shape.source.topic);
+        let query = Arc::new(Query::new("push", "the result", upstream, shape.fold.clone(), from, QueryState::Running, false));
         let (listener, heard) = ChangeListener::new(Arc::clone(fold.schema()), from);
         query.at_frontier(|_, listeners| listeners.push(listener));
         let intake = self.intake(plan, &query, from)?;
@@ -382,6 +418,11 @@ impl Supervisor {
         drop(volatile);
         Ok(heard.keeping(job))
     }
+}
+
+fn not_running(source: &Source) -> QueryError {
+    let reason = "its query does not run (SHOW QUERIES says why)".to_owned();
+    QueryError::NotAligned { view: source.name.clone(), reason }
 }
 
 /// Waits until a task has ended.

@@ -20,6 +20,7 @@ use arrow::{
 use common::{PATIENCE, append, column, copied, counted, create, definition, facts, json, read_all, topic};
 use datafusion::{
     common::DFSchema,
+    logical_expr::cast,
     prelude::{col, lit},
 };
 use foldlog_log::{
@@ -30,7 +31,9 @@ use foldlog_log::{
 };
 use foldlog_query::{
     ChangeOp, PushItem, QueryConfig, QueryError,
-    plan::{AggregateFunction, Node, Sink, StreamPlan, expression::Expressions},
+    catalog::{QueryId, Source, WantedColumn},
+    plan::{AggregateFunction, Node, OperatorId, Sink, SourceScan, StreamPlan, expression::Expressions},
+    processing_log,
     stream::view::{Pinned, View},
     supervisor::{QueryState, Supervisor},
 };
@@ -193,6 +196,76 @@ async fn a_token_of_an_append_holds_through_a_chain_of_queries() {
     create(log.as_ref(), "noise", TopicKind::Records, 1);
     let appended = append(log.as_ref(), "noise", 0, vec![fact("k", 0)]).await;
     view.wait(appended.end, PATIENCE).await.unwrap();
+    supervisor.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_chain_waits_after_a_restart_for_what_its_first_query_had_not_written() {
+    let log = Arc::new(Refusing { log: MemoryLog::new(Arc::new(SystemClock::new())), refusals: AtomicU32::new(0) });
+    create(log.as_ref(), "facts", TopicKind::Records, 1);
+    let end = append(log.as_ref(), "facts", 0, vec![fact("k", 1)]).await.end;
+    // The second query had read that far when the first one had not written yet what follows from the fact.
+    create(log.as_ref(), "_foldlog.progress", TopicKind::Table, 1);
+    let progress = value!({ "position": end.get(), "start": 0, "fingerprint": 1 });
+    append(log.as_ref(), "_foldlog.progress", 0, vec![NewRecord { key: Some("second".into()), ..json(&progress) }]).await;
+    log.refusals.store(5, Ordering::Release);
+    let supervisor = supervisor(&log);
+    let (plan, first) = copied("first");
+    start(&supervisor, log.as_ref(), "first", &plan);
+    let (plan, second) = copied("second");
+    let plan = StreamPlan { sources: vec![SourceScan { source: first, ..plan.sources[0].clone() }], ..plan };
+    start(&supervisor, log.as_ref(), "second", &plan);
+    start(&supervisor, log.as_ref(), "third", &counted("third", second, 0));
+    let view = supervisor.view("third").unwrap();
+    view.wait(end, PATIENCE).await.unwrap();
+    assert_eq!(sum_of_rows(&view.pin().unwrap()), 1);
+    supervisor.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_token_holds_through_a_topic_that_was_declared_again() {
+    let log = Arc::new(Refusing { log: MemoryLog::new(Arc::new(SystemClock::new())), refusals: AtomicU32::new(5) });
+    create(log.as_ref(), "facts", TopicKind::Records, 1);
+    let end = append(log.as_ref(), "facts", 0, vec![fact("k", 1)]).await.end;
+    let supervisor = supervisor(&log);
+    let (plan, first) = copied("first");
+    start(&supervisor, log.as_ref(), "first", &plan);
+    let again = Arc::new(Source { name: "again".to_owned(), query: None, ..Source::clone(&first) });
+    start(&supervisor, log.as_ref(), "second", &counted("second", again, 0));
+    let view = supervisor.view("second").unwrap();
+    view.wait(end, PATIENCE).await.unwrap();
+    assert_eq!(sum_of_rows(&view.pin().unwrap()), 1);
+    supervisor.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_chain_over_the_processing_log_writes_nothing_there() {
+    let log = memory_log();
+    let supervisor = supervisor(&log);
+    let source = |name: &str, topic_name: &str| Source {
+        name: name.to_owned(),
+        topic: topic(topic_name),
+        columns: vec![column("reason", DataType::Utf8, false)],
+        ..Source::clone(&facts())
+    };
+    let over = |from: Source, to: &str, nodes: Vec<Node>, data_type: DataType| {
+        let output = vec![column("reason", data_type, false)];
+        let sink = Source { columns: output.clone(), query: Some(QueryId::new(to)), ..source(to, to) };
+        let scan = SourceScan { source: Arc::new(from), wanted: vec![WantedColumn::Declared(0)] };
+        let plan = StreamPlan { sources: vec![scan], nodes, sink: Sink::Stream(Arc::new(sink.clone())), output, fingerprint: 1 };
+        start(&supervisor, log.as_ref(), to, &plan);
+        sink
+    };
+    let first = over(source("faults", processing_log::TOPIC), "first", Vec::new(), DataType::Utf8);
+    let schema = Arc::new(Schema::new(vec![Field::new("reason", DataType::Int64, true)]));
+    let text = DFSchema::try_from(Schema::new(vec![Field::new("reason", DataType::Utf8, true)])).unwrap();
+    let number = Expressions::new().compile(cast(col("reason"), DataType::Int64), &text).unwrap();
+    let cast_to_number = Node::Project { id: OperatorId(0), expressions: vec![number], schema };
+    over(first, "second", vec![cast_to_number], DataType::Int64);
+    let end = append(log.as_ref(), processing_log::TOPIC, 0, vec![json(&value!({ "reason": "no number" }))]).await.end;
+    supervisor.wait("second", end, PATIENCE).await.unwrap();
+    assert_eq!(read_all(log.as_ref(), &["second"]).len(), 1);
+    assert_eq!(read_all(log.as_ref(), &[processing_log::TOPIC]).len(), 1);
     supervisor.shut_down().await;
 }
 

@@ -8,7 +8,7 @@ mod journal;
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use foldlog_log::{Position, Topic, TopicKind, TopicName};
+use foldlog_log::{LogBackend, Position, Topic, TopicKind, TopicName};
 
 use crate::error::QueryError;
 
@@ -302,6 +302,24 @@ impl Catalog {
             name: name.to_owned(),
             hint: nearest(name, self.sources.keys().map(String::as_str)),
         })
+    }
+
+    /// Finds what a name stands for: a stream or table, else the topic of that name.
+    ///
+    /// # Errors
+    /// [`QueryError::Unknown`] with the nearest name, or the nearest topic where none is near.
+    pub fn find(&self, log: &dyn LogBackend, name: &str) -> Result<Arc<Source>, QueryError> {
+        let unknown = match self.source(name) {
+            Ok(source) => return Ok(Arc::clone(source)),
+            Err(unknown) => unknown,
+        };
+        if let Some(topic) = name.parse::<TopicName>().ok().and_then(|name| log.topic(&name).ok()) {
+            return Ok(Arc::new(Source::of_topic(&topic)));
+        }
+        let QueryError::Unknown { hint: None, .. } = unknown else { return Err(unknown) };
+        let topics = log.topics();
+        let hint = nearest(name, topics.iter().filter(|topic| !topic.name.is_system()).map(|topic| topic.name.as_str()));
+        Err(QueryError::Unknown { what: "stream, table or topic", name: name.to_owned(), hint })
     }
 
     /// All sources by name.

@@ -9,7 +9,7 @@ use foldlog_log::Position;
 use super::{Core, rows};
 use crate::{
     answer::{Answer, Request},
-    catalog::{Source, SourceKind, WantedColumn, type_name},
+    catalog::{Pseudo, Source, SourceKind, WantedColumn, type_name},
     error::QueryError,
     sql::{Statement, statement::Show},
     supervisor::QueryState,
@@ -78,8 +78,11 @@ impl Core {
     }
 
     pub(super) fn describe(&self, name: &str) -> Result<Answer, QueryError> {
-        let source = self.find(&self.snapshot(), name)?;
-        let columns = source.all_columns();
+        let source = self.snapshot().find(self.log.as_ref(), name)?;
+        // A view has no records, and of what every record has the row time alone.
+        let is_view = self.supervisor.view(&source.name).is_some();
+        let is_there = |column: &WantedColumn| !is_view || !matches!(column, WantedColumn::Pseudo(other) if *other != Pseudo::RowTime);
+        let columns: Vec<WantedColumn> = source.all_columns().into_iter().filter(is_there).collect();
         let role = |column: &WantedColumn| match column {
             WantedColumn::Pseudo(_) => "always there",
             WantedColumn::Declared(place) if source.columns.get(*place).is_some_and(|column| column.key) => "key",

@@ -16,12 +16,12 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use datafusion::common::ScalarValue;
-use foldlog_log::{LogBackend, Position, TopicName, clock::Clock};
+use foldlog_log::{LogBackend, Position, clock::Clock};
 use parking_lot::RwLock;
 
 use crate::{
     answer::{Answer, PushAnswer, Request},
-    catalog::{self, Catalog, QueryDef, QueryId, Source},
+    catalog::{self, Catalog, QueryDef, QueryId},
     config::QueryConfig,
     error::QueryError,
     plan::{
@@ -167,36 +167,9 @@ impl Core {
         Arc::clone(&self.catalog.read())
     }
 
-    /// Finds what a name stands for: a stream or table, else the topic of that name.
-    fn find(&self, catalog: &Catalog, name: &str) -> Result<Arc<Source>, QueryError> {
-        match catalog.source(name) {
-            Ok(source) => Ok(Arc::clone(source)),
-            Err(unknown) => {
-                let topic = name.parse::<TopicName>().ok().and_then(|name| self.log.topic(&name).ok());
-                match topic {
-                    Some(topic) => Ok(Arc::new(Source::of_topic(&topic))),
-                    None => Err(self.with_topic_hint(unknown, name)),
-                }
-            }
-        }
-    }
-
-    /// Adds the nearest topic where no stream or table is near.
-    fn with_topic_hint(&self, unknown: QueryError, name: &str) -> QueryError {
-        match unknown {
-            QueryError::Unknown { name: unknown, hint: None, .. } => {
-                let topics = self.log.topics();
-                let hint =
-                    catalog::nearest(name, topics.iter().map(|topic| topic.name.as_str()).filter(|topic| !topic.starts_with("_foldlog.")));
-                QueryError::Unknown { what: "stream, table or topic", name: unknown, hint }
-            }
-            other => other,
-        }
-    }
-
     /// Plans a SELECT against a catalog.
     fn chain(&self, catalog: &Catalog, select: &Select, parameters: &[ScalarValue]) -> Result<select::Chain, QueryError> {
-        let find = |name: &str| self.find(catalog, name);
+        let find = |name: &str| catalog.find(self.log.as_ref(), name);
         let scope = Scope { find: &find, expressions: &self.expressions, dialect: self.dialect, parameters };
         select::plan(&select.query, &scope)
     }

@@ -18,7 +18,7 @@ use datafusion::{
     physical_plan::{ExecutionPlan, displayable, execute_stream},
     sql::sqlparser::ast,
 };
-use foldlog_log::{LogBackend, Position, TopicName};
+use foldlog_log::{LogBackend, Position};
 use futures::{StreamExt as _, stream};
 use tokio::{
     runtime::{Builder, Runtime},
@@ -28,13 +28,13 @@ use tokio::{
 
 use crate::{
     answer::{Answer, Request},
-    catalog::{Catalog, QueryId, Source, SourceKind},
+    catalog::{Catalog, Source},
     config::QueryConfig,
     error::QueryError,
     plan::with_stack,
     stream::view::View,
     supervisor::Supervisor,
-    table::{TopicTable, ViewTable, bare_source},
+    table::{TopicTable, ViewTable},
 };
 use session::{Session, Table, Tables};
 
@@ -222,14 +222,11 @@ impl Pull {
         deadline: Instant,
     ) -> Result<Option<Position>, QueryError> {
         let Some(wanted) = at_least else { return Ok(None) };
-        let writers: Vec<&QueryId> = topics.iter().filter_map(|(_, source)| source.query.as_ref()).collect();
-        if writers.is_empty() {
-            return Ok(at_least);
+        let mut any = false;
+        for (_, source) in topics {
+            any |= self.shared.supervisor.written(source, wanted, left(deadline)).await?;
         }
-        for query in writers {
-            self.shared.supervisor.wait(query.as_str(), wanted, left(deadline)).await?;
-        }
-        Ok(Some(self.shared.log.head().position.max(wanted)))
+        Ok(Some(if any { self.shared.log.head().position.max(wanted) } else { wanted }))
     }
 
     /// The durable end, once it is not below `at_least`.
@@ -246,16 +243,8 @@ impl Pull {
 
     /// What a name in FROM means: a view, a stream or table of the catalog, or a bare topic.
     fn resolve(&self, catalog: &Catalog, name: &str) -> Result<Readable, QueryError> {
-        match catalog.source(name) {
-            Ok(source) => match self.shared.supervisor.view(name) {
-                Some(view) if source.kind == SourceKind::Table => Ok(Readable::View(view)),
-                _ => Ok(Readable::Topic(Arc::clone(source))),
-            },
-            Err(unknown) => {
-                let topic = name.parse::<TopicName>().ok().and_then(|topic| self.shared.log.topic(&topic).ok());
-                topic.map(|topic| Readable::Topic(Arc::new(bare_source(&topic)))).ok_or(unknown)
-            }
-        }
+        let source = catalog.find(self.shared.log.as_ref(), name)?;
+        Ok(self.shared.supervisor.view_of(&source)?.map_or(Readable::Topic(source), Readable::View))
     }
 
     /// Answers a query that names one view and one value for each of its key columns, without planning; none for any other.
@@ -280,7 +269,7 @@ impl Pull {
 
     fn view_to_look_up(&self, catalog: &Catalog, lookup: &lookup::Lookup) -> Option<(Arc<View>, lookup::Key)> {
         let source = catalog.source(lookup.table()).ok()?;
-        let view = (source.kind == SourceKind::Table).then(|| self.shared.supervisor.view(lookup.table())).flatten()?;
+        let view = self.shared.supervisor.view_of(source).ok().flatten()?;
         let key = lookup.key(&view.schema(), view.keys())?;
         Some((view, key))
     }

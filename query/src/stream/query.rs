@@ -51,6 +51,7 @@ pub(crate) struct Query {
     sink: String,
     /// The query that writes the source, if one does.
     upstream: Option<Arc<Query>>,
+    reads_processing_log: bool,
     fold: Option<Arc<Fold>>,
     control: Mutex<Control>,
     published: Mutex<Published>,
@@ -91,11 +92,13 @@ impl Query {
         fold: Option<Arc<Fold>>,
         from: Position,
         state: QueryState,
+        reads_processing_log: bool,
     ) -> Self {
         let reached = Reached { frontier: Position::default(), folded: from, state };
         Self {
             id: id.to_owned(),
             sink: sink.to_owned(),
+            reads_processing_log: reads_processing_log || upstream.as_ref().is_some_and(|upstream| upstream.reads_processing_log),
             upstream,
             fold,
             control: Mutex::new(Control { reading: from, ..Control::default() }),
@@ -114,6 +117,11 @@ impl Query {
 
     pub(crate) fn sink(&self) -> &str {
         &self.sink
+    }
+
+    /// Whether it reads the processing log, itself or through queries upstream: then it would feed itself if it wrote there.
+    pub(crate) fn reads_processing_log(&self) -> bool {
+        self.reads_processing_log
     }
 
     /// The query upstream, if it still moves; what a stopped one wrote is like any other topic.
@@ -206,7 +214,8 @@ impl Query {
             }
             fold.commit(to);
         }
-        let frontier = self.frontier_after(step.folded);
+        // A reader that lags by more units than upstream remembers finds no frontier there; it never moves back.
+        let frontier = self.frontier_after(step.folded).max(self.frontier());
         self.tell(&mut published, frontier, changes);
         if let Some(end) = step.unit_end {
             published.reflected.push_back(Reflected { frontier, end });
@@ -241,11 +250,12 @@ impl Query {
         }
     }
 
-    /// The root frontier of a query that has folded its own sources up to `folded`.
+    /// The root frontier of a query that has folded its own sources up to `folded`; never beyond that, for not all that lies in
+    /// them need be upstream's: a stream that a query writes can be inserted into.
     pub(crate) fn frontier_after(&self, folded: Position) -> Position {
         match self.live_upstream() {
             None => folded,
-            Some(upstream) => upstream.reflected_below(folded),
+            Some(upstream) => upstream.reflected_below(folded).min(folded),
         }
     }
 
@@ -352,5 +362,47 @@ impl Drop for Hold {
     fn drop(&mut self) {
         self.query.control.lock().holds.remove(&self.holder);
         self.query.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(upstream: Option<&Arc<Query>>) -> Arc<Query> {
+        Arc::new(Query::new("q", "q", upstream.cloned(), None, Position::default(), QueryState::Running, false))
+    }
+
+    fn step(query: &Query, folded: u64, unit_end: Option<u64>) {
+        query.publish(&Committed { folded: Position::new(folded), versions: None, unit_end: unit_end.map(Position::new) }).unwrap();
+    }
+
+    #[test]
+    fn a_frontier_reaches_no_further_than_what_is_folded() {
+        let upstream = query(None);
+        let query = query(Some(&upstream));
+        step(&upstream, 3, Some(5));
+        // Upstream goes on without output; something else was written into its sink at position 7.
+        step(&upstream, 10, None);
+        step(&query, 6, None);
+        assert_eq!(query.frontier(), Position::new(6));
+        step(&query, 10, None);
+        assert_eq!(query.frontier(), Position::new(10));
+    }
+
+    #[test]
+    fn a_frontier_never_moves_back_however_far_its_query_lags() {
+        let upstream = query(None);
+        let query = query(Some(&upstream));
+        step(&upstream, 2, Some(3));
+        step(&query, 3, Some(4));
+        assert_eq!(query.frontier(), Position::new(2));
+        for unit in 0..=REMEMBERED_UNITS as u64 {
+            step(&upstream, 10 + 2 * unit, Some(11 + 2 * unit));
+        }
+        step(&query, 5, Some(6));
+        assert_eq!(query.frontier(), Position::new(2));
+        let reflected: Vec<Position> = query.published.lock().reflected.iter().map(|reflected| reflected.frontier).collect();
+        assert_eq!(reflected, [Position::new(2); 2]);
     }
 }

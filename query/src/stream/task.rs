@@ -52,8 +52,6 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) query: Arc<Query>,
     pub(crate) topics: SystemTopics,
-    /// The topic that it reads.
-    pub(crate) reads_processing_log: bool,
     pub(crate) intake: Box<dyn Intake>,
     /// What runs before the state, or all there is.
     pub(crate) before: Chain,
@@ -426,8 +424,7 @@ impl Task {
     fn unit(&mut self, records: Vec<NewRecord>, faults: &[Fault], fault_count: u64) -> Result<Option<Append>, QueryError> {
         let Some(sink) = &self.parts.sink else { return Ok(None) };
         let now = self.parts.clock.monotonic();
-        // A query over the processing log that wrote there would feed itself.
-        let faults = if self.parts.reads_processing_log {
+        let faults = if self.parts.query.reads_processing_log() {
             Vec::new()
         } else {
             self.processing_log.records(self.parts.query.id(), faults, fault_count, now)

@@ -10,27 +10,12 @@ mod view;
 
 use std::{collections::HashSet, sync::Arc};
 
-use foldlog_log::{Topic, TopicKind};
+use foldlog_log::TopicKind;
 
-use crate::catalog::{KeyFormat, Pseudo, Source, SourceKind, WantedColumn};
+use crate::catalog::{Pseudo, Source, WantedColumn};
 
 pub(crate) use topic::TopicTable;
 pub(crate) use view::ViewTable;
-
-/// A topic that nobody declared, as a stream of its pseudo columns.
-pub(crate) fn bare_source(topic: &Topic) -> Source {
-    Source {
-        name: topic.name.to_string(),
-        kind: SourceKind::Stream,
-        topic: topic.name.clone(),
-        topic_kind: topic.settings.kind,
-        columns: Vec::new(),
-        key_format: KeyFormat::None,
-        timestamp: None,
-        query: None,
-        sql: String::new(),
-    }
-}
 
 /// Columns of a source that one query sees: the declared ones, and of the others those that its text names, so that
 /// `SELECT *` gives what was declared. A topic that nobody declared shows all it has.
