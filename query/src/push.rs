@@ -29,12 +29,13 @@ use tokio::{
 
 use crate::{
     answer::{ChangeOp, PushAnswer, PushItem, Request},
-    catalog::{Pseudo, Source, SourceKind, WantedColumn},
+    catalog::{Pseudo, Source, WantedColumn},
     changes::ChangeListener,
     config::QueryConfig,
     error::QueryError,
     plan::StreamPlan,
     stream::{
+        change::ChangeBatch,
         decode::{Decoded, Given, Lane},
         operator::chain::{Chain, execution},
         view::{Pinned, View},
@@ -81,7 +82,11 @@ impl Push {
         let permit = Arc::clone(&self.running).try_acquire_owned().map_err(full)?;
         let schema = plan.schema();
         let keys = plan.output.iter().enumerate().filter(|(_, column)| column.key).map(|(place, _)| place).collect();
-        let items = if plan.is_stateful() { self.fold(plan, request).await? } else { self.pass_on(plan, request).await? };
+        let items = if plan.is_stateful() {
+            self.fold(plan, request).await?
+        } else {
+            self.pass_on(plan, limit.unwrap_or(u64::MAX), request).await?
+        };
         Ok(PushAnswer { schema, keys, items: limited(items, limit, permit) })
     }
 
@@ -103,21 +108,19 @@ impl Push {
         Ok(watching.into_items())
     }
 
-    async fn pass_on(&self, plan: StreamPlan, request: &Request) -> Result<Items, QueryError> {
+    async fn pass_on(&self, plan: StreamPlan, limit: u64, request: &Request) -> Result<Items, QueryError> {
         let [scan] = &plan.sources[..] else {
             return Err(QueryError::Unsupported("a push query over several sources".to_owned()));
         };
         let chain = Chain::new(&plan.nodes)?;
         let source = Arc::clone(&scan.source);
-        if source.kind == SourceKind::Table
-            && let Some(view) = self.supervisor.view(&source.name)
-        {
+        if let Some(view) = self.supervisor.view_of(&source)? {
             return self.follow_view(&view, &source, &scan.wanted, chain, request).await;
         }
         let from = request.resume.unwrap_or(self.log.head().position);
         let (supervisor, scan) = (self.supervisor.clone(), scan.clone());
         let lane = blocking(move || supervisor.lane(&scan, from)).await?;
-        let following = Following { lane, chain, at: from, durable: self.log.durable(), told: Instant::now() };
+        let following = Following { lane, chain, at: from, left: limit, durable: self.log.durable(), told: Instant::now() };
         Ok(Box::pin(stream::unfold(Some(following), |following| async {
             let mut following = following?;
             match Box::pin(following.next()).await {
@@ -174,6 +177,8 @@ struct Following {
     chain: Chain,
     /// Everything below it was delivered.
     at: Position,
+    /// Rows that are still wanted.
+    left: u64,
     durable: watch::Receiver<Position>,
     told: Instant,
 }
@@ -188,8 +193,9 @@ impl Following {
             }
             let chunk = self.take(until).await?;
             self.at = chunk.to;
-            if let Some(rows) = self.rows(&chunk)? {
+            if let Some(passed) = self.rows(&chunk)? {
                 self.told = Instant::now();
+                let rows = self.wanted(passed);
                 let ops = vec![ChangeOp::Insert; rows.num_rows()];
                 return Ok(PushItem::Changes { rows, ops, position: self.at });
             }
@@ -219,13 +225,23 @@ impl Following {
     }
 
     /// The rows of a chunk that pass, if any do.
-    fn rows(&self, chunk: &Decoded) -> Result<Option<RecordBatch>, QueryError> {
+    fn rows(&self, chunk: &Decoded) -> Result<Option<ChangeBatch>, QueryError> {
         if chunk.rows.is_empty() {
             return Ok(None);
         }
         // What became NULL is nobody's but this client's; only queries that write keep a log of it.
         let output = self.chain.run(chunk.rows.clone(), &mut Vec::new())?;
-        Ok((!output.is_empty()).then_some(output.rows))
+        Ok((!output.is_empty()).then_some(output))
+    }
+
+    /// The rows up to the limit; where it cuts, what follows was not delivered.
+    fn wanted(&mut self, passed: ChangeBatch) -> RecordBatch {
+        let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(passed.len());
+        if let Some(next) = passed.positions.get(count) {
+            self.at = Position::new(*next);
+        }
+        self.left -= count as u64;
+        passed.rows.slice(0, count)
     }
 }
 

@@ -114,6 +114,23 @@ async fn a_stream_goes_on_behind_the_last_message_without_gap_or_repeat() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_goes_on_behind_its_limit_without_gap_or_repeat() {
+    let shop = Shop::open().await;
+    let mut position = shop.log.head().position;
+    let orders: Vec<(&str, i64)> = (0..20).map(|number| ("tea", number)).collect();
+    shop.order("ann", &orders).await;
+    let sql = "SELECT amount FROM orders WHERE amount % 2 = 1 EMIT CHANGES LIMIT 4";
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let mut heard = Heard::of(shop.resume(sql, position).await);
+        seen.extend(heard.rows(4).await);
+        assert_eq!(heard.message().await, None);
+        position = heard.position;
+    }
+    assert_eq!(seen, [1, 3, 5, 7, 9, 11, 13, 15].map(|number| format!("+I {number}")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_stalls_gets_every_row_once() {
     let shop = Shop::open().await;
     let mut heard = Heard::of(shop.push("SELECT amount FROM orders EMIT CHANGES").await);
