@@ -37,8 +37,10 @@ pub struct OpenReport {
     pub records: u64,
     /// Frames that were written again because nothing proved them durable.
     pub rewritten: u64,
-    /// Damage because of which the log is read-only; none: it is whole as far as it was read.
+    /// Damage because of which the log is read-only; none: the journal is whole.
     pub damage: Option<String>,
+    /// Damage because of which single partitions are read-only: a report for each.
+    pub damaged: Vec<String>,
 }
 
 /// A log in a data folder of its own, held by one process.
@@ -107,10 +109,12 @@ impl EmbeddedLog {
     pub fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, folder: &Path, config: LogConfig) -> Result<Self, LogError> {
         let random = || uuid::Uuid::new_v4().as_u128();
         let (log, stepper) = Self::open_stepped(disk, clock, folder, config, random)?;
-        if log.engine.read_only.is_none() {
+        if log.engine.read_only.get().is_none() {
             let Stepper { committer, tidy, .. } = stepper;
             log.spawn("log-commit", move || committer::run(committer))?;
             log.spawn("log-tidy", move || tidy::run(tidy))?;
+            // What a start found may already be so much that no append is taken, and none would wake it.
+            log.engine.wake_tidy();
         }
         Ok(log)
     }
@@ -198,7 +202,7 @@ impl LogBackend for EmbeddedLog {
 
     fn create_topic(&self, name: TopicName, settings: TopicSettings) -> Result<Arc<Topic>, LogError> {
         let engine = &self.engine;
-        if let Some(reason) = &engine.read_only
+        if let Some(reason) = engine.read_only.get()
             && engine.topics.get(&name).is_err()
         {
             return Err(LogError::ReadOnly { reason: reason.clone() });
@@ -226,7 +230,7 @@ impl LogBackend for EmbeddedLog {
 
     fn append(&self, append: Append) -> Result<AppendFuture, LogError> {
         let engine = &self.engine;
-        if let Some(reason) = &engine.read_only {
+        if let Some(reason) = engine.read_only.get() {
             return Err(LogError::ReadOnly { reason: reason.clone() });
         }
         if engine.tail.untidied_bytes() > engine.config.untidied_bytes {
@@ -258,7 +262,8 @@ impl LogBackend for EmbeddedLog {
             return Err(LogError::WrongKind { topic: topic.clone(), kind: entry.topic.settings.kind.as_str(), reason });
         }
         let name = stream.as_str().as_bytes();
-        Ok(self.engine.streams.head(&StreamKey::of(&self.engine.hasher, entry.partition_for(name), name)))
+        let partition = entry.partition_for(name);
+        self.engine.stream_head(partition, &StreamKey::of(&self.engine.hasher, partition, name))
     }
 
     fn reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError> {

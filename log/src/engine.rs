@@ -3,7 +3,7 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -16,13 +16,17 @@ use crate::{
     clock::Clock,
     config::LogConfig,
     error::LogError,
-    ids::FolderId,
+    ids::{FolderId, StreamHead},
     journal::{
         file::JournalFiles,
         queue::{Closed, Queue},
     },
-    partition::{group::Group, streams::Streams, tail::Tail},
-    segment::{OpenFiles, PartitionMark, SegmentConfig, Segments, StreamHasher},
+    partition::{
+        group::Group,
+        streams::{StreamKey, Streams},
+        tail::Tail,
+    },
+    segment::{Checkpointed, OpenFiles, SegmentConfig, Segments, StreamHasher},
     tidy::Signal,
     topic_store::{Partition, TopicStore},
     window::Window,
@@ -44,13 +48,11 @@ pub(crate) struct Engine {
     pub(crate) window: Mutex<Window>,
     pub(crate) queue: Queue,
     pub(crate) failure: watch::Sender<Option<Arc<LogError>>>,
-    /// Why nothing is written.
-    pub(crate) read_only: Option<String>,
+    /// Why nothing is appended any more.
+    pub(crate) read_only: OnceLock<String>,
     pub(crate) random: Random,
     /// Segments of each partition that has any, by its index.
     pub(crate) segments: RwLock<Vec<Option<Arc<Segments>>>>,
-    /// Indexes of partitions whose segments could not be opened.
-    pub(crate) damaged: Vec<usize>,
     pub(crate) files: Arc<OpenFiles>,
     pub(crate) tidy: Signal,
     pub(crate) counters: Counters,
@@ -88,6 +90,7 @@ impl Engine {
             return Ok(segments);
         }
         let opened = open_segments(&self.files, &self.topics, &self.hasher, &self.config, partition, None)?;
+        opened.settle()?;
         let mut all = self.segments.write();
         if all.len() <= partition.index {
             all.resize(partition.index + 1, None);
@@ -96,9 +99,44 @@ impl Engine {
         Ok(opened)
     }
 
-    /// Whether segments of a partition could not be opened at the start.
-    pub(crate) fn is_damaged(&self, partition: &Partition) -> bool {
-        self.damaged.contains(&partition.index)
+    /// Where a stream stands in the durable log.
+    ///
+    /// # Errors
+    /// The report of damage, if it may stand in what cannot be read.
+    pub(crate) fn stream_head(&self, partition: &Partition, key: &StreamKey) -> Result<StreamHead, LogError> {
+        let head = self.streams.head(key);
+        if head == StreamHead::Absent
+            && let Some(segments) = self.segments(partition)
+            && let Some(damage) = segments.damage()
+        {
+            return Err(damage.report());
+        }
+        Ok(head)
+    }
+
+    /// Remembers damage that was met: from now on nothing is appended to the partition whose segments it lies in, or, if it
+    /// lies elsewhere, to any. False for errors that name no damaged bytes.
+    pub(crate) fn note_damage(&self, error: &LogError) -> bool {
+        let LogError::Corrupt { file, from, end, .. } = error else { return false };
+        if from >= end {
+            return false;
+        }
+        let is_in = |partition: &Arc<Partition>| file.starts_with(self.topics.segments_of(partition));
+        match self.topics.partitions().into_iter().find(is_in) {
+            Some(partition) => {
+                partition.damage.get_or_init(|| {
+                    tracing::error!(topic = %partition.topic.name, partition = %partition.id, error = %error, "the partition is read-only");
+                    error.in_full()
+                });
+            }
+            None => {
+                self.read_only.get_or_init(|| {
+                    tracing::error!(error = %error, "the log is read-only");
+                    error.in_full()
+                });
+            }
+        }
+        true
     }
 
     /// Wakes tidy if there is enough for it to do.
@@ -141,11 +179,11 @@ pub(crate) fn open_segments(
     hasher: &StreamHasher,
     config: &LogConfig,
     partition: &Partition,
-    mark: Option<&PartitionMark>,
+    known: Option<Checkpointed>,
 ) -> Result<Arc<Segments>, LogError> {
     let config = SegmentConfig { max_log_bytes: config.segment_bytes };
     let folder = topics.segments_of(partition);
-    Segments::open(Arc::clone(files), folder, Arc::clone(&partition.topic), partition.id, config, *hasher, mark)
+    Segments::open(Arc::clone(files), folder, Arc::clone(&partition.topic), partition.id, config, *hasher, known)
 }
 
 impl std::fmt::Debug for dyn Clock {
@@ -153,6 +191,9 @@ impl std::fmt::Debug for dyn Clock {
         f.write_str("Clock")
     }
 }
+
+/// A sync that takes longer is told: the disk stalls.
+const SLOW_SYNC: Duration = Duration::from_secs(1);
 
 /// Counters since the start; read by [`Metrics`].
 #[derive(Debug, Default)]
@@ -164,6 +205,7 @@ pub(crate) struct Counters {
     pub(crate) syncs: AtomicU64,
     pub(crate) sync_nanos: AtomicU64,
     pub(crate) slowest_sync_nanos: AtomicU64,
+    pub(crate) slow_syncs: AtomicU64,
     pub(crate) checkpoints: AtomicU64,
 }
 
@@ -173,6 +215,10 @@ impl Counters {
         self.syncs.fetch_add(1, Ordering::Relaxed);
         self.sync_nanos.fetch_add(nanos, Ordering::Relaxed);
         self.slowest_sync_nanos.fetch_max(nanos, Ordering::Relaxed);
+        if took > SLOW_SYNC {
+            self.slow_syncs.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(took_ms = nanos / 1_000_000, "a sync of the journal was slow: the disk stalls");
+        }
     }
 }
 
@@ -195,6 +241,8 @@ pub struct Metrics {
     pub sync_time: Duration,
     /// The slowest of them.
     pub slowest_sync: Duration,
+    /// Syncs of the journal that took over a second.
+    pub slow_syncs: u64,
     /// Bytes of journal files, now.
     pub journal_bytes: u64,
     /// Bytes of journal that segments do not hold yet, now.
@@ -216,9 +264,26 @@ impl Engine {
             syncs: of(&counters.syncs),
             sync_time: Duration::from_nanos(of(&counters.sync_nanos)),
             slowest_sync: Duration::from_nanos(of(&counters.slowest_sync_nanos)),
+            slow_syncs: of(&counters.slow_syncs),
             journal_bytes: self.journal.bytes(),
             untidied_bytes: self.tail.untidied_bytes(),
             checkpoints: of(&counters.checkpoints),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sync_over_a_second_is_counted_as_slow() {
+        let counters = Counters::default();
+        for ms in [1, 1000, 1001, 30_000] {
+            counters.synced(Duration::from_millis(ms));
+        }
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        assert_eq!((of(&counters.syncs), of(&counters.slow_syncs)), (4, 2));
+        assert_eq!(of(&counters.slowest_sync_nanos), 30_000_000_000);
     }
 }

@@ -144,7 +144,17 @@ pub enum LogError {
         /// What is wrong and what it affects.
         what: String,
     },
-    /// The folder opened read-only because of damage.
+    /// The partition can be read only because of damage to its segments; others go on. Nothing was written.
+    #[error("topic {topic} partition {partition} is read-only: {reason}")]
+    PartitionReadOnly {
+        /// The topic.
+        topic: TopicName,
+        /// The partition.
+        partition: PartitionId,
+        /// The report of the damage.
+        reason: String,
+    },
+    /// The folder is read-only because of damage.
     #[error("the log is read-only: {reason}")]
     ReadOnly {
         /// The report of the damage.
@@ -190,6 +200,18 @@ fn list(violations: &[Violation]) -> String {
 }
 
 impl LogError {
+    /// The error with its causes, on one line.
+    pub(crate) fn in_full(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        text
+    }
+
     pub(crate) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { doing, path: path.to_owned(), source }
     }

@@ -3,7 +3,10 @@
 //! [`crate::embedded`] calls [`open`]. The order of its steps is what keeps frames of former starts dead and acknowledged ones
 //! alive; `log/FORMAT.md`, "A start", says why each is where it is.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
@@ -34,7 +37,7 @@ use crate::{
         streams::{StreamKey, StreamSpan, Streams},
         tail::Tail,
     },
-    segment::{OpenFiles, Segments, StreamHasher},
+    segment::{Checkpointed, OpenFiles, Segments, StreamHasher},
     tidy::{Signal, Tidy},
     topic::TopicKind,
     topic_store::{self, TopicStore},
@@ -85,21 +88,24 @@ pub(crate) fn open(
         let what = "this checkpoint belongs to another data folder".into();
         return Err(LogError::Corrupt { file: folder.join("checkpoint.a"), from: 0, end: 0, what });
     }
-    // (i) Nothing is written, cut or deleted before the slot that was chosen is durable: it may lie in the page cache only.
-    slots.rewrite(&checkpoint)?;
-    // The same goes for names that were made and whose sync failed.
-    for part in [folder.to_owned(), folder.join(journal::file::FOLDER), folder.join(topic_store::FOLDER)] {
-        disk.sync_folder(&part).map_err(|source| LogError::io("sync", &part, source))?;
-    }
+    // Everything is read before anything is written: a folder with a damaged journal stays as it is.
     let topics = TopicStore::open(Arc::clone(&disk), folder)?;
     let (journal, shortened) = JournalFiles::open(Arc::clone(&disk), folder, &config, &checkpoint.files)?;
     let mut replay = Replay::new(&checkpoint, topics, &config)?;
     let window_file = WindowFile::open(Arc::clone(&disk), folder, checkpoint.folder, checkpoint.window, &mut replay.window)?;
     let files = OpenFiles::new(Arc::clone(&disk), OPEN_FILES);
-    let OpenSegments { segments, damaged, damage } = replay.open_segments(&files, &checkpoint, &config)?;
+    let segments = replay.open_segments(&files, &checkpoint, &config)?;
     let found = recovery::scan(&journal, &checkpoint, |accepted| replay.take(accepted))?;
-    let mut read_only = found.rot.as_ref().or(shortened.as_ref()).map(in_full).or(damage);
+    let mut read_only = found.rot.as_ref().or(shortened.as_ref()).map(LogError::in_full);
     if read_only.is_none() {
+        // (i) Nothing is cut, overwritten or deleted before the slot that was chosen is durable: it may lie in the page cache
+        // only.
+        slots.rewrite(&checkpoint)?;
+        // The same goes for names that were made and whose sync failed.
+        for part in [folder.to_owned(), folder.join(journal::file::FOLDER), folder.join(topic_store::FOLDER)] {
+            disk.sync_folder(&part).map_err(|source| LogError::io("sync", &part, source))?;
+        }
+        segments.iter().flatten().try_for_each(|segments| segments.settle())?;
         read_only = settle(&journal, &mut slots, &mut checkpoint, &mut replay, &found, &mut random)?;
     }
     replay.report.damage.clone_from(&read_only);
@@ -127,17 +133,16 @@ pub(crate) fn open(
         journal,
         window: Mutex::new(replay.window),
         failure: watch::Sender::new(None),
-        read_only,
+        read_only: read_only.map_or_else(OnceLock::new, OnceLock::from),
         random: Random::new(random),
         segments: RwLock::new(segments),
-        damaged,
         files,
         tidy: Signal::default(),
         counters: Counters::default(),
     });
     let mut committer = Committer::new(Arc::clone(&engine), admission, end);
     let tidy = Tidy::new(Arc::clone(&engine), slots, checkpoint, window_file);
-    if engine.read_only.is_none() {
+    if engine.read_only.get().is_none() {
         committer.open()?;
     }
     Ok(Started { engine, committer, tidy, report: replay.report, lock })
@@ -164,7 +169,7 @@ fn settle(
     slots.write(checkpoint)?;
     match journal.make_room(BLOCK) {
         Ok(_) => Ok(None),
-        Err(error @ LogError::DiskFull { .. }) => Ok(Some(in_full(&error))),
+        Err(error @ LogError::DiskFull { .. }) => Ok(Some(error.in_full())),
         Err(error) => Err(error),
     }
 }
@@ -228,25 +233,6 @@ fn create(disk: &dyn Disk, folder: &Path, config: &LogConfig, random: &mut impl 
     Ok(identity)
 }
 
-/// An error with its causes, on one line.
-fn in_full(error: &LogError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}
-
-/// Segments by index of their partition, those that could not be opened, and why.
-struct OpenSegments {
-    segments: Vec<Option<Arc<Segments>>>,
-    damaged: Vec<usize>,
-    damage: Option<String>,
-}
-
 /// Everything in memory that frames of the journal make up.
 struct Replay {
     topics: TopicStore,
@@ -286,11 +272,15 @@ impl Replay {
         })
     }
 
-    /// Opens the segments that a checkpoint names, and learns where their streams stand. With them comes a report of damage.
-    fn open_segments(&mut self, files: &Arc<OpenFiles>, checkpoint: &Checkpoint, config: &LogConfig) -> Result<OpenSegments, LogError> {
+    /// Opens the segments that a checkpoint names, by index of their partition, and learns where their streams stand. A
+    /// partition of which a part cannot be read is read-only.
+    fn open_segments(
+        &mut self,
+        files: &Arc<OpenFiles>,
+        checkpoint: &Checkpoint,
+        config: &LogConfig,
+    ) -> Result<Vec<Option<Arc<Segments>>>, LogError> {
         let mut all = vec![None; self.offsets.len()];
-        let mut damaged = Vec::new();
-        let mut damage = None;
         for named in &checkpoint.partitions {
             let Some(partition) = self.topics.partition(named.topic, named.partition) else {
                 return Err(self.topics.missing(named.topic));
@@ -300,18 +290,16 @@ impl Replay {
                 let key = StreamKey { partition: u32::try_from(partition.index).unwrap_or(u32::MAX), hash };
                 streams.restore(key, version);
             };
-            let opened = open_segments(files, &self.topics, &self.hasher, config, &partition, Some(&named.mark))
-                .and_then(|segments| segments.for_each_head(restore).map(|()| segments));
-            match opened {
-                Ok(segments) => all[partition.index] = Some(segments),
-                Err(error @ LogError::Corrupt { .. }) => {
-                    damaged.push(partition.index);
-                    damage = Some(damage.unwrap_or_else(|| in_full(&error)));
-                }
-                Err(error) => return Err(error),
+            let known = Checkpointed { mark: named.mark, below: checkpoint.next };
+            let segments = open_segments(files, &self.topics, &self.hasher, config, &partition, Some(known))?;
+            segments.for_each_head(restore)?;
+            if let Some(damage) = segments.damage() {
+                let reason = partition.damage.get_or_init(|| damage.report().in_full());
+                self.report.damaged.push(reason.clone());
             }
+            all[partition.index] = Some(segments);
         }
-        Ok(OpenSegments { segments: all, damaged, damage })
+        Ok(all)
     }
 
     fn take(&mut self, accepted: Accepted) -> Result<(), LogError> {

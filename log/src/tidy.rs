@@ -79,11 +79,22 @@ impl Tidy {
         Self { engine, slots, checkpoint, window, copied: Vec::new(), entries: Vec::new() }
     }
 
-    /// Copies everything that is committed now into segments and writes a checkpoint.
+    /// Copies everything that is committed now into segments and writes a checkpoint. Damage that it meets makes the log, or
+    /// the partition, read-only; what was not copied stays in the journal, where it can be read.
     ///
     /// # Errors
     /// On [`is_full`] errors it may be called again; after all others the process must end.
     pub(crate) fn step(&mut self) -> Result<(), LogError> {
+        if self.engine.read_only.get().is_some() {
+            return Ok(());
+        }
+        match self.copy_all() {
+            Err(error) if self.engine.note_damage(&error) => Ok(()),
+            result => result,
+        }
+    }
+
+    fn copy_all(&mut self) -> Result<(), LogError> {
         let until = self.engine.tail.last_frame();
         while self.frame() < until {
             let groups = self.engine.tail.groups_after(self.frame(), until, STEP_BYTES);

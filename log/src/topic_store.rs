@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     str::FromStr,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use hashbrown::HashMap;
@@ -33,6 +33,19 @@ pub(crate) struct Partition {
     pub(crate) id: PartitionId,
     /// Dense over all partitions of the folder, for tables in memory; another one after each start.
     pub(crate) index: usize,
+    /// The report of damage to its segments, because of which it can be read only.
+    pub(crate) damage: OnceLock<String>,
+}
+
+impl Partition {
+    /// Refuses what would be appended to it, or rests on what is in it, once it is damaged.
+    ///
+    /// # Errors
+    /// [`LogError::PartitionReadOnly`].
+    pub(crate) fn writable(&self) -> Result<(), LogError> {
+        let Some(reason) = self.damage.get() else { return Ok(()) };
+        Err(LogError::PartitionReadOnly { topic: self.topic.name.clone(), partition: self.id, reason: reason.clone() })
+    }
 }
 
 /// A topic with its partitions.
@@ -133,7 +146,8 @@ impl TopicStore {
         let topic = Arc::new(topic);
         let mut state = self.state.write();
         let first = state.partitions.len();
-        let partition = |(index, id)| Arc::new(Partition { topic: Arc::clone(&topic), id: PartitionId::new(id), index });
+        let partition =
+            |(index, id)| Arc::new(Partition { topic: Arc::clone(&topic), id: PartitionId::new(id), index, damage: OnceLock::new() });
         let partitions: Vec<_> = (first..).zip(0..topic.settings.partitions).map(partition).collect();
         state.partitions.extend(partitions.iter().cloned());
         let entry = Arc::new(TopicEntry { topic: Arc::clone(&topic), partitions });

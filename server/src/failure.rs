@@ -155,6 +155,7 @@ impl From<LogError> for Failure {
             LogError::Unknown => plain(Kind::Unknown, "OUTCOME_UNKNOWN"),
             LogError::Corrupt { .. } => plain(Kind::Corrupt, "LOG_CORRUPT"),
             LogError::ReadOnly { .. } => plain(Kind::Precondition, "LOG_READ_ONLY"),
+            LogError::PartitionReadOnly { .. } => plain(Kind::Precondition, "PARTITION_READ_ONLY"),
             LogError::Format { .. } => plain(Kind::Precondition, "FORMAT_NOT_SUPPORTED"),
             LogError::Locked { .. } => plain(Kind::Precondition, "FOLDER_IN_USE"),
             LogError::ForeignToken(_) => plain(Kind::Invalid, "FOREIGN_TOKEN"),

@@ -216,6 +216,9 @@ fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opened, ServerError> {
     if let Some(damage) = &report.damage {
         error!("the log is read-only: {damage}");
     }
+    for damage in &report.damaged {
+        error!("a partition is read-only: {damage}");
+    }
     info!(data = %config.data.display(), frames = report.frames, records = report.records, position = log.head().position.get(), "log is open");
     let engine = Engine::open(log.clone(), clock, config.query.clone())?;
     Ok(Opened { log, engine })

@@ -148,13 +148,7 @@ impl Merge {
         let ahead = partitions.len() <= READ_AHEAD_PARTITIONS;
         let mut merge = Self { readers: Vec::new(), heap: BinaryHeap::new(), next, until };
         for partition in partitions {
-            let Some(segments) = engine.segments(&partition) else {
-                // A partition with records in segments that were not opened must not look empty.
-                if engine.is_damaged(&partition) {
-                    return Err(lost(engine, &partition, Offset::default()));
-                }
-                continue;
-            };
+            let Some(segments) = engine.segments(&partition) else { continue };
             merge.readers.push(segments.reader(Start::Position(next), ahead)?);
             merge.line_up(merge.readers.len() - 1)?;
         }

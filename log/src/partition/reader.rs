@@ -158,20 +158,20 @@ impl EmbeddedReader {
         mut next: StreamVersion,
         out: &mut Output,
     ) -> Result<StreamVersion, LogError> {
-        let head = self.engine.streams.head(&key);
+        let head = self.engine.stream_head(partition, &key);
         let spans = self.engine.streams.recent(&key, next, SPANS);
         match (spans.first(), head) {
             (Some(first), _) if first.first_version <= next => {}
             // Nothing so new exists.
-            (None, StreamHead::Absent) => {
+            (None, Ok(StreamHead::Absent)) => {
                 out.complete = true;
                 return Ok(next);
             }
-            (None, StreamHead::At(head)) if head < next => {
+            (None, Ok(StreamHead::At(head))) if head < next => {
                 out.complete = true;
                 return Ok(next);
             }
-            // Older events lie in segments.
+            // Older events lie in segments, or may lie in damaged ones.
             _ => return Ok(next),
         }
         let mut all = spans.len() < SPANS;
@@ -199,8 +199,22 @@ impl EmbeddedReader {
         Ok(next)
     }
 
-    /// Takes one step: from the tail if it holds what comes next, else from segments.
+    /// Takes a step as far as it goes: what lies before damage is returned, and the next call meets the damage.
     fn step(&mut self, out: &mut Output) -> Result<(), LogError> {
+        let Err(error) = self.try_step(out) else { return Ok(()) };
+        self.engine.note_damage(&error);
+        let Some(last) = out.runs.last() else { return Err(error) };
+        match &mut self.cursor {
+            Cursor::Partition { next, .. } => *next = last.first_offset.plus(last.count.into()),
+            Cursor::Stream { next, .. } => *next = next.plus(out.runs.iter().map(|run| u64::from(run.count)).sum()),
+            Cursor::Merged { next, .. } => *next = last.end_position(),
+        }
+        out.complete = false;
+        Ok(())
+    }
+
+    /// Takes one step: from the tail if it holds what comes next, else from segments.
+    fn try_step(&mut self, out: &mut Output) -> Result<(), LogError> {
         match &self.cursor {
             Cursor::Partition { partition, next } => {
                 let (partition, from) = (Arc::clone(partition), *next);
@@ -258,9 +272,10 @@ impl LogReader for EmbeddedReader {
         match &self.cursor {
             Cursor::Partition { partition, next } => self.engine.tail.holds_offset(partition.index, *next),
             Cursor::Stream { partition, key, next } => {
-                let nothing_to_read = match self.engine.streams.head(key) {
-                    StreamHead::Absent => true,
-                    StreamHead::At(version) => version < *next,
+                let nothing_to_read = match self.engine.stream_head(partition, key) {
+                    Ok(StreamHead::Absent) => true,
+                    Ok(StreamHead::At(version)) => version < *next,
+                    Err(_) => false,
                 };
                 let first = self.engine.streams.recent(key, *next, 1);
                 nothing_to_read

@@ -93,8 +93,11 @@ pub(crate) fn prepare(
         let entry = topics.get(&condition.topic)?;
         require_events(&entry, "it has no streams to expect anything of")?;
         let name = condition.stream.as_str().as_bytes();
-        conditions.push(PreparedCondition { key: StreamKey::of(hasher, entry.partition_for(name), name), condition });
+        let partition = entry.partition_for(name);
+        partition.writable()?;
+        conditions.push(PreparedCondition { key: StreamKey::of(hasher, partition, name), condition });
     }
+    writes.iter().try_for_each(|write| write.partition.writable())?;
     let bytes = writes.iter().map(|write| write.records.max_len() as u64 + 128).sum::<u64>()
         + append.identity.as_ref().map_or(0, |identity| identity.key.principal.len() as u64 + 5000);
     if bytes > limit {

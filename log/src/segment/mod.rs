@@ -8,6 +8,7 @@
 mod file;
 mod key_index;
 mod offset_index;
+mod part;
 mod reader;
 mod recovery;
 mod runs;
@@ -18,8 +19,9 @@ mod writer;
 
 pub use file::OpenFiles;
 pub use key_index::StreamHasher;
+pub use part::Damage;
 pub use reader::Reader;
-pub use set::{Segments, Start};
+pub use set::{Checkpointed, Segments, Start};
 pub use writer::PartitionMark;
 
 /// How segments are cut.

@@ -22,6 +22,10 @@ impl OffsetIndex {
         self.blocks.push((at, head));
     }
 
+    pub(super) fn first(&self) -> Option<&BlockHead> {
+        self.blocks.first().map(|(_, head)| head)
+    }
+
     pub(super) fn last(&self) -> Option<&BlockHead> {
         self.blocks.last().map(|(_, head)| head)
     }

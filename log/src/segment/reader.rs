@@ -17,8 +17,9 @@ use crate::{
 
 use super::{
     file::{Kind, corrupt, failed, read_range},
+    part::Segment,
     runs::{self, StoredRun},
-    set::{Segment, Segments},
+    set::Segments,
     writer::header_check,
 };
 
@@ -135,7 +136,7 @@ impl SegmentReader {
         let is_in_block = self.block.first().is_some_and(|run| run.first_offset <= offset)
             && self.block.last().is_some_and(|run| offset < run.end_offset());
         if !is_in_block {
-            let Some((at, head)) = self.segment.block_at_offset(offset) else { return Ok(None) };
+            let Some((at, head)) = self.segment.block_at_offset(offset)? else { return Ok(None) };
             self.block = self.segment.read_block(at, &head)?;
         }
         let place = self.block.partition_point(|run| run.end_offset() <= offset);

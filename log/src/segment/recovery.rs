@@ -1,8 +1,8 @@
 //! From files to segments: what a checkpoint says is there is checked, what lies beyond it is cut.
 //!
-//! Runs once a partition, at start, after the checkpoint was made durable again. An [`UnrecoveredSegment`] becomes an
-//! [`ActiveSegment`] or a sealed [`Segment`]; nothing else can be read or written. Damage is reported with its place, and
-//! nothing is changed then; derived files are made again.
+//! Runs once a partition, at start. An [`UnrecoveredSegment`] becomes an [`ActiveSegment`] or a sealed [`Segment`]; nothing else
+//! can be read or written. Damage is reported with its place. Invariant: files are only read here. What is to be cut off,
+//! removed or made again is a [`Repair`], carried out when the start knows that the journal is good and the checkpoint durable.
 
 use std::{
     collections::BTreeSet,
@@ -20,9 +20,9 @@ use super::{
     file::{HEADER_LEN, Kind, OpenFiles, SegmentId, corrupt, failed, read_all, read_range, remove_if_there},
     key_index::{Key, KeyIndex, KeyTable, StreamHasher},
     offset_index::OffsetIndex,
+    part::Segment,
     reader::read_runs,
     runs::{self, BlockHead, BlockKind, HEAD_LEN},
-    set::Segment,
     writer::{ActiveSegment, Found, PartitionMark, keys_of, save_sealed_keys, write_whole},
 };
 
@@ -38,7 +38,8 @@ impl Listing {
     pub(super) fn new(disk: &dyn Disk, folder: &Path, mark: Option<&PartitionMark>) -> Result<Self, LogError> {
         let entries = match disk.list(folder) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && mark.is_none() => Vec::new(),
+            // With a mark its segments are missing then, which is reported of each.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(failed("list folder", folder)(error)),
         };
         let mut sealed = BTreeSet::new();
@@ -49,7 +50,7 @@ impl Listing {
                 continue;
             };
             let is_known = mark.is_some_and(|mark| base <= mark.active);
-            let is_sealed = mark.is_some_and(|mark| base < mark.active);
+            let is_sealed = mark.is_some_and(|mark| mark.first <= base && base < mark.active);
             let is_leftover = if is_sealed { kind == Kind::KeyLog } else { matches!(kind, Kind::Index | Kind::Keys) };
             if !is_known || is_leftover {
                 unknown.push(folder.join(&entry.name));
@@ -59,10 +60,37 @@ impl Listing {
         }
         Ok(Self { sealed: sealed.into_iter().collect(), unknown })
     }
+}
 
-    /// Removes what the checkpoint does not know.
-    pub(super) fn clean(&self, disk: &dyn Disk) -> Result<(), LogError> {
-        self.unknown.iter().try_for_each(|path| remove_if_there(disk, path))
+/// Something that a start does to a segment's files once it may.
+#[derive(Debug)]
+pub(super) enum Repair {
+    /// Removes a file that the checkpoint does not know.
+    Remove(PathBuf),
+    /// Cuts off what lies behind a length.
+    Cut(PathBuf, u64),
+    /// Saves an offset index that was made again.
+    Index(SegmentId, Vec<u8>),
+    /// Saves the key index of a sealed segment that was made again.
+    Keys(Arc<Segment>),
+}
+
+impl Repair {
+    /// Carries it out. An index that cannot be saved is no error: everything works without it, and the next start tries again.
+    pub(super) fn carry_out(&self, files: &OpenFiles) -> Result<(), LogError> {
+        let saved = match self {
+            Self::Remove(path) => return remove_if_there(&**files.disk(), path),
+            Self::Cut(path, length) => {
+                let file = files.get(path).map_err(failed("open", path))?;
+                return file.set_len(*length).map_err(failed("cut", path));
+            }
+            Self::Index(id, bytes) => write_whole(&**files.disk(), id, Kind::Index, bytes),
+            Self::Keys(segment) => save_sealed_keys(segment),
+        };
+        if let Err(error) = saved {
+            warn!(%error, "an index could not be saved");
+        }
+        Ok(())
     }
 }
 
@@ -96,8 +124,14 @@ impl UnrecoveredSegment {
         Arc::new(Segment::new(self.id, self.files, self.has_keys, index, keys))
     }
 
-    /// Takes the segment up to `mark`, and cuts off what lies behind.
-    pub(super) fn active(self, mark: &PartitionMark, hasher: &StreamHasher, read: &ReadContext) -> Result<ActiveSegment, LogError> {
+    /// Takes the segment up to `mark`; what lies behind is to be cut off.
+    pub(super) fn active(
+        self,
+        mark: &PartitionMark,
+        hasher: &StreamHasher,
+        read: &ReadContext,
+        repairs: &mut Vec<Repair>,
+    ) -> Result<ActiveSegment, LogError> {
         let log_len = self.length(Kind::Log, mark.log_len)?;
         let runs_len = self.length(Kind::Runs, mark.runs_len)?;
         let runs_path = self.id.path(Kind::Runs);
@@ -110,13 +144,13 @@ impl UnrecoveredSegment {
         }
         for (kind, is, should) in [(Kind::Log, log_len, mark.log_len), (Kind::Runs, runs_len, mark.runs_len)] {
             if is != should {
-                self.open(kind)?.set_len(should).map_err(failed("cut", &self.id.path(kind)))?;
+                repairs.push(Repair::Cut(self.id.path(kind), should));
             }
         }
         let (keys, key_log_len) = if self.has_keys { self.key_log(mark.end) } else { (KeyIndex::default(), 0) };
         if key_log_len > 0 {
             // What lies behind would be taken for tables that follow those yet to be written.
-            self.open(Kind::KeyLog)?.set_len(key_log_len).map_err(failed("cut", &self.id.path(Kind::KeyLog)))?;
+            repairs.push(Repair::Cut(self.id.path(Kind::KeyLog), key_log_len));
         }
         let covered = keys.covers().unwrap_or(self.id.base);
         let max_timestamp = found.max_timestamp();
@@ -169,20 +203,26 @@ impl UnrecoveredSegment {
         (keys, used as u64)
     }
 
-    /// Takes a sealed segment, which ends where the next one begins.
-    pub(super) fn sealed(self, end: Offset, hasher: &StreamHasher, read: &ReadContext) -> Result<Arc<Segment>, LogError> {
+    /// Takes a sealed segment, which ends at or before the beginning of the next one, `end`.
+    pub(super) fn sealed(
+        self,
+        end: Offset,
+        hasher: &StreamHasher,
+        read: &ReadContext,
+        repairs: &mut Vec<Repair>,
+    ) -> Result<Arc<Segment>, LogError> {
         let index = match self.saved_index() {
             Some((index, seal)) => {
                 self.check_ends_of_runs(&index, &seal)?;
                 index
             }
-            None => self.index_from_runs()?,
+            None => self.index_from_runs(end, repairs)?,
         };
         let last = index.last().copied();
         let found_end = last.map_or(self.id.base, |last| last.end_offset);
-        if found_end != end {
-            let missing = format!("the segment ends at offset {found_end}, but the next one begins at {end}; offsets between are missing");
-            return Err(corrupt(&self.id.path(Kind::Log), 0, 0, missing));
+        if found_end > end {
+            let overlap = format!("the segment ends at offset {found_end}, but the next one begins at {end}");
+            return Err(corrupt(&self.id.path(Kind::Log), 0, 0, overlap));
         }
         let log_end = last.map_or(0, |last| last.log_end);
         let log_len = self.length(Kind::Log, log_end)?;
@@ -190,17 +230,14 @@ impl UnrecoveredSegment {
             return Err(corrupt(&self.id.path(Kind::Log), log_end, log_len, "bytes lie behind the end of a sealed segment"));
         }
         let keys_path = self.id.path(Kind::Keys);
-        let keys = if self.has_keys { self.saved_keys(end) } else { Some(KeyIndex::default()) };
+        let keys = if self.has_keys { self.saved_keys(found_end) } else { Some(KeyIndex::default()) };
         let needs_keys = keys.is_none();
         let segment = self.segment(index, keys.unwrap_or_default());
         if needs_keys {
             info!(file = %keys_path.display(), "making the key index again");
             let mut keys = keys_from_log(&segment, segment.id.base, hasher, read)?;
-            segment.replace_keys(index_of(&segment, &mut keys, end)?);
-            // Without the file everything works, from memory; the next start tries again.
-            if let Err(error) = save_sealed_keys(&segment) {
-                warn!(%error, "the key index could not be saved");
-            }
+            segment.replace_keys(index_of(&segment, &mut keys, found_end)?);
+            repairs.push(Repair::Keys(segment.clone()));
         }
         Ok(segment)
     }
@@ -227,17 +264,19 @@ impl UnrecoveredSegment {
         Ok(())
     }
 
-    fn index_from_runs(&self) -> Result<OffsetIndex, LogError> {
+    fn index_from_runs(&self, end: Offset, repairs: &mut Vec<Repair>) -> Result<OffsetIndex, LogError> {
         let path = self.id.path(Kind::Runs);
         let bytes = read_all(&*self.open(Kind::Runs)?, &path)?;
         let found = walk(&self.id, &bytes)?;
         let Some(seal) = found.seal else {
+            // It was damaged while it was active, so that another one was begun behind it; what is whole of it is read.
+            if found.end(self.id.base) == end {
+                return Ok(found.index);
+            }
             return Err(corrupt(&path, bytes.len() as u64, bytes.len() as u64, "the end of a sealed segment's runs is missing"));
         };
         info!(file = %self.id.path(Kind::Index).display(), "making the offset index again");
-        if let Err(error) = write_whole(&**self.files.disk(), &self.id, Kind::Index, &found.index.encode(&self.id, &seal)) {
-            warn!(%error, "the offset index could not be saved");
-        }
+        repairs.push(Repair::Index(self.id.clone(), found.index.encode(&self.id, &seal)));
         Ok(found.index)
     }
 

@@ -1,8 +1,12 @@
 //! One partition's segments: what tidy appends to and readers find their place in.
 //!
-//! Invariant: readers see a record in here only when all of its run was written, and it stays where it is.
+//! Invariants: readers see a record in here only when all of its run was written, and it stays where it is; a segment that
+//! cannot be read leaves a lost one in its place, so that nothing behind it moves up.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
 
 use parking_lot::{Mutex, RwLock};
 use tracing::warn;
@@ -16,93 +20,14 @@ use crate::{
 
 use super::{
     SegmentConfig,
-    file::{Kind, OpenFiles, SegmentId, corrupt, failed, remove_if_there},
-    key_index::{Key, KeyIndex, KeyTable, StreamHasher},
+    file::{Kind, OpenFiles, SegmentId, failed, remove_if_there},
+    key_index::{Key, KeyIndex, StreamHasher},
     offset_index::OffsetIndex,
+    part::{Damage, Lost, Segment},
     reader::Reader,
-    recovery::{Listing, ReadContext, UnrecoveredSegment, index_of, keys_from_log},
-    runs::BlockHead,
+    recovery::{Listing, ReadContext, Repair, UnrecoveredSegment, index_of, keys_from_log},
     writer::{ActiveSegment, PartitionMark, fitting},
 };
-
-/// A segment as readers see it.
-#[derive(Debug)]
-pub(super) struct Segment {
-    pub(super) id: SegmentId,
-    pub(super) files: Arc<OpenFiles>,
-    /// Whether it holds events of streams.
-    pub(super) has_keys: bool,
-    view: RwLock<View>,
-}
-
-#[derive(Debug)]
-struct View {
-    index: OffsetIndex,
-    keys: KeyIndex,
-}
-
-impl Segment {
-    pub(super) fn new(id: SegmentId, files: Arc<OpenFiles>, has_keys: bool, index: OffsetIndex, keys: KeyIndex) -> Self {
-        Self { id, files, has_keys, view: RwLock::new(View { index, keys }) }
-    }
-
-    /// Lets readers see more blocks and keys.
-    pub(super) fn publish(&self, blocks: Vec<(u64, BlockHead)>, keys: Option<KeyTable>) -> Result<(), LogError> {
-        // Merging tables takes a while, so it is done beside what readers use.
-        let mut index = self.view.read().keys.clone();
-        if let Some(table) = keys {
-            index.push(table, self.id.base)?;
-        }
-        let mut view = self.view.write();
-        view.keys = index;
-        for (at, head) in blocks {
-            view.index.push(at, head);
-        }
-        Ok(())
-    }
-
-    pub(super) fn replace_keys(&self, keys: KeyIndex) {
-        self.view.write().keys = keys;
-    }
-
-    pub(super) fn index(&self) -> OffsetIndex {
-        self.view.read().index.clone()
-    }
-
-    pub(super) fn keys(&self) -> KeyIndex {
-        self.view.read().keys.clone()
-    }
-
-    pub(super) fn block_at_offset(&self, offset: Offset) -> Option<(u64, BlockHead)> {
-        self.view.read().index.at_offset(offset)
-    }
-
-    fn end(&self) -> Offset {
-        self.view.read().index.last().map_or(self.id.base, |last| last.end_offset)
-    }
-
-    /// End of what readers may look at in `.log`.
-    pub(super) fn log_end(&self) -> u64 {
-        self.view.read().index.last().map_or(0, |last| last.log_end)
-    }
-
-    fn ends_behind(&self, position: Position) -> bool {
-        self.view.read().index.last().is_some_and(|last| last.end_position > position)
-    }
-
-    /// Whether a record at or behind an offset, but not before the segment, is in here.
-    pub(super) fn holds(&self, offset: Offset) -> bool {
-        self.id.base <= offset && offset < self.end()
-    }
-
-    /// The first offset at or behind a position.
-    fn offset_of(&self, position: Position) -> Result<Option<Offset>, LogError> {
-        let Some((at, head)) = self.view.read().index.at_position(position) else { return Ok(None) };
-        let runs = self.read_block(at, &head)?;
-        let place = runs.partition_point(|run| run.end_position() <= position);
-        Ok(runs.get(place).map(|run| run.first_offset.plus(position.get().saturating_sub(run.first_position.get()))))
-    }
-}
 
 /// Where a reader begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +36,15 @@ pub enum Start {
     Offset(Offset),
     /// At a position, or the first one behind it.
     Position(Position),
+}
+
+/// What a checkpoint says of a partition.
+#[derive(Clone, Copy, Debug)]
+pub struct Checkpointed {
+    /// How much is in segments.
+    pub mark: PartitionMark,
+    /// All of it lies below this position.
+    pub below: Position,
 }
 
 /// One partition's segments. Shared by tidy, which alone appends, and readers.
@@ -125,6 +59,18 @@ pub struct Segments {
     /// In order of offset; the last one is active.
     list: RwLock<Vec<Arc<Segment>>>,
     writer: Mutex<Writer>,
+    /// What is to be done to files before anything is appended; none once it was.
+    repairs: Mutex<Option<Vec<Repair>>>,
+    /// What could not be read at the start.
+    damage: OnceLock<Damage>,
+}
+
+/// Offsets of which nothing can be read, and why.
+#[derive(Clone, Debug)]
+struct Hole {
+    base: Offset,
+    end: Offset,
+    damage: Damage,
 }
 
 #[derive(Debug, Default)]
@@ -136,12 +82,11 @@ struct Writer {
 }
 
 impl Segments {
-    /// Opens a partition's folder as far as a checkpoint has it, and cuts off the rest. The checkpoint itself must be durable
-    /// already. With no mark the folder need not exist, and what lies in it is removed: the journal still has it all.
+    /// Opens a partition's folder as far as a checkpoint has it. Changes nothing: [`Segments::settle`] does. Segments that
+    /// cannot be read are passed over, see [`Segments::damage`]. With no mark the folder need not exist.
     ///
     /// # Errors
-    /// [`LogError::Corrupt`] with file and byte range, before anything was changed in that file; [`LogError::Format`],
-    /// [`LogError::Io`].
+    /// [`LogError::Format`], [`LogError::Io`].
     pub fn open(
         files: Arc<OpenFiles>,
         folder: PathBuf,
@@ -149,34 +94,113 @@ impl Segments {
         partition: PartitionId,
         config: SegmentConfig,
         hasher: StreamHasher,
-        mark: Option<&PartitionMark>,
+        known: Option<Checkpointed>,
     ) -> Result<Arc<Self>, LogError> {
-        let listing = Listing::new(&**files.disk(), &folder, mark)?;
-        let segments = Self { topic, partition, folder, config, hasher, files, list: RwLock::default(), writer: Mutex::default() };
-        if let Some(mark) = mark {
-            segments.recover(mark, &listing.sealed)?;
+        let listing = Listing::new(&**files.disk(), &folder, known.as_ref().map(|known| &known.mark))?;
+        let segments = Self {
+            topic,
+            partition,
+            folder,
+            config,
+            hasher,
+            files,
+            list: RwLock::default(),
+            writer: Mutex::default(),
+            repairs: Mutex::default(),
+            damage: OnceLock::new(),
+        };
+        let mut repairs = listing.unknown.into_iter().map(Repair::Remove).collect();
+        if let Some(known) = known {
+            segments.recover(&known, &listing.sealed, &mut repairs)?;
         }
-        listing.clean(&**segments.files.disk())?;
+        *segments.repairs.lock() = Some(repairs);
         Ok(Arc::new(segments))
     }
 
-    fn recover(&self, mark: &PartitionMark, sealed: &[Offset]) -> Result<(), LogError> {
-        let first = sealed.first().copied().unwrap_or(mark.active);
-        if first != mark.first {
-            let what = format!("the segment is missing; offsets from {} to {first} (exclusive) cannot be read", mark.first);
-            return Err(corrupt(&self.id(mark.first).path(Kind::Log), 0, 0, what));
-        }
+    fn recover(&self, known: &Checkpointed, sealed: &[Offset], repairs: &mut Vec<Repair>) -> Result<(), LogError> {
+        let mark = &known.mark;
         let read = ReadContext { topic: self.topic.clone() };
+        let mut parts = Vec::with_capacity(sealed.len() + 1);
+        let mut next = mark.first;
         let ends = sealed.iter().copied().skip(1).chain([mark.active]);
-        let mut list = Vec::with_capacity(sealed.len() + 1);
-        for (base, end) in sealed.iter().zip(ends) {
-            list.push(self.unrecovered(*base).sealed(end, &self.hasher, &read)?);
+        for (base, end) in sealed.iter().copied().zip(ends) {
+            parts.extend(self.missing(next, base));
+            let mut of_segment = Vec::new();
+            let part = self.or_hole(base, end, self.unrecovered(base).sealed(end, &self.hasher, &read, &mut of_segment))?;
+            next = part.as_ref().map_or(end, |segment| segment.end());
+            parts.push(part);
+            repairs.append(&mut of_segment);
         }
-        let active = self.unrecovered(mark.active).active(mark, &self.hasher, &read)?;
-        list.push(active.segment.clone());
-        *self.list.write() = list;
-        self.writer.lock().active = Some(active);
+        parts.extend(self.missing(next, mark.active));
+        let mut of_segment = Vec::new();
+        let active = self.unrecovered(mark.active).active(mark, &self.hasher, &read, &mut of_segment);
+        let active = self.or_hole(mark.active, mark.end, active)?;
+        parts.push(active.as_ref().map(|active| active.segment.clone()).map_err(Hole::clone));
+        repairs.append(&mut of_segment);
+        if let Some(hole) = parts.iter().find_map(|part| part.as_ref().err()) {
+            self.damage.get_or_init(|| hole.damage.clone());
+        }
+        *self.list.write() = self.in_order(parts, known.below);
+        self.writer.lock().active = active.ok();
         Ok(())
+    }
+
+    /// The hole that a segment leaves if it is damaged.
+    fn or_hole<T>(&self, base: Offset, end: Offset, found: Result<T, LogError>) -> Result<Result<T, Hole>, LogError> {
+        match found {
+            Ok(found) => Ok(Ok(found)),
+            Err(LogError::Corrupt { file, from, end: to, what }) => {
+                let what = format!("{what}; {}", self.unreadable(base, end));
+                Ok(Err(Hole { base, end, damage: Damage { file, from, end: to, what } }))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The hole where a segment should be, if one is missing between two offsets.
+    fn missing(&self, base: Offset, end: Offset) -> Option<Result<Arc<Segment>, Hole>> {
+        let what = format!("the segment is missing; {}", self.unreadable(base, end));
+        let damage = Damage { file: self.id(base).path(Kind::Log), from: 0, end: 0, what };
+        (base < end).then_some(Err(Hole { base, end, damage }))
+    }
+
+    fn unreadable(&self, base: Offset, end: Offset) -> String {
+        format!("offsets from {base} to {end} (exclusive) of topic {} partition {} cannot be read", self.topic.name, self.partition)
+    }
+
+    /// The list of segments, lost ones in place of holes. The records of a hole lie before those of the next segment.
+    fn in_order(&self, parts: Vec<Result<Arc<Segment>, Hole>>, below: Position) -> Vec<Arc<Segment>> {
+        let mut end_position = below;
+        let mut list = Vec::with_capacity(parts.len());
+        for part in parts.into_iter().rev() {
+            let segment = match part {
+                Ok(segment) => segment,
+                Err(Hole { base, end, damage }) => {
+                    Arc::new(Segment::lost(self.id(base), self.files.clone(), Lost { end, end_position, damage }))
+                }
+            };
+            end_position = segment.first_position().unwrap_or(end_position);
+            list.push(segment);
+        }
+        list.reverse();
+        list
+    }
+
+    /// Does to files what opening them found to do: cuts off what the checkpoint does not know, removes segments that it does
+    /// not know, saves indexes that were made again. The journal must be known to have what goes, and the checkpoint must be
+    /// durable. Once, before anything is appended.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn settle(&self) -> Result<(), LogError> {
+        let repairs = self.repairs.lock().take().unwrap_or_default();
+        repairs.iter().try_for_each(|repair| repair.carry_out(&self.files))
+    }
+
+    /// What could not be read at the start: then nobody knows where this partition's streams stand.
+    #[must_use]
+    pub fn damage(&self) -> Option<&Damage> {
+        self.damage.get()
     }
 
     fn id(&self, base: Offset) -> SegmentId {
@@ -238,7 +262,8 @@ impl Segments {
     fn begin(&self, base: Offset) -> Result<ActiveSegment, LogError> {
         let disk = self.files.disk();
         disk.create_folder(&self.folder).map_err(failed("create folder", &self.folder))?;
-        if self.list.read().is_empty() {
+        // The folder is new, or was made again in place of one that is gone.
+        if self.list.read().iter().all(|segment| segment.damage().is_some()) {
             for folder in self.folder.ancestors().skip(1).take(2) {
                 disk.sync_folder(folder).map_err(failed("sync folder", folder))?;
             }
@@ -305,8 +330,8 @@ impl Segments {
     #[must_use]
     pub fn offset_before(&self, time: Timestamp) -> Offset {
         let list = self.list.read();
-        let found = list.iter().find_map(|segment| segment.view.read().index.at_time(time));
-        found.map_or_else(|| list.last().map_or(Offset::default(), |segment| segment.end()), |(_, head)| head.base_offset)
+        let found = list.iter().find_map(|segment| segment.offset_before(time));
+        found.unwrap_or_else(|| list.last().map_or(Offset::default(), |segment| segment.end()))
     }
 
     /// The first segment that ends behind an offset.
@@ -322,6 +347,9 @@ impl Segments {
     pub fn stream_head(&self, stream: u128) -> Result<Option<StreamVersion>, LogError> {
         for segment in self.list.read().clone().iter().rev() {
             let mut newest = None;
+            if let Some(damage) = segment.damage() {
+                return Err(damage.report());
+            }
             self.look_up(segment, stream, |key| newest = newest.max(Some(key.version)))?;
             if let Some(version) = newest {
                 return Ok(Some(StreamVersion::new(version)));
@@ -337,7 +365,12 @@ impl Segments {
     /// [`LogError::Corrupt`], [`LogError::Io`].
     pub fn stream(&self, stream: u128, from: StreamVersion, most: usize) -> Result<Vec<(StreamVersion, Offset)>, LogError> {
         let mut parts: Vec<Vec<(StreamVersion, Offset)>> = Vec::new();
+        let mut lost = None;
         for segment in self.list.read().clone().iter().rev() {
+            if let Some(damage) = segment.damage() {
+                lost = Some(damage.clone());
+                continue;
+            }
             let mut part = Vec::new();
             let mut oldest = None;
             self.look_up(segment, stream, |key| {
@@ -358,18 +391,31 @@ impl Segments {
         }
         let mut found = parts.into_iter().rev().flatten().collect::<Vec<_>>();
         found.truncate(most);
+        if let Some(damage) = lost {
+            // What is lost may lie anywhere but between versions that follow each other.
+            let first = from.get().max(1);
+            let following = (first..).zip(&found).take_while(|(expected, (version, _))| version.get() == *expected).count();
+            found.truncate(following);
+            if found.is_empty() {
+                return Err(damage.report());
+            }
+        }
         Ok(found)
     }
 
     /// Calls `each` with every stream's hash and the version of its newest event, some streams more than once: the highest
-    /// counts. For rebuilding what admission knows, at start.
+    /// counts. For rebuilding what admission knows, at start. Ends at damage, for what lies before it may not be the newest;
+    /// [`Segments::damage`] says so then.
     ///
     /// # Errors
-    /// [`LogError::Corrupt`], [`LogError::Io`].
+    /// [`LogError::Io`].
     pub fn for_each_head(&self, mut each: impl FnMut(u128, StreamVersion)) -> Result<(), LogError> {
-        for segment in self.list.read().clone().iter() {
+        for segment in self.list.read().clone().iter().rev() {
+            if segment.damage().is_some() {
+                break;
+            }
             let mut last: Option<Key> = None;
-            self.with_keys(segment, |keys| {
+            let asked = self.with_keys(segment, |keys| {
                 last = None;
                 keys.for_each(|key| {
                     if let Some(before) = last.filter(|before| before.stream != key.stream) {
@@ -377,7 +423,11 @@ impl Segments {
                     }
                     last = Some(key);
                 })
-            })?;
+            });
+            if let Err(hole) = self.or_hole(segment.id.base, segment.end(), asked)? {
+                self.damage.get_or_init(|| hole.damage);
+                break;
+            }
             if let Some(last) = last {
                 each(last.stream, StreamVersion::new(last.version));
             }
@@ -403,10 +453,15 @@ impl Segments {
                 let read = ReadContext { topic: self.topic.clone() };
                 let mut keys = keys_from_log(segment, segment.id.base, &self.hasher, &read)?;
                 segment.replace_keys(index_of(segment, &mut keys, segment.end())?);
-                // The next start makes the file again.
-                let path = segment.id.path(Kind::Keys);
-                self.files.forget(&path);
-                remove_if_there(&**self.files.disk(), &path)?;
+                match &mut *self.repairs.lock() {
+                    Some(repairs) => repairs.push(Repair::Keys(segment.clone())),
+                    None => {
+                        // The next start makes the file again.
+                        let path = segment.id.path(Kind::Keys);
+                        self.files.forget(&path);
+                        remove_if_there(&**self.files.disk(), &path)?;
+                    }
+                }
                 ask(&segment.keys())
             }
             result => result,

@@ -92,9 +92,21 @@ fn new_disk(seed: u64) -> SimDisk {
 
 const SMALL: SegmentConfig = SegmentConfig { max_log_bytes: 4_000 };
 
-fn open(disk: &SimDisk, mark: Option<&PartitionMark>) -> Result<Arc<Segments>, LogError> {
+/// Opens what is there, whole or not, and changes nothing.
+fn look_at(disk: &SimDisk, mark: Option<&PartitionMark>) -> Result<Arc<Segments>, LogError> {
     let files = OpenFiles::new(Arc::new(disk.clone()), 4);
-    Segments::open(files, FOLDER.into(), topic(), PartitionId::new(0), SMALL, hasher(), mark)
+    let known = mark.map(|mark| Checkpointed { mark: *mark, below: Position::new(u64::MAX) });
+    Segments::open(files, FOLDER.into(), topic(), PartitionId::new(0), SMALL, hasher(), known)
+}
+
+/// Opens what must be whole.
+fn open(disk: &SimDisk, mark: Option<&PartitionMark>) -> Result<Arc<Segments>, LogError> {
+    let segments = look_at(disk, mark)?;
+    segments.settle()?;
+    match segments.damage() {
+        Some(damage) => Err(damage.report()),
+        None => Ok(segments),
+    }
 }
 
 fn read_all(reader: &mut Reader, most: u32) -> Result<Vec<Stored>, LogError> {
@@ -275,6 +287,7 @@ fn open_files_are_bounded() {
     let disk = new_disk(4);
     let files = OpenFiles::new(Arc::new(disk), 3);
     let segments = Segments::open(files.clone(), FOLDER.into(), topic(), PartitionId::new(0), SMALL, hasher(), None).expect("opens");
+    segments.settle().expect("no fault");
     fill(&segments, &mut model, &mut random, 30).expect("appends");
     compare(&segments, &model, model.end()).expect("reads");
     assert!((1..=3).contains(&files.count()));
@@ -379,4 +392,80 @@ fn a_folder_without_a_mark_is_emptied_and_filled_again() {
     assert_eq!(segments.end(), Offset::new(0));
     fill(&segments, &mut model, &mut random, 10).expect("appends");
     compare(&segments, &model, model.end()).expect("reads");
+}
+
+/// Reads from an offset until the end or the damage.
+fn read_up_to_damage(segments: &Arc<Segments>, from: u64) -> (Vec<u64>, Option<String>) {
+    let mut reader = segments.reader(Start::Offset(Offset::new(from)), true).expect("opens");
+    let mut found = Vec::new();
+    loop {
+        match reader.next_run(u32::MAX) {
+            Ok(Some(run)) => found.extend((0..u64::from(run.count)).map(|place| run.first_offset.get() + place)),
+            Ok(None) => return (found, None),
+            Err(error) => return (found, Some(error.to_string())),
+        }
+    }
+}
+
+#[test]
+fn around_a_lost_segment_everything_is_read_and_in_it_the_report() {
+    let (disk, mark, model) = sample();
+    let logs: Vec<_> = disk.paths().into_iter().filter(|path| path.extension().is_some_and(|end| end == "log")).collect();
+    let base = |path: &Path| path.file_stem().expect("a name").to_string_lossy().parse::<u64>().expect("a number");
+    let mut read = 0;
+    for (place, path) in logs.iter().enumerate() {
+        let (first, end) = (base(path), logs.get(place + 1).map_or(model.end(), |next| base(next)));
+        for whole in [false, true] {
+            let damaged = disk.fork();
+            damaged.remove(path).expect("no fault");
+            if whole {
+                for extension in ["runs", "index", "keys", "keylog"] {
+                    let _ = damaged.remove(&path.with_extension(extension));
+                }
+            }
+            let changes = damaged.changes();
+            let segments = look_at(&damaged, Some(&mark)).expect("opens");
+            let report = segments.damage().expect("it is noticed").report().to_string();
+            assert!(report.contains(&path.display().to_string()), "{report}");
+            assert!(report.contains(&format!("offsets from {first} to {end} (exclusive) of topic t partition 0")), "{report}");
+            assert_eq!(read_up_to_damage(&segments, 0), ((0..first).collect(), Some(report.clone())));
+            assert_eq!(read_up_to_damage(&segments, end), ((end..model.end()).collect(), None));
+            assert_eq!(segments.end(), Offset::new(model.end()));
+            let next = model.records.get(usize::try_from(end).expect("small")).map_or(u64::MAX, |record| record.1);
+            assert!(segments.reader(Start::Position(Position::new(next - 1)), true).is_err());
+            if end < model.end() {
+                let reader = segments.reader(Start::Position(Position::new(next)), true).expect("it lies behind");
+                assert_eq!(reader.offset(), Offset::new(end));
+            }
+            read += streams_around(&segments, &model, first..end, &report);
+            assert_eq!(damaged.changes(), changes, "opening changes nothing");
+        }
+    }
+    assert!(logs.len() > 2 && read > 100, "{} segments, {read} events of streams", logs.len());
+}
+
+/// Follows each stream through its versions: those before and behind the lost offsets are found, and between them the report.
+fn streams_around(segments: &Segments, model: &Model, lost: std::ops::Range<u64>, report: &str) -> usize {
+    let mut heads = BTreeMap::new();
+    let newest = |stream, version: StreamVersion| {
+        let head = heads.entry(stream).or_insert(version);
+        *head = version.max(*head);
+    };
+    segments.for_each_head(newest).expect("no fault");
+    let mut count = 0;
+    for stream in (0..6).map(|number| format!("stream-{number}")) {
+        let hash = hasher().hash(stream.as_bytes());
+        let all: Vec<_> = model.records.iter().filter(|record| record.3 == stream).map(|record| (record.4, record.0)).collect();
+        let newest_behind = all.last().filter(|(_, offset)| *offset >= lost.end).map(|(version, _)| StreamVersion::new(*version));
+        assert_eq!(heads.get(&hash).copied(), newest_behind, "a head before the damage says nothing");
+        for (version, offset) in &all {
+            match segments.stream(hash, StreamVersion::new(*version), 1) {
+                Ok(found) => assert_eq!(found, [(StreamVersion::new(*version), Offset::new(*offset))]),
+                Err(error) => assert!(lost.contains(offset) && error.to_string() == report, "{stream} at {version}: {error}"),
+            }
+            assert_eq!(segments.stream(hash, StreamVersion::new(*version), 1).is_err(), lost.contains(offset));
+            count += 1;
+        }
+    }
+    count
 }

@@ -17,8 +17,8 @@ use super::{
     file::{HEADER_LEN, Kind, SegmentId, corrupt, failed, fresh},
     key_index::{Key, KeyIndex, KeyTable, StreamHasher},
     offset_index::OffsetIndex,
+    part::Segment,
     runs::{self, BlockHead, StoredRun},
-    set::Segment,
 };
 
 /// Batches are written in pieces of about this size.

@@ -430,9 +430,8 @@ impl Life {
 
     /// Everything promised, after a start.
     fn check(&mut self, log: &EmbeddedLog) -> Result<(), Failure> {
-        if let Some(damage) = &log.report().damage
-            && !self.full
-        {
+        let report = log.report();
+        if let Some(damage) = report.damage.iter().filter(|_| !self.full).chain(&report.damaged).next() {
             return Err(Failure::Refused(damage.clone()));
         }
         for topic in &self.topics {

@@ -1,0 +1,165 @@
+//! One segment as readers see it: what leads them to its records, or the report of why none can be read.
+//!
+//! [`super::Segments`] holds them in order of offset; recovery and the writer make them. Invariant: a lost segment answers
+//! nothing but its report, and where the next one begins.
+
+use std::{path::PathBuf, sync::Arc};
+
+use parking_lot::RwLock;
+
+use crate::{
+    error::LogError,
+    ids::{Offset, Position, Timestamp},
+};
+
+use super::{
+    file::{OpenFiles, SegmentId},
+    key_index::{KeyIndex, KeyTable},
+    offset_index::OffsetIndex,
+    runs::BlockHead,
+};
+
+/// A report of damage, for everyone who meets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    pub(super) file: PathBuf,
+    pub(super) from: u64,
+    pub(super) end: u64,
+    pub(super) what: String,
+}
+
+impl Damage {
+    /// The error that says it.
+    #[must_use]
+    pub fn report(&self) -> LogError {
+        LogError::Corrupt { file: self.file.clone(), from: self.from, end: self.end, what: self.what.clone() }
+    }
+}
+
+/// What a segment held of which nothing can be read.
+#[derive(Debug)]
+pub(super) struct Lost {
+    pub(super) end: Offset,
+    /// Its records lie below this position.
+    pub(super) end_position: Position,
+    pub(super) damage: Damage,
+}
+
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) id: SegmentId,
+    pub(super) files: Arc<OpenFiles>,
+    /// Whether it holds events of streams.
+    pub(super) has_keys: bool,
+    view: RwLock<View>,
+    lost: Option<Lost>,
+}
+
+#[derive(Debug, Default)]
+struct View {
+    index: OffsetIndex,
+    keys: KeyIndex,
+}
+
+impl Segment {
+    pub(super) fn new(id: SegmentId, files: Arc<OpenFiles>, has_keys: bool, index: OffsetIndex, keys: KeyIndex) -> Self {
+        Self { id, files, has_keys, view: RwLock::new(View { index, keys }), lost: None }
+    }
+
+    pub(super) fn lost(id: SegmentId, files: Arc<OpenFiles>, lost: Lost) -> Self {
+        Self { id, files, has_keys: false, view: RwLock::default(), lost: Some(lost) }
+    }
+
+    /// Why nothing of it can be read; none if it can.
+    pub(super) fn damage(&self) -> Option<&Damage> {
+        self.lost.as_ref().map(|lost| &lost.damage)
+    }
+
+    /// Lets readers see more blocks and keys.
+    pub(super) fn publish(&self, blocks: Vec<(u64, BlockHead)>, keys: Option<KeyTable>) -> Result<(), LogError> {
+        // Merging tables takes a while, so it is done beside what readers use.
+        let mut index = self.view.read().keys.clone();
+        if let Some(table) = keys {
+            index.push(table, self.id.base)?;
+        }
+        let mut view = self.view.write();
+        view.keys = index;
+        for (at, head) in blocks {
+            view.index.push(at, head);
+        }
+        Ok(())
+    }
+
+    pub(super) fn replace_keys(&self, keys: KeyIndex) {
+        self.view.write().keys = keys;
+    }
+
+    pub(super) fn index(&self) -> OffsetIndex {
+        self.view.read().index.clone()
+    }
+
+    pub(super) fn keys(&self) -> KeyIndex {
+        self.view.read().keys.clone()
+    }
+
+    /// The block of runs that an offset, or the first one behind it, lies in.
+    ///
+    /// # Errors
+    /// The report, if the segment is lost.
+    pub(super) fn block_at_offset(&self, offset: Offset) -> Result<Option<(u64, BlockHead)>, LogError> {
+        match &self.lost {
+            Some(lost) => Err(lost.damage.report()),
+            None => Ok(self.view.read().index.at_offset(offset)),
+        }
+    }
+
+    /// The first offset at or behind a position.
+    ///
+    /// # Errors
+    /// The report, if the segment is lost; [`LogError::Corrupt`], [`LogError::Io`].
+    pub(super) fn offset_of(&self, position: Position) -> Result<Option<Offset>, LogError> {
+        if let Some(lost) = &self.lost {
+            return Err(lost.damage.report());
+        }
+        let Some((at, head)) = self.view.read().index.at_position(position) else { return Ok(None) };
+        let runs = self.read_block(at, &head)?;
+        let place = runs.partition_point(|run| run.end_position() <= position);
+        Ok(runs.get(place).map(|run| run.first_offset.plus(position.get().saturating_sub(run.first_position.get()))))
+    }
+
+    /// An offset before which nothing in here has a timestamp of `time` or later; none if nothing has.
+    pub(super) fn offset_before(&self, time: Timestamp) -> Option<Offset> {
+        match &self.lost {
+            Some(_) => Some(self.id.base),
+            None => self.view.read().index.at_time(time).map(|(_, head)| head.base_offset),
+        }
+    }
+
+    pub(super) fn first_position(&self) -> Option<Position> {
+        self.view.read().index.first().map(|first| first.first_position)
+    }
+
+    pub(super) fn end(&self) -> Offset {
+        match &self.lost {
+            Some(lost) => lost.end,
+            None => self.view.read().index.last().map_or(self.id.base, |last| last.end_offset),
+        }
+    }
+
+    /// End of what readers may look at in `.log`.
+    pub(super) fn log_end(&self) -> u64 {
+        self.view.read().index.last().map_or(0, |last| last.log_end)
+    }
+
+    pub(super) fn ends_behind(&self, position: Position) -> bool {
+        match &self.lost {
+            Some(lost) => lost.end_position > position,
+            None => self.view.read().index.last().is_some_and(|last| last.end_position > position),
+        }
+    }
+
+    /// Whether a record at or behind an offset, but not before the segment, is in here.
+    pub(super) fn holds(&self, offset: Offset) -> bool {
+        self.id.base <= offset && offset < self.end()
+    }
+}
