@@ -1,0 +1,382 @@
+//! The log against a model that is nothing but lists and maps: random appends, reads and restarts, by seed.
+//!
+//! The model knows no files, groups or segments. It says what each append is answered and what each selection holds, and the
+//! log must say the same, in every order of commits, seals, checkpoints and starts.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+
+use foldlog_log::{
+    Append, Appended, AppendedRange, EmbeddedLog, Expected, Identity, LogBackend, LogConfig, LogError, NewEvent, NewRecord, Offset,
+    PartitionId, Position, Precondition, ReadLimits, RequestId, RequestKey, Selection, Stepper, StreamAt, StreamHead, StreamVersion,
+    Timestamp, TopicKind, TopicName, TopicSettings, Violation, Write,
+    clock::{Clock, ManualClock},
+    testing::{Random, SimDisk},
+};
+use futures::FutureExt;
+
+const TOPICS: [(&str, TopicKind, u32); 4] =
+    [("a", TopicKind::Events, 3), ("b", TopicKind::Events, 1), ("r", TopicKind::Records, 2), ("t", TopicKind::Table, 2)];
+
+/// A record as it must be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stored {
+    position: u64,
+    topic: String,
+    partition: u32,
+    offset: u64,
+    key: Option<String>,
+    /// 0 where there are no streams.
+    version: u64,
+    value: String,
+}
+
+/// What an append must be answered.
+#[derive(Clone, Debug, PartialEq)]
+enum Verdict {
+    Done(Appended),
+    Violated(Vec<Violation>),
+    Reused(Position),
+}
+
+#[derive(Default)]
+struct Model {
+    records: Vec<Stored>,
+    /// Answers by request id, with the digest of the request.
+    remembered: BTreeMap<u64, (u128, Appended)>,
+}
+
+impl Model {
+    fn head(&self, topic: &str, stream: &str) -> StreamHead {
+        match self.records.iter().filter(|record| record.topic == topic && record.key.as_deref() == Some(stream)).count() {
+            0 => StreamHead::Absent,
+            count => StreamHead::At(StreamVersion::new(count as u64)),
+        }
+    }
+
+    fn end(&self, topic: &str, partition: u32) -> u64 {
+        self.records.iter().filter(|record| record.topic == topic && record.partition == partition).count() as u64
+    }
+
+    fn judge(&mut self, append: &Append, id: Option<u64>, now: Timestamp) -> Verdict {
+        let digest = append.identity.as_ref().map(|identity| identity.digest);
+        if let Some((known, answer)) = id.and_then(|id| self.remembered.get(&id)) {
+            return match digest == Some(*known) {
+                true => Verdict::Done(Appended { deduplicated: true, ..answer.clone() }),
+                false => Verdict::Reused(answer.first),
+            };
+        }
+        let mut violations = Vec::new();
+        for (index, condition) in append.preconditions.iter().enumerate() {
+            let actual = self.head(condition.topic.as_str(), condition.stream.as_str());
+            let holds = match (condition.expected, actual) {
+                (Expected::Any, _) | (Expected::Absent, StreamHead::Absent) | (Expected::Exists, StreamHead::At(_)) => true,
+                (Expected::Version(expected), StreamHead::At(version)) => expected == version,
+                _ => false,
+            };
+            if !holds {
+                violations.push(Violation { index, stream: condition.stream.clone(), expected: condition.expected, actual });
+            }
+        }
+        if !violations.is_empty() {
+            return Verdict::Violated(violations);
+        }
+        let first = Position::new(self.records.len() as u64);
+        let mut answer = Appended { first, end: first, ranges: vec![], versions: vec![], recorded_at: now, deduplicated: false };
+        for write in &append.writes {
+            self.place(write, &mut answer);
+        }
+        answer.end = Position::new(self.records.len() as u64);
+        if let (Some(id), Some(digest)) = (id, digest) {
+            self.remembered.insert(id, (digest, answer.clone()));
+        }
+        Verdict::Done(answer)
+    }
+
+    fn place(&mut self, write: &Write, answer: &mut Appended) {
+        match write {
+            Write::Stream { topic, stream, events } => {
+                let partition = hashed(topic.as_str(), stream.as_str());
+                for event in events {
+                    let version = match self.head(topic.as_str(), stream.as_str()) {
+                        StreamHead::Absent => 1,
+                        StreamHead::At(version) => version.get() + 1,
+                    };
+                    self.push(topic, partition, Some(stream.to_string()), version, &event.data, answer);
+                    let at = StreamAt { topic: topic.clone(), stream: stream.clone(), version: StreamVersion::new(version) };
+                    match answer.versions.iter_mut().find(|known| known.topic == at.topic && known.stream == at.stream) {
+                        Some(known) => *known = at,
+                        None => answer.versions.push(at),
+                    }
+                }
+            }
+            Write::Records { topic, partition, records } => {
+                for record in records {
+                    let key = record.key.as_ref().map(|key| String::from_utf8(key.to_vec()).unwrap());
+                    let partition = match (partition, &key) {
+                        (Some(partition), _) => partition.get(),
+                        (None, Some(key)) => hashed(topic.as_str(), key),
+                        (None, None) => 0,
+                    };
+                    self.push(topic, partition, key, 0, record.value.as_ref().unwrap(), answer);
+                }
+            }
+        }
+    }
+
+    fn push(&mut self, topic: &TopicName, partition: u32, key: Option<String>, version: u64, value: &[u8], answer: &mut Appended) {
+        let offset = self.end(topic.as_str(), partition);
+        let (position, value) = (self.records.len() as u64, String::from_utf8(value.to_vec()).unwrap());
+        self.records.push(Stored { position, topic: topic.to_string(), partition, offset, key, version, value });
+        let (partition, last) = (PartitionId::new(partition), Offset::new(offset));
+        match answer.ranges.iter_mut().find(|range| range.topic == *topic && range.partition == partition) {
+            Some(range) => range.last = last,
+            None => answer.ranges.push(AppendedRange { topic: topic.clone(), partition, first: last, last }),
+        }
+    }
+}
+
+/// The partition of a key; that it is Kafka's has a test of its own.
+fn hashed(topic: &str, key: &str) -> u32 {
+    let (_, _, partitions) = TOPICS.iter().find(|(name, ..)| *name == topic).unwrap();
+    PartitionId::for_key(key.as_bytes(), *partitions).get()
+}
+
+/// What was compared, to show that something was.
+#[derive(Debug, Default)]
+struct Seen {
+    appends: u64,
+    violations: u64,
+    repeats: u64,
+    reused: u64,
+    restarts: u64,
+    reads: u64,
+    records: u64,
+}
+
+struct Run {
+    random: Random,
+    disk: SimDisk,
+    clock: Arc<ManualClock>,
+    config: LogConfig,
+    model: Model,
+    next_id: u64,
+    seen: Seen,
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let config = LogConfig {
+            first_journal_file_bytes: 32 << 10,
+            journal_file_bytes: 128 << 10,
+            tail_bytes: random.below(3) * 4096,
+            tidy_bytes: 16 << 10,
+            untidied_bytes: 4 << 20,
+            segment_bytes: 4096 + random.below(2) * 8192,
+            ..LogConfig::default()
+        };
+        let clock = Arc::new(ManualClock::at(Timestamp::new(1_000_000)));
+        Self { random, disk: SimDisk::new(seed), clock, config, model: Model::default(), next_id: 0, seen: Seen::default() }
+    }
+
+    fn open(&mut self) -> (EmbeddedLog, Stepper) {
+        let mut draw = self.random.fork();
+        let random = move || (u128::from(draw.next()) << 64) | u128::from(draw.next());
+        let disk = Arc::new(self.disk.clone());
+        let (log, stepper) = EmbeddedLog::open_stepped(disk, self.clock.clone(), Path::new("/data"), self.config.clone(), random).unwrap();
+        assert_eq!((&log.report().damage, log.report().damaged.len()), (&None, 0));
+        for (name, kind, partitions) in TOPICS {
+            log.create_topic(name.parse().unwrap(), TopicSettings { kind, partitions }).unwrap();
+        }
+        (log, stepper)
+    }
+
+    fn run(&mut self) {
+        let (mut log, mut stepper) = self.open();
+        for _ in 0..60 {
+            self.clock.advance(Duration::from_millis(self.random.below(50)));
+            match self.random.below(12) {
+                0 => stepper.seal().unwrap(),
+                1 | 2 => stepper.tidy().unwrap(),
+                3 => {
+                    drop((log, stepper));
+                    // Everything was answered, so no way to end takes anything away.
+                    self.disk = if self.random.one_in(2) { self.disk.kill() } else { self.disk.power_cut() };
+                    (log, stepper) = self.open();
+                    self.seen.restarts += 1;
+                }
+                4..7 => self.read(&log),
+                _ => self.append(&log, &mut stepper),
+            }
+        }
+        self.read(&log);
+        for (name, kind, partitions) in TOPICS {
+            let ends: Vec<_> = (0..partitions).map(|partition| Offset::new(self.model.end(name, partition))).collect();
+            assert_eq!(log.ends(&name.parse().unwrap()).unwrap(), ends);
+            for stream in (0..6).map(|number| format!("s{number}")).filter(|_| kind == TopicKind::Events) {
+                let head = log.stream_head(&name.parse().unwrap(), &stream.parse().unwrap()).unwrap();
+                assert_eq!(head, self.model.head(name, &stream), "{stream} of {name}");
+            }
+        }
+    }
+
+    /// Some appends in line, then one commit: each is judged behind those before it.
+    fn append(&mut self, log: &EmbeddedLog, stepper: &mut Stepper) {
+        let mut waiting = Vec::new();
+        for _ in 0..=self.random.below(5) {
+            let (append, id) = self.request();
+            waiting.push((append.clone(), id, log.append(append).expect("it is well formed")));
+        }
+        stepper.commit().unwrap();
+        for (append, id, answer) in waiting {
+            let expected = self.model.judge(&append, id, self.clock.now());
+            let found = match answer.now_or_never().expect("it was committed") {
+                Ok(answer) => Verdict::Done(answer),
+                Err(LogError::Conflict { violations, .. }) => Verdict::Violated(violations),
+                Err(LogError::RequestIdReused { first, .. }) => Verdict::Reused(first),
+                Err(error) => panic!("{error}"),
+            };
+            assert_eq!(found, expected, "{append:?}");
+            self.seen.appends += 1;
+            match expected {
+                Verdict::Done(answer) => self.seen.repeats += u64::from(answer.deduplicated),
+                Verdict::Violated(violations) => self.seen.violations += violations.len() as u64,
+                Verdict::Reused(_) => self.seen.reused += 1,
+            }
+        }
+        assert_eq!(log.head().position, Position::new(self.model.records.len() as u64));
+    }
+
+    fn request(&mut self) -> (Append, Option<u64>) {
+        let writes: Vec<_> = (0..self.random.below(5)).map(|_| self.write()).collect();
+        let preconditions: Vec<_> = (0..self.random.below(3)).map(|_| self.condition()).collect();
+        let must_have_id = writes.is_empty() && preconditions.is_empty();
+        let id = (must_have_id || self.random.one_in(3)).then(|| {
+            if self.next_id > 0 && self.random.one_in(3) {
+                return self.random.below(self.next_id);
+            }
+            self.next_id += 1;
+            self.next_id - 1
+        });
+        let identity = id.map(|id| Identity {
+            key: RequestKey { principal: "p".into(), id: RequestId::new(u128::from(id).to_le_bytes()) },
+            digest: if self.random.one_in(5) { 2 } else { 1 },
+            first_attempt: None,
+        });
+        (Append { writes, preconditions, identity }, id)
+    }
+
+    fn write(&mut self) -> Write {
+        let (topic, kind, partitions) = TOPICS[self.random.below(4) as usize];
+        let key = format!("s{}", self.random.below(6));
+        let count = 1 + self.random.below(3);
+        let values: Vec<String> = (0..count).map(|_| "v".repeat(self.random.below(200) as usize)).collect();
+        let topic: TopicName = topic.parse().unwrap();
+        if kind == TopicKind::Events {
+            let event = |value: String| NewEvent { kind: "E".into(), data: value.into(), ..NewEvent::default() };
+            return Write::Stream { topic, stream: key.parse().unwrap(), events: values.into_iter().map(event).collect() };
+        }
+        let partition = self.random.one_in(3).then(|| PartitionId::new(self.random.below(u64::from(partitions)) as u32));
+        let mut records = Vec::new();
+        for value in values {
+            let has_key = kind == TopicKind::Table || !self.random.one_in(3);
+            let key = has_key.then(|| format!("s{}", self.random.below(6)).into());
+            records.push(NewRecord { key, value: Some(value.into()), ..NewRecord::default() });
+        }
+        Write::Records { topic, partition, records }
+    }
+
+    fn condition(&mut self) -> Precondition {
+        let topic = ["a", "b"][self.random.below(2) as usize];
+        let stream = format!("s{}", self.random.below(7));
+        let expected = match (self.random.below(8), self.model.head(topic, &stream)) {
+            (0, _) => Expected::Any,
+            (1, _) => Expected::Absent,
+            (2, _) => Expected::Exists,
+            (3, _) => Expected::Version(StreamVersion::new(1 + self.random.below(20))),
+            // Mostly what was true when the line began.
+            (_, StreamHead::Absent) => Expected::Absent,
+            (_, StreamHead::At(version)) => Expected::Version(version),
+        };
+        Precondition { topic: topic.parse().unwrap(), stream: stream.parse().unwrap(), expected }
+    }
+
+    fn read(&mut self, log: &EmbeddedLog) {
+        let (topic, kind, partitions) = TOPICS[self.random.below(4) as usize];
+        let name: TopicName = topic.parse().unwrap();
+        let all = self.model.records.len() as u64;
+        let of_topic = |record: &&Stored| record.topic == topic;
+        let records = self.model.records.iter();
+        let (selection, expected): (_, Vec<&Stored>) = match self.random.below(4) {
+            0 if kind == TopicKind::Events => {
+                let (stream, from) = (format!("s{}", self.random.below(6)), 1 + self.random.below(10));
+                let expected = records.filter(of_topic).filter(|record| record.key.as_ref() == Some(&stream) && record.version >= from);
+                (Selection::Stream(name, stream.parse().unwrap(), StreamVersion::new(from)), expected.collect())
+            }
+            0 | 1 => {
+                let partition = self.random.below(u64::from(partitions)) as u32;
+                let from = self.random.below(self.model.end(topic, partition) + 1);
+                let expected = records.filter(of_topic).filter(|record| record.partition == partition && record.offset >= from);
+                (Selection::Partition(name, PartitionId::new(partition), Offset::new(from)), expected.collect())
+            }
+            2 => {
+                let from = self.random.below(all + 1);
+                let expected = records.filter(|record| (record.topic == topic || record.topic == "b") && record.position >= from);
+                (Selection::Topics(vec![name, "b".parse().unwrap()], Position::new(from)), expected.collect())
+            }
+            _ => {
+                let from = self.random.below(all + 1);
+                (Selection::All(Position::new(from)), records.filter(|record| record.position >= from).collect())
+            }
+        };
+        let limits = ReadLimits { records: 1 + self.random.below(40) as u32, bytes: 1 + self.random.below(5000) as u32 };
+        let mut reader = log.reader(selection.clone()).unwrap();
+        let mut found = Vec::new();
+        loop {
+            let chunk = reader.read(log.head().position, limits).unwrap();
+            if chunk.runs.is_empty() {
+                break;
+            }
+            for run in &chunk.runs {
+                for record in run.records() {
+                    let record = record.unwrap();
+                    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+                    found.push(Stored {
+                        position: record.position.get(),
+                        topic: run.topic.name.to_string(),
+                        partition: run.partition.get(),
+                        offset: record.offset.get(),
+                        key: record.key.map(text),
+                        version: record.event().map_or(0, |event| event.version.get()),
+                        value: record.value.map(text).unwrap(),
+                    });
+                }
+            }
+        }
+        assert!(found.iter().eq(expected.iter().copied()), "{selection:?}: {found:?}, not {expected:?}");
+        self.seen.reads += 1;
+        self.seen.records += found.len() as u64;
+    }
+}
+
+#[test]
+fn the_log_answers_what_a_model_of_lists_answers() {
+    let mut sum = Seen::default();
+    for seed in 0..150 {
+        let mut run = Run::new(seed);
+        // A failure prints which seed it was.
+        println!("seed {seed}");
+        run.run();
+        sum.appends += run.seen.appends;
+        sum.violations += run.seen.violations;
+        sum.repeats += run.seen.repeats;
+        sum.reused += run.seen.reused;
+        sum.restarts += run.seen.restarts;
+        sum.reads += run.seen.reads;
+        sum.records += run.seen.records;
+    }
+    println!("{sum:?}");
+    assert!(sum.appends > 5000 && sum.violations > 1000 && sum.repeats > 200 && sum.reused > 50, "{sum:?}");
+    assert!(sum.restarts > 400 && sum.reads > 1500 && sum.records > 100_000, "{sum:?}");
+}
