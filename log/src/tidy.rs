@@ -156,7 +156,7 @@ impl Tidy {
                 marks.insert((topic, partition), CheckpointedPartition { topic, partition, mark });
             }
         }
-        let window = self.window.add(&self.entries, &self.engine.window, last.end)?;
+        let window = self.window.add(&self.entries, &self.engine.window)?;
         self.entries.clear();
         let mut checkpoint = Checkpoint {
             frame: last.number,

@@ -5,7 +5,6 @@
 
 use std::{collections::VecDeque, str::FromStr, sync::Arc};
 
-use bytes::Bytes;
 use hashbrown::HashMap;
 
 use crate::{
@@ -114,17 +113,6 @@ impl Window {
         self.low_mark = self.low_mark.max(low_mark);
     }
 
-    /// Everything that is remembered of requests that ended at or below `end`, as [`Window::restore`] reads it, oldest first.
-    pub(crate) fn encode_up_to(&self, end: Position) -> Bytes {
-        let mut out = Vec::new();
-        for key in &self.order {
-            if let Some(entry) = self.entries.get(key).filter(|entry| entry.end <= end) {
-                out.extend(encode(key, entry));
-            }
-        }
-        out.into()
-    }
-
     pub(crate) fn low_mark(&self) -> Position {
         self.low_mark
     }
@@ -149,6 +137,15 @@ impl Window {
             }
         }
     }
+}
+
+/// The first of encoded entries, where its request ended, and what follows; none at the end, or if it cannot be read.
+pub(crate) fn next_entry(encoded: &[u8]) -> Option<(&[u8], Position, &[u8])> {
+    let mut from = Fields(encoded);
+    let length = usize::try_from(from.u32()?).ok()?;
+    let (_, entry) = decode(Fields(from.take(length)?))?;
+    let (first, behind) = encoded.split_at_checked(4 + length)?;
+    Some((first, entry.end, behind))
 }
 
 fn encode(key: &RequestKey, entry: &Entry) -> Vec<u8> {
@@ -266,8 +263,7 @@ mod tests {
             assert!(matches!(window.look_up(&identity(1, 8), name_of), Seen::Refused(LogError::RequestIdReused { .. })));
             assert!(matches!(window.look_up(&identity(2, 7), name_of), Seen::New));
         }
-        assert_eq!(restored.encode_up_to(Position::new(5)), carried);
-        assert!(restored.encode_up_to(Position::new(4)).is_empty());
+        assert_eq!(next_entry(&carried), Some((&carried[..], Position::new(5), &[][..])));
     }
 
     #[test]

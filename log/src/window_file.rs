@@ -9,13 +9,15 @@ use std::{
     sync::Arc,
 };
 
+use parking_lot::Mutex;
+
 use crate::{
     checkpoint::WindowMark,
     codec::{Fields, Put},
     disk::{Disk, DiskFile},
     error::LogError,
     ids::{FolderId, Position},
-    window::Window,
+    window::{self, Window},
 };
 
 const MAGIC: [u8; 4] = *b"FLWN";
@@ -34,6 +36,11 @@ pub(crate) struct WindowFile {
     mark: WindowMark,
     /// The one before, to be removed once a checkpoint names this one.
     replaced: Option<PathBuf>,
+}
+
+fn corrupt(path: &Path, mark: WindowMark, what: &str) -> LogError {
+    let what = format!("{what}; whether a request is a repeat cannot be told");
+    LogError::Corrupt { file: path.to_owned(), from: 0, end: mark.length, what }
 }
 
 fn path(data: &Path, file: u64) -> PathBuf {
@@ -57,29 +64,32 @@ impl WindowFile {
             return Ok(file);
         }
         let path = path(data, mark.file);
-        let corrupt = |what: &str| LogError::Corrupt {
-            file: path.clone(),
-            from: 0,
-            end: mark.length,
-            what: format!("{what}; whether a request is a repeat cannot be told"),
-        };
         let handle = match file.disk.open(&path) {
             Ok(handle) => handle,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(corrupt("the window of request ids is missing")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(corrupt(&path, mark, "the window of request ids is missing"));
+            }
             Err(source) => return Err(LogError::io("open", &path, source)),
         };
-        let length = handle.len().map_err(|source| LogError::io("read", &path, source))?;
-        if length < mark.length {
-            return Err(corrupt("it is shorter than it was"));
-        }
-        let mut bytes = vec![0; usize::try_from(mark.length).map_err(|_| corrupt("it is too long"))?];
-        handle.read_at(0, &mut bytes).map_err(|source| LogError::io("read", &path, source))?;
-        if crc32c::crc32c(&bytes) != mark.crc {
-            return Err(corrupt("it is not what its checksum promised"));
-        }
-        file.restore(&bytes, &path, window)?.ok_or_else(|| corrupt("its entries cannot be read"))?;
+        let bytes = file.read(&*handle, &path)?;
+        file.restore(&bytes, &path, window)?.ok_or_else(|| corrupt(&path, mark, "its entries cannot be read"))?;
         file.handle = Some(handle);
         Ok(file)
+    }
+
+    /// All that the checkpoint says is in the file.
+    fn read(&self, handle: &dyn DiskFile, path: &Path) -> Result<Vec<u8>, LogError> {
+        let mark = self.mark;
+        let length = handle.len().map_err(|source| LogError::io("read", path, source))?;
+        if length < mark.length {
+            return Err(corrupt(path, mark, "it is shorter than it was"));
+        }
+        let mut bytes = vec![0; usize::try_from(mark.length).map_err(|_| corrupt(path, mark, "it is too long"))?];
+        handle.read_at(0, &mut bytes).map_err(|source| LogError::io("read", path, source))?;
+        if crc32c::crc32c(&bytes) != mark.crc {
+            return Err(corrupt(path, mark, "it is not what its checksum promised"));
+        }
+        Ok(bytes)
     }
 
     fn restore(&self, bytes: &[u8], path: &Path, window: &mut Window) -> Result<Option<()>, LogError> {
@@ -97,20 +107,23 @@ impl WindowFile {
     }
 
     /// Adds entries that became durable since the last call, syncs, and returns what the checkpoint says. `window` is what
-    /// they were remembered in; when most of the file has left it, a new file begins with what it holds of requests that
-    /// ended at or below `end`.
-    pub(crate) fn add(&mut self, entries: &[u8], window: &parking_lot::Mutex<Window>, end: Position) -> Result<WindowMark, LogError> {
+    /// they were remembered in; when most of the file has left it, a new file begins with the entries that have not.
+    pub(crate) fn add(&mut self, entries: &[u8], window: &Mutex<Window>) -> Result<WindowMark, LogError> {
         if entries.is_empty() {
             return Ok(self.mark);
         }
-        let anew = {
+        let (low_mark, bytes) = {
             let window = window.lock();
-            let mostly_old = self.mark.length > SMALL && self.mark.length > 2 * window.bytes();
-            (self.handle.is_none() || mostly_old).then(|| (window.low_mark(), window.encode_up_to(end)))
+            (window.low_mark(), window.bytes())
         };
-        match anew {
-            Some((low_mark, all)) => self.begin(low_mark, &all)?,
-            None => self.put(entries)?,
+        match self.handle.clone() {
+            None => self.begin(low_mark, entries)?,
+            Some(handle) if self.mark.length > SMALL && self.mark.length > 2 * bytes => {
+                let mut kept = self.kept(&*handle, low_mark)?;
+                kept.extend_from_slice(entries);
+                self.begin(low_mark, &kept)?;
+            }
+            Some(_) => self.put(entries)?,
         }
         let path = path(&self.data, self.mark.file);
         if let Some(handle) = &self.handle {
@@ -120,6 +133,22 @@ impl WindowFile {
             self.disk.sync_folder(&self.data).map_err(|source| LogError::io("sync", &self.data, source))?;
         }
         Ok(self.mark)
+    }
+
+    /// The file's entries that may still be in a window that begins at `low_mark`. Taken from the file, for the committer needs
+    /// the window all the time.
+    fn kept(&self, handle: &dyn DiskFile, low_mark: Position) -> Result<Vec<u8>, LogError> {
+        let path = path(&self.data, self.mark.file);
+        let bytes = self.read(handle, &path)?;
+        let mut rest = bytes.get(HEADER_LEN..).unwrap_or_default();
+        let mut kept = Vec::new();
+        while let Some((entry, end, behind)) = window::next_entry(rest) {
+            if end >= low_mark {
+                kept.extend_from_slice(entry);
+            }
+            rest = behind;
+        }
+        Ok(kept)
     }
 
     fn begin(&mut self, low_mark: Position, entries: &[u8]) -> Result<(), LogError> {
@@ -158,6 +187,57 @@ impl WindowFile {
         match self.disk.remove(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(LogError::io("remove", &path, error)),
             _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::RequestId,
+        record::{Appended, Identity, RequestKey},
+        testing::SimDisk,
+        window::Seen,
+    };
+
+    fn identity(request: u64) -> Identity {
+        let key = RequestKey { principal: "p".repeat(900).into(), id: RequestId::new(u128::from(request).to_le_bytes()) };
+        Identity { key, digest: 1, first_attempt: None }
+    }
+
+    fn answer(request: u64) -> Appended {
+        let (first, end) = (Position::new(request), Position::new(request + 1));
+        let recorded_at = crate::ids::Timestamp::new(0);
+        Appended { first, end, ranges: Vec::new(), versions: Vec::new(), recorded_at, deduplicated: false }
+    }
+
+    #[test]
+    fn a_file_that_is_mostly_old_is_begun_anew_with_what_is_still_remembered() {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
+        let (data, folder) = (Path::new("/data"), FolderId::new([1; 16]));
+        disk.create_folder(data).unwrap();
+        let window = Mutex::new(Window::new(300, 1 << 30));
+        let open = |mark, window: &mut Window| WindowFile::open(Arc::clone(&disk), data, folder, mark, window).unwrap();
+        let mut file = open(WindowMark::default(), &mut window.lock());
+        let mut mark = WindowMark::default();
+        for request in 0..3000 {
+            let entry = window.lock().remember(&identity(request), &answer(request), |_| None);
+            // Already admitted, not durable yet: none of the file's business.
+            window.lock().remember(&identity(1_000_000 + request), &answer(request + 1), |_| None);
+            mark = file.add(&entry, &window).unwrap();
+            file.checkpointed().unwrap();
+        }
+        assert!(mark.file > 1, "it was begun anew");
+        assert_eq!(disk.list(data).unwrap().len(), 1, "the one before is gone");
+        assert!(mark.length < 2 * SMALL, "{mark:?}");
+        let mut restored = Window::new(300, 1 << 30);
+        open(mark, &mut restored);
+        assert!(restored.low_mark() >= Position::new(2700), "{}", restored.low_mark());
+        for request in 2850..3000 {
+            let seen = restored.look_up(&identity(request), |_| None);
+            assert!(matches!(&seen, Seen::Repeat(repeat) if repeat.first == Position::new(request)), "request {request}: {seen:?}");
+            assert!(matches!(restored.look_up(&identity(1_000_000 + request), |_| None), Seen::New));
         }
     }
 }
