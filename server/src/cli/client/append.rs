@@ -29,6 +29,8 @@ const BATCH_BYTES: usize = 1 << 20;
 
 /// The server's limits, for input that is one unit.
 const UNIT_LINES: usize = 10_000;
+/// 4 MiB of payload, each byte escaped in six.
+const UNIT_BYTES: usize = 24 << 20;
 
 /// Append events from stdin, one JSON object a line: {"stream": ..., "type": ..., "data": ...}, as `read -o jsonl` writes them
 #[derive(Debug, clap::Args)]
@@ -125,8 +127,8 @@ impl Sender<'_> {
                     return Err(bad_line(lines.number(), &error, self.sent.lines));
                 }
             }
-            if one_unit && batch.len() > UNIT_LINES {
-                let error = anyhow!("more than {UNIT_LINES} lines, the limit of one unit; nothing was appended");
+            if one_unit && (batch.len() > UNIT_LINES || bytes > UNIT_BYTES) {
+                let error = anyhow!("more than {UNIT_LINES} lines or {UNIT_BYTES} bytes, the limit of one unit; nothing was appended");
                 return Err(Failed::Operation(error).into());
             }
             let is_full = batch.len() >= BATCH_LINES || bytes >= BATCH_BYTES;
