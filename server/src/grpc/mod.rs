@@ -35,6 +35,9 @@ use crate::{
     http,
 };
 
+/// Most bytes of a statement with its parameters: a NULL takes two bytes on the wire and forty when it is decoded.
+const QUERY_BYTES: usize = 2 << 20;
+
 /// Everything behind the port.
 #[derive(Clone)]
 pub struct Door {
@@ -60,7 +63,7 @@ pub fn door(app: &App) -> Result<(Door, HealthReporter), tonic_reflection::serve
         };
     }
     let routes = Routes::new(bounded!(TopicsServer::new(topics::Topics(app.clone()))))
-        .add_service(bounded!(QueryServer::new(queries::Queries(app.clone()))))
+        .add_service(bounded!(QueryServer::new(queries::Queries(app.clone()))).max_decoding_message_size(QUERY_BYTES))
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)

@@ -111,6 +111,21 @@ async fn a_small_message_that_would_take_gigabytes_is_refused_before_it_is_decod
 }
 
 #[tokio::test]
+async fn a_query_takes_large_parameters_within_its_limit() {
+    let mut world = world().await;
+    world.topic("t").await;
+    let asked = |bytes: usize| pb::QueryRequest {
+        sql: "SELECT version FROM t WHERE stream = $1".into(),
+        parameters: vec![pb::Value { kind: Some(pb::value::Kind::Text("x".repeat(bytes))) }],
+        ..Default::default()
+    };
+    world.query.execute(asked(1 << 20)).await.unwrap();
+    let status = world.query.execute(asked(2 << 20)).await.unwrap_err();
+    assert!(matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted), "{status:?}");
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn requests_and_streams_beyond_the_limit_are_refused_fast() {
     let mut world = world_with(|config| config.limits.streams = 2).await;
     world.topic("t").await;
