@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    ids::{FolderId, InvalidName, Offset, PartitionId, Position, RequestId, StreamId, StreamVersion, TopicName},
+    ids::{FolderId, InvalidName, Offset, PartitionId, Position, RequestId, TopicName},
     record::Violation,
 };
 
@@ -105,14 +105,6 @@ pub enum LogError {
         asked: Position,
         /// Next position to be given.
         end: Position,
-    },
-    /// A version beyond the end of the stream.
-    #[error("stream {stream} has no version {asked} yet")]
-    VersionOutOfRange {
-        /// The stream.
-        stream: StreamId,
-        /// What was asked for.
-        asked: StreamVersion,
     },
     /// A queue or budget is full; nothing was written.
     #[error("the log is overloaded: {what}; retry later")]

@@ -21,7 +21,7 @@ use crate::{
     ids::{FolderId, Offset},
 };
 
-/// Hashes streams' names, differently in every data folder, so that nobody can choose names that collide.
+/// Hashes streams' names, differently in every data folder. The key is the folder's id, which tokens carry: no secret.
 #[derive(Clone, Copy, Debug)]
 pub struct StreamHasher(SipHasher13);
 
