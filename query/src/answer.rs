@@ -1,6 +1,10 @@
 //! What is asked of the engine and what it answers: the types every door translates from and to.
 
-use std::{pin::Pin, time::Duration};
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use datafusion::common::ScalarValue;
@@ -24,8 +28,24 @@ pub struct Request {
     pub timeout: Duration,
 }
 
-/// Batches of an answer as they are computed; dropping the stream cancels the rest.
-pub type Batches = Pin<Box<dyn Stream<Item = Result<RecordBatch, QueryError>> + Send>>;
+/// Batches of an answer; dropping them cancels what is not computed yet.
+pub enum Batches {
+    /// All of them, at hand: one or none.
+    AtHand(Option<RecordBatch>),
+    /// Those that are computed one after the other.
+    Coming(Pin<Box<dyn Stream<Item = Result<RecordBatch, QueryError>> + Send>>),
+}
+
+impl Stream for Batches {
+    type Item = Result<RecordBatch, QueryError>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match self.get_mut() {
+            Self::AtHand(batch) => Poll::Ready(batch.take().map(Ok)),
+            Self::Coming(batches) => batches.as_mut().poll_next(context),
+        }
+    }
+}
 
 /// The answer to a statement that ends.
 pub struct Answer {

@@ -140,6 +140,57 @@ async fn a_lookup_answers_as_the_plan_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lookup_that_is_known_answers_as_the_first_one_did() {
+    let shop = small_shop().await;
+    shop.order("o'neil", &[("tea", 7)]).await;
+    assert_eq!(shop.settled("SELECT n, total AS sum FROM totals WHERE customer = 'ann'").await, ["3|12"]);
+    for (customer, rows) in
+        [("bob", vec!["1|10"]), ("o''neil", vec!["1|7"]), ("nobody", vec![]), ("ann'' OR ''a''=''a", vec![]), ("", vec![])]
+    {
+        assert_eq!(shop.execute(&format!("SELECT n, total AS sum FROM totals WHERE customer = '{customer}'")).await, rows, "{customer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_known_lookup_waits_for_its_token_and_takes_parameters_of_any_type() {
+    let shop = small_shop().await;
+    let sql = "SELECT total FROM items WHERE item = $1";
+    let text = |text: &str| ScalarValue::Utf8(Some(text.to_owned()));
+    assert_eq!(shop.settled("SELECT total FROM items WHERE item = 'tea'").await, ["18"]);
+    for number in 0..50 {
+        let appended = shop.order("ann", &[("tea", 1)]).await;
+        let asked = Request { at_least: Some(appended.end), ..with_parameters(sql, vec![text("tea")]) };
+        let answer = shop.ask(asked).await.unwrap();
+        assert!(answer.position >= appended.end);
+        assert_eq!(lines_of(answer).await.unwrap(), [(19 + number).to_string()]);
+    }
+    // No key of the view's type: planned, which compares what it cannot look up.
+    for odd in [ScalarValue::Null, ScalarValue::Int64(Some(3))] {
+        let nothing = shop.ask(with_parameters(sql, vec![odd])).await.unwrap();
+        assert_eq!(lines_of(nothing).await.unwrap(), Vec::<String>::new());
+    }
+    assert_eq!(lines_of(shop.ask(with_parameters(sql, vec![text("pen")])).await.unwrap()).await.unwrap(), ["4"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_known_lookup_forgets_what_a_name_meant_before() {
+    let shop = small_shop().await;
+    let sql = "SELECT * FROM best WHERE item = 'tea'";
+    for (create, row) in [
+        ("CREATE TABLE best AS SELECT item, MAX(amount) AS most FROM orders GROUP BY item", "tea|10"),
+        ("CREATE TABLE best AS SELECT item, MIN(amount) AS least, COUNT(*) AS n FROM orders GROUP BY item", "tea|3|3"),
+    ] {
+        shop.execute(create).await;
+        for _ in 0..3 {
+            assert_eq!(shop.settled(sql).await, [row]);
+        }
+        shop.execute("DROP TABLE best").await;
+        // The topic of that name is still there, without columns.
+        assert!(shop.refusal(sql).await.contains("item"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_of_a_view_become_lookups_and_filters_of_a_topic_narrow_the_read() {
     let shop = small_shop().await;
     let explained = |rows: Vec<String>| rows.join("\n");

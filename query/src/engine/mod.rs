@@ -20,7 +20,7 @@ use foldlog_log::{LogBackend, Position, clock::Clock};
 use parking_lot::RwLock;
 
 use crate::{
-    answer::{Answer, PushAnswer, Request},
+    answer::{Answer, Batches, PushAnswer, Request},
     catalog::{self, Catalog, QueryDef, QueryId},
     config::QueryConfig,
     error::QueryError,
@@ -90,6 +90,14 @@ impl Engine {
     /// # Errors
     /// Whatever is wrong with the statement, and what went wrong while it was answered.
     pub async fn execute(&self, request: Request) -> Result<Answer, QueryError> {
+        if let Some(answer) = self.pull.answer_prepared(&self.core.snapshot(), &request) {
+            return Ok(answer);
+        }
+        // A lookup that is known ends above: it need not make room for all that may follow.
+        Box::pin(self.execute_anew(request)).await
+    }
+
+    async fn execute_anew(&self, request: Request) -> Result<Answer, QueryError> {
         let core = &self.core;
         match sql::parse(&request.sql, core.dialect)? {
             Statement::Push(_) => Err(QueryError::Invalid("SELECT ... EMIT CHANGES does not end; run it as a push query".to_owned())),
@@ -229,7 +237,7 @@ impl Core {
 /// An answer without rows.
 fn done(position: Position, what: String) -> Answer {
     let schema = Arc::new(Schema::empty());
-    Answer { schema, keys: Vec::new(), batches: Box::pin(futures::stream::empty()), position, done: Some(what) }
+    Answer { schema, keys: Vec::new(), batches: Batches::AtHand(None), position, done: Some(what) }
 }
 
 /// An answer with the rows at hand.
@@ -238,6 +246,5 @@ fn rows(position: Position, columns: Vec<(&str, ArrayRef)>) -> Result<Answer, Qu
     let schema = Arc::new(Schema::new(fields));
     let arrays = columns.into_iter().map(|(_, values)| values).collect();
     let batch = RecordBatch::try_new(Arc::clone(&schema), arrays).map_err(|error| QueryError::Execution(error.to_string()))?;
-    let batches = Box::pin(futures::stream::once(std::future::ready(Ok(batch))));
-    Ok(Answer { schema, keys: Vec::new(), batches, position, done: None })
+    Ok(Answer { schema, keys: Vec::new(), batches: Batches::AtHand(Some(batch)), position, done: None })
 }

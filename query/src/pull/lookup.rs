@@ -21,11 +21,23 @@ pub(super) struct Lookup {
     table: String,
     /// Column and name in the answer; none: all of them.
     columns: Option<Vec<(String, String)>>,
-    equals: Vec<(String, ScalarValue)>,
+    equals: Vec<(String, Operand)>,
+    literals: Vec<ScalarValue>,
+}
+
+/// What a column is compared with.
+#[derive(Clone, Debug)]
+enum Operand {
+    /// A string or a number: its place among those of the text.
+    Literal(usize),
+    /// A parameter: its place among those of the request.
+    Parameter(usize),
+    /// TRUE or FALSE.
+    Boolean(bool),
 }
 
 /// The lookup that a query is, if it is one.
-pub(super) fn recognise(query: &ast::Query, parameters: &[ScalarValue]) -> Option<Lookup> {
+pub(super) fn recognise(query: &ast::Query) -> Option<Lookup> {
     let SetExpr::Select(select) = &*query.body else { return None };
     let is_bare = query.with.is_none()
         && query.order_by.is_none()
@@ -41,9 +53,9 @@ pub(super) fn recognise(query: &ast::Query, parameters: &[ScalarValue]) -> Optio
     }
     let [from] = &select.from[..] else { return None };
     let table = table_name(from)?;
-    let mut equals = Vec::new();
-    collect_equals(select.selection.as_ref()?, parameters, &mut equals)?;
-    Some(Lookup { table, columns: projected(&select.projection)?, equals })
+    let mut lookup = Lookup { table, columns: projected(&select.projection)?, equals: Vec::new(), literals: Vec::new() };
+    lookup.collect(select.selection.as_ref()?)?;
+    Some(lookup)
 }
 
 fn is_plain(select: &Select) -> bool {
@@ -104,39 +116,6 @@ fn projected(items: &[SelectItem]) -> Option<Option<Vec<(String, String)>>> {
     (!has_repeats).then_some(Some(columns))
 }
 
-fn collect_equals(filter: &Expr, parameters: &[ScalarValue], equals: &mut Vec<(String, ScalarValue)>) -> Option<()> {
-    match filter {
-        Expr::Nested(inner) => collect_equals(inner, parameters, equals),
-        Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
-            collect_equals(left, parameters, equals)?;
-            collect_equals(right, parameters, equals)
-        }
-        Expr::BinaryOp { left, op: BinaryOperator::Eq, right } => {
-            let (ident, value) = match (&**left, &**right) {
-                (Expr::Identifier(ident), value) | (value, Expr::Identifier(ident)) => (ident, value),
-                _ => return None,
-            };
-            equals.push((folded(ident), literal(value, parameters)?));
-            Some(())
-        }
-        _ => None,
-    }
-}
-
-fn literal(expr: &Expr, parameters: &[ScalarValue]) -> Option<ScalarValue> {
-    let Expr::Value(value) = expr else { return None };
-    match &value.value {
-        Value::SingleQuotedString(text) => Some(ScalarValue::Utf8(Some(text.clone()))),
-        Value::Number(text, _) => text.parse().ok().map(|number| ScalarValue::Int64(Some(number))),
-        Value::Boolean(value) => Some(ScalarValue::Boolean(Some(*value))),
-        Value::Placeholder(name) => {
-            let number: usize = name.strip_prefix('$')?.parse().ok()?;
-            parameters.get(number.checked_sub(1)?).cloned()
-        }
-        _ => None,
-    }
-}
-
 fn folded(ident: &Ident) -> String {
     if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
 }
@@ -147,17 +126,56 @@ impl Lookup {
         &self.table
     }
 
-    /// The key that is looked up in a view whose first `keys` columns are its key; none unless each has exactly one value, of
-    /// its own type, and nothing else is asked for.
-    pub(super) fn key(&self, schema: &Schema, keys: usize) -> Option<Key> {
+    /// The values of its strings and numbers, in the order of the text.
+    pub(super) fn literals(&self) -> &[ScalarValue] {
+        &self.literals
+    }
+
+    fn collect(&mut self, filter: &Expr) -> Option<()> {
+        match filter {
+            Expr::Nested(inner) => self.collect(inner),
+            Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
+                self.collect(left)?;
+                self.collect(right)
+            }
+            Expr::BinaryOp { left, op: BinaryOperator::Eq, right } => {
+                let (ident, value) = match (&**left, &**right) {
+                    (Expr::Identifier(ident), Expr::Value(value)) | (Expr::Value(value), Expr::Identifier(ident)) => (ident, value),
+                    _ => return None,
+                };
+                let operand = self.operand(&value.value)?;
+                self.equals.push((folded(ident), operand));
+                Some(())
+            }
+            _ => None,
+        }
+    }
+
+    fn operand(&mut self, value: &Value) -> Option<Operand> {
+        let literal = match value {
+            Value::SingleQuotedString(text) => ScalarValue::Utf8(Some(text.clone())),
+            Value::Number(text, _) => ScalarValue::Int64(Some(text.parse().ok()?)),
+            Value::Boolean(value) => return Some(Operand::Boolean(*value)),
+            Value::Placeholder(name) => {
+                let number: usize = name.strip_prefix('$')?.parse().ok()?;
+                return Some(Operand::Parameter(number.checked_sub(1)?));
+            }
+            _ => return None,
+        };
+        self.literals.push(literal);
+        Some(Operand::Literal(self.literals.len() - 1))
+    }
+
+    /// What gives the key of a view whose first `keys` columns are its key; none unless each is compared once, and nothing else.
+    pub(super) fn key(&self, schema: &Schema, keys: usize) -> Option<KeyMaker> {
         if keys == 0 || self.equals.len() != keys {
             return None;
         }
-        let value_of = |field: &Arc<Field>| {
-            let (_, value) = self.equals.iter().find(|(name, _)| name == field.name())?;
-            same_type(value, field.data_type())
+        let part_of = |field: &Arc<Field>| {
+            let (_, operand) = self.equals.iter().find(|(name, _)| name == field.name())?;
+            Some((operand.clone(), field.data_type().clone()))
         };
-        schema.fields().iter().take(keys).map(value_of).collect()
+        Some(KeyMaker { parts: schema.fields().iter().take(keys).map(part_of).collect::<Option<_>>()? })
     }
 
     /// Places in the view and schema of the answer; none if a column does not exist there.
@@ -181,6 +199,24 @@ impl Lookup {
             }
         }
         Some((places, Arc::new(Schema::new(fields))))
+    }
+}
+
+/// Where the values of a key come from.
+pub(super) struct KeyMaker {
+    /// One for each key column, with its type.
+    parts: Vec<(Operand, DataType)>,
+}
+
+impl KeyMaker {
+    /// The key; none if a value is missing or has another type than its column.
+    pub(super) fn key(&self, literals: &[ScalarValue], parameters: &[ScalarValue]) -> Option<Key> {
+        let value = |(operand, data_type): &(Operand, DataType)| match operand {
+            Operand::Literal(place) => same_type(literals.get(*place)?, data_type),
+            Operand::Parameter(place) => same_type(parameters.get(*place)?, data_type),
+            Operand::Boolean(value) => same_type(&ScalarValue::Boolean(Some(*value)), data_type),
+        };
+        self.parts.iter().map(value).collect()
     }
 }
 

@@ -6,7 +6,9 @@
 
 mod aggregate;
 mod lookup;
+mod prepared;
 mod session;
+mod shape;
 mod star;
 mod total;
 
@@ -14,7 +16,6 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use datafusion::{
-    error::DataFusionError,
     physical_plan::{ExecutionPlan, displayable, execute_stream},
     sql::sqlparser::ast,
 };
@@ -27,7 +28,7 @@ use tokio::{
 };
 
 use crate::{
-    answer::{Answer, Request},
+    answer::{Answer, Batches, Request},
     catalog::{Catalog, Source},
     config::QueryConfig,
     error::QueryError,
@@ -36,6 +37,7 @@ use crate::{
     supervisor::Supervisor,
     table::{TopicTable, ViewTable},
 };
+use prepared::PreparedLookups;
 use session::{Session, Table, Tables};
 
 /// Queries that may wait for one that runs, for each that may run.
@@ -57,6 +59,7 @@ struct Shared {
     log: Arc<dyn LogBackend>,
     supervisor: Supervisor,
     session: Session,
+    prepared: PreparedLookups,
     running: Arc<Semaphore>,
     /// Those that run and those that wait.
     admitted: Arc<Semaphore>,
@@ -100,6 +103,7 @@ impl Pull {
             log,
             supervisor,
             session: Session::new(config, cores)?,
+            prepared: PreparedLookups::default(),
             running: Arc::new(Semaphore::new(running)),
             admitted: Arc::new(Semaphore::new(running * (1 + WAITING_PER_RUNNING))),
             max_rows: config.max_answer_rows,
@@ -135,7 +139,7 @@ impl Pull {
         };
         self.spawn(work.run(planned, deadline, timeout))?;
         let schema = plan.await.map_err(|_| unexpected())??;
-        Ok(Answer { schema, keys: Vec::new(), batches: Box::pin(received_batches(received)), position, done: None })
+        Ok(Answer { schema, keys: Vec::new(), batches: Batches::Coming(Box::pin(received_batches(received))), position, done: None })
     }
 
     /// Plans a query without running it, and says what it would read.
@@ -145,9 +149,7 @@ impl Pull {
     pub async fn explain(&self, catalog: &Catalog, query: &ast::Query, request: &Request) -> Result<String, QueryError> {
         let timeout = request.timeout.min(self.shared.max_timeout);
         let deadline = Instant::now() + timeout;
-        if let Some(lookup) = lookup::recognise(query, &request.parameters)
-            && let Some((view, _)) = self.view_to_look_up(catalog, &lookup)
-        {
+        if let Some(view) = self.view_to_look_up(catalog, query, request) {
             return Ok(format!("Lookup: view {}, 1 key\n", view.name()));
         }
         let permit = self.admit(deadline, timeout).await?;
@@ -246,33 +248,6 @@ impl Pull {
         let source = catalog.find(self.shared.log.as_ref(), name)?;
         Ok(self.shared.supervisor.view_of(&source)?.map_or(Readable::Topic(source), Readable::View))
     }
-
-    /// Answers a query that names one view and one value for each of its key columns, without planning; none for any other.
-    async fn look_up(
-        &self,
-        catalog: &Catalog,
-        query: &ast::Query,
-        request: &Request,
-        deadline: Instant,
-    ) -> Result<Option<Answer>, QueryError> {
-        let Some(lookup) = lookup::recognise(query, &request.parameters) else { return Ok(None) };
-        let Some((view, key)) = self.view_to_look_up(catalog, &lookup) else { return Ok(None) };
-        let Some((places, schema)) = lookup.columns(&view.schema()) else { return Ok(None) };
-        let mut pinned = self.shared.supervisor.pin_together(&[Arc::clone(&view)], request.at_least, left(deadline)).await?;
-        let Some(pinned) = pinned.pop() else { return Ok(None) };
-        let row = pinned.get(&key)?;
-        let batch = row.map(|row| named_as(&row, &places, &schema)).transpose()?;
-        let keys = places.iter().enumerate().filter(|(_, place)| **place < view.keys()).map(|(at, _)| at).collect();
-        let batches = Box::pin(stream::iter(batch.map(Ok)));
-        Ok(Some(Answer { schema, keys, batches, position: pinned.position(), done: None }))
-    }
-
-    fn view_to_look_up(&self, catalog: &Catalog, lookup: &lookup::Lookup) -> Option<(Arc<View>, lookup::Key)> {
-        let source = catalog.source(lookup.table()).ok()?;
-        let view = self.shared.supervisor.view_of(source).ok().flatten()?;
-        let key = lookup.key(&view.schema(), view.keys())?;
-        Some((view, key))
-    }
 }
 
 /// What a name in FROM means.
@@ -361,12 +336,6 @@ fn received_batches(received: mpsc::Receiver<Message>) -> impl futures::Stream<I
             None => Some((Err(unexpected()), None)),
         }
     })
-}
-
-/// The columns at `places`, under the names of `schema`.
-fn named_as(row: &RecordBatch, places: &[usize], schema: &SchemaRef) -> Result<RecordBatch, QueryError> {
-    let columns = places.iter().map(|place| Arc::clone(row.column(*place))).collect();
-    RecordBatch::try_new(Arc::clone(schema), columns).map_err(|fault| session::query_error(DataFusionError::from(fault)))
 }
 
 fn left(deadline: Instant) -> Duration {

@@ -245,7 +245,26 @@ impl Fold {
             }
             self.aggregation.read(&table, table.find(&key).into_iter(), version)?
         };
-        Ok(Some(self.kept(groups)?).filter(|rows| rows.num_rows() > 0))
+        self.row(groups)
+    }
+
+    /// The group under a key at the version that readers see now; none if there is none.
+    ///
+    /// # Errors
+    /// [`QueryError::Invalid`] if the key does not fit.
+    pub(crate) fn find(&self, key: &[ArrayRef]) -> Result<Option<Groups>, QueryError> {
+        let Some(key) = self.aggregation.key(key)? else { return Ok(None) };
+        let table = self.table.read();
+        let Some(row) = table.find(&key) else { return Ok(None) };
+        Ok(Some(self.aggregation.read(&table, std::iter::once(row), table.committed())?))
+    }
+
+    /// The row that a group of [`Fold::find`] is, unless HAVING leaves it out.
+    ///
+    /// # Errors
+    /// As [`Fold::fold`].
+    pub(crate) fn row(&self, group: Groups) -> Result<Option<RecordBatch>, QueryError> {
+        Ok(Some(self.kept(group)?).filter(|rows| rows.num_rows() > 0))
     }
 
     /// Rows at a pinned version, from row number `from` on, at most `most`; none at the end.

@@ -140,7 +140,6 @@ impl Table {
     }
 
     /// Version that readers may pin.
-    #[cfg(test)]
     pub(crate) fn committed(&self) -> Version {
         self.committed
     }

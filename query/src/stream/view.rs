@@ -2,7 +2,11 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use arrow::{array::ArrayRef, datatypes::SchemaRef, record_batch::RecordBatch};
+use arrow::{
+    array::ArrayRef,
+    datatypes::{DataType, SchemaRef},
+    record_batch::RecordBatch,
+};
 use datafusion::common::ScalarValue;
 use foldlog_log::Position;
 
@@ -86,6 +90,20 @@ impl View {
     /// Pins the view where it is now, as what it is at `position`: the caller has seen to it that nothing lies between.
     pub(crate) fn pin_at(&self, position: Position) -> Result<Pinned, QueryError> {
         self.readable(|_, _| Pinned::new(&self.fold, position))
+    }
+
+    /// The row under a key now, if there is one, and the position at which that is so: one value for each key column, of its type.
+    ///
+    /// # Errors
+    /// As [`View::pin`].
+    pub(crate) fn get(&self, key: &[ScalarValue]) -> Result<(Option<RecordBatch>, Position), QueryError> {
+        if let Some(error) = self.query.unreadable() {
+            return Err(error);
+        }
+        let key = key_columns(key, self.fold.key_types())?;
+        let (found, position) = self.query.at_frontier(|position, _| (self.fold.find(&key), position));
+        let row = found?.map(|group| self.fold.row(group)).transpose()?.flatten();
+        Ok((row, position))
     }
 
     /// Its rows now, and every change after.
@@ -185,16 +203,8 @@ impl Pinned {
     /// # Errors
     /// [`QueryError::SnapshotTooOld`]; [`QueryError::Invalid`] if `key` does not fit the key columns.
     pub fn get(&self, key: &[ScalarValue]) -> Result<Option<RecordBatch>, QueryError> {
-        let types = self.held.fold.key_types();
-        if key.len() != types.len() {
-            return Err(QueryError::Invalid(format!("the key has {} columns, {} values were given", types.len(), key.len())));
-        }
-        let mut values: Vec<ArrayRef> = Vec::with_capacity(key.len());
-        for (value, data_type) in key.iter().zip(types) {
-            let value = value.cast_to(data_type).map_err(|error| QueryError::Invalid(format!("the key does not fit: {error}")))?;
-            values.push(value.to_array().map_err(execution)?);
-        }
-        self.held.fold.get(&values, self.held.version, self.held.position)
+        let key = key_columns(key, self.held.fold.key_types())?;
+        self.held.fold.get(&key, self.held.version, self.held.position)
     }
 
     /// All rows, at most [`SCAN_ROWS`] a batch, in the order in which their keys first came. Rows are copied a batch at a time,
@@ -217,4 +227,16 @@ impl Pinned {
             }
         })
     }
+}
+
+/// One key as columns of one row, each of the type that the key has there.
+fn key_columns(key: &[ScalarValue], types: &[DataType]) -> Result<Vec<ArrayRef>, QueryError> {
+    if key.len() != types.len() {
+        return Err(QueryError::Invalid(format!("the key has {} columns, {} values were given", types.len(), key.len())));
+    }
+    let column = |(value, data_type): (&ScalarValue, &DataType)| {
+        let value = value.cast_to(data_type).map_err(|error| QueryError::Invalid(format!("the key does not fit: {error}")))?;
+        value.to_array().map_err(execution)
+    };
+    key.iter().zip(types).map(column).collect()
 }

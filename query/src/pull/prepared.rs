@@ -1,0 +1,135 @@
+//! The short way of a query that names one view and one value for each of its key columns: no plan, no threads, and from the second
+//! time on no parser either.
+//!
+//! Called by `pull` and, before a statement is parsed, by `engine`. What always holds: what a remembered lookup does not answer
+//! (another catalog, a value of another type, a view that cannot be read now) goes the long way, which alone reports errors.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
+
+use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
+use datafusion::{common::ScalarValue, error::DataFusionError, sql::sqlparser::ast};
+use parking_lot::RwLock;
+use tokio::time::Instant;
+
+use super::{
+    Pull, left,
+    lookup::{self, Key, KeyMaker},
+    session,
+    shape::Shape,
+};
+use crate::{
+    answer::{Answer, Batches, Request},
+    catalog::Catalog,
+    error::QueryError,
+    stream::view::View,
+};
+
+/// Lookups that are remembered; one more, and all are forgotten.
+const MOST: usize = 512;
+
+/// Lookups by the shape of their statement.
+#[derive(Default)]
+pub(super) struct PreparedLookups {
+    by_shape: RwLock<HashMap<String, Arc<Prepared>>>,
+}
+
+/// A lookup in a view that lacks nothing but its values.
+struct Prepared {
+    /// The catalog in which the names mean what they mean here.
+    changes: u64,
+    /// Not kept alive by us.
+    view: Weak<View>,
+    key: KeyMaker,
+    /// Columns of the view that are asked for, as the answer names them.
+    places: Vec<usize>,
+    schema: SchemaRef,
+    /// Places of key columns in the answer.
+    keys: Vec<usize>,
+}
+
+impl PreparedLookups {
+    fn find(&self, shape: &Shape, catalog: &Catalog) -> Option<Arc<Prepared>> {
+        let found = self.by_shape.read().get(&shape.text).cloned();
+        found.filter(|prepared| prepared.changes == catalog.changes())
+    }
+
+    fn remember(&self, shape: Shape, prepared: Arc<Prepared>) {
+        let mut by_shape = self.by_shape.write();
+        if by_shape.len() >= MOST {
+            by_shape.clear();
+        }
+        by_shape.insert(shape.text, prepared);
+    }
+}
+
+impl Prepared {
+    /// The answer, read from the view as it is now.
+    fn answer(&self, view: &View, key: &Key) -> Result<Answer, QueryError> {
+        let (row, position) = view.get(key)?;
+        let row = row.map(|row| self.named(&row)).transpose()?;
+        Ok(Answer { schema: Arc::clone(&self.schema), keys: self.keys.clone(), batches: Batches::AtHand(row), position, done: None })
+    }
+
+    /// The columns that are asked for, under the names of the answer.
+    fn named(&self, row: &RecordBatch) -> Result<RecordBatch, QueryError> {
+        let columns = self.places.iter().map(|place| Arc::clone(row.column(*place))).collect();
+        RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(|fault| session::query_error(DataFusionError::from(fault)))
+    }
+}
+
+impl Pull {
+    /// Answers a statement without parsing it, if one of its shape was answered before under this catalog and the view can
+    /// answer at once; none for any other.
+    pub(crate) fn answer_prepared(&self, catalog: &Catalog, request: &Request) -> Option<Answer> {
+        let shape = Shape::of(&request.sql)?;
+        let prepared = self.shared.prepared.find(&shape, catalog)?;
+        let view = prepared.view.upgrade()?;
+        if request.at_least.is_some_and(|wanted| view.frontier() < wanted) {
+            return None;
+        }
+        let key = prepared.key.key(&shape.literals, &request.parameters)?;
+        prepared.answer(&view, &key).ok()
+    }
+
+    /// Answers a lookup without planning it, and remembers it; none for any other query.
+    pub(super) async fn look_up(
+        &self,
+        catalog: &Catalog,
+        query: &ast::Query,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<Option<Answer>, QueryError> {
+        let Some((view, prepared, literals)) = self.prepare(catalog, query) else { return Ok(None) };
+        let Some(key) = prepared.key.key(&literals, &request.parameters) else { return Ok(None) };
+        if let Some(at_least) = request.at_least {
+            view.wait(at_least, left(deadline)).await?;
+        }
+        let answer = prepared.answer(&view, &key)?;
+        if let Some(shape) = Shape::of(&request.sql).filter(|shape| shape.literals == literals) {
+            self.shared.prepared.remember(shape, Arc::new(prepared));
+        }
+        Ok(Some(answer))
+    }
+
+    /// The view in which a query looks one key up, if that is all it does.
+    pub(super) fn view_to_look_up(&self, catalog: &Catalog, query: &ast::Query, request: &Request) -> Option<Arc<View>> {
+        let (view, prepared, literals) = self.prepare(catalog, query)?;
+        prepared.key.key(&literals, &request.parameters)?;
+        Some(view)
+    }
+
+    fn prepare(&self, catalog: &Catalog, query: &ast::Query) -> Option<(Arc<View>, Prepared, Vec<ScalarValue>)> {
+        let lookup = lookup::recognise(query)?;
+        let source = catalog.source(lookup.table()).ok()?;
+        let view = self.shared.supervisor.view_of(source).ok().flatten()?;
+        let schema = view.schema();
+        let key = lookup.key(&schema, view.keys())?;
+        let (places, schema) = lookup.columns(&schema)?;
+        let keys = places.iter().enumerate().filter(|(_, place)| **place < view.keys()).map(|(at, _)| at).collect();
+        let prepared = Prepared { changes: catalog.changes(), view: Arc::downgrade(&view), key, places, schema, keys };
+        Some((view, prepared, lookup.literals().to_vec()))
+    }
+}
