@@ -42,6 +42,7 @@ const QUERY_BYTES: usize = 2 << 20;
 #[derive(Clone)]
 pub struct Door {
     app: App,
+    queries: QueryServer<queries::Queries>,
     routes: axum::Router,
 }
 
@@ -63,14 +64,14 @@ pub fn door(app: &App) -> Result<(Door, HealthReporter), tonic_reflection::serve
         };
     }
     let routes = Routes::new(bounded!(TopicsServer::new(topics::Topics(app.clone()))))
-        .add_service(bounded!(QueryServer::new(queries::Queries(app.clone()))).max_decoding_message_size(QUERY_BYTES))
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .into_axum_router()
         .merge(http::routes(app.clone()))
         .fallback(http::unknown);
-    Ok((Door { app: app.clone(), routes: routes.with_state(()) }, health))
+    let queries = bounded!(QueryServer::new(queries::Queries(app.clone()))).max_decoding_message_size(QUERY_BYTES);
+    Ok((Door { app: app.clone(), queries, routes: routes.with_state(()) }, health))
 }
 
 impl Service<Request<Body>> for Door {
@@ -99,6 +100,14 @@ impl Service<Request<Body>> for Door {
                 let response = method.call(app, request).await;
                 drop(place);
                 Ok(response)
+            });
+        }
+        if queries::is_ours(request.uri().path()) {
+            let answered = self.queries.call(request);
+            return Box::pin(async move {
+                let response = answered.await;
+                drop(place);
+                response
             });
         }
         let routes = self.routes.clone();

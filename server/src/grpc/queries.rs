@@ -4,7 +4,7 @@ use std::{collections::VecDeque, pin::Pin, time::Duration};
 
 use foldlog_log::Position;
 use foldlog_proto::v1::{self as pb, query_batch::Message, query_server};
-use foldlog_query::{PushItem, Request as Statement};
+use foldlog_query::{Batches, PushItem, Request as Statement};
 use futures::{Stream, StreamExt as _, stream};
 use tonic::{Request, Response, Status};
 
@@ -25,6 +25,12 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// Answers the calls of `Query`.
 pub struct Queries(pub App);
 
+/// Whether a path names a method of this service. Routed by hand: what a lookup does itself takes less time than a router.
+pub fn is_ours(path: &str) -> bool {
+    let method = path.strip_prefix('/').and_then(|path| path.strip_prefix(query_server::SERVICE_NAME));
+    method.is_some_and(|method| method.starts_with('/'))
+}
+
 type Messages = Pin<Box<dyn Stream<Item = Result<pb::QueryBatch, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -33,8 +39,12 @@ impl query_server::Query for Queries {
     type PushStream = Messages;
 
     async fn execute(&self, request: Request<pb::QueryRequest>) -> Result<Response<Messages>, Status> {
-        let messages = execute(&self.0, request.into_inner()).await;
-        messages.map(|messages| self.guarded(messages, Position::default())).map_err(|failure| self.0.refuse(failure))
+        match execute(&self.0, request.into_inner()).await {
+            // Nothing is held but the messages themselves: they leave as the answer of any other call.
+            Ok(Executed::AtHand(messages)) => Ok(Response::new(Box::pin(stream::iter(messages).map(Ok)))),
+            Ok(Executed::Coming(answering)) => Ok(self.guarded(answering.messages(), Position::default())),
+            Err(failure) => Err(self.0.refuse(failure)),
+        }
     }
 
     async fn push(&self, request: Request<pb::QueryRequest>) -> Result<Response<Messages>, Status> {
@@ -82,7 +92,15 @@ const fn message(message: Message) -> pb::QueryBatch {
     pb::QueryBatch { message: Some(message) }
 }
 
-async fn execute(app: &App, request: pb::QueryRequest) -> Result<impl Stream<Item = Result<pb::QueryBatch, Failure>> + use<>, Failure> {
+/// The answer to a statement that ends.
+enum Executed {
+    /// All of its messages.
+    AtHand(Vec<pb::QueryBatch>),
+    /// Messages as they are computed.
+    Coming(Answering),
+}
+
+async fn execute(app: &App, request: pb::QueryRequest) -> Result<Executed, Failure> {
     let stage = app.stage()?;
     let tokens = stage.tokens;
     let asked = request.encoding;
@@ -92,22 +110,22 @@ async fn execute(app: &App, request: pb::QueryRequest) -> Result<impl Stream<Ite
     }
     let place = app.stream_place()?;
     app.metrics.statements.inc();
-    let answer = Box::pin(stage.engine.execute(statement)).await?;
-    let (encoding, schema) = Encoding::begin(asked, &answer.schema, &answer.keys)?;
+    let answer = stage.engine.execute(statement).await?;
+    let (mut encoding, schema) = Encoding::begin(asked, &answer.schema, &answer.keys)?;
     let done =
         pb::QueryDone { position: answer.position.get(), token: tokens.make(answer.position), message: answer.done.unwrap_or_default() };
-    let answering = Answering {
-        batches: answer.batches,
-        encoding,
-        ready: VecDeque::from([message(Message::Schema(schema))]),
-        done: Some(done),
-        _place: place,
-    };
-    Ok(stream::try_unfold(answering, |mut answering| async move { Ok(answering.next().await?.map(|message| (message, answering))) }))
+    let schema = message(Message::Schema(schema));
+    if let Batches::AtHand(batch) = answer.batches {
+        let rows = batch.map(|batch| encoding.rows(&batch, &[])).transpose()?.unwrap_or_default();
+        let rows = rows.into_iter().map(|rows| message(Message::Rows(rows)));
+        let messages = std::iter::once(schema).chain(rows).chain([message(Message::Done(done))]);
+        return Ok(Executed::AtHand(messages.collect()));
+    }
+    Ok(Executed::Coming(Answering { batches: answer.batches, encoding, ready: VecDeque::from([schema]), done: Some(done), _place: place }))
 }
 
 struct Answering {
-    batches: foldlog_query::Batches,
+    batches: Batches,
     encoding: Encoding,
     ready: VecDeque<pb::QueryBatch>,
     done: Option<pb::QueryDone>,
@@ -115,6 +133,10 @@ struct Answering {
 }
 
 impl Answering {
+    fn messages(self) -> impl Stream<Item = Result<pb::QueryBatch, Failure>> {
+        stream::try_unfold(self, |mut answering| async move { Ok(answering.next().await?.map(|message| (message, answering))) })
+    }
+
     async fn next(&mut self) -> Result<Option<pb::QueryBatch>, Failure> {
         loop {
             if let Some(ready) = self.ready.pop_front() {
