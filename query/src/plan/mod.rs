@@ -3,6 +3,7 @@
 pub mod expression;
 pub mod fault;
 mod grouping;
+mod growth;
 mod operation;
 pub mod select;
 pub mod streaming;
@@ -10,5 +11,6 @@ mod total;
 
 pub(crate) use expression::with_stack;
 pub use expression::{Evaluated, Expression, Expressions, RowError};
+pub(crate) use growth::bytes_of;
 pub(crate) use operation::Operation;
 pub use streaming::{AggregateCall, AggregateFunction, Node, OperatorId, Sink, SourceScan, StreamPlan};

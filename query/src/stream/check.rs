@@ -89,11 +89,13 @@ impl Checker {
     ///
     /// # Errors
     /// As [`Checker::appended`].
-    pub(crate) fn told(keys: usize, rows: &RecordBatch, ops: &[ChangeOp], sink: &ChangeBatch) -> Result<(), QueryError> {
-        let (all, given) = (encoded(rows, 0..keys)?, encoded(&sink.rows, 0..keys)?);
-        let expected = all.into_iter().zip(ops.iter().copied()).filter(|(_, op)| *op != ChangeOp::UpdateBefore);
-        let given = given.into_iter().zip(sink.ops.iter().flatten().copied());
-        rule(sink.rows.num_rows() == sink.rowtime.len(), || "a changed row has no row time".to_owned())?;
+    pub(crate) fn told(keys: usize, rows: &RecordBatch, ops: &[ChangeOp], sink: &[ChangeBatch]) -> Result<(), QueryError> {
+        let expected = encoded(rows, 0..keys)?.into_iter().zip(ops.iter().copied()).filter(|(_, op)| *op != ChangeOp::UpdateBefore);
+        let mut given = Vec::new();
+        for part in sink {
+            rule(part.rows.num_rows() == part.rowtime.len(), || "a changed row has no row time".to_owned())?;
+            given.extend(encoded(&part.rows, 0..keys)?.into_iter().zip(part.ops.iter().flatten().copied()));
+        }
         rule(expected.eq(given), || "the sink is told other changes than listeners".to_owned())
     }
 }
@@ -192,12 +194,9 @@ mod tests {
     #[test]
     fn a_sink_that_is_told_something_else_is_objected_to() {
         let (all, ops) = (rows(&[(1, 1), (1, 2), (2, 1)]), [UpdateBefore, UpdateAfter, Insert]);
-        let sink = |told: &[(i64, i64)], ops: Vec<ChangeOp>| ChangeBatch {
-            rows: rows(told),
-            rowtime: vec![0; ops.len()],
-            positions: vec![0; ops.len()],
-            ops: Some(ops),
-            value_null: None,
+        let sink = |told: &[(i64, i64)], ops: Vec<ChangeOp>| {
+            let length = ops.len();
+            [ChangeBatch { rows: rows(told), rowtime: vec![0; length], positions: vec![0; length], ops: Some(ops), value_null: None }]
         };
         Checker::told(1, &all, &ops, &sink(&[(1, 2), (2, 1)], vec![UpdateAfter, Insert])).unwrap();
         Checker::told(1, &all, &ops, &sink(&[(1, 2)], vec![UpdateAfter])).unwrap_err();

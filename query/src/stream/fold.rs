@@ -22,7 +22,7 @@ use crate::{
     stream::{
         change::ChangeBatch,
         operator::{
-            aggregate::{Aggregation, Groups},
+            aggregate::{Aggregation, Changed, Groups},
             chain::{Chain, Faults, execution},
         },
         state::{RowNumber, Table, Version},
@@ -105,6 +105,11 @@ impl Fold {
         (from, table.version())
     }
 
+    /// Takes the newest step back.
+    pub(crate) fn roll_back(&self) {
+        self.table.write().roll_back();
+    }
+
     /// Folds a batch into the open step; readers wait no longer than for that.
     ///
     /// # Errors
@@ -129,17 +134,25 @@ impl Fold {
         self.table.write().unpin(version);
     }
 
-    /// What the sink of a table writes for a step: each changed row as it is now, with `+I`, `+U`, or `-D` where it left the
-    /// table (then all but the key means nothing), and its row time. What fails on the way from the state to the row is told of
-    /// `position`, the newest record of the step: a result has none of its own.
+    /// The groups that a step changed, in the order in which it first touched them.
+    pub(crate) fn changed(&self, from: Version, to: Version) -> Vec<Changed> {
+        Aggregation::changed(&self.table.read(), from, to)
+    }
+
+    /// What the sink of a table writes for groups that a step changed: each row as it is now, with `+I`, `+U`, or `-D` where it
+    /// left the table (then all but the key means nothing), and its row time. What fails on the way from the state to the row is
+    /// told of `position`, the newest record of the step: a result has none of its own.
     ///
     /// # Errors
-    /// As [`Fold::fold`].
-    pub(crate) fn outputs(&self, from: Version, to: Version, position: u64, faults: &mut Faults) -> Result<ChangeBatch, QueryError> {
-        let parts = {
-            let table = self.table.read();
-            self.aggregation.changed(&table, from, to, self.has_filter)?
-        };
+    /// As [`Fold::fold`]; [`QueryError::ResourceExhausted`] for more than a batch may hold.
+    pub(crate) fn outputs(
+        &self,
+        changed: &[Changed],
+        (from, to): (Version, Version),
+        position: u64,
+        faults: &mut Faults,
+    ) -> Result<ChangeBatch, QueryError> {
+        let parts = self.aggregation.before_after(&self.table.read(), changed, (from, to), self.has_filter)?;
         let mut errors = Vec::new();
         let (rows, is) = self.after.run_all_telling(parts.after.rows, &mut errors)?;
         faults.extend(errors.into_iter().map(|error| (position, error.reason)));
@@ -176,11 +189,11 @@ impl Fold {
     /// What listeners hear of a step: `+I`, `-U` directly followed by its `+U`, `-D`, in the columns of the view.
     ///
     /// # Errors
-    /// As [`Fold::fold`].
+    /// As [`Fold::outputs`].
     pub(crate) fn changes(&self, from: Version, to: Version) -> Result<(RecordBatch, Vec<ChangeOp>), QueryError> {
         let parts = {
             let table = self.table.read();
-            self.aggregation.changed(&table, from, to, true)?
+            self.aggregation.before_after(&table, &Aggregation::changed(&table, from, to), (from, to), true)?
         };
         let (after, is) = self.finish(parts.after)?;
         let (before, were) = match parts.before {

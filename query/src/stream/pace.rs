@@ -27,15 +27,17 @@ impl Default for StepLimits {
 pub(crate) struct Pace {
     clock: Arc<dyn Clock>,
     limits: StepLimits,
-    /// Rows of the next step, at most.
+    /// Rows of the next step, at most, for the sake of its time.
     rows: usize,
+    /// And for the sake of what it writes.
+    fitting: usize,
     began: Duration,
 }
 
 impl Pace {
     pub(crate) fn new(clock: Arc<dyn Clock>, limits: StepLimits) -> Self {
         let limits = StepLimits { look: limits.look.max(1), ..limits };
-        Self { clock, limits, rows: limits.read.records as usize, began: Duration::ZERO }
+        Self { clock, limits, rows: limits.read.records as usize, fitting: usize::MAX, began: Duration::ZERO }
     }
 
     pub(crate) fn begin(&mut self) {
@@ -44,7 +46,7 @@ impl Pace {
 
     /// Rows to go on with before the next look.
     pub(crate) fn look(&self) -> usize {
-        self.limits.look
+        self.limits.look.min(self.fitting)
     }
 
     fn is_over_time(&self) -> bool {
@@ -53,12 +55,19 @@ impl Pace {
 
     /// Whether a step with this many rows should end.
     pub(crate) fn is_enough(&self, rows: usize) -> bool {
-        rows >= self.rows || self.is_over_time()
+        rows >= self.rows.min(self.fitting) || self.is_over_time()
+    }
+
+    /// A step with this many rows would have written too much: less of it, and of those that follow. Gives how many rows of it.
+    pub(crate) fn shorten(&mut self, rows: usize) -> usize {
+        self.fitting = (rows / 2).max(1);
+        self.fitting
     }
 
     /// A step with this many rows has ended, its outputs made.
     pub(crate) fn end(&mut self, rows: usize) {
         self.rows = if self.is_over_time() { rows / 2 } else { self.rows.saturating_mul(2) };
+        self.fitting = self.fitting.saturating_mul(2);
         self.rows = self.rows.clamp(self.limits.look, (self.limits.read.records as usize).max(self.limits.look));
     }
 }

@@ -209,8 +209,15 @@ impl Query {
         let mut changes = None;
         if let (Some(fold), Some((from, to))) = (&self.fold, step.versions) {
             if !published.listeners.is_empty() {
-                let (rows, ops) = fold.changes(from, to)?;
-                changes = Some((rows, ops)).filter(|(rows, _)| rows.num_rows() > 0);
+                match fold.changes(from, to) {
+                    Ok(of_step) => changes = Some(of_step).filter(|(rows, _)| rows.num_rows() > 0),
+                    // More than can be told at once ends those who listen, not the query.
+                    Err(QueryError::ResourceExhausted(reason)) => {
+                        let told = std::mem::take(&mut published.listeners);
+                        told.into_iter().for_each(|mut listener| listener.end(QueryError::ResourceExhausted(reason.clone())));
+                    }
+                    Err(fault) => return Err(fault),
+                }
             }
             fold.commit(to);
         }

@@ -1,9 +1,9 @@
 //! Keyed state of one query: packed rows that a step changes in place, with undo, so that readers see a committed version.
 //!
 //! The query's task alone writes; readers pin a version and look at the layers of undo above it before they look at the row.
-//! Nothing here is durable: state is folded again from the log. Invariants: a row's number never changes and rows are never
-//! removed, so a version is its number of rows and what later layers say about them; a layer is kept while a version below
-//! it is pinned or not yet committed.
+//! Nothing here is durable: state is folded again from the log. Invariants: a row's number never changes and rows of a step
+//! that stays are never removed, so a version is its number of rows and what later layers say about them; a layer is kept
+//! while a version below it is pinned or not yet committed.
 
 use std::{collections::BTreeMap, hash::BuildHasher, mem::size_of, sync::OnceLock};
 
@@ -55,6 +55,8 @@ struct Layer {
     base: Version,
     /// Rows that the table had at `base`.
     rows_before: usize,
+    /// What lies behind this place among the texts was put there since.
+    text_before: usize,
     /// Rows changed or added, in the order in which the step first touched them; empty in a merged layer.
     changed: Vec<RowNumber>,
     /// Those of them that existed before, with their words in `before`.
@@ -165,8 +167,32 @@ impl Table {
 
     /// Opens the next step; what is touched from now on belongs to it.
     pub(crate) fn begin(&mut self) {
-        self.layers.push(Layer { base: self.version, rows_before: self.rows(), ..Layer::default() });
+        let (rows_before, text_before) = (self.rows(), self.text.bytes.len());
+        self.layers.push(Layer { base: self.version, rows_before, text_before, ..Layer::default() });
         self.version.0 += 1;
+    }
+
+    /// Takes the newest step back, which is not committed: the table is as it was before [`Table::begin`].
+    pub(crate) fn roll_back(&mut self) {
+        debug_assert!(self.version > self.committed, "a committed step stays");
+        let Some(layer) = self.layers.pop() else { return };
+        for (row, before) in layer.old.iter().zip(layer.before.chunks_exact(self.width)) {
+            let start = *row as usize * self.width;
+            if let Some(words) = self.words.get_mut(start..start + self.width) {
+                words.copy_from_slice(before);
+            }
+        }
+        for row in layer.changed.into_iter().filter(|row| *row as usize >= layer.rows_before) {
+            let hash = self.hasher.hash_one(key_in(&self.key_ends, &self.keys, row));
+            if let Ok(slot) = self.index.find_entry(hash, |slot| slot.row == row) {
+                slot.remove();
+            }
+        }
+        self.key_ends.truncate(layer.rows_before);
+        self.keys.truncate(self.key_ends.last().map_or(0, |end| length(*end)));
+        self.words.truncate(layer.rows_before * self.width);
+        self.text.bytes.truncate(layer.text_before);
+        self.version = layer.base;
     }
 
     /// The row of a key, made if there is none, and noted as touched by the open step with row time `rowtime`.
@@ -228,6 +254,11 @@ impl Table {
     /// The text that a word refers to.
     pub(crate) fn text(&self, reference: u64) -> &[u8] {
         self.text.get(reference)
+    }
+
+    /// Bytes of the texts that a row's words refer to.
+    pub(crate) fn text_bytes(&self, words: &[u64]) -> usize {
+        self.text_words.iter().filter_map(|word| words.get(*word)).map(|reference| place_of(*reference).1).sum()
     }
 
     /// The key of a row.
@@ -375,16 +406,22 @@ impl Table {
             }
         }
         swept.kept = swept.bytes.len();
+        // What the open step has put lies among the others now; it is swept again if the step is taken back.
+        self.layers.iter_mut().for_each(|layer| layer.text_before = swept.kept);
         self.text = swept;
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "ends are lengths of a Vec in memory")]
 fn key_in<'a>(ends: &[u64], keys: &'a [u8], row: RowNumber) -> &'a [u8] {
     let row = row as usize;
-    let start = row.checked_sub(1).and_then(|before| ends.get(before)).map_or(0, |end| *end as usize);
-    let end = ends.get(row).map_or(start, |end| *end as usize);
+    let start = row.checked_sub(1).and_then(|before| ends.get(before)).map_or(0, |end| length(*end));
+    let end = ends.get(row).map_or(start, |end| length(*end));
     keys.get(start..end).unwrap_or_default()
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "ends are lengths of a Vec in memory")]
+fn length(end: u64) -> usize {
+    end as usize
 }
 
 #[cfg(test)]
@@ -393,39 +430,66 @@ mod tests {
 
     use super::*;
 
+    /// Rows of a number and a text.
+    fn table() -> Table {
+        Table::new(2, vec![HEADER + 1])
+    }
+
     fn set(table: &mut Table, key: &[u8], value: u64) {
         let hash = table.hasher().hash_one(key);
-        let row = table.touch(hash, key, 0);
+        let row = table.touch(hash, key, value.cast_signed());
         table.accumulators_mut(row)[0] = value;
+        table.put_text(row, 1, value.to_string().as_bytes());
     }
 
     fn read(table: &Table, version: Version) -> BTreeMap<Vec<u8>, u64> {
         let rows = 0..RowNumber::try_from(table.rows()).unwrap();
-        rows.filter_map(|row| table.row_at(row, version).map(|words| (table.key(row).to_vec(), words[HEADER]))).collect()
+        let value = |words: &[u64]| {
+            assert_eq!(table.text(words[HEADER + 1]), words[HEADER].to_string().as_bytes());
+            words[HEADER]
+        };
+        rows.filter_map(|row| table.row_at(row, version).map(|words| (table.key(row).to_vec(), value(words)))).collect()
+    }
+
+    /// All that a table has for its rows, but for undo.
+    fn contents(table: &Table) -> (Vec<u64>, Vec<u8>, Vec<u64>, Vec<u8>, usize, Version) {
+        let Table { key_ends, keys, words, text, index, version, .. } = table;
+        (key_ends.clone(), keys.clone(), words.clone(), text.bytes.clone(), index.len(), *version)
+    }
+
+    fn changes() -> impl Strategy<Value = Vec<(u8, u64)>> {
+        prop::collection::vec((0u8..12, any::<u64>()), 0..8)
     }
 
     proptest! {
         #[test]
         fn every_pinned_version_reads_as_it_was(
-            steps in prop::collection::vec((prop::collection::vec((0u8..12, any::<u64>()), 0..8), 0u8..4, any::<prop::sample::Index>()), 1..40)
+            steps in prop::collection::vec((changes(), 0u8..5, any::<prop::sample::Index>()), 1..40)
         ) {
-            let mut table = Table::new(1, vec![]);
+            let mut table = table();
             let mut model = BTreeMap::new();
             let mut history = vec![model.clone()];
             let mut pinned: Vec<Version> = Vec::new();
             for (changes, action, which) in steps {
+                let before = contents(&table);
                 table.begin();
-                for (key, value) in changes {
-                    set(&mut table, &[key], value);
-                    model.insert(vec![key], value);
+                for (key, value) in &changes {
+                    set(&mut table, &[*key], *value);
                 }
-                history.push(model.clone());
+                if action == 4 {
+                    table.roll_back();
+                    prop_assert_eq!(contents(&table), before);
+                } else {
+                    model.extend(changes.into_iter().map(|(key, value)| (vec![key], value)));
+                    history.push(model.clone());
+                }
                 match action {
                     0 => table.commit(table.version()),
                     1 => { table.commit(table.version()); pinned.push(table.pin()); }
                     2 if !pinned.is_empty() => { let version = pinned.swap_remove(which.index(pinned.len())); table.unpin(version); }
                     // Steps may run ahead of what is committed.
-                    _ => pinned.push(table.pin()),
+                    2 | 3 => pinned.push(table.pin()),
+                    _ => {}
                 }
                 for version in pinned.iter().chain([&table.committed(), &table.version()]) {
                     prop_assert_eq!(&read(&table, *version), &history[usize::try_from(version.0).unwrap()]);
@@ -442,7 +506,7 @@ mod tests {
 
     #[test]
     fn an_old_pin_costs_one_copy_of_a_row_however_many_steps_follow() {
-        let mut table = Table::new(1, vec![]);
+        let mut table = table();
         table.begin();
         set(&mut table, b"a", 0);
         table.commit(table.version());
@@ -458,7 +522,7 @@ mod tests {
 
     #[test]
     fn over_the_budget_the_oldest_reader_is_given_up_and_the_newest_stays() {
-        let mut table = Table::new(1, vec![]);
+        let mut table = table();
         let mut pins = Vec::new();
         for step in 0..10 {
             table.begin();
@@ -494,7 +558,15 @@ mod tests {
         assert!(table.text.bytes.len() < 2 * SWEEP_FROM, "{}", table.text.bytes.len());
         let old = table.row_at(0, pin).unwrap()[HEADER];
         assert_eq!(table.text(old), b"first");
-        let new = table.row_at(0, table.version()).unwrap()[HEADER];
-        assert_eq!(table.text(new), format!("{:08192}", 399).as_bytes());
+        let newest = |table: &Table| table.text(table.row_at(0, table.version()).unwrap()[HEADER]).to_vec();
+        assert_eq!(newest(&table), format!("{:08192}", 399).as_bytes());
+        // A sweep in the middle of a step that is taken back.
+        table.begin();
+        (0..400).for_each(|round| write(&mut table, &format!("{round:08192}")));
+        table.unpin(pin);
+        assert!(table.text.bytes.len() < SWEEP_FROM, "{}", table.text.bytes.len());
+        write(&mut table, "taken back");
+        table.roll_back();
+        assert_eq!(newest(&table), format!("{:08192}", 399).as_bytes());
     }
 }

@@ -1,8 +1,9 @@
 //! One query over all partitions of its sources: takes rows in position order, folds them in steps, commits each as one unit.
 //!
 //! Run by the workers, a turn at a time. A step is computed while the one before it becomes durable; it is handed to the log
-//! only when that one is durable, so that a unit the log refuses can wait without being overtaken. Invariants: units are
-//! appended in step order; readers see a step when its unit is durable, never before; a step is computed once.
+//! only when that one is durable, so that a unit the log refuses can wait without being overtaken. A step that writes more than
+//! a unit may hold is taken back and done again with half of its rows. Invariants: units are appended in step order; readers
+//! see a step when its unit is durable, never before; what a query writes does not depend on where its steps end.
 
 use std::{
     collections::VecDeque,
@@ -13,11 +14,13 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use foldlog_log::{Append, AppendFuture, Appended, LogBackend, LogError, NewRecord, Position, clock::Clock};
 use tokio::sync::watch;
 
 use crate::{
     error::QueryError,
+    plan::bytes_of,
     processing_log::{self, Fault, ProcessingLog},
     stream::{
         change::ChangeBatch,
@@ -25,6 +28,7 @@ use crate::{
         commit::{Progress, SystemTopics},
         fold::Fold,
         operator::{
+            aggregate::Changed,
             chain::{Chain, Faults},
             sink::TopicSink,
         },
@@ -39,6 +43,12 @@ use crate::{
 
 /// Steps that may be computed and not yet durable.
 const PENDING_STEPS: usize = 2;
+/// Most bytes of outputs in one unit, but for a step of a single row; the log takes twice as much.
+const UNIT_BYTES: usize = 8 << 20;
+/// Bytes of keys and texts that are read from the state at once, but for a single group.
+const SLICE_BYTES: usize = 1 << 20;
+/// What a record takes beside its key and value, at most.
+const BESIDE: usize = 32;
 /// How long a step may go without telling its progress if it has nothing else to write.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// How long a unit waits that the log had no room for.
@@ -76,8 +86,8 @@ pub(crate) struct Task {
     durable: Durable,
     /// Everything of the source below this position is in a step.
     taken_to: Position,
-    /// Rows that were taken and had no place in the newest step.
-    left: Option<Taken>,
+    /// Rows that were taken and had no place in the newest step, in order.
+    left: VecDeque<Taken>,
     pace: Pace,
     /// In debug builds.
     checker: Option<Checker>,
@@ -106,10 +116,37 @@ struct Made {
     /// Versions of the state before and after, if it changed.
     versions: Option<(Version, Version)>,
     records: Vec<NewRecord>,
+    /// Bytes of the records, with what the log adds.
+    written: usize,
+    /// Bytes that went into the state.
+    folded: usize,
     /// Values that became NULL, results that were not written.
     faults: Faults,
     /// Position of the newest record that was folded.
     newest: u64,
+    /// Rows looked at.
+    rows: usize,
+    /// What the checker is told if the step stays: rows without a past, and outputs of the state. In debug builds.
+    appended: Vec<(Place, ChangeBatch)>,
+    outputs: Vec<ChangeBatch>,
+}
+
+impl Made {
+    /// Whether the step should end, lest it write more than a unit may hold or keep too much text.
+    fn is_heavy(&self) -> bool {
+        self.written.max(self.folded) >= UNIT_BYTES / 2
+    }
+
+    fn write(&mut self, sink: &TopicSink, rows: &ChangeBatch) -> Result<(), QueryError> {
+        let records = sink.records(rows, &mut self.faults)?;
+        let bytes = |record: &NewRecord| record.key.as_ref().map_or(0, Bytes::len) + record.value.as_ref().map_or(0, Bytes::len) + BESIDE;
+        self.written += records.iter().map(bytes).sum::<usize>();
+        self.records.extend(records);
+        if self.written > UNIT_BYTES && self.rows > 1 {
+            return Err(QueryError::ResourceExhausted(format!("a step wrote {} bytes", self.written)));
+        }
+        Ok(())
+    }
 }
 
 /// The durable end of the log, and a wake-up when it moves.
@@ -183,7 +220,7 @@ impl Task {
         Self {
             durable: Durable::new(parts.log.durable()),
             taken_to: parts.from,
-            left: None,
+            left: VecDeque::new(),
             checker: cfg!(debug_assertions).then(Checker::default),
             pace: Pace::new(Arc::clone(&parts.clock), parts.limits),
             pending: VecDeque::new(),
@@ -313,20 +350,24 @@ impl Task {
         let Some(mut taken) = self.take(until, waker)? else { return Ok(None) };
         // A step ends where output begins.
         let silent = taken.scanned_to <= self.parts.output_from;
-        let mut made = Made::default();
-        let mut done = 0;
-        while done < taken.rows.len() {
-            let part = taken.rows.slice(done, self.pace.look().min(taken.rows.len() - done));
-            done += part.len();
-            self.part(part, silent, &mut made)?;
-            if let Some(next) = taken.rows.positions.get(done).filter(|_| self.pace.is_enough(done))
-                && let Some(first) = taken.split_below(Position::new(*next))
-            {
-                self.left = Some(std::mem::replace(&mut taken, first));
+        let made = loop {
+            let mut made = Made::default();
+            match self.attempt(&mut taken, silent, &mut made) {
+                Ok(()) => break made,
+                // What is too much for one step is not for several.
+                Err(QueryError::ResourceExhausted(_)) if made.rows > 1 => {
+                    if let (Some(fold), Some(_)) = (&self.parts.fold, made.versions) {
+                        fold.roll_back();
+                    }
+                    let fitting = self.pace.shorten(made.rows);
+                    self.leave(&mut taken, fitting);
+                }
+                Err(fault) => return Err(fault),
             }
-        }
-        self.output_of_fold(silent, &mut made)?;
-        self.pace.end(done);
+        };
+        self.check(&made, silent)?;
+        self.within_budget()?;
+        self.pace.end(made.rows);
         let Taken { records, mut faults, mut fault_count, scanned_to, .. } = taken;
         self.parts.query.rows_in.fetch_add(records, Ordering::Relaxed);
         self.taken_to = scanned_to;
@@ -345,29 +386,48 @@ impl Task {
 
     /// What the step before left, then what is new; all of it below `until`.
     fn take(&mut self, until: Position, waker: &Waker) -> Result<Option<Taken>, QueryError> {
-        match self.left.take() {
-            Some(mut left) => match left.split_below(until) {
-                Some(first) => {
-                    self.left = Some(left);
-                    Ok(Some(first))
-                }
-                None => Ok(Some(left)),
-            },
-            None => self.parts.intake.take(until, waker),
+        let Some(mut left) = self.left.pop_front() else { return self.parts.intake.take(until, waker) };
+        let Some(first) = left.split_below(until) else { return Ok(Some(left)) };
+        self.left.push_front(left);
+        Ok(Some(first))
+    }
+
+    /// Leaves all but the first `rows` for the next step.
+    fn leave(&mut self, taken: &mut Taken, rows: usize) {
+        if let Some(next) = taken.rows.positions.get(rows).copied()
+            && let Some(first) = taken.split_below(Position::new(next))
+        {
+            self.left.push_front(std::mem::replace(taken, first));
         }
     }
 
+    /// Folds rows until it is enough for a step, leaves the others, and makes what the step writes.
+    ///
+    /// # Errors
+    /// [`QueryError::ResourceExhausted`] if that is more than a step may write or compute at once.
+    fn attempt(&mut self, taken: &mut Taken, silent: bool, made: &mut Made) -> Result<(), QueryError> {
+        while made.rows < taken.rows.len() {
+            let part = taken.rows.slice(made.rows, self.pace.look().min(taken.rows.len() - made.rows));
+            made.rows += part.len();
+            self.part(part, silent, made)?;
+            if made.rows < taken.rows.len() && (self.pace.is_enough(made.rows) || made.is_heavy()) {
+                self.leave(taken, made.rows);
+            }
+        }
+        if silent { Ok(()) } else { self.output_of_fold(made) }
+    }
+
     /// Runs a part of a step.
-    fn part(&mut self, rows: ChangeBatch, silent: bool, made: &mut Made) -> Result<(), QueryError> {
-        if let Some(checker) = &mut self.checker {
-            checker.appended(Place::Source, &rows)?;
+    fn part(&self, rows: ChangeBatch, silent: bool, made: &mut Made) -> Result<(), QueryError> {
+        if self.checker.is_some() {
+            made.appended.push((Place::Source, rows.clone()));
         }
         let rows = self.parts.before.run(rows, &mut made.faults)?;
         if rows.is_empty() {
             return Ok(());
         }
-        if let Some(checker) = &mut self.checker {
-            checker.appended(Place::Chain, &rows)?;
+        if self.checker.is_some() {
+            made.appended.push((Place::Chain, rows.clone()));
         }
         match (&self.parts.fold, &self.parts.sink) {
             (Some(fold), _) => {
@@ -375,41 +435,45 @@ impl Task {
                     made.versions = Some(fold.begin());
                 }
                 made.newest = rows.positions.last().copied().unwrap_or(made.newest);
+                made.folded += rows.rows.columns().iter().map(bytes_of).sum::<usize>();
                 fold.fold(rows)
             }
-            (None, Some(sink)) if !silent => {
-                made.records.extend(sink.records(&rows, &mut made.faults)?);
-                Ok(())
-            }
+            (None, Some(sink)) if !silent => made.write(sink, &rows),
             (None, _) => Ok(()),
         }
     }
 
     /// What a step with state writes.
-    fn output_of_fold(&mut self, silent: bool, made: &mut Made) -> Result<(), QueryError> {
-        let (Some(fold), Some((from, to))) = (&self.parts.fold, made.versions) else { return Ok(()) };
-        let Some(sink) = &self.parts.sink else { return self.within_budget(fold) };
-        let changes = match &mut self.checker {
-            Some(checker) => {
-                let (rows, ops) = fold.changes(from, to)?;
-                checker.changed(fold.keys(), &rows, &ops)?;
-                Some((rows, ops))
-            }
-            None => None,
-        };
-        if !silent {
-            let output = fold.outputs(from, to, made.newest, &mut made.faults)?;
-            if let Some((rows, ops)) = changes {
-                Checker::told(fold.keys(), &rows, &ops, &output)?;
-            }
+    fn output_of_fold(&self, made: &mut Made) -> Result<(), QueryError> {
+        let (Some(fold), Some(sink), Some((from, to))) = (&self.parts.fold, &self.parts.sink, made.versions) else { return Ok(()) };
+        let changed = fold.changed(from, to);
+        let mut rest = changed.as_slice();
+        while !rest.is_empty() {
+            let (slice, later) = rest.split_at(Changed::within(rest, SLICE_BYTES));
+            let output = fold.outputs(slice, (from, to), made.newest, &mut made.faults)?;
             if !output.is_empty() {
-                made.records = sink.records(&output, &mut made.faults)?;
+                made.write(sink, &output)?;
             }
+            if self.checker.is_some() {
+                made.outputs.push(output);
+            }
+            rest = later;
         }
-        self.within_budget(fold)
+        Ok(())
     }
 
-    fn within_budget(&self, fold: &Fold) -> Result<(), QueryError> {
+    /// Tells the checker of a step that stays.
+    fn check(&mut self, made: &Made, silent: bool) -> Result<(), QueryError> {
+        let Some(checker) = &mut self.checker else { return Ok(()) };
+        made.appended.iter().try_for_each(|(place, rows)| checker.appended(*place, rows))?;
+        let (Some(fold), Some(_), Some((from, to))) = (&self.parts.fold, &self.parts.sink, made.versions) else { return Ok(()) };
+        let (rows, ops) = fold.changes(from, to)?;
+        checker.changed(fold.keys(), &rows, &ops)?;
+        if silent { Ok(()) } else { Checker::told(fold.keys(), &rows, &ops, &made.outputs) }
+    }
+
+    fn within_budget(&self) -> Result<(), QueryError> {
+        let Some(fold) = &self.parts.fold else { return Ok(()) };
         let bytes = fold.bytes_within(self.parts.state_budget);
         if bytes <= self.parts.state_budget {
             return Ok(());

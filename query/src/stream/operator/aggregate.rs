@@ -195,8 +195,29 @@ fn canonical(column: &ArrayRef) -> ArrayRef {
     }
 }
 
-/// The groups that a step changed, before and after.
+/// A group that a step changed.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Changed {
+    row: RowNumber,
+    existed: bool,
+    /// Of its key and texts, as they are and as they were.
+    bytes: usize,
+}
+
+impl Changed {
+    /// How many of these groups, from the first on, together have no more than so many bytes of keys and texts; at least one.
+    pub(crate) fn within(groups: &[Self], bytes: usize) -> usize {
+        let mut sum = 0_usize;
+        let fits = |group: &&Self| {
+            sum += group.bytes;
+            sum <= bytes
+        };
+        groups.iter().take_while(fits).count().max(1).min(groups.len())
+    }
+}
+
+/// Groups that a step changed, before and after.
+pub(crate) struct BeforeAfter {
     /// Groups as they are after the step.
     pub(crate) after: Groups,
     /// Which of them were there before it.
@@ -207,24 +228,36 @@ pub(crate) struct Changed {
 
 impl Aggregation {
     /// What the step from `from` to `to` changed, in the order in which it first touched the groups; groups that it touched and
-    /// left as they were are not in it. `with_before` asks for the groups as they were.
-    ///
-    /// # Errors
-    /// As [`Aggregation::fold`].
-    pub(crate) fn changed(&self, table: &Table, from: Version, to: Version, with_before: bool) -> Result<Changed, QueryError> {
+    /// left as they were are not in it.
+    pub(crate) fn changed(table: &Table, from: Version, to: Version) -> Vec<Changed> {
         let mut changed = Vec::new();
-        let mut existed = Vec::new();
         for (row, before) in table.touched_after(from).into_iter().flatten() {
-            let differs = match (before, table.row_at(row, to)) {
+            let after = table.row_at(row, to);
+            let differs = match (before, after) {
                 (Some(before), Some(after)) => Table::differ(before, after),
                 _ => true,
             };
             if differs {
-                changed.push(row);
-                existed.push(before.is_some());
+                let texts: usize = before.into_iter().chain(after).map(|words| table.text_bytes(words)).sum();
+                changed.push(Changed { row, existed: before.is_some(), bytes: table.key(row).len() + texts });
             }
         }
-        let read = |version| self.read(table, changed.iter().copied(), version);
-        Ok(Changed { after: read(to)?, existed, before: if with_before { Some(read(from)?) } else { None } })
+        changed
+    }
+
+    /// Groups that the step from `from` to `to` changed; `with_before` asks for them as they were, too.
+    ///
+    /// # Errors
+    /// As [`Aggregation::fold`].
+    pub(crate) fn before_after(
+        &self,
+        table: &Table,
+        changed: &[Changed],
+        (from, to): (Version, Version),
+        with_before: bool,
+    ) -> Result<BeforeAfter, QueryError> {
+        let read = |version| self.read(table, changed.iter().map(|group| group.row), version);
+        let existed = changed.iter().map(|group| group.existed).collect();
+        Ok(BeforeAfter { after: read(to)?, existed, before: if with_before { Some(read(from)?) } else { None } })
     }
 }

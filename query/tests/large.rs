@@ -1,0 +1,132 @@
+//! Stories of rows that are small and make large ones: queries go on, and write what they would have written in small steps.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{PATIENCE, append, json, read_all};
+use foldlog_log::{
+    EmbeddedLog, LogBackend, LogConfig, NewRecord, Timestamp,
+    clock::{Clock, ManualClock},
+    disk::RealDisk,
+};
+use foldlog_query::{Engine, QueryConfig, QueryError, Request, arrow::array::AsArray as _};
+use futures::StreamExt as _;
+use serde_json::{Value, json as value};
+
+/// An engine over a log in a folder, with the limits that a real one has.
+struct Place {
+    folder: tempfile::TempDir,
+    log: Arc<EmbeddedLog>,
+    engine: Engine,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self::open(tempfile::tempdir().unwrap())
+    }
+
+    fn open(folder: tempfile::TempDir) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(Timestamp::new(0)));
+        let log = Arc::new(EmbeddedLog::open(Arc::new(RealDisk), Arc::clone(&clock), folder.path(), LogConfig::default()).unwrap());
+        let backend = Arc::clone(&log) as Arc<dyn LogBackend>;
+        let engine = Engine::open(backend, clock, QueryConfig { workers: 1, ..QueryConfig::default() }).unwrap();
+        Self { folder, log, engine }
+    }
+
+    async fn reopen(self) -> Self {
+        self.engine.stop().await;
+        self.log.stop();
+        Self::open(self.folder)
+    }
+
+    /// The first column of the answer, as texts, once everything in the log shows in it.
+    async fn run(&self, sql: &str) -> Result<Vec<String>, QueryError> {
+        let at_least = Some(self.log.head().position);
+        let request = Request { sql: sql.to_owned(), parameters: Vec::new(), at_least, resume: None, timeout: PATIENCE };
+        let mut batches = self.engine.execute(request).await?.batches;
+        let mut rows = Vec::new();
+        while let Some(batch) = batches.next().await {
+            let texts = arrow::compute::cast(batch?.column(0), &arrow::datatypes::DataType::Utf8).unwrap();
+            rows.extend(texts.as_string::<i32>().iter().map(|text| text.unwrap_or("NULL").to_owned()));
+        }
+        Ok(rows)
+    }
+
+    async fn ok(&self, sql: &str) -> Vec<String> {
+        self.run(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// What a topic holds: keys, and values as JSON.
+    fn written(&self, topic: &str) -> Vec<(Option<String>, Value)> {
+        let texts = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        let rows = read_all(self.log.as_ref(), &[topic]).into_iter();
+        rows.map(|row| (row.key.map(texts), serde_json::from_slice(&row.value.unwrap()).unwrap())).collect()
+    }
+}
+
+fn rows(numbers: impl Iterator<Item = usize>, text: impl Fn(usize) -> String) -> Vec<NewRecord> {
+    numbers.map(|n| json(&value!({ "k": format!("k{n:03}"), "n": n, "s": text(n) }))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_rows_that_touch_many_large_groups_are_folded_in_several_units() {
+    let place = Place::new();
+    place.ok("CREATE STREAM facts (k VARCHAR, n BIGINT, s VARCHAR) WITH (partitions = 1)").await;
+    place.ok("CREATE TABLE largest WITH (partitions = 1) AS SELECT k, MAX(s) AS s, COUNT(*) AS n FROM facts GROUP BY k").await;
+    let large = |n: usize| format!("x{n}").repeat(30_000);
+    for start in (0..200).step_by(50) {
+        append(place.log.as_ref(), "facts", 0, rows(start..start + 50, large)).await;
+    }
+    place.ok("SELECT n FROM largest").await;
+    // New groups among the old ones are taken back with them.
+    append(place.log.as_ref(), "facts", 0, rows((0..250).rev(), |_| "a".to_owned())).await;
+    let total = "SELECT SUM(n) || ' ' || SUM(length(s)) FROM largest";
+    let bytes = (0..200).map(|n| large(n).len()).sum::<usize>() + 50;
+    assert_eq!(place.ok(total).await, [format!("450 {bytes}")]);
+    let row = |n: usize, count: usize| {
+        let s = if n < 200 { large(n) } else { "a".to_owned() };
+        (Some(format!("k{n:03}")), value!({ "S": s, "N": count }))
+    };
+    let lower = |(key, value): (Option<String>, Value)| {
+        let fields = value.as_object().unwrap().iter().map(|(name, value)| (name.to_uppercase(), value.clone())).collect();
+        (key, Value::Object(fields))
+    };
+    let expected: Vec<_> = (0..200).map(|n| row(n, 1)).chain((0..250).rev().map(|n| row(n, if n < 200 { 2 } else { 1 }))).collect();
+    let written = place.written("largest").into_iter().map(lower).collect::<Vec<_>>();
+    assert!(written == expected, "{} rows instead of {}", written.len(), expected.len());
+
+    let place = place.reopen().await;
+    assert_eq!(place.ok(total).await, [format!("450 {bytes}")]);
+    append(place.log.as_ref(), "facts", 0, rows(0..250, |_| "a".to_owned())).await;
+    assert_eq!(place.ok(total).await, [format!("700 {bytes}")]);
+    let keys: Vec<_> = place.written("largest").into_iter().skip(450).map(|(key, _)| key.unwrap()).collect();
+    assert_eq!(keys, (0..250).map(|n| format!("k{n:03}")).collect::<Vec<_>>());
+    place.engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_rows_that_become_large_ones_are_written_in_several_units() {
+    let place = Place::new();
+    place.ok("CREATE STREAM facts (k VARCHAR, n BIGINT, s VARCHAR) WITH (partitions = 1)").await;
+    let longer = "b".repeat(1000);
+    place.ok(&format!("CREATE STREAM long WITH (partitions = 1) AS SELECT n, replace(s, 'a', '{longer}') AS s FROM facts")).await;
+    let mut expected = Vec::new();
+    let mut place = place;
+    for start in [0, 300] {
+        append(place.log.as_ref(), "facts", 0, rows(start..start + 300, |_| "a".repeat(100))).await;
+        expected.extend((start..start + 300).map(|n| (n.to_string(), 100_000)));
+        assert_eq!(place.ok("SELECT COUNT(*) FROM long").await, [(start + 300).to_string()]);
+        let size = |(_, value): (_, Value)| {
+            let field =
+                |name: &str| value.as_object().unwrap().iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).unwrap().1.clone();
+            (field("n").to_string(), field("s").as_str().unwrap().len())
+        };
+        let written: Vec<_> = place.written("long").into_iter().map(size).collect();
+        assert_eq!(written, expected);
+        place = place.reopen().await;
+    }
+    place.engine.stop().await;
+}
