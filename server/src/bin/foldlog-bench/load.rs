@@ -57,6 +57,29 @@ pub fn entries(number: u64, events: u64) -> AppendRequest {
     AppendRequest { topic: TOPIC.to_owned(), writes: vec![write], ..AppendRequest::default() }
 }
 
+/// Events of one append while data is loaded.
+const FILL_BATCH: u64 = 500;
+/// Connections that load.
+const FILLERS: usize = 4;
+
+/// Appends the events `from..to` of [`entries`] (counted in whole appends), several appends at once.
+pub async fn fill(url: &str, from: u64, to: u64) -> anyhow::Result<Duration> {
+    let began = Instant::now();
+    let mut fillers = JoinSet::new();
+    for (filler, mut client) in (0..).zip(connections(url, FILLERS).await?) {
+        fillers.spawn(async move {
+            for number in (from / FILL_BATCH..to / FILL_BATCH).filter(|number| number % FILLERS as u64 == filler) {
+                client.append(entries(number, FILL_BATCH)).await.context("an append failed")?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(filler) = fillers.join_next().await {
+        filler.context("a loader failed")??;
+    }
+    Ok(began.elapsed())
+}
+
 /// What a loop measured.
 #[derive(Clone, Debug, Default)]
 pub struct Measured {

@@ -12,8 +12,10 @@ mod appends;
 mod bench;
 mod disk;
 mod echo;
+mod flat;
 mod inside;
 mod load;
+mod lookups;
 mod queries;
 mod report;
 mod syscalls;
@@ -88,7 +90,7 @@ fn main() -> ExitCode {
 
 /// Every goal.
 fn names() -> Vec<&'static str> {
-    [&["G1"], appends::NAMES.as_slice(), &queries::NAMES, &["FLAT", "JOURNAL", "SYNCS", "SYNC-EACH"]].concat()
+    [&["G1"], appends::NAMES.as_slice(), &queries::NAMES, &["G14"], &flat::NAMES, &["SYNCS", "SYNC-EACH"]].concat()
 }
 
 async fn measure(goals: Goals) -> anyhow::Result<bool> {
@@ -121,8 +123,13 @@ async fn measure(goals: Goals) -> anyhow::Result<bool> {
     {
         report.failed("QUERIES", &failed);
     }
-    if report.wants_any(&["FLAT", "JOURNAL"])
-        && let Err(failed) = queries::flat(&bench, &mut report).await
+    if report.wants_any(&["G14"])
+        && let Err(failed) = lookups::goals(&bench, &mut report).await
+    {
+        report.failed("G14", &failed);
+    }
+    if report.wants_any(&flat::NAMES)
+        && let Err(failed) = flat::goals(&bench, &mut report).await
     {
         report.failed("FLAT", &failed);
     }

@@ -1,4 +1,4 @@
-//! Goals of reading and of SQL: a full read, G14, append to push row, one aggregate, and whether the cost of an event stays flat.
+//! Goals of reading and of SQL: a full read, one aggregate, append to push row, and a subscriber that takes nothing.
 
 use std::time::{Duration, Instant};
 
@@ -11,44 +11,30 @@ use tokio::{sync::mpsc, task::JoinSet};
 use tonic::transport::Channel;
 
 use crate::{
-    bench::{Bench, Subject, execute},
+    bench::{Bench, Subject},
     child::{connect, event_log},
     load::{self, Measured, TOPIC, median},
     report::{Bound, Report, short},
-    turns::{Figures, Turns},
+    turns::Turns,
 };
 
-/// Events of one append while data is loaded.
-const LOAD_BATCH: u64 = 500;
-/// Connections that load.
-const LOADERS: u64 = 4;
 /// Events that are read and aggregated.
 const EVENTS: u64 = 2_000_000;
-/// Events of a window in which processor time is measured.
-const WINDOW: u64 = 400_000;
-/// Events before the first window, and before the last.
-const EARLY: u64 = 10_000;
-const LATE: u64 = 5_000_000;
-/// Most that the journal may take, in MiB: its first file and a pool of 256, however much went through it.
-const JOURNAL: f64 = 272.0;
 
 /// Goals of [`goals`].
-pub const NAMES: [&str; 5] = ["FULL-READ", "AGGREGATE", "G14", "PUSH", "STALLED"];
+pub const NAMES: [&str; 4] = ["FULL-READ", "AGGREGATE", "PUSH", "STALLED"];
 
 /// Measures what is asked for about reads and queries over one loaded topic.
 pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let subject = bench.subject("queries", Vec::new()).await?;
-    let loading = load(&subject, 0, EVENTS).await?;
+    let loading = load::fill(&subject.server.url(), 0, EVENTS).await?;
     report.note(&format!("loaded {} events of 200 bytes in {:.1} s", short(to_f64(EVENTS)), loading.as_secs_f64()));
     if report.wants("FULL-READ") {
         full_read(bench, &subject, report).await?;
     }
-    if report.wants_any(&["AGGREGATE", "G14", "PUSH"]) {
+    if report.wants_any(&["AGGREGATE", "PUSH"]) {
         subject.at_rest().await?;
         aggregate(&subject, report).await?;
-    }
-    if report.wants("G14") {
-        lookups(bench, &subject, report).await?;
     }
     if report.wants("PUSH") {
         subject.at_rest().await?;
@@ -60,26 +46,6 @@ pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
         stalled(&subject, report).await?;
     }
     Ok(())
-}
-
-/// Appends events `from..to` (counted in whole appends), several appends at once.
-async fn load(subject: &Subject, from: u64, to: u64) -> anyhow::Result<Duration> {
-    let began = Instant::now();
-    let mut loaders = JoinSet::new();
-    for loader in 0..LOADERS {
-        let channel = connect(&subject.server.url()).await?;
-        loaders.spawn(async move {
-            let mut client = event_log(channel);
-            for number in (from / LOAD_BATCH..to / LOAD_BATCH).filter(|number| number % LOADERS == loader) {
-                client.append(load::entries(number, LOAD_BATCH)).await.context("an append failed")?;
-            }
-            anyhow::Ok(())
-        });
-    }
-    while let Some(loader) = loaders.join_next().await {
-        loader.context("a loader failed")??;
-    }
-    Ok(began.elapsed())
 }
 
 /// The whole topic over one connection, against the echo that streams as many prepared messages.
@@ -127,41 +93,6 @@ async fn aggregate(subject: &Subject, report: &mut Report) -> anyhow::Result<()>
     let what = format!("events from JSON into COUNT and SUM of 10k accounts, {per_event:.0} ns of processor time an event");
     report.goal("AGGREGATE", Bound::Rate(to_f64(EVENTS) / took.as_secs_f64(), 1e6), None, &what);
     Ok(())
-}
-
-/// G14: a view asked by key.
-async fn lookups(bench: &Bench, subject: &Subject, report: &mut Report) -> anyhow::Result<()> {
-    let (mut echo, mut ours) = (Vec::new(), Vec::new());
-    for _ in 0..bench.repeats {
-        echo.push(lookup_loop(&bench.echo.url, 1, 1, bench.time).await?);
-        ours.push(lookup_loop(&subject.server.url(), 1, 1, bench.time).await?);
-    }
-    let (echo, ours) = (Figures::of(&echo), Figures::of(&ours));
-    let what = "p50 of a view asked by key, 1 in flight; 1.2 x a bare stream of the same messages; p99 at most 1.5 x";
-    report.goal("G14", Bound::Micros(ours.p50, 1.2 * echo.p50), Some(Bound::Micros(ours.p99, 1.5 * echo.p99)), what);
-    let echo = lookup_loop(&bench.echo.url, 4, 16, bench.time).await?.rate();
-    let ours = lookup_loop(&subject.server.url(), 4, 16, bench.time).await?.rate();
-    report.note(&format!("view asked by key, 16 in flight: {}/s, bare {}/s", short(ours), short(echo)));
-    Ok(())
-}
-
-async fn lookup_loop(url: &str, connections: usize, in_flight: usize, time: Duration) -> anyhow::Result<Measured> {
-    let mut channels = Vec::new();
-    for _ in 0..connections {
-        channels.push(connect(url).await?);
-    }
-    load::closed_loop(in_flight, time, move |worker, call| {
-        let channel = channels.get(worker % channels.len()).cloned();
-        let account = load::account(worker as u64 * 1_009 + call);
-        async move {
-            let sql = format!("SELECT account, entries, total FROM totals WHERE account = '{account}'");
-            let request = QueryRequest { sql, ..QueryRequest::default() };
-            let rows = execute(channel.context("no connection")?, request).await?;
-            anyhow::ensure!(rows.iter().map(|rows| rows.count).sum::<u32>() == 1, "{account} is not in the view");
-            Ok(())
-        }
-    })
-    .await
 }
 
 /// From sending an append to having the changed row, one append after the other.
@@ -219,7 +150,7 @@ async fn stalled(subject: &Subject, report: &mut Report) -> anyhow::Result<()> {
     let mut client = event_log(connect(&subject.server.url()).await?);
     let before = subject.memory()?;
     let mut batches = client.subscribe(request).await?.into_inner();
-    load(subject, from, from + EVENTS).await?;
+    load::fill(&subject.server.url(), from, from + EVENTS).await?;
     let grown = subject.memory()?.saturating_sub(before);
     let (mut events, mut last) = (0, None);
     while events < EVENTS {
@@ -243,47 +174,7 @@ async fn stalled(subject: &Subject, report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether an event costs the same after 5 million as after 10 thousand: appended, folded into the view, all counted.
-pub async fn flat(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
-    let mut subject = bench.subject("flat", Vec::new()).await?;
-    subject.declare().await?;
-    subject.create_view().await?;
-    load(&subject, 0, EARLY).await?;
-    let early = window(&subject, EARLY).await?;
-    subject.at_rest().await?;
-    let journal_early = journal_mebibytes(&subject)?;
-    load(&subject, EARLY + WINDOW, LATE).await?;
-    subject.view_caught_up().await?;
-    let late = window(&subject, LATE).await?;
-    let journal_late = journal_mebibytes(&subject)?;
-    subject.server.kill()?;
-    let what = format!(
-        "processor time of an event after 5M events over that after 10k: {late:.0} ns over {early:.0} ns, append and view together"
-    );
-    report.goal("FLAT", Bound::Ratio(late / early, 1.2), None, &what);
-    let what = format!("files of the journal after 5.4M events, {journal_early:.0}MiB after 0.4M");
-    report.goal("JOURNAL", Bound::Mebibytes(journal_late, JOURNAL), None, &what);
-    Ok(())
-}
-
-/// Nanoseconds of processor time an event.
-async fn window(subject: &Subject, from: u64) -> anyhow::Result<f64> {
-    subject.view_caught_up().await?;
-    let before = subject.cpu()?;
-    load(subject, from, from + WINDOW).await?;
-    subject.view_caught_up().await?;
-    Ok(subject.cpu()?.saturating_sub(before).as_secs_f64() * 1e9 / to_f64(WINDOW))
-}
-
-fn journal_mebibytes(subject: &Subject) -> anyhow::Result<f64> {
-    let mut bytes = 0;
-    for entry in std::fs::read_dir(subject.data.join("journal")).context("cannot list the journal")? {
-        bytes += entry?.metadata()?.len();
-    }
-    Ok(to_f64(bytes >> 20))
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts of events and sizes")]
+#[expect(clippy::cast_precision_loss, reason = "counts of events")]
 const fn to_f64(count: u64) -> f64 {
     count as f64
 }
