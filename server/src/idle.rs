@@ -15,6 +15,9 @@ use futures::Stream;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+/// Ended streams are forgotten at least each time that so many, and as many as are open, were added.
+const FORGET_EACH: usize = 64;
+
 /// Something sent to a reader: it knows up to where the reader has got.
 pub trait Sent {
     /// Everything below this position (exclusive) has been sent with this, if it says so.
@@ -51,7 +54,15 @@ impl IdleReaders {
         let state = State { stream: Some(Box::pin(stream)), taken_at: None, sent_to: from };
         let guard = Arc::new(Guard { state: Mutex::new(state), clock });
         let weak: Weak<Guard<S>> = Arc::downgrade(&guard);
-        self.open.lock().push(weak);
+        let mut open = self.open.lock();
+        if open.len() == open.capacity() {
+            // Each ended stream keeps its memory until it is forgotten, and short ones end faster than anyone looks after them.
+            open.retain(|weak| weak.strong_count() > 0);
+            let alive = open.len();
+            open.reserve_exact(alive + FORGET_EACH);
+        }
+        open.push(weak);
+        drop(open);
         self.first.notify_one();
         Guarded { guard, ended, over: false }
     }
@@ -186,6 +197,19 @@ mod tests {
         assert_eq!(Arc::strong_count(&held), 1, "what the stream held is free");
         assert_eq!(guarded.next().now_or_never(), Some(Some(Err(2))));
         assert_eq!(guarded.next().now_or_never(), Some(None));
+    }
+
+    #[test]
+    fn ended_streams_are_forgotten_before_they_pile_up() {
+        let (readers, _) = readers();
+        let endless = || stream::iter((1..).map(Ok));
+        let open: Vec<_> = (0..100).map(|_| readers.guard(endless(), Position::new(0), |at| at.get())).collect();
+        for _ in 0..10_000 {
+            drop(readers.guard(endless(), Position::new(0), |at| at.get()));
+        }
+        let alive = readers.open.lock().iter().filter(|weak| weak.strong_count() > 0).count();
+        assert_eq!(alive, open.len());
+        assert!(readers.open.lock().len() <= 2 * open.len() + 2 * FORGET_EACH, "{}", readers.open.lock().len());
     }
 
     #[test]
