@@ -4,6 +4,9 @@
     python3 expected.py            write the files
     python3 expected.py --check    compute again and compare with the files, byte for byte
 
+expected/digests.json names the digests of what was read and of what was written; a test of foldlog compares them, so that
+neither changes without the other.
+
 Shares nothing with foldlog: standard library only, no events, no SQL. One list of rows for each number of days replayed (the
 first day alone, the first two, ... all seven), each row in the order of "columns", rows sorted by key.
 """
@@ -135,6 +138,20 @@ def text(compute, columns, flights) -> str:
     return f'{{"columns": {json.dumps(columns)},\n"days": {{\n' + ",\n".join(parts) + "\n}}\n"
 
 
+def digest(content: bytes) -> str:
+    """FNV-1a of 64 bits: a few lines in any language."""
+    value = 0xCBF29CE484222325
+    for byte in content:
+        value = (value ^ byte) * 0x100000001B3 % (1 << 64)
+    return f"{value:016x}"
+
+
+def digests(files: dict[str, str]) -> str:
+    read = {name: (HERE / name).read_bytes() for name in ("flights.csv", "carriers.csv")}
+    written = {f"expected/{name}.json": text.encode() for name, text in files.items()}
+    return json.dumps({name: digest(content) for name, content in {**read, **written}.items()}, indent=0) + "\n"
+
+
 def main() -> None:
     check = sys.argv[1:] == ["--check"]
     if sys.argv[1:] and not check:
@@ -142,13 +159,14 @@ def main() -> None:
     flights = table("flights.csv")
     folder = HERE / "expected"
     folder.mkdir(exist_ok=True)
-    for name, (compute, columns) in EXPECTED.items():
-        path, wanted = folder / f"{name}.json", text(compute, columns, flights)
+    files = {name: text(compute, columns, flights) for name, (compute, columns) in EXPECTED.items()}
+    for name, wanted in {**files, "digests": digests(files)}.items():
+        path = folder / f"{name}.json"
         if check and path.read_text(encoding="utf-8") != wanted:
             sys.exit(f"{path.name} is not what the CSV files say: run expected.py without --check and look at the difference")
         if not check:
             path.write_text(wanted, encoding="utf-8")
-    print(f"{len(EXPECTED)} files {'agree with' if check else 'written from'} {len(flights)} flights")
+    print(f"{len(files) + 1} files {'agree with' if check else 'written from'} {len(flights)} flights")
 
 
 if __name__ == "__main__":

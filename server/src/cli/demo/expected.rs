@@ -96,6 +96,25 @@ mod tests {
         }
     }
 
+    /// FNV-1a of 64 bits, as `expected.py` has it.
+    fn digest(content: &str) -> String {
+        let digest = content.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |value, byte| (value ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+        format!("{digest:016x}")
+    }
+
+    #[test]
+    fn the_figures_are_those_of_the_flights_that_are_replayed() {
+        macro_rules! files {
+            ($($name:literal)*) => { BTreeMap::from([$(($name.to_owned(), digest(include_str!(concat!("../../../demo/flights/", $name))))),*]) };
+        }
+        let found = files!(
+            "flights.csv" "carriers.csv" "expected/events.json" "expected/delays_by_carrier.json" "expected/airport_board.json"
+            "expected/worst_routes.json" "expected/report.json"
+        );
+        let computed: BTreeMap<String, String> = serde_json::from_str(include_str!("../../../demo/flights/expected/digests.json")).unwrap();
+        assert_eq!(found, computed, "run server/demo/flights/expected.py");
+    }
+
     #[test]
     fn any_corrupted_figure_is_objected_to() {
         for expected in all() {
