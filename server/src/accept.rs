@@ -22,6 +22,9 @@ use tracing::{debug, warn};
 
 use crate::app::App;
 
+/// Bytes after which a connection has said what it speaks: the preface of HTTP/2. From there on the protocol has limits of its own.
+const PREFACE_BYTES: usize = 24;
+
 /// How long accepting rests when the process has no file descriptor left.
 const REST: Duration = Duration::from_millis(100);
 
@@ -94,8 +97,9 @@ impl Drop for Place {
 /// An accepted connection.
 pub struct Connection {
     stream: TcpStream,
-    /// Until the first bytes have come.
+    /// Until [`PREFACE_BYTES`] have come.
     silence: Option<Pin<Box<Sleep>>>,
+    arrived: usize,
     _place: Place,
 }
 
@@ -110,7 +114,7 @@ impl Connection {
             return None;
         }
         let silence = Some(Box::pin(tokio::time::sleep(open.app.limits.arrival)));
-        Some(Self { stream, silence, _place: place })
+        Some(Self { stream, silence, arrived: 0, _place: place })
     }
 }
 
@@ -124,13 +128,20 @@ impl Connected for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.silence.is_none() {
+            return Pin::new(&mut self.stream).poll_read(context, buf);
+        }
+        let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buf);
         if read.is_ready() {
-            self.silence = None;
+            self.arrived += buf.filled().len() - before;
+            if self.arrived >= PREFACE_BYTES {
+                self.silence = None;
+            }
         } else if let Some(silence) = self.silence.as_mut()
             && silence.as_mut().poll(context).is_ready()
         {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer said nothing")));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer said next to nothing")));
         }
         read
     }
@@ -155,5 +166,29 @@ impl AsyncWrite for Connection {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use foldlog_log::{Timestamp, clock::ManualClock};
+
+    use super::*;
+    use crate::{config::Limits, shutdown::Tasks};
+
+    #[test]
+    fn one_address_gets_only_its_share_and_loopback_is_free() {
+        let limits = Limits { connections: 5, connections_per_address: 2, ..Limits::default() };
+        let app = App::new(Arc::new(ManualClock::at(Timestamp::new(0))), limits, Tasks::default());
+        let open = Arc::new(Open { app, by_address: Mutex::default() });
+        let take = |address: &str| Place::take(&open, address.parse().unwrap());
+        let first = take("10.0.0.1").unwrap();
+        let _second = take("10.0.0.1").unwrap();
+        assert!(take("10.0.0.1").is_none(), "its share is used up");
+        let _other = take("10.0.0.2").unwrap();
+        drop(first);
+        let _again = take("10.0.0.1").unwrap();
+        let _local = [take("127.0.0.1").unwrap(), take("127.0.0.1").unwrap()];
+        assert!(take("127.0.0.1").is_none(), "but nobody gets more than there is");
     }
 }

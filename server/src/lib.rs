@@ -5,6 +5,7 @@ mod app;
 mod append;
 pub mod cli;
 pub mod config;
+mod descriptors;
 mod failure;
 mod grpc;
 mod http;

@@ -12,7 +12,7 @@ use std::{
 use foldlog_log::{
     EmbeddedLog, LogBackend as _, LogError,
     clock::{Clock, SystemClock},
-    disk::RealDisk,
+    disk::{Disk, RealDisk},
 };
 use foldlog_query::{Engine, QueryError};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
@@ -23,7 +23,8 @@ use tracing::{error, info, warn};
 use crate::{
     accept,
     app::App,
-    config::Config,
+    config::{Config, Limits},
+    descriptors,
     failure::chain,
     grpc::{self, Door},
     numbers::Numbers,
@@ -96,13 +97,22 @@ impl Server {
     /// # Errors
     /// [`ServerError::Listen`]. What goes wrong later is told by [`Server::ready`] and [`Server::failed`].
     pub async fn start(config: Config) -> Result<Self, ServerError> {
+        Self::start_on(Arc::new(RealDisk), config).await
+    }
+
+    /// The same on a disk of one's own.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub async fn start_on(disk: Arc<dyn Disk>, config: Config) -> Result<Self, ServerError> {
         let refused = |source| ServerError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let tasks = Tasks::default();
-        let app = App::new(Arc::clone(&clock), config.limits.clone(), tasks.clone());
-        let (door, health) = grpc::door(&app).map_err(ServerError::Grpc)?;
+        let limits = Limits { connections: descriptors::connections(config.limits.connections), ..config.limits.clone() };
+        let app = App::new(Arc::clone(&clock), limits, tasks.clone());
+        let (door, health) = grpc::door(&app, address).map_err(ServerError::Grpc)?;
         let (told, stage) = watch::channel(Stage::Recovering);
         let open = Arc::new(OnceLock::new());
         let server = Self {
@@ -121,7 +131,7 @@ impl Server {
             }
         });
         tasks.spawn("open", async move {
-            let opening = tokio::task::spawn_blocking(move || self::open(&config, clock)).await;
+            let opening = tokio::task::spawn_blocking(move || self::open(disk, &config, clock)).await;
             let opened = match opening {
                 Ok(opened) => opened,
                 Err(panic) => Err(ServerError::Storage(panic.to_string())),
@@ -210,8 +220,8 @@ impl Server {
 }
 
 /// Opens the folder: blocking, and long after a crash.
-fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Opened, ServerError> {
-    let log = Arc::new(EmbeddedLog::open(Arc::new(RealDisk), Arc::clone(&clock), &config.data, config.log.clone())?);
+fn open(disk: Arc<dyn Disk>, config: &Config, clock: Arc<dyn Clock>) -> Result<Opened, ServerError> {
+    let log = Arc::new(EmbeddedLog::open(disk, Arc::clone(&clock), &config.data, config.log.clone())?);
     let report = log.report();
     if let Some(damage) = &report.damage {
         error!("the log is read-only: {damage}");

@@ -1,4 +1,6 @@
 //! The gRPC door: routes calls to their service, sheds load before anything is decoded, and shares its port with HTTP.
+//!
+//! Every call of ours is answered in our own words: what tonic refuses before any of our code sees it gets a reason here.
 
 mod arriving;
 pub mod convert;
@@ -13,6 +15,7 @@ mod wire;
 
 use std::{
     convert::Infallible,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -21,6 +24,7 @@ use std::{
 use axum::response::IntoResponse as _;
 use foldlog_proto::v1::{DESCRIPTORS, query_server::QueryServer, topics_server::TopicsServer};
 use tonic::{
+    Code, Status,
     body::Body,
     codec::CompressionEncoding::Gzip,
     codegen::http::{Request, Response},
@@ -32,11 +36,14 @@ use tower::{Service, ServiceExt as _};
 use self::arriving::Arriving;
 use crate::{
     app::{App, overloaded},
+    failure::{Failure, Kind},
     http,
 };
 
 /// Most bytes of a statement with its parameters: a NULL takes two bytes on the wire and forty when it is decoded.
 const QUERY_BYTES: usize = 2 << 20;
+/// Path of every method of ours.
+const OURS: &str = "/foldlog.v1.";
 
 /// Everything behind the port.
 #[derive(Clone)]
@@ -44,13 +51,15 @@ pub struct Door {
     app: App,
     queries: QueryServer<queries::Queries>,
     routes: axum::Router,
+    /// Only those who ask for this machine are answered.
+    loopback: bool,
 }
 
-/// The door, and the switch that tells health checks whether we answer.
+/// The door at an address, and the switch that tells health checks whether we answer.
 ///
 /// # Errors
 /// If the embedded descriptors cannot be read, which a test rules out.
-pub fn door(app: &App) -> Result<(Door, HealthReporter), tonic_reflection::server::Error> {
+pub fn door(app: &App, address: SocketAddr) -> Result<(Door, HealthReporter), tonic_reflection::server::Error> {
     let (health, health_service) = tonic_health::server::health_reporter();
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -71,7 +80,7 @@ pub fn door(app: &App) -> Result<(Door, HealthReporter), tonic_reflection::serve
         .merge(http::routes(app.clone()))
         .fallback(http::unknown);
     let queries = bounded!(QueryServer::new(queries::Queries(app.clone()))).max_decoding_message_size(QUERY_BYTES);
-    Ok((Door { app: app.clone(), queries, routes: routes.with_state(()) }, health))
+    Ok((Door { app: app.clone(), queries, routes: routes.with_state(()), loopback: address.ip().is_loopback() }, health))
 }
 
 impl Service<Request<Body>> for Door {
@@ -84,22 +93,22 @@ impl Service<Request<Body>> for Door {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if self.loopback && !http::asks_for_this_machine(&request) {
+            return Box::pin(std::future::ready(Ok(http::foreign_host().map(Body::new))));
+        }
         let Ok(place) = Arc::clone(&self.app.requests).try_acquire_owned() else {
             let message = format!("{} requests are being answered, which is the limit; retry later", self.app.limits.requests);
             let refused = self.app.refuse(overloaded(message)).into_http();
             return Box::pin(std::future::ready(Ok(refused)));
         };
-        let request = if request.uri().path().starts_with("/foldlog.v1.") {
-            request.map(|body| Arriving::within(self.app.limits.message_arrival, body))
-        } else {
-            request
-        };
+        let ours = request.uri().path().starts_with(OURS);
+        let request = if ours { request.map(|body| Arriving::within(self.app.limits.message_arrival, body)) } else { request };
+        let app = self.app.clone();
         if let Some(method) = events::Method::of(request.uri().path()) {
-            let app = self.app.clone();
             return Box::pin(async move {
-                let response = method.call(app, request).await;
+                let response = method.call(app.clone(), request).await;
                 drop(place);
-                Ok(response)
+                Ok(in_our_words(&app, response))
             });
         }
         if queries::is_ours(request.uri().path()) {
@@ -107,17 +116,35 @@ impl Service<Request<Body>> for Door {
             return Box::pin(async move {
                 let response = answered.await;
                 drop(place);
-                response
+                response.map(|response| in_our_words(&app, response))
             });
         }
         let routes = self.routes.clone();
         Box::pin(async move {
             let response = match routes.oneshot(request.map(axum::body::Body::new)).await {
-                Ok(response) => response,
-                Err(never) => never.into_response(),
+                Ok(response) => response.map(Body::new),
+                Err(never) => never.into_response().map(Body::new),
             };
             drop(place);
-            Ok(response.map(Body::new))
+            Ok(if ours { in_our_words(&app, response) } else { response })
         })
     }
+}
+
+/// What our own code refuses has details. A refusal without them is tonic's: the call never reached us, so nothing happened.
+fn in_our_words(app: &App, response: Response<Body>) -> Response<Body> {
+    let Some(status) = Status::from_header_map(response.headers()) else { return response };
+    if status.code() == Code::Ok || !status.details().is_empty() {
+        return response;
+    }
+    let (kind, reason) = match status.code() {
+        Code::OutOfRange | Code::ResourceExhausted => (Kind::Exhausted, "MESSAGE_TOO_LARGE"),
+        Code::Unimplemented => (Kind::Unsupported, "NOT_SUPPORTED"),
+        Code::Internal => (Kind::Invalid, "MALFORMED_MESSAGE"),
+        _ => return response,
+    };
+    let mut told = app.refuse(Failure::new(kind, reason, status.message()));
+    // Which encodings are understood, for example.
+    *told.metadata_mut() = status.metadata().clone();
+    told.into_http()
 }

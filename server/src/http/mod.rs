@@ -1,9 +1,11 @@
-//! Plain HTTP beside gRPC: is the server alive, is it ready, its numbers.
+//! Plain HTTP beside gRPC: is the server alive, is it ready, its numbers; and under which names it answers at all.
+
+use std::net::IpAddr;
 
 use axum::{
     Router,
     extract::{Request, State},
-    http::{StatusCode, header},
+    http::{StatusCode, header, uri::Authority},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -25,6 +27,29 @@ pub async fn unknown(request: Request) -> Response {
     } else {
         StatusCode::NOT_FOUND.into_response()
     }
+}
+
+/// Whether a request names this machine as its host, or none. On loopback nobody else is asked for, except by a page of a foreign name
+/// that was made to lead here, to read through somebody's browser what only this machine may see.
+pub fn asks_for_this_machine<B>(request: &axum::http::Request<B>) -> bool {
+    let header = request.headers().get(header::HOST);
+    let in_header = match header.map(|host| host.to_str().ok()?.parse::<Authority>().ok()) {
+        Some(None) => return false,
+        Some(named) => named,
+        None => None,
+    };
+    [request.uri().authority(), in_header.as_ref()].into_iter().flatten().all(|named| is_this_machine(named.host()))
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
+    host == "localhost" || host.ends_with(".localhost") || address.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+/// The answer to who asks for somebody else.
+pub fn foreign_host() -> Response {
+    (StatusCode::FORBIDDEN, "this server listens on loopback and answers to localhost, 127.0.0.1 and [::1] only\n").into_response()
 }
 
 /// One word, so that a stranger learns nothing.
@@ -60,6 +85,27 @@ mod tests {
         let response = routes(app.clone()).oneshot(Request::builder().uri(path).body(Body::empty()).unwrap()).await.unwrap();
         let status = response.status().as_u16();
         (status, String::from_utf8(to_bytes(response.into_body(), 1 << 20).await.unwrap().to_vec()).unwrap())
+    }
+
+    #[test]
+    fn names_of_this_machine_are_told_from_others() {
+        let asks = |uri: &str, host: Option<&str>| {
+            let request = Request::builder().uri(uri);
+            let request = if let Some(host) = host { request.header(header::HOST, host) } else { request };
+            asks_for_this_machine(&request.body(()).unwrap())
+        };
+        for ours in ["localhost", "LocalHost:7070", "127.0.0.1:7070", "127.9.9.9", "[::1]:7070", "db.localhost", "localhost."] {
+            assert!(asks("/", Some(ours)), "{ours}");
+            assert!(asks(&format!("http://{ours}/"), None), "{ours}");
+        }
+        for other in
+            ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1:7070", "notlocalhost", "", "a b", "[::2]"]
+        {
+            assert!(!asks("/", Some(other)), "{other}");
+            assert!(!asks("http://localhost/", Some(other)), "{other}");
+        }
+        assert!(!asks("http://evil.example/", Some("localhost")));
+        assert!(asks("/", None), "older clients than HTTP/1.1 name nobody");
     }
 
     #[tokio::test]

@@ -1,88 +1,9 @@
-//! Bad input at the port: it gets an answer, or its connection ends, and everyone else goes on.
-
-use std::time::Duration;
+//! Bad calls: each gets an answer with a reason, nothing is written, and everyone else goes on.
 
 use crate::support::*;
 use foldlog_proto::v1 as pb;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    time::timeout,
-};
-use tonic::Code;
-
-/// Sends bytes and returns what comes back until the other side ends.
-async fn raw(world: &World, bytes: &[u8]) -> String {
-    let mut stream = TcpStream::connect(world.server.address()).await.unwrap();
-    stream.write_all(bytes).await.unwrap();
-    let mut answer = Vec::new();
-    let _reset_is_an_end_too = timeout(LONG, stream.read_to_end(&mut answer)).await.unwrap();
-    String::from_utf8_lossy(&answer).into_owned()
-}
-
-async fn get(world: &World, path: &str) -> String {
-    raw(world, format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").as_bytes()).await
-}
-
-#[tokio::test]
-async fn health_readiness_and_numbers_are_served_beside_grpc() {
-    let mut world = world().await;
-    world.topic("t").await;
-    world.append("t", "s", &["1", "2"]).await;
-    assert!(get(&world, "/healthz").await.ends_with("\r\n\r\nok\n"));
-    assert!(get(&world, "/readyz").await.starts_with("HTTP/1.1 200"));
-    let _not_found = world.append_refused(request("nowhere", "s", &["1"])).await;
-    let metrics = get(&world, "/metrics").await;
-    for line in [
-        "foldlog_appends_total 1",
-        "foldlog_appended_events_total 2",
-        "foldlog_rejected_total{reason=\"TOPIC_NOT_FOUND\"} 1",
-        "foldlog_ready 1",
-    ] {
-        assert!(metrics.lines().any(|found| found == line), "{line} is not in {metrics}");
-    }
-    world.stop().await;
-}
-
-#[tokio::test]
-async fn strange_paths_and_requests_are_refused() {
-    let world = world().await;
-    for path in ["/../config", "/%2e%2e/config", "//", "/\\", "/nothing"] {
-        let answer = get(&world, path).await;
-        assert!(answer.starts_with("HTTP/1.1 404") || answer.starts_with("HTTP/1.1 400"), "{path}: {answer}");
-    }
-    for smuggled in [
-        "POST /healthz HTTP/1.1\r\nhost: l\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
-        "GET /healthz HTTP/1.1\r\nhost: l\r\nx: a\r\n folded\r\n\r\n",
-    ] {
-        let answer = raw(&world, smuggled.as_bytes()).await;
-        assert!(answer.starts_with("HTTP/1.1 400") || answer.starts_with("HTTP/1.1 405"), "{smuggled}: {answer}");
-    }
-    // Its body is never read; what matters is that the connection ends.
-    raw(&world, b"GET /healthz HTTP/1.1\r\nhost: l\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffffff\r\n").await;
-    let large = format!("GET /healthz HTTP/1.1\r\nhost: l\r\nx: {}\r\n\r\n", "y".repeat(1 << 20));
-    let answer = raw(&world, large.as_bytes()).await;
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
-    assert!(get(&world, "/healthz").await.starts_with("HTTP/1.1 200"), "others go on");
-    world.stop().await;
-}
-
-#[tokio::test]
-async fn a_connection_that_says_nothing_is_closed() {
-    let world = world_with(|config| config.limits.arrival = Duration::from_millis(200)).await;
-    assert_eq!(raw(&world, b"").await, "");
-    assert!(!raw(&world, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").await.contains(" 200 "), "garbage is not served");
-    world.stop().await;
-}
-
-#[tokio::test]
-async fn a_message_that_does_not_arrive_is_given_up() {
-    let world = world_with(|config| config.limits.message_arrival = Duration::from_millis(200)).await;
-    let slow = "POST /foldlog.v1.EventLog/Append HTTP/1.1\r\nhost: l\r\nconnection: close\r\ncontent-length: 100\r\n\r\n\0";
-    let answer = raw(&world, slow.as_bytes()).await;
-    assert!(answer.contains("grpc-status: 4"), "{answer}");
-    world.stop().await;
-}
+use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
+use tonic::{Code, Status, codegen::http::uri::PathAndQuery};
 
 #[tokio::test]
 async fn a_message_that_unpacks_too_large_is_refused() {
@@ -157,32 +78,120 @@ async fn connections_beyond_the_limit_are_refused_and_the_others_go_on() {
     world.stop().await;
 }
 
-#[tokio::test]
-async fn garbage_in_a_message_is_an_error_and_unknown_methods_are_unimplemented() {
-    use prost::bytes::Bytes;
-    use tonic::codegen::http::uri::PathAndQuery;
-    let world = world().await;
+/// Calls a method with a message as it is, and takes the status of the refusal.
+async fn refused_raw(world: &World, path: &'static str, body: Vec<u8>) -> Status {
     let channel = tonic::transport::Channel::from_shared(foldlog_server::testing::url(&world.server)).unwrap().connect().await.unwrap();
     let mut grpc = tonic::client::Grpc::new(channel);
-    // StreamState nested as deep as the recursion limit forbids, a wrong wire type, a varint without end.
-    for (body, method) in [
-        (vec![0x0f, 0x01], "Append"),
-        (vec![0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01], "Append"),
-        (vec![0x0a, 0x05, 0x61], "Read"),
-    ] {
-        grpc.ready().await.unwrap();
-        let path = PathAndQuery::try_from(format!("/foldlog.v1.EventLog/{method}")).unwrap();
-        let answer = grpc.server_streaming(tonic::Request::new(Bytes::from(body)), path, RawBytes).await;
-        let status = match answer {
-            Err(status) => status,
-            Ok(mut stream) => stream.get_mut().message().await.unwrap_err(),
-        };
-        assert!(matches!(status.code(), Code::Internal | Code::InvalidArgument), "{status:?}");
-    }
     grpc.ready().await.unwrap();
-    let path = PathAndQuery::from_static("/foldlog.v1.EventLog/Nothing");
-    let status = grpc.unary(tonic::Request::new(Bytes::new()), path, RawBytes).await.unwrap_err();
+    match grpc.server_streaming(tonic::Request::new(body.into()), PathAndQuery::from_static(path), RawBytes).await {
+        Err(status) => status,
+        Ok(mut stream) => stream.get_mut().message().await.unwrap_err(),
+    }
+}
+
+#[tokio::test]
+async fn garbage_in_a_message_is_refused_with_a_reason() {
+    let world = world().await;
+    let varint_without_end = [&[0x0a][..], &[0xff; 10], &[0x01]].concat();
+    // Groups are long gone from the language, but any unknown field may be one, in another, in another.
+    let deep = [0x7b; 100_000].to_vec();
+    for path in ["/foldlog.v1.EventLog/Append", "/foldlog.v1.EventLog/Read", "/foldlog.v1.Query/Execute", "/foldlog.v1.Topics/Create"] {
+        for body in [vec![0x0f, 0x01], vec![0x0a, 0x05, 0x61], vec![0x08, 0x01], varint_without_end.clone(), deep.clone()] {
+            let status = refused_raw(&world, path, body).await;
+            assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "MALFORMED_MESSAGE"), "{path}: {status:?}");
+            assert_eq!(info(&status).metadata["outcome"], "failed");
+        }
+    }
+    assert_eq!(world.server_metric("foldlog_rejected_total{reason=\"MALFORMED_MESSAGE\"}").await, 20);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_unimplemented() {
+    let mut world = world().await;
+    let status = refused_raw(&world, "/foldlog.v1.EventLog/Nothing", Vec::new()).await;
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unimplemented, "NOT_SUPPORTED"));
+    let status = refused_raw(&world, "/foldlog.v9.Nobody/Nothing", Vec::new()).await;
     assert_eq!(status.code(), Code::Unimplemented);
+    world.topic("t").await;
+    let mut encoded = tonic::Request::new(request("t", "s", &["1"]));
+    encoded.metadata_mut().insert("grpc-encoding", "br".parse().unwrap());
+    let status = world.log.append(encoded).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unimplemented, "NOT_SUPPORTED"));
+    let understood = status.metadata().get("grpc-accept-encoding").unwrap();
+    assert!(understood.to_str().unwrap().contains("gzip"), "{status:?}");
+    assert!(world.read(topic_from("t", 0)).await.is_empty());
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn lengths_and_flags_that_lie_are_refused_before_the_message_comes() {
+    let world = world().await;
+    let post = |prefix: [u8; 5]| {
+        let head = "POST /foldlog.v1.EventLog/Append HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/grpc\r\nconnection: close\r\n\
+                    content-length: 1000000000\r\n\r\n";
+        [head.as_bytes(), &prefix].concat()
+    };
+    // 8 MiB and one byte are announced, none of them is sent.
+    let too_large = raw(&world, &post([0, 0, 0x80, 0, 1])).await;
+    assert!(too_large.contains("grpc-status: 8") && too_large.contains("8388608"), "{too_large}");
+    let compressed_with_nothing = raw(&world, &post([1, 0, 0, 0, 1])).await;
+    assert!(compressed_with_nothing.contains("grpc-status: 3"), "{compressed_with_nothing}");
+    let no_such_flag = raw(&world, &post([7, 0, 0, 0, 1])).await;
+    assert!(no_such_flag.contains("grpc-status: 3"), "{no_such_flag}");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn numbers_at_their_ends_are_refused_by_name() {
+    use pb::stream_state::Expect;
+    let mut world = world().await;
+    world.topic("t").await;
+    world.topic_of("plain", pb::TopicKind::Records).await;
+    for partition in [2, 1 << 31, u32::MAX] {
+        let source = pb::read_request::Source::Partition(pb::PartitionRange { topic: "t".into(), partition, from_offset: 0 });
+        let status = world.read_with(pb::ReadRequest { source: Some(source), ..Default::default() }).await.unwrap_err();
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::NotFound, "PARTITION_NOT_FOUND"), "{partition}");
+        let record = pb::Event { data: Some("x".into()), ..Default::default() };
+        let write = pb::Write { topic: "plain".into(), partition: Some(partition), events: vec![record], ..Default::default() };
+        let status = world.append_refused(pb::AppendRequest { writes: vec![write], ..Default::default() }).await;
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::NotFound, "PARTITION_NOT_FOUND"), "{partition}");
+    }
+    for (version, code) in [(0, Code::InvalidArgument), (u64::MAX, Code::Aborted)] {
+        let mut append = request("t", "s", &["1"]);
+        append.preconditions = vec![expect("s", Expect::Version(version))];
+        assert_eq!(world.append_refused(append).await.code(), code, "{version}");
+    }
+    let nothing_in_it = pb::Event { r#type: "Said".into(), ..Default::default() };
+    let write = pb::Write { topic: "t".into(), stream: "s".into(), events: vec![nothing_in_it], ..Default::default() };
+    world.log.append(pb::AppendRequest { writes: vec![write], ..Default::default() }).await.unwrap();
+    assert_eq!(world.read(topic_from("t", 0)).await.len(), 1, "an event without a payload is one");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_append_that_its_client_gave_up_is_in_the_log_or_not_and_nothing_between() {
+    let mut world = world().await;
+    world.topic("t").await;
+    let mut acknowledged = Vec::new();
+    for n in 0..200_u8 {
+        let mut append = request("t", "s", &[&n.to_string(), "and its other half"]);
+        append.request_id = vec![n; 16].into();
+        let mut hurried = tonic::Request::new(append.clone());
+        hurried.set_timeout(std::time::Duration::from_micros(u64::from(n) * 20));
+        match world.log.append(hurried).await {
+            Ok(answer) => acknowledged.push(answer.into_inner().first_position),
+            // No details: whoever gives up does not know. Asking again under the same id tells.
+            Err(status) => {
+                assert!(matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded), "{status:?}");
+                acknowledged.push(world.log.append(append).await.unwrap().into_inner().first_position);
+            }
+        }
+    }
+    let events = world.read(topic_from("t", 0)).await;
+    let firsts: Vec<u64> = events.iter().step_by(2).map(|event| event.position).collect();
+    assert_eq!(firsts, acknowledged, "each once, whole, where its answer says");
+    assert_eq!(events.len(), 400);
     world.stop().await;
 }
 

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod append;
+mod floods;
+mod http;
 mod limits;
 mod pull;
 mod push;

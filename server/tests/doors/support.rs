@@ -7,6 +7,11 @@ use foldlog_proto::v1::{
 use foldlog_server::{Config, Server, testing};
 use prost::Message as _;
 use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 use tonic::{Status, transport::Channel};
 use tonic_types::pb as rpc;
 
@@ -234,5 +239,27 @@ impl World {
             }
         }
         Ok(Answer { schema, batches, done: done.unwrap() })
+    }
+}
+
+/// Sends bytes and returns what comes back until the other side ends.
+pub async fn raw(world: &World, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(world.server.address()).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    let mut answer = Vec::new();
+    let _reset_is_an_end_too = timeout(LONG, stream.read_to_end(&mut answer)).await.unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+pub async fn get(world: &World, path: &str) -> String {
+    raw(world, format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").as_bytes()).await
+}
+
+impl World {
+    /// A number of the server, by its name and labels; 0 if it is not told.
+    pub async fn server_metric(&self, name: &str) -> u64 {
+        let metrics = get(self, "/metrics").await;
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        line.map_or(0, |value| value.trim().parse().unwrap())
     }
 }
