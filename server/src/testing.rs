@@ -1,8 +1,11 @@
 //! A whole server inside of a test, on a free port.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
+
+use foldlog_log::disk::Disk;
 
 use crate::{
+    cli,
     config::Config,
     server::{Server, ServerError},
 };
@@ -11,7 +14,7 @@ use crate::{
 ///
 /// # Errors
 /// Why it does not.
-pub async fn serve(data: &Path) -> Result<Server, std::sync::Arc<ServerError>> {
+pub async fn serve(data: &Path) -> Result<Server, Arc<ServerError>> {
     serve_with(Config::local(data)).await
 }
 
@@ -19,7 +22,7 @@ pub async fn serve(data: &Path) -> Result<Server, std::sync::Arc<ServerError>> {
 ///
 /// # Errors
 /// Why it does not.
-pub async fn serve_with(config: Config) -> Result<Server, std::sync::Arc<ServerError>> {
+pub async fn serve_with(config: Config) -> Result<Server, Arc<ServerError>> {
     let server = Server::start(config).await?;
     server.ready().await?;
     Ok(server)
@@ -29,4 +32,10 @@ pub async fn serve_with(config: Config) -> Result<Server, std::sync::Arc<ServerE
 #[must_use]
 pub fn url(server: &Server) -> String {
     format!("http://{}", server.address())
+}
+
+/// Serves on a disk as the verb `serve` does, to the end of the process's life; the exit code.
+#[must_use]
+pub fn serve_to_the_end(disk: Arc<dyn Disk>, config: Config) -> u8 {
+    cli::told(cli::serve::run(disk, config, &mut cli::serve::Passing::default()))
 }

@@ -35,7 +35,11 @@ fn foldlog(arguments: &[&str]) -> Command {
 
 impl Running {
     fn start(arguments: &[&str]) -> Self {
-        let mut child = foldlog(arguments).spawn().unwrap();
+        Self::of(&mut foldlog(arguments))
+    }
+
+    fn of(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         Self { child, out }
     }
@@ -57,6 +61,25 @@ impl Running {
     fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
         assert!(sent.success());
+    }
+
+    /// Reads stderr until it says that.
+    fn notes(&mut self, words: &str) {
+        let mut noted = Vec::new();
+        let mut byte = [0];
+        while !String::from_utf8_lossy(&noted).contains(words) {
+            self.child.stderr.as_mut().unwrap().read_exact(&mut byte).unwrap();
+            noted.push(byte[0]);
+        }
+    }
+
+    /// Reads stdout until a line says that.
+    fn says(&mut self, words: &str) {
+        let mut line = self.line();
+        while !line.contains(words) {
+            assert!(!line.is_empty(), "it ended");
+            line = self.line();
+        }
     }
 
     /// Waits for the end; the exit code, if it was not a signal, and what was told.
@@ -82,7 +105,7 @@ fn serve_answers_drains_on_a_signal_and_exits_with_0() {
         let mut server = Running::start(&["serve", "--data", text(&folder), "--listen", "127.0.0.1:0"]);
         let address = server.ready();
         let mut stream = TcpStream::connect(&address).unwrap();
-        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -130,17 +153,55 @@ fn a_second_interrupt_forces_the_end() {
     let folder = TempDir::new().unwrap();
     let mut server = Running::start(&["serve", "--data", text(&folder), "--listen", "127.0.0.1:0"]);
     let address = server.ready();
-    // A request that never ends keeps the server draining.
-    let mut stuck = TcpStream::connect(&address).unwrap();
-    stuck.write_all(b"POST /foldlog.v1.EventLog/Append HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n").unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    let _stuck = stuck(&address);
     server.signal("-INT");
-    std::thread::sleep(std::time::Duration::from_millis(200));
-    assert!(server.child.try_wait().unwrap().is_none(), "it waits for the request");
+    server.notes("stopping");
     server.signal("-INT");
     let (code, told) = server.end();
     assert_eq!(code, Some(1), "{told}");
     assert!(told.contains("stopped by force"), "{told}");
+}
+
+/// A request that never ends, and so keeps its server draining; it has been taken up when this returns.
+fn stuck(address: &str) -> TcpStream {
+    let mut stuck = TcpStream::connect(address).unwrap();
+    let head = b"POST /foldlog.v1.EventLog/Append HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\nexpect: 100-continue\r\n\r\n";
+    stuck.write_all(head).unwrap();
+    let mut go_on = [0; 12];
+    stuck.read_exact(&mut go_on).unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100");
+    stuck
+}
+
+#[test]
+fn a_forced_end_removes_the_temporary_folder_too() {
+    let temporary = TempDir::new().unwrap();
+    let mut command = foldlog(&["dev", "--listen", "127.0.0.1:0"]);
+    let mut server = Running::of(command.env("TMPDIR", temporary.path()));
+    let _stuck = stuck(&server.ready());
+    assert_eq!(entries(temporary.path()), 1);
+    server.signal("-TERM");
+    server.notes("stopping");
+    server.signal("-TERM");
+    let (code, told) = server.end();
+    assert_eq!(code, Some(1), "{told}");
+    assert_eq!(entries(temporary.path()), 0);
+}
+
+#[test]
+fn a_demo_that_is_interrupted_ends_well_and_removes_its_folder() {
+    for signal in ["-TERM", "-INT"] {
+        let temporary = TempDir::new().unwrap();
+        let mut command = foldlog(&["demo", "flights", "--days", "7", "--speed", "21000"]);
+        let mut demo = Running::of(command.env("TMPDIR", temporary.path()));
+        demo.says("A server is up");
+        assert_eq!(entries(temporary.path()), 1);
+        demo.signal(signal);
+        let (code, told) = demo.end();
+        assert_eq!(code, Some(0), "{told}");
+        assert!(told.contains("interrupted"), "{told}");
+        assert_eq!(entries(temporary.path()), 0);
+    }
 }
 
 #[test]
@@ -149,9 +210,7 @@ fn dev_takes_another_port_if_its_own_is_taken_and_removes_its_folder() {
     let address = taken.local_addr().unwrap().to_string();
     let temporary = TempDir::new().unwrap();
     let mut command = foldlog(&["dev", "--listen", &address]);
-    let mut child = command.env("TMPDIR", temporary.path()).spawn().unwrap();
-    let out = BufReader::new(child.stdout.take().unwrap());
-    let mut server = Running { child, out };
+    let mut server = Running::of(command.env("TMPDIR", temporary.path()));
     assert_ne!(server.ready(), address);
     assert_eq!(entries(temporary.path()), 1);
     server.signal("-INT");
@@ -183,6 +242,73 @@ fn faults_of_configuration_exit_with_2_and_are_all_told() {
     let output = foldlog(&["serve", "--data", text(&folder), "--listen", &address]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(told(&output).contains(&address), "{}", told(&output));
+}
+
+#[test]
+fn variables_and_files_that_are_not_understood_are_refused() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    let serve = || foldlog(&["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()]);
+    let output = serve().env("FOLDLOG_LISTN", "x").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(told(&output).contains("FOLDLOG_LISTN is no setting of foldlog; did you mean FOLDLOG_LISTEN?"), "{}", told(&output));
+    let output = serve().env("FOLDLOG_LOG_LEVEL", std::ffi::OsStr::from_bytes(b"\xff")).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(told(&output).contains("FOLDLOG_LOG_LEVEL is not UTF-8"), "{}", told(&output));
+    for (content, why) in [(&b"data = '\xff'\n"[..], "UTF-8"), (&[b'#'; (1 << 20) + 1], "1 MiB")] {
+        let file = folder.path().join("f.toml");
+        #[expect(clippy::disallowed_methods, reason = "this test writes a configuration")]
+        std::fs::write(&file, content).unwrap();
+        let output = serve().arg("--config").arg(&file).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(told(&output).contains("f.toml") && told(&output).contains(why), "{}", told(&output));
+    }
+    assert!(!data.exists(), "nothing was started");
+    let mut server = Running::of(serve().env("FOLDLOG_PORT", "tcp://10.0.0.1:7070").env("FOLDLOG_SERVICE_HOST", "10.0.0.1"));
+    server.ready();
+}
+
+#[test]
+fn without_file_descriptors_for_more_connections_it_serves_those_it_has() {
+    let folder = TempDir::new().unwrap();
+    let mut few = Command::new("sh");
+    few.args([
+        "-c",
+        "ulimit -n 128 && exec \"$0\" \"$@\"",
+        env!("CARGO_BIN_EXE_foldlog"),
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--data",
+        text(&folder),
+    ]);
+    let mut server = Running::of(few.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let address = server.ready();
+    let ask = |mut stream: &TcpStream| -> std::io::Result<()> {
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n")?;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"ready\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            answer.push(byte[0]);
+        }
+        Ok(())
+    };
+    let first = TcpStream::connect(&address).unwrap();
+    ask(&first).unwrap();
+    // More than there can be: the rest is refused, before it takes what the log needs.
+    let crowd: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    let refused = crowd.iter().filter(|stream| ask(stream).is_err()).count();
+    assert_eq!(refused, 200 - 63, "of all connections 64 are served");
+    ask(&first).unwrap();
+    drop(crowd);
+    // The server learns one by one that they are gone.
+    assert!((0..10_000).any(|_| ask(&TcpStream::connect(&address).unwrap()).is_ok()), "their places are free again");
+    server.signal("-TERM");
+    let (code, told) = server.end();
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("at most 64 connections"), "{told}");
 }
 
 #[test]

@@ -13,7 +13,8 @@ use clap::{Parser, Subcommand};
 mod client;
 mod demo;
 mod output;
-mod serve;
+pub(crate) mod serve;
+mod signals;
 
 /// An event-sourcing application server with a SQL query layer.
 #[derive(Debug, Parser)]
@@ -88,13 +89,14 @@ impl Cli {
     /// Runs the verb to its end; what went wrong is told once, on stderr, with its causes.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        match self.verb.run() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failed) => {
-                // That nobody reads it is no reason to panic.
-                let _ = writeln!(io::stderr(), "error: {:#}", failed.error());
-                ExitCode::from(failed.code())
-            }
-        }
+        ExitCode::from(told(self.verb.run()))
     }
+}
+
+/// Tells how a verb ended, and gives its exit code.
+pub(crate) fn told(ended: Result<(), Failed>) -> u8 {
+    let Err(failed) = ended else { return 0 };
+    // That nobody reads it is no reason to panic.
+    let _ = writeln!(io::stderr(), "error: {:#}", failed.error());
+    failed.code()
 }

@@ -3,13 +3,15 @@
 //! On stdout stand two lines for programs: `listening on URL` at once and `ready` when requests are answered. Everything else
 //! goes to stderr.
 
-use std::{io::Write as _, net::SocketAddr, path::PathBuf, process, time::Duration};
+use std::{io::Write as _, net::SocketAddr, path::PathBuf, process, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
+use foldlog_log::disk::{Disk, RealDisk};
+use tempfile::TempDir;
 use tracing::{info, warn};
 
-use super::Failed;
+use super::{Failed, signals::Signals};
 use crate::{
     config::{self, Config, Given},
     failure::chain,
@@ -76,18 +78,14 @@ impl Serve {
         given.flag("listen", "--listen", self.listen);
         given.flag("insecure_public", "--insecure-public", self.insecure_public.then(|| "true".to_owned()));
         self.told.give(&mut given);
-        given.environment(std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))));
+        given.environment(std::env::vars_os());
         match &self.config {
             Some(path) => given.file(path, true),
             None => given.file(config::DEFAULT_FILE.as_ref(), false),
         }
-        let warnings = given.warnings().to_vec();
         let config = Config::resolve(given).map_err(|faults| Failed::Usage(faults.into()))?;
         telemetry::begin(config.log_level, config.log_format);
-        for warning in warnings {
-            warn!("{warning}");
-        }
-        run(config, None)
+        run(Arc::new(RealDisk), config, &mut Passing::default())
     }
 }
 
@@ -105,33 +103,42 @@ impl Dev {
         self.told.give(&mut given);
         let config = Config::resolve(given).map_err(|faults| Failed::Usage(faults.into()))?;
         telemetry::begin(config.log_level, config.log_format);
-        let fallback = SocketAddr::new(config.listen.ip(), 0);
-        let served = run(config, Some(fallback));
-        if let Err(error) = folder.close() {
+        let mut passing = Passing { fallback: Some(SocketAddr::new(config.listen.ip(), 0)), folder: Some(folder) };
+        let served = run(Arc::new(RealDisk), config, &mut passing);
+        if let Some(Err(error)) = passing.folder.map(TempDir::close) {
             warn!(%error, "the temporary folder could not be removed");
         }
         served
     }
 }
 
+/// What a server has that is there for a while only.
+#[derive(Default)]
+pub(crate) struct Passing {
+    /// Listened on if the configured address is taken.
+    fallback: Option<SocketAddr>,
+    /// Removed at the end, also at a forced one.
+    folder: Option<TempDir>,
+}
+
 /// Serves on a runtime of its own.
-fn run(config: Config, fallback: Option<SocketAddr>) -> Result<(), Failed> {
+pub(crate) fn run(disk: Arc<dyn Disk>, config: Config, passing: &mut Passing) -> Result<(), Failed> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(config.io_threads).enable_all().thread_name("foldlog-io").build();
     let runtime = runtime.context("failed to start the runtime").map_err(Failed::Operation)?;
-    let served = runtime.block_on(serve(config, fallback));
+    let served = runtime.block_on(serve(disk, config, passing));
     // After a good end nothing is left to wait for; after a bad one a read of a broken disk may never return.
     runtime.shutdown_background();
     served
 }
 
-/// Serves until a signal comes or the storage fails. `fallback` is listened on if the configured address is taken.
-async fn serve(config: Config, fallback: Option<SocketAddr>) -> Result<(), Failed> {
+/// Serves until a signal comes or the storage fails.
+async fn serve(disk: Arc<dyn Disk>, config: Config, passing: &mut Passing) -> Result<(), Failed> {
     let mut signals = Signals::new().context("failed to listen for signals").map_err(Failed::Operation)?;
-    let server = match (Server::start(config.clone()).await, fallback) {
+    let server = match (Server::start_on(Arc::clone(&disk), config.clone()).await, passing.fallback) {
         (Err(ServerError::Listen { source, .. }), Some(listen)) if source.kind() == std::io::ErrorKind::AddrInUse => {
             warn!(address = %config.listen, "the address is taken, another port is used");
-            Server::start(Config { listen, ..config }).await
+            Server::start_on(disk, Config { listen, ..config }).await
         }
         (started, _) => started,
     };
@@ -157,6 +164,8 @@ async fn serve(config: Config, fallback: Option<SocketAddr>) -> Result<(), Faile
         biased;
         () = signals.stop() => {
             warn!("stopped by force");
+            // Not by returning: that would wait for what does not end.
+            drop(passing.folder.take());
             process::exit(1);
         }
         stopped = server.stop() => {
@@ -191,42 +200,5 @@ fn failed(error: &ServerError) -> Failed {
         },
         ServerError::Storage(_) => Failed::Storage(told),
         ServerError::Query(_) | ServerError::Grpc(_) => Failed::Operation(told),
-    }
-}
-
-/// The signals that ask for an end.
-struct Signals {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    #[cfg(unix)]
-    fn new() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    #[cfg(not(unix))]
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {})
-    }
-
-    /// Ends with the next signal. Cancel-safe.
-    #[cfg(unix)]
-    async fn stop(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-
-    #[cfg(not(unix))]
-    async fn stop(&mut self) {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending().await
-        }
     }
 }

@@ -7,6 +7,7 @@ use std::{
     io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
+    process,
     str::FromStr,
 };
 
@@ -16,6 +17,7 @@ use foldlog_sdk::{Client, TopicKind};
 use tempfile::TempDir;
 
 use super::{
+    super::signals::Signals,
     Failed, check,
     data::{self, FlightEvent},
     replay, watch,
@@ -82,29 +84,44 @@ impl Flights {
         telemetry::begin(LogLevel::Warn, LogFormat::Text);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("foldlog-io").build();
         let runtime = runtime.context("failed to start the runtime").map_err(Failed::Operation)?;
-        runtime.block_on(Box::pin(self.tell()))
+        let told = runtime.block_on(Box::pin(self.tell()));
+        // After an interruption a read may still be under way; nobody waits for it.
+        runtime.shutdown_background();
+        told
     }
 
     async fn tell(self) -> Result<(), Failed> {
+        // Before there is a folder that somebody has to remove.
+        let mut signals = Signals::new().context("failed to listen for signals").map_err(Failed::Operation)?;
         let events = data::events(self.days.into()).map_err(Failed::Operation)?;
         let folder = Folder::new(self.data.clone())?;
         let server = start(&folder, self.serve).await?;
         let url = format!("http://{}", server.address());
         let told = tokio::select! {
             biased;
-            _ = tokio::signal::ctrl_c() => Err(Failed::Operation(anyhow!("interrupted"))),
-            told = self.replay(&url, &events) => told,
+            () = signals.stop() => Ok(Replayed::Interrupted),
+            told = self.replay(&url, &events) => told.map(|()| Replayed::Whole),
         };
-        if told.is_ok() && self.serve {
+        if matches!(told, Ok(Replayed::Whole)) && self.serve {
             say(&next_commands(&url));
             tokio::select! {
                 biased;
-                _ = tokio::signal::ctrl_c() => {}
+                () = signals.stop() => {}
                 error = server.failed() => return Err(Failed::Storage(anyhow!(error))),
             }
         }
-        stop(server).await?;
-        told?;
+        tokio::select! {
+            biased;
+            () = signals.stop() => {
+                drop(folder);
+                process::exit(1);
+            }
+            stopped = server.stop() => stopped.map_err(|error| Failed::Storage(anyhow!(error)))?,
+        };
+        if let Replayed::Interrupted = told? {
+            // Not checked, and so not said on stdout.
+            let _gone = writeln!(io::stderr(), "interrupted; the figures were not checked");
+        }
         if let Folder::Named(folder) = folder {
             say(&format!("The data is kept; see it again with: foldlog serve --data {}", folder.display()));
         }
@@ -132,6 +149,12 @@ impl Flights {
 /// Tells something on stdout; a reader that has gone away is no reason to stop.
 pub(super) fn say(text: &str) {
     let _gone = writeln!(io::stdout(), "{text}");
+}
+
+/// How far the replay came.
+enum Replayed {
+    Whole,
+    Interrupted,
 }
 
 enum Folder {
@@ -167,11 +190,6 @@ async fn start(folder: &Folder, on_the_usual_port: bool) -> Result<Server, Faile
     let server = started.context("the server does not start").map_err(Failed::Operation)?;
     server.ready().await.map_err(|error| Failed::Storage(anyhow!(error).context("the server does not become ready")))?;
     Ok(server)
-}
-
-async fn stop(server: Server) -> Result<(), Failed> {
-    server.stop().await.map_err(|error| Failed::Storage(anyhow!(error)))?;
-    Ok(())
 }
 
 /// Makes the topic, the streams and views of `views.sql`, and the table of carriers.

@@ -4,19 +4,20 @@
 //! flags give it as text, and [`Config::resolve`] alone decides what that text means.
 
 use std::{
-    collections::BTreeMap,
-    fmt::{self, Write as _},
-    io::Read as _,
+    fmt::Write as _,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
 use foldlog_log::LogConfig;
 use foldlog_query::QueryConfig;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use serde_json::{Map, Value};
-use toml::de::{DeTable, DeValue};
+
+mod given;
+
+pub use given::{Faults, Given, Origin};
 
 /// What the server runs on.
 #[derive(Clone, Debug)]
@@ -144,184 +145,6 @@ const SETTINGS: &[Setting] = &[
 pub const ENV_PREFIX: &str = "FOLDLOG_";
 /// File that is read if it exists and none is named.
 pub const DEFAULT_FILE: &str = "foldlog.toml";
-const MAX_FILE_BYTES: u64 = 1 << 20;
-
-/// Where a value was given.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// On the command line, as this flag.
-    Flag(&'static str),
-    /// In the environment.
-    Env(String),
-    /// In a file, at a line (from 1).
-    File(PathBuf, usize),
-    /// Nowhere.
-    Default,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Flag(flag) => f.write_str(flag),
-            Self::Env(name) => write!(f, "environment variable {name}"),
-            Self::File(path, line) => write!(f, "{}, line {line}", path.display()),
-            Self::Default => f.write_str("default"),
-        }
-    }
-}
-
-/// Everything wrong with a configuration.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Faults(pub Vec<String>);
-
-impl fmt::Display for Faults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &*self.0 {
-            [one] => f.write_str(one),
-            many => {
-                write!(f, "{} faults in the configuration", many.len())?;
-                many.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
-            }
-        }
-    }
-}
-
-impl std::error::Error for Faults {}
-
-/// Values as given, each with its origin; what is added first wins.
-#[derive(Debug, Default)]
-pub struct Given {
-    values: BTreeMap<String, (String, Origin)>,
-    faults: Vec<String>,
-    warnings: Vec<String>,
-}
-
-impl Given {
-    /// Adds a flag, if it was given.
-    pub fn flag(&mut self, key: &'static str, flag: &'static str, value: Option<String>) {
-        if let Some(value) = value {
-            self.add(key, value, Origin::Flag(flag));
-        }
-    }
-
-    /// Adds the environment. A variable that is no setting is only warned about: others than us name variables after services.
-    pub fn environment(&mut self, variables: impl Iterator<Item = (String, String)>) {
-        const CLIENTS: [&str; 2] = ["FOLDLOG_URL", "FOLDLOG_CONFIG"];
-        let keys = keys();
-        for (name, value) in variables {
-            let Some(rest) = name.strip_prefix(ENV_PREFIX) else { continue };
-            match keys.iter().find(|key| env_name(key) == name) {
-                Some(key) => self.add(key, value, Origin::Env(name)),
-                None if CLIENTS.contains(&name.as_str()) => {}
-                None => {
-                    let hint = nearest(&keys, &rest.to_lowercase(), |key| key.replace('.', "_"));
-                    let hint = hint.map(|key| format!("; did you mean {}?", env_name(key))).unwrap_or_default();
-                    self.warnings.push(format!("environment variable {name} is no setting of foldlog and is ignored{hint}"));
-                }
-            }
-        }
-    }
-
-    /// Adds the text of a file.
-    pub fn text(&mut self, path: &Path, text: &str) {
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let line = |at: usize| text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
-        let (table, errors) = DeTable::parse_recoverable(text);
-        for error in errors {
-            let at = error.span().map_or(1, |span| line(span.start));
-            self.faults.push(format!("{}, line {at}: {}", path.display(), error.message()));
-        }
-        self.table(path, "", table.get_ref(), &line, &keys());
-    }
-
-    fn table(&mut self, path: &Path, prefix: &str, table: &DeTable<'_>, line: &dyn Fn(usize) -> usize, keys: &[String]) {
-        for (name, value) in table {
-            let at = line(name.span().start);
-            let key = format!("{prefix}{}", name.get_ref());
-            let section = format!("{key}.");
-            if let DeValue::Table(inner) = value.get_ref()
-                && keys.iter().any(|key| key.starts_with(&section))
-            {
-                self.table(path, &section, inner, line, keys);
-                continue;
-            }
-            if !keys.contains(&key) {
-                let hint = nearest(keys, &key, ToOwned::to_owned).map(|key| format!("; did you mean {key}?")).unwrap_or_default();
-                self.faults.push(format!("{}, line {at}: unknown key {key}{hint}", path.display()));
-                continue;
-            }
-            let value = match value.get_ref() {
-                DeValue::String(text) => text.to_string(),
-                DeValue::Integer(number) => number.to_string(),
-                DeValue::Boolean(yes) => yes.to_string(),
-                DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
-                    let fault = format!("{}, line {at}: {key} takes a text, a number or true/false", path.display());
-                    self.faults.push(fault);
-                    continue;
-                }
-            };
-            self.add(&key, value, Origin::File(path.to_owned(), at));
-        }
-    }
-
-    /// Adds the file at `path`; one that is missing is a fault only if it was named.
-    pub fn file(&mut self, path: &Path, named: bool) {
-        match read(path) {
-            Ok(text) => self.text(path, &text),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => {}
-            Err(error) => self.faults.push(format!("failed to read the configuration file {}: {error}", path.display())),
-        }
-    }
-
-    /// What was odd but no fault.
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
-    }
-
-    fn add(&mut self, key: &str, value: String, origin: Origin) {
-        self.values.entry(key.to_owned()).or_insert((value, origin));
-    }
-
-    /// The settings of a part that has a type of its own: numbers, over the part's defaults.
-    fn section<T: Default + Serialize + DeserializeOwned>(
-        &mut self,
-        name: &str,
-        validate: impl Fn(&T) -> Result<(), Vec<String>>,
-    ) -> Option<T> {
-        let mut fields = fields::<T>();
-        for (field, value) in &mut fields {
-            let Some((text, origin)) = self.values.remove(&format!("{name}.{field}")) else { continue };
-            match number(&text) {
-                Some(number) => *value = number.into(),
-                None => self.faults.push(format!("{origin}: {name}.{field} cannot be {text:?}: a whole number, or with KiB, MiB, GiB")),
-            }
-        }
-        match serde_json::from_value::<T>(Value::Object(fields)) {
-            Ok(section) => match validate(&section) {
-                Ok(()) => Some(section),
-                Err(faults) => {
-                    let named = |fault: String| if fault.starts_with(name) { fault } else { format!("{name}.{fault}") };
-                    self.faults.extend(faults.into_iter().map(named));
-                    None
-                }
-            },
-            Err(error) => {
-                self.faults.push(format!("{name}: {error}"));
-                None
-            }
-        }
-    }
-
-    fn take<T>(&mut self, key: &'static str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
-        let setting = SETTINGS.iter().find(|setting| setting.key == key)?;
-        let (value, origin) = self.values.remove(key).unwrap_or_else(|| (setting.default.to_owned(), Origin::Default));
-        let parsed = parse(&value);
-        if parsed.is_none() {
-            self.faults.push(format!("{origin}: {key} cannot be {value:?}: {}", setting.doc));
-        }
-        parsed
-    }
-}
 
 impl Config {
     /// Decides what was meant.
@@ -425,7 +248,8 @@ impl LogFormat {
 pub fn help() -> String {
     let mut text = format!(
         "Settings come from flags, then the environment ({ENV_PREFIX}...), then a file (--config or FOLDLOG_CONFIG; \
-         {DEFAULT_FILE} in the current folder if it exists), then defaults:\n"
+         {DEFAULT_FILE} in the current folder if it exists), then defaults. A flag, variable or key that does not exist is refused; \
+         only what Kubernetes sets after a service named foldlog (FOLDLOG_SERVICE_HOST, FOLDLOG_PORT=tcp://... and the like) is passed over.\n"
     );
     for setting in SETTINGS {
         let Setting { key, default, doc } = setting;
@@ -462,21 +286,6 @@ fn keys() -> Vec<String> {
 
 fn env_name(key: &str) -> String {
     format!("{ENV_PREFIX}{}", key.replace('.', "_").to_uppercase())
-}
-
-fn nearest<'a>(keys: &'a [String], given: &str, shown: impl Fn(&str) -> String) -> Option<&'a str> {
-    let scored = keys.iter().map(|key| (strsim::jaro_winkler(given, &shown(key)), key.as_str()));
-    scored.filter(|(score, _)| *score > 0.8).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, key)| key)
-}
-
-#[expect(clippy::disallowed_methods, reason = "the configuration is no part of the log, and is read once before anything runs")]
-fn read(path: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_FILE_BYTES {
-        return Err(std::io::Error::other("it is larger than 1 MiB"));
-    }
-    Ok(text)
 }
 
 fn all_cores() -> usize {
@@ -528,6 +337,8 @@ fn duration(text: &str, least_s: u64, most_s: u64) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn resolve(text: &str) -> Result<Config, Faults> {
@@ -552,7 +363,7 @@ mod tests {
         let mut given = Given::default();
         given.flag("listen", "--listen", Some("127.0.0.1:1".into()));
         let variables = [("FOLDLOG_LISTEN", "127.0.0.1:2"), ("FOLDLOG_DATA", "from-env"), ("PATH", "x")];
-        given.environment(variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
+        given.environment(variables.into_iter().map(|(name, value)| (name.into(), value.into())));
         given.text(Path::new("f"), "listen = '127.0.0.1:3'\ndata = 'from-file'\ndrain = '3s'\nlog_level = 'debug'\n");
         let config = Config::resolve(given).unwrap();
         assert_eq!((config.listen.port(), config.data, config.drain), (1, PathBuf::from("from-env"), Duration::from_secs(3)));
@@ -602,12 +413,17 @@ mod tests {
     }
 
     #[test]
-    fn a_strange_variable_is_warned_about_with_a_suggestion() {
-        let mut given = Given::default();
-        let variables = [("FOLDLOG_LISTN", "x"), ("FOLDLOG_URL", "http://x"), ("FOLDLOG_PORT_7070_TCP", "tcp://x")];
-        given.environment(variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
-        assert_eq!(given.warnings().len(), 2);
-        assert!(given.warnings()[0].ends_with("did you mean FOLDLOG_LISTEN?"), "{:?}", given.warnings());
-        assert!(Config::resolve(given).is_ok());
+    fn limits_are_refused_outside_of_their_range_and_with_units_that_are_none() {
+        let wrong = "[limits]\nconnections = -1\nrequests = 100001\nstreams = '1k'\nidle_reader = '0s'\n[log]\ntail_bytes = '-1'\n";
+        let faults = resolve(wrong).unwrap_err().0;
+        for (key, range) in [
+            ("limits.connections", "1 to 100000"),
+            ("limits.requests", "1 to 100000"),
+            ("limits.streams", "1 to 100000"),
+            ("limits.idle_reader", "1s to 1h"),
+            ("log.tail_bytes", "KiB, MiB, GiB"),
+        ] {
+            assert!(faults.iter().any(|fault| fault.contains(key) && fault.contains(range)), "{key}: {faults:?}");
+        }
     }
 }

@@ -1,0 +1,220 @@
+//! A sync fails in the middle of a run: the process ends with its own exit code, nobody is told a lie, and the next start has everything.
+//!
+//! The server runs in a process of its own: this program again, over a real folder and a disk whose syncs fail on demand.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::{
+    env,
+    io::{self, BufRead as _, BufReader, Read as _},
+    path::{Path, PathBuf},
+    process::{self, Child, Command, Stdio},
+    sync::Arc,
+};
+
+use foldlog_log::disk::{Disk, DiskFile, Entry, RealDisk};
+use foldlog_proto::v1::{self as pb, event_log_client::EventLogClient, topics_client::TopicsClient};
+use foldlog_server::{Config, testing};
+use prost::Message as _;
+use tempfile::TempDir;
+use tonic::{Code, transport::Channel};
+
+/// In whose environment this is set, that is the server of the story, over this folder.
+const SERVER_OF_THE_STORY: &str = "STORY_DATA";
+
+/// A real disk on which no sync succeeds any more once the file `broken` lies beside the data folder.
+#[derive(Debug)]
+struct Breakable {
+    disk: RealDisk,
+    broken: PathBuf,
+}
+
+#[derive(Debug)]
+struct BreakableFile {
+    file: Arc<dyn DiskFile>,
+    broken: PathBuf,
+}
+
+impl Breakable {
+    fn wrap(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(BreakableFile { file, broken: self.broken.clone() })
+    }
+}
+
+impl Disk for Breakable {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.wrap(self.disk.open(path)?))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.wrap(self.disk.create(path)?))
+    }
+
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        self.disk.create_folder(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove(path)
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<Entry>> {
+        self.disk.list(folder)
+    }
+
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        self.disk.sync_folder(folder)
+    }
+
+    fn lock(&self, folder: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
+        self.disk.lock(folder, owner)
+    }
+
+    fn free_space(&self, path: &Path) -> io::Result<u64> {
+        self.disk.free_space(path)
+    }
+}
+
+impl DiskFile for BreakableFile {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.file.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_at(offset, bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        if self.broken.exists() {
+            return Err(io::Error::other("the device is gone"));
+        }
+        self.file.sync()
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.file.set_len(length)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+}
+
+/// A server in a process of its own, which does not outlive its test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _already_gone = self.0.kill();
+        let _already_waited = self.0.wait();
+    }
+}
+
+impl Running {
+    fn start(mut command: Command) -> (Self, String) {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let running = Self(child);
+        let url = lines.find_map(|line| line.split_once("listening on ").map(|(_, url)| url.to_owned())).unwrap();
+        assert!(lines.any(|line| line == "ready"), "it becomes ready");
+        (running, url)
+    }
+
+    fn end(mut self) -> (Option<i32>, String) {
+        let mut told = String::new();
+        self.0.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+        (self.0.wait().unwrap().code(), told)
+    }
+}
+
+fn append(text: &str) -> pb::AppendRequest {
+    let event = pb::Event { r#type: "Said".into(), data: Some(text.to_owned().into()), ..Default::default() };
+    let write = pb::Write { topic: "t".into(), stream: "s".into(), events: vec![event], ..Default::default() };
+    pb::AppendRequest { writes: vec![write], ..Default::default() }
+}
+
+async fn texts(log: &mut EventLogClient<Channel>) -> Vec<String> {
+    let source = pb::read_request::Source::Topic(pb::TopicRange { topic: "t".into(), from_position: 0 });
+    let mut batches = log.read(pb::ReadRequest { source: Some(source), ..Default::default() }).await.unwrap().into_inner();
+    let mut texts = Vec::new();
+    while let Some(batch) = batches.message().await.unwrap() {
+        let data = batch.events.into_iter().map(|event| event.event.unwrap().data.unwrap());
+        texts.extend(data.map(|data| String::from_utf8(data.to_vec()).unwrap()));
+    }
+    texts
+}
+
+#[tokio::test]
+async fn a_failed_sync_ends_the_process_and_the_next_start_has_what_was_acknowledged() {
+    if let Some(data) = env::var_os(SERVER_OF_THE_STORY) {
+        let broken = Path::new(&data).with_file_name("broken");
+        let disk = Arc::new(Breakable { disk: RealDisk, broken });
+        let serve = move || testing::serve_to_the_end(disk, Config::local(data));
+        process::exit(tokio::task::spawn_blocking(serve).await.unwrap().into());
+    }
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["a_failed_sync_ends_the_process_and_the_next_start_has_what_was_acknowledged", "--exact", "--nocapture"]);
+    let (server, url) = Running::start({
+        command.env(SERVER_OF_THE_STORY, &data);
+        command
+    });
+    TopicsClient::connect(url.clone())
+        .await
+        .unwrap()
+        .create(pb::CreateTopicRequest { name: "t".into(), ..Default::default() })
+        .await
+        .unwrap();
+    let mut log = EventLogClient::connect(url).await.unwrap();
+    let mut acknowledged = Vec::new();
+    for n in 0..20 {
+        log.append(append(&n.to_string())).await.unwrap();
+        acknowledged.push(n.to_string());
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is how the test tells the other process")]
+    std::fs::write(folder.path().join("broken"), "").unwrap();
+    let pending = (0..8).map(|n| {
+        let mut log = log.clone();
+        async move { log.append(append(&format!("pending {n}"))).await }
+    });
+    let answers = futures::future::join_all(pending.collect::<Vec<_>>()).await;
+    let told: Vec<(Code, String)> =
+        answers.into_iter().map(|answer| answer.map(|_| ()).unwrap_err()).map(|s| (s.code(), reason(&s))).collect();
+    assert!(
+        told.iter().any(|(code, reason)| *code == Code::Unknown && reason == "OUTCOME_UNKNOWN"),
+        "who waited is told the truth: {told:?}"
+    );
+    let (code, noted) = server.end();
+    assert_eq!(code, Some(74), "{noted}");
+    assert!(noted.contains("the device is gone"), "{noted}");
+
+    #[expect(clippy::disallowed_methods, reason = "a new device")]
+    std::fs::remove_file(folder.path().join("broken")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_foldlog"));
+    command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(&data);
+    let (_server, url) = Running::start(command);
+    let mut log = EventLogClient::connect(url).await.unwrap();
+    let found = texts(&mut log).await;
+    let (first, rest) = found.split_at(20);
+    assert_eq!(first, acknowledged);
+    // What was pending may be there, in whatever order it came in, but each once.
+    let mut once = rest.to_vec();
+    once.sort();
+    once.dedup();
+    assert_eq!(once.len(), rest.len(), "{rest:?}");
+    assert!(rest.iter().all(|text| text.starts_with("pending ")), "{rest:?}");
+    log.append(append("after")).await.unwrap();
+}
+
+/// The reason that a status carries; empty where none does.
+fn reason(status: &tonic::Status) -> String {
+    let details = tonic_types::pb::Status::decode(status.details()).unwrap().details;
+    let info = details.first().map(|first| tonic_types::pb::ErrorInfo::decode(&*first.value).unwrap());
+    info.map(|info| info.reason).unwrap_or_default()
+}
