@@ -29,6 +29,8 @@ pub enum Kind {
     Unavailable,
     /// The time was over; nothing happened.
     Timeout,
+    /// Not for the one who asks.
+    Denied,
     /// We do not do this.
     Unsupported,
     /// Stored bytes are damaged.

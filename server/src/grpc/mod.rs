@@ -94,7 +94,10 @@ impl Service<Request<Body>> for Door {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         if self.loopback && !http::asks_for_this_machine(&request) {
-            return Box::pin(std::future::ready(Ok(http::foreign_host().map(Body::new))));
+            let refused = self.app.refuse(Failure::new(Kind::Denied, "FOREIGN_HOST", http::FOREIGN_HOST));
+            let grpc = http::is_grpc(request.headers());
+            let answer = if grpc { refused.into_http() } else { http::foreign_host().map(Body::new) };
+            return Box::pin(std::future::ready(Ok(answer)));
         }
         let Ok(place) = Arc::clone(&self.app.requests).try_acquire_owned() else {
             let message = format!("{} requests are being answered, which is the limit; retry later", self.app.limits.requests);

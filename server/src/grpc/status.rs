@@ -69,6 +69,7 @@ const fn code(kind: Kind) -> Code {
         Kind::Exhausted => Code::ResourceExhausted,
         Kind::Unavailable => Code::Unavailable,
         Kind::Timeout => Code::DeadlineExceeded,
+        Kind::Denied => Code::PermissionDenied,
         Kind::Unsupported => Code::Unimplemented,
         Kind::Corrupt => Code::DataLoss,
         Kind::Unknown => Code::Unknown,

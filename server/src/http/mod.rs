@@ -5,12 +5,15 @@ use std::net::IpAddr;
 use axum::{
     Router,
     extract::{Request, State},
-    http::{StatusCode, header, uri::Authority},
+    http::{HeaderMap, StatusCode, header, uri::Authority},
     response::{IntoResponse, Response},
     routing::get,
 };
 
 use crate::app::App;
+
+/// Why a request for another machine is refused.
+pub const FOREIGN_HOST: &str = "this server listens on loopback and answers to localhost, 127.0.0.1 and [::1] only";
 
 /// The routes; whatever else is asked for is not found.
 pub fn routes(app: App) -> Router {
@@ -19,14 +22,18 @@ pub fn routes(app: App) -> Router {
 
 /// What nobody answers: in the words of gRPC to those who speak it.
 pub async fn unknown(request: Request) -> Response {
-    let content_type = request.headers().get(header::CONTENT_TYPE).map(|value| value.as_bytes());
-    if content_type.is_some_and(|value| value.starts_with(b"application/grpc")) {
+    if is_grpc(request.headers()) {
         let unimplemented: tonic::codegen::http::Response<tonic::body::Body> =
             tonic::Status::unimplemented("there is no such method").into_http();
         unimplemented.map(axum::body::Body::new)
     } else {
         StatusCode::NOT_FOUND.into_response()
     }
+}
+
+/// Whether who asks speaks gRPC, and has to be answered in it.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Whether a request names this machine as its host, or none. On loopback nobody else is asked for, except by a page of a foreign name
@@ -49,7 +56,7 @@ fn is_this_machine(host: &str) -> bool {
 
 /// The answer to who asks for somebody else.
 pub fn foreign_host() -> Response {
-    (StatusCode::FORBIDDEN, "this server listens on loopback and answers to localhost, 127.0.0.1 and [::1] only\n").into_response()
+    (StatusCode::FORBIDDEN, format!("{FOREIGN_HOST}\n")).into_response()
 }
 
 /// One word, so that a stranger learns nothing.

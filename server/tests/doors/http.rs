@@ -74,6 +74,11 @@ async fn on_loopback_only_names_of_this_machine_are_answered() {
         let answer = raw(&world, foreign.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 403") && !answer.contains("evil"), "{answer}");
     }
+    let call =
+        b"POST /foldlog.v1.EventLog/GetHead HTTP/1.1\r\nhost: evil.example\r\ncontent-type: application/grpc\r\nconnection: close\r\n\r\n";
+    let answer = raw(&world, call).await;
+    assert!(answer.contains("grpc-status: 7") && answer.contains("localhost"), "{answer}");
+    assert_eq!(world.server_metric("foldlog_rejected_total{reason=\"FOREIGN_HOST\"}").await, 4);
     let by_address = format!("GET /healthz HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", world.server.address());
     assert!(raw(&world, by_address.as_bytes()).await.starts_with("HTTP/1.1 200"));
     world.stop().await;
