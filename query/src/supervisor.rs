@@ -204,17 +204,15 @@ impl Supervisor {
         running.values().find(|running| running.topic == *topic).map(|running| Arc::clone(&running.query))
     }
 
-    /// Waits until what follows from everything below `at_least` is written into a source's topic, if a query writes there; says
-    /// whether one does.
+    /// The query that writes into a source's topic, if one does.
     ///
     /// # Errors
-    /// As [`View::wait`]; [`QueryError::NotAligned`] if the source's query does not run.
-    pub(crate) async fn written(&self, source: &Source, at_least: Position, timeout: Duration) -> Result<bool, QueryError> {
-        let Some(query) = self.writer_of(&source.topic) else {
-            return if source.query.is_some() { Err(not_running(source)) } else { Ok(false) };
-        };
-        query.wait(timeout, |reached| reached.frontier >= at_least).await?;
-        Ok(true)
+    /// [`QueryError::NotAligned`] if the source's query does not run.
+    pub(crate) fn writer(&self, source: &Source) -> Result<Option<Arc<Query>>, QueryError> {
+        match (self.writer_of(&source.topic), &source.query) {
+            (None, Some(_)) => Err(not_running(source)),
+            (writer, _) => Ok(writer),
+        }
     }
 
     fn intake(&self, plan: &StreamPlan, query: &Arc<Query>, from: Position) -> Result<Box<dyn Intake>, QueryError> {
@@ -322,7 +320,7 @@ impl Supervisor {
     pub async fn wait(&self, id: &str, at_least: Position, timeout: Duration) -> Result<(), QueryError> {
         let query = self.inner.running.read().get(id).map(|running| Arc::clone(&running.query));
         let unknown = || QueryError::Unknown { what: "query", name: id.to_owned(), hint: None };
-        query.ok_or_else(unknown)?.wait(timeout, |reached| reached.frontier >= at_least).await
+        query.ok_or_else(unknown)?.wait_for(at_least, timeout).await
     }
 
     /// Pins views at one common position, at or after `at_least`. One view alone is pinned where it is, without waiting for
@@ -336,47 +334,66 @@ impl Supervisor {
         at_least: Option<Position>,
         timeout: Duration,
     ) -> Result<Vec<Pinned>, QueryError> {
-        if let Some(at_least) = at_least {
-            for view in views {
-                view.wait(at_least, timeout).await?;
-            }
+        if let [view] = views {
+            return Ok(vec![view.pin_from(at_least, timeout).await?]);
         }
-        match views {
-            [] => Ok(Vec::new()),
-            [view] => Ok(vec![view.pin()?]),
-            [first, ..] => {
-                let aligned = tokio::time::timeout(timeout, self.align(views, timeout)).await;
-                aligned.unwrap_or_else(|_| {
-                    Err(QueryError::NotAligned {
-                        view: first.name().to_owned(),
-                        reason: "no common position was reached in time".to_owned(),
-                    })
-                })
-            }
-        }
+        Ok(self.align(views, &[], at_least, timeout).await?.views)
     }
 
-    /// Brings views to one position and pins them there. Readers at once do not wait for each other: positions are announced in
-    /// some order, tasks go to the lowest first, and it is let go as soon as all have reached it.
-    async fn align(&self, views: &[Arc<View>], timeout: Duration) -> Result<Vec<Pinned>, QueryError> {
+    /// Brings views and topics, each with the query that writes it, to one common position, at or after `at_least`. Dropping the future lets every query
+    /// go on.
+    ///
+    /// # Errors
+    /// As [`Supervisor::pin_together`].
+    pub(crate) async fn align(
+        &self,
+        views: &[Arc<View>],
+        writers: &[Option<Arc<Query>>],
+        at_least: Option<Position>,
+        timeout: Duration,
+    ) -> Result<Aligned, QueryError> {
+        if let Some(at_least) = at_least {
+            for query in views.iter().map(|view| view.query()).chain(writers.iter().flatten()) {
+                query.wait_for(at_least, timeout).await?;
+            }
+        }
+        let aligned = tokio::time::timeout(timeout, self.aligned(views, writers, timeout)).await;
+        aligned.unwrap_or_else(|_| {
+            let first = views.iter().map(|view| view.query()).chain(writers.iter().flatten()).next();
+            Err(QueryError::NotAligned {
+                view: first.map_or("what was asked for", |query| query.sink()).to_owned(),
+                reason: "no common position was reached in time".to_owned(),
+            })
+        })
+    }
+
+    /// Brings queries to one position. Readers at once do not wait for each other: positions are announced in some order, tasks go
+    /// to the lowest first, and it is let go as soon as all have reached it.
+    async fn aligned(&self, views: &[Arc<View>], writers: &[Option<Arc<Query>>], timeout: Duration) -> Result<Aligned, QueryError> {
         // Every query stands still where it reads now; the durable end is at or after that.
         let mut holds: Vec<Hold> = Vec::new();
-        for view in views {
-            hold_all(view.query(), &mut holds);
+        for query in views.iter().map(|view| view.query()).chain(writers.iter().flatten()) {
+            hold_all(query, &mut holds);
         }
-        let common = self.inner.log.head().position;
-        holds.iter().for_each(|hold| hold.announce(common));
+        let position = self.inner.log.head().position;
+        holds.iter().for_each(|hold| hold.announce(position));
         // Upstream comes before downstream, so each knows where it stops when it is waited for.
         for query in holds.iter().map(Hold::query) {
-            let at = query.cut_at(common);
-            query.wait(timeout, |reached| reached.folded >= at && reached.frontier >= common).await.map_err(|error| match error {
-                QueryError::Timeout { .. } => {
-                    QueryError::NotAligned { view: query.sink().to_owned(), reason: format!("it did not reach position {common} in time") }
-                }
+            let at = query.cut_at(position);
+            query.wait(timeout, |reached| reached.folded >= at && reached.frontier >= position).await.map_err(|error| match error {
+                QueryError::Timeout { .. } => QueryError::NotAligned {
+                    view: query.sink().to_owned(),
+                    reason: format!("it did not reach position {position} in time"),
+                },
                 other => other,
             })?;
         }
-        views.iter().map(|view| view.pin_at(common)).collect()
+        Ok(Aligned {
+            position,
+            views: views.iter().map(|view| view.pin_at(position)).collect::<Result<_, _>>()?,
+            // Held there, none has written anything that belongs to a later position.
+            ends: writers.iter().map(|writer| writer.as_ref().map_or(position, |writer| writer.shown_below(position))).collect(),
+        })
     }
 
     /// What the readers of these columns share; for one more, who starts at `from`. Opens files (blocking).
@@ -423,6 +440,16 @@ impl Supervisor {
 fn not_running(source: &Source) -> QueryError {
     let reason = "its query does not run (SHOW QUERIES says why)".to_owned();
     QueryError::NotAligned { view: source.name.clone(), reason }
+}
+
+/// Views and topics at one position.
+pub(crate) struct Aligned {
+    /// Everything of the root sources below it is reflected, nothing else.
+    pub(crate) position: Position,
+    /// The views.
+    pub(crate) views: Vec<Pinned>,
+    /// Where each topic ends.
+    pub(crate) ends: Vec<Position>,
 }
 
 /// Waits until a task has ended.

@@ -6,15 +6,23 @@ mod common;
 #[path = "common/shop.rs"]
 mod shop;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use arrow::datatypes::DataType;
-use foldlog_log::{LogBackend as _, NewRecord, TopicKind, clock::SystemClock, testing::MemoryLog};
+use foldlog_log::{LogBackend as _, NewRecord, Position, TopicKind, clock::SystemClock, testing::MemoryLog};
 use foldlog_query::{
     Engine, QueryConfig, QueryError, Request, ScalarValue,
     catalog::{CATALOG_TOPIC, Change, QueryDef},
 };
 use shop::{Shop, in_time, lines_of, request, with_parameters};
+use tokio::sync::watch;
 
 async fn small_shop() -> Shop {
     let shop = Shop::open().await;
@@ -116,6 +124,59 @@ async fn everything_in_one_query_is_read_at_one_position() {
     let (totals, ()) = tokio::join!(reader, writer);
     assert!(totals.is_sorted());
     totals.iter().for_each(|total| assert!(*total >= 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_queries_write_is_read_at_the_position_of_the_views_beside_it() {
+    let shop = Shop::open().await;
+    for statement in [
+        "CREATE STREAM copies AS SELECT item, amount FROM orders",
+        "CREATE STREAM again (item VARCHAR, amount BIGINT) WITH (topic = 'copies')",
+        "CREATE TABLE copied AS SELECT item, COUNT(*) AS n FROM copies GROUP BY item",
+        "CREATE TABLE copied_again AS SELECT item, COUNT(*) AS n FROM again GROUP BY item",
+    ] {
+        shop.execute(statement).await;
+    }
+    let counts = [
+        "COUNT(*) FROM copies",
+        "COUNT(*) FROM again",
+        "COALESCE(SUM(n), 0) FROM copied",
+        "COALESCE(SUM(n), 0) FROM copied_again",
+        "COUNT(*) FROM orders",
+    ];
+    let pairs: Vec<(&str, &str)> =
+        counts.iter().enumerate().flat_map(|(place, one)| counts[..place].iter().map(|other| (*one, *other))).collect();
+    let over = AtomicBool::new(false);
+    let (ends, mut appended) = watch::channel(Position::default());
+    let writing = async {
+        let mut ahead = VecDeque::new();
+        while !over.load(Ordering::Acquire) {
+            let end = shop.order("ann", &[("tea", 1), ("pen", 1), ("ink", 1)]).await.end;
+            ends.send_replace(end);
+            // The writer stays a few appends ahead, so that how long this takes does not depend on the machine.
+            ahead.push_back(end);
+            if ahead.len() > 8 {
+                let lookup = request("SELECT n FROM copied_again WHERE item = 'tea'");
+                drop(shop.ask(Request { at_least: ahead.pop_front(), ..lookup }).await.unwrap());
+            }
+        }
+    };
+    let reading = async {
+        appended.changed().await.unwrap();
+        for round in 0..4 {
+            for (one, other) in &pairs {
+                let token = (round % 2 == 1).then(|| *appended.borrow());
+                let sql = format!("SELECT (SELECT {one}) AS one, (SELECT {other}) AS other");
+                let answer = shop.ask(Request { at_least: token, ..request(&sql) }).await.unwrap();
+                assert!(token.is_none_or(|token| answer.position >= token), "{sql}");
+                let rows = lines_of(answer).await.unwrap();
+                let (one, other) = rows[0].split_once('|').unwrap();
+                assert_eq!(one, other, "{sql}, round {round}");
+            }
+        }
+        over.store(true, Ordering::Release);
+    };
+    tokio::join!(writing, reading);
 }
 
 #[tokio::test(flavor = "multi_thread")]

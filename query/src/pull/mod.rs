@@ -1,8 +1,8 @@
 //! One answer to one bounded query: a key lookup takes a short way, everything else is planned by DataFusion over `table/`.
 //!
-//! Called by `engine`. What always holds: every view is read at one position, topics are read up to that same position, and
-//! the answer says which; a query runs within the budgets of memory, time, rows and running queries, on threads of its own;
-//! whoever drops the answer ends the query.
+//! Called by `engine`. What always holds: all views and topics are read at one position, and the answer says which; a query
+//! runs within the budgets of memory, time, rows and running queries, on threads of its own; whoever drops the answer ends the
+//! query.
 
 mod aggregate;
 mod lookup;
@@ -34,7 +34,7 @@ use crate::{
     error::QueryError,
     plan::with_stack,
     stream::view::View,
-    supervisor::Supervisor,
+    supervisor::{Aligned, Supervisor},
     table::{TopicTable, ViewTable},
 };
 use prepared::PreparedLookups;
@@ -183,7 +183,7 @@ impl Pull {
         Ok(Permits { _admitted: admitted, _running: running })
     }
 
-    /// Fixes what a query reads: its views at one position, its topics up to there.
+    /// Fixes what a query reads, at one position.
     async fn fix(&self, catalog: &Catalog, query: &ast::Query, at_least: Option<Position>, deadline: Instant) -> Result<Fixed, QueryError> {
         let (names, named) = with_stack(|| (session::table_names(query), session::identifiers(query)));
         let names = names?;
@@ -195,40 +195,51 @@ impl Pull {
                 Readable::Topic(source) => topics.push((name, source)),
             }
         }
-        let at_least = self.written_up_to(&topics, at_least, deadline).await?;
         let each: Vec<Arc<View>> = views.iter().map(|(_, view)| Arc::clone(view)).collect();
-        let pinned =
-            if each.is_empty() { Vec::new() } else { self.shared.supervisor.pin_together(&each, at_least, left(deadline)).await? };
-        let position = match pinned.first() {
-            Some(first) => first.position(),
-            None => self.durable(at_least, deadline).await?,
-        };
+        let Aligned { position, views: pinned, ends } = self.align(&each, &topics, at_least, deadline).await?;
         let mut tables: Tables = HashMap::new();
         for ((name, view), pinned) in views.into_iter().zip(pinned) {
             let table = ViewTable::new(&name, Arc::new(pinned), view.keys(), &named)?;
             tables.insert(name, Table { hidden: table.hidden(), provider: Arc::new(table) });
         }
-        for (name, source) in topics {
-            let table = TopicTable::new(Arc::clone(&self.shared.log), source, position, &named);
+        for ((name, source), end) in topics.into_iter().zip(ends) {
+            let table = TopicTable::new(Arc::clone(&self.shared.log), source, end, &named);
             tables.insert(name, Table { hidden: table.hidden(), provider: Arc::new(table) });
         }
         Ok(Fixed { tables, position })
     }
 
-    /// Waits until the queries that write these topics have written what follows from everything below `at_least`; what they wrote
-    /// lies below the position returned.
-    async fn written_up_to(
+    /// Brings views and topics to one position. What lies below it shows in a topic that a query writes at positions above: there
+    /// the ends differ. One topic alone is read as it is.
+    async fn align(
         &self,
+        views: &[Arc<View>],
         topics: &[(String, Arc<Source>)],
         at_least: Option<Position>,
         deadline: Instant,
-    ) -> Result<Option<Position>, QueryError> {
-        let Some(wanted) = at_least else { return Ok(None) };
-        let mut any = false;
-        for (_, source) in topics {
-            any |= self.shared.supervisor.written(source, wanted, left(deadline)).await?;
+    ) -> Result<Aligned, QueryError> {
+        let supervisor = &self.shared.supervisor;
+        let is_alone = views.is_empty() && topics.len() == 1;
+        let mut writers = vec![None; topics.len()];
+        if !is_alone || at_least.is_some() {
+            writers = topics.iter().map(|(_, source)| supervisor.writer(source)).collect::<Result<_, _>>()?;
         }
-        Ok(Some(if any { self.shared.log.head().position.max(wanted) } else { wanted }))
+        let written = writers.iter().any(Option::is_some);
+        let (position, views) = match views {
+            [] if is_alone || !written => {
+                if let (Some(at_least), [Some(writer)]) = (at_least, &writers[..]) {
+                    writer.wait_for(at_least, left(deadline)).await?;
+                }
+                (self.durable(at_least, deadline).await?, Vec::new())
+            }
+            // One below another query may have folded a part of what belongs to a later position; alone, that hurts nobody.
+            [view] if topics.is_empty() || (!written && view.query().live_upstream().is_none()) => {
+                let pinned = view.pin_from(at_least, left(deadline)).await?;
+                (pinned.position(), vec![pinned])
+            }
+            _ => return supervisor.align(views, &writers, at_least, left(deadline)).await,
+        };
+        Ok(Aligned { position, views, ends: vec![position; topics.len()] })
     }
 
     /// The durable end, once it is not below `at_least`.

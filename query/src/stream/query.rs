@@ -274,9 +274,15 @@ impl Query {
     }
 
     /// End of the records in which everything below `frontier` shows; none if that has not been reached.
-    pub(crate) fn end_of(&self, frontier: Position) -> Option<Position> {
+    fn end_of(&self, frontier: Position) -> Option<Position> {
         let published = self.published.lock();
         published.reflected.iter().find(|reflected| reflected.frontier >= frontier).map(|reflected| reflected.end)
+    }
+
+    /// Where this query's records end that show everything below `frontier`; never before that position itself. Nothing else shows
+    /// in them while the query is held there.
+    pub(crate) fn shown_below(&self, frontier: Position) -> Position {
+        self.end_of(frontier).map_or(frontier, |end| end.max(frontier))
     }
 
     /// Says, before the task runs, what was committed before the last restart.
@@ -322,8 +328,7 @@ impl Query {
     /// Where this query stops for an announced root position: there, or behind the last record in which its source shows
     /// what lies below. As long as the source has not got there, nothing beyond the position itself is known to belong to it.
     pub(crate) fn cut_at(&self, announced: Position) -> Position {
-        let shown = self.live_upstream().and_then(|upstream| upstream.end_of(announced));
-        shown.map_or(announced, |end| end.max(announced))
+        self.live_upstream().map_or(announced, |upstream| upstream.shown_below(announced))
     }
 
     /// Stops the task where it is, until [`Hold::announce`] or until the hold is dropped.

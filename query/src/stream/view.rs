@@ -73,10 +73,7 @@ impl View {
     /// [`QueryError::NotYet`] after `timeout`, [`QueryError::Folding`] if the view is still being folded then, and what ended the
     /// query if it ended.
     pub async fn wait(&self, at_least: Position, timeout: Duration) -> Result<(), QueryError> {
-        self.query.wait(timeout, |reached| reached.frontier >= at_least).await.map_err(|error| match error {
-            QueryError::Timeout { .. } => QueryError::NotYet { view: self.name().to_owned(), at: self.frontier(), wanted: at_least },
-            other => other,
-        })
+        self.query.wait_for(at_least, timeout).await
     }
 
     /// Pins the view where it is now.
@@ -85,6 +82,17 @@ impl View {
     /// [`QueryError::Folding`] while it is being folded, and what ended its query.
     pub fn pin(&self) -> Result<Pinned, QueryError> {
         self.readable(|position, _| Pinned::new(&self.fold, position))
+    }
+
+    /// Pins the view where it is once everything below `at_least` is reflected.
+    ///
+    /// # Errors
+    /// Those of [`View::wait`] and [`View::pin`].
+    pub(crate) async fn pin_from(&self, at_least: Option<Position>, timeout: Duration) -> Result<Pinned, QueryError> {
+        if let Some(at_least) = at_least {
+            self.wait(at_least, timeout).await?;
+        }
+        self.pin()
     }
 
     /// Pins the view where it is now, as what it is at `position`: the caller has seen to it that nothing lies between.
@@ -129,6 +137,17 @@ impl View {
 }
 
 impl Query {
+    /// Waits until everything below `at_least` is reflected.
+    ///
+    /// # Errors
+    /// Those of [`View::wait`].
+    pub(crate) async fn wait_for(&self, at_least: Position, timeout: Duration) -> Result<(), QueryError> {
+        self.wait(timeout, |reached| reached.frontier >= at_least).await.map_err(|error| match error {
+            QueryError::Timeout { .. } => QueryError::NotYet { view: self.sink().to_owned(), at: self.frontier(), wanted: at_least },
+            other => other,
+        })
+    }
+
     /// Waits until the view can be read and `enough` holds.
     ///
     /// # Errors
