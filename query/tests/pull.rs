@@ -296,6 +296,30 @@ async fn a_declared_table_is_the_newest_row_of_each_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_json_key_is_the_same_however_it_is_written() {
+    let shop = Shop::open().await;
+    shop.execute("CREATE TABLE stock (shop VARCHAR PRIMARY KEY, item BIGINT PRIMARY KEY, n BIGINT) WITH (topic = 'stock', partitions = 1)")
+        .await;
+    let record = |key: &'static str, value: Option<&'static str>| NewRecord {
+        key: Some(key.into()),
+        value: value.map(Into::into),
+        ..NewRecord::default()
+    };
+    let records = vec![
+        record(r#"{"shop":"a","item":1}"#, Some(r#"{"n":1}"#)),
+        record(r#"{ "item": 1, "shop": "\u0061" }"#, Some(r#"{"n":2}"#)),
+        record(r#"{"shop":"b","item":1}"#, Some(r#"{"n":3}"#)),
+        record(r#"{"SHOP":"b","item":1,"more":[]}"#, None),
+        record(r#"{"shop":"b","item":2}"#, Some(r#"{"n":4}"#)),
+        // Keys that cannot be read are not one key.
+        record(r#"{"shop":"c"}"#, Some(r#"{"n":5}"#)),
+        record(r#"{"shop":"c","item":"x"}"#, Some(r#"{"n":6}"#)),
+    ];
+    common::append(&*shop.log, "stock", 0, records).await;
+    assert_eq!(shop.settled("SELECT shop, item, n FROM stock ORDER BY n").await, ["a|1|2", "b|2|4", "c|-|5", "c|-|6"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_asks_with_the_token_of_an_append_sees_it() {
     let shop = Shop::open().await;
     for number in 1..=100_i64 {

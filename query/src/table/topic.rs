@@ -5,7 +5,12 @@
 
 use std::{collections::HashSet, fmt, sync::Arc};
 
-use arrow::{array::BooleanArray, compute::filter_record_batch, datatypes::SchemaRef};
+use arrow::{
+    array::{Array as _, BooleanArray},
+    compute::filter_record_batch,
+    datatypes::SchemaRef,
+    row::{RowConverter, SortField},
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use datafusion::{
@@ -29,9 +34,10 @@ use super::{
     visible,
 };
 use crate::{
-    catalog::{Pseudo, Source, SourceKind, WantedColumn},
+    catalog::{KeyFormat, Pseudo, Source, SourceKind, WantedColumn},
     codec::Decoder,
     error::QueryError,
+    stream::operator::chain::execution,
 };
 
 /// How much of the log one batch is decoded from.
@@ -227,19 +233,27 @@ impl TopicRows {
     /// Positions of the newest row of each key, ascending; tombstones leave none.
     fn newest(&self, memory: &MemoryReservation) -> Result<Vec<u64>, QueryError> {
         let Some(mut reader) = self.reader()? else { return Ok(Vec::new()) };
-        // Wants no column: it only tells the rows that can be decoded from those that are left out.
-        let mut decoder = Decoder::new(&self.source, &[])?;
+        // One JSON key can be written in many ways: it is what is in its columns, if all are there. Other keys are their bytes, and
+        // the decoder only tells the rows that can be decoded from those that are left out.
+        let columns: Vec<WantedColumn> = match self.source.key_format {
+            KeyFormat::Json => (0..self.source.key_count()).map(WantedColumn::Declared).collect(),
+            KeyFormat::Kafka | KeyFormat::None => Vec::new(),
+        };
+        let mut decoder = Decoder::new(&self.source, &columns)?;
+        let fields = decoder.schema().fields().iter().map(|field| SortField::new(field.data_type().clone())).collect::<Vec<_>>();
+        let comparable = RowConverter::new(fields).map_err(execution)?;
         let mut newest: HashMap<Bytes, u64> = HashMap::new();
         loop {
             let chunk = reader.read(self.part.until, LIMITS)?;
             let decoded = decoder.decode(&chunk.runs)?;
-            let mut valid = decoded.positions.iter().peekable();
+            let keys = comparable.convert_columns(decoded.batch.columns()).map_err(execution)?;
+            let mut valid = decoded.positions.iter().enumerate().peekable();
             for record in chunk.runs.iter().flat_map(|run| run.records()) {
                 let record = record?;
-                if valid.next_if_eq(&&record.position.get()).is_none() {
-                    continue;
-                }
-                match (record.key, record.value) {
+                let Some((row, _)) = valid.next_if(|(_, position)| **position == record.position.get()) else { continue };
+                let is_read = !columns.is_empty() && decoded.batch.columns().iter().all(|column| column.is_valid(row));
+                let key = record.key.map(|bytes| if is_read { keys.row(row).data() } else { bytes });
+                match (key, record.value) {
                     (Some(key), None) => drop(newest.remove(key)),
                     (Some(key), Some(_)) => {
                         if let Some(known) = newest.get_mut(key) {
@@ -299,7 +313,7 @@ impl Reading {
                 Some(newest) => {
                     let keep: BooleanArray =
                         decoded.positions.iter().map(|position| Some(newest.binary_search(position).is_ok())).collect();
-                    filter_record_batch(&decoded.batch, &keep).map_err(|fault| QueryError::Execution(fault.to_string()))?
+                    filter_record_batch(&decoded.batch, &keep).map_err(execution)?
                 }
             };
             if batch.num_rows() > 0 {
