@@ -203,6 +203,8 @@ impl Following {
                 self.told = Instant::now();
                 return Ok(PushItem::Progress(self.at));
             }
+            // However much of the log is in memory, other tasks have their turn after each part of it.
+            tokio::task::yield_now().await;
         }
     }
 

@@ -6,12 +6,15 @@ mod common;
 #[path = "common/shop.rs"]
 mod shop;
 
-use std::{collections::BTreeMap, pin::pin, time::Duration};
+use std::{collections::BTreeMap, pin::pin, task::Poll, time::Duration};
 
 use foldlog_log::{LogBackend as _, Position};
 use foldlog_query::{ChangeOp, PushAnswer, PushItem, QueryConfig, QueryError};
 use futures::StreamExt as _;
 use shop::{Shop, lines, request};
+
+/// Records that a push query reads at once.
+const PART: u64 = 2048;
 
 /// What one push query has said so far.
 struct Heard {
@@ -241,4 +244,32 @@ async fn dropping_an_answer_gives_its_place_back() {
     assert!(matches!(shop.engine.push(request(sql)).await, Err(QueryError::ResourceExhausted(_))));
     drop(held);
     shop.push(sql).await;
+}
+
+#[tokio::test]
+async fn others_have_their_turn_while_nothing_passes_a_filter() {
+    let shop = Shop::open().await;
+    let orders = [("tea", 1); 256];
+    for _ in 0..64 {
+        shop.order("ann", &orders).await;
+    }
+    shop.order("ann", &[("gold", 1)]).await;
+    shop.settled("SELECT COUNT(*) FROM totals").await;
+    let mut answer = shop.resume("SELECT item, version FROM orders WHERE item = 'gold' EMIT CHANGES", Position::default()).await;
+    let (mut turns, mut decoded) = (0, shop.engine.decoded());
+    let item = loop {
+        let item = futures::poll!(answer.items.next());
+        let now = shop.engine.decoded();
+        assert!(now - decoded <= PART + 256, "{} records in one turn", now - decoded);
+        decoded = now;
+        match item {
+            Poll::Ready(Some(Ok(PushItem::Progress(_)))) => {}
+            Poll::Ready(item) => break item,
+            Poll::Pending => tokio::task::yield_now().await,
+        }
+        turns += 1;
+    };
+    let Some(Ok(PushItem::Changes { rows, .. })) = item else { panic!("{item:?}") };
+    assert_eq!(lines(&rows), [format!("gold|{}", 64 * 256 + 1)]);
+    assert!(turns >= 64 * 256 / PART, "{turns}");
 }
