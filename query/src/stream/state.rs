@@ -73,7 +73,8 @@ impl Layer {
     }
 
     fn bytes(&self) -> usize {
-        self.changed.len() * size_of::<RowNumber>() + self.old.len() * size_of::<RowNumber>() + self.before.len() * size_of::<u64>()
+        let places = self.places.get().map_or(0, |places| places.capacity() * (size_of::<(RowNumber, usize)>() + 1));
+        (self.changed.len() + self.old.len()) * size_of::<RowNumber>() + self.before.len() * size_of::<u64>() + places
     }
 }
 
@@ -518,6 +519,20 @@ mod tests {
         }
         assert!(table.undo_bytes() < 200, "{}", table.undo_bytes());
         assert_eq!(read(&table, pin).values().copied().collect::<Vec<_>>(), [0]);
+    }
+
+    #[test]
+    fn what_readers_need_to_find_rows_is_counted() {
+        let mut table = table();
+        for step in 0..2 {
+            table.begin();
+            (0..1000_u64).for_each(|key| set(&mut table, &key.to_le_bytes(), step));
+            table.commit(Version(1));
+        }
+        table.pin();
+        let unread = table.undo_bytes();
+        assert_eq!(read(&table, Version(1)).len(), 1000);
+        assert!(table.undo_bytes() >= unread + 1000 * size_of::<(RowNumber, usize)>(), "{unread}, then {}", table.undo_bytes());
     }
 
     #[test]
