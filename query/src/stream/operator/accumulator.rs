@@ -1,6 +1,6 @@
 //! What one aggregate keeps of a group, as words of the group's row, and how it becomes a column again.
 //!
-//! Integers and decimals are summed exactly in 128 bits; DOUBLE is folded row by row in position order, so that every cut into
+//! Integers are summed exactly in 128 bits, decimals in 192; DOUBLE is folded row by row in position order, so that every cut into
 //! steps gives the same bits. Pure but for the table that it is handed.
 
 use std::{cmp::Ordering, sync::Arc};
@@ -35,7 +35,7 @@ pub(crate) struct Accumulator {
     data_type: DataType,
 }
 
-/// Words: the value (one word, or two for 128 bits), then the number of values folded, if there is a value.
+/// Words: the value (one word, two for 128 bits, three for 192), then the number of values folded, if there is a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Count,
@@ -58,9 +58,6 @@ enum Values {
     Decimal,
     Text,
 }
-
-/// In place of the number of values: the sum left 128 bits and is NULL from then on.
-const LOST: u64 = u64::MAX;
 
 impl Accumulator {
     /// The accumulator of a call, with its first word at `at`.
@@ -86,7 +83,8 @@ impl Accumulator {
             Kind::Count => 1,
             Kind::Sum(Numbers::Double) | Kind::Avg(Numbers::Double) => 2,
             Kind::Extreme(Values::Integer | Values::Double | Values::Text, _) => 2,
-            Kind::Sum(_) | Kind::Avg(_) | Kind::Extreme(Values::Decimal, _) => 3,
+            Kind::Sum(Numbers::Integer) | Kind::Avg(Numbers::Integer) | Kind::Extreme(Values::Decimal, _) => 3,
+            Kind::Sum(Numbers::Decimal { .. }) | Kind::Avg(Numbers::Decimal { .. }) => 4,
         }
     }
 
@@ -111,11 +109,11 @@ impl Accumulator {
             Kind::Sum(Numbers::Integer) | Kind::Avg(Numbers::Integer) => {
                 let column = cast(column, &DataType::Int64).map_err(execution)?;
                 let values = column.as_primitive::<Int64Type>().values();
-                each_value(&column, groups, |group, row| add(&mut table.accumulators_mut(group)[at..at + 3], i128::from(values[row])));
+                each_value(&column, groups, |group, row| add(&mut table.accumulators_mut(group)[at..at + 3], values[row]));
             }
             Kind::Sum(Numbers::Decimal { .. }) | Kind::Avg(Numbers::Decimal { .. }) => {
                 let values = column.as_primitive_opt::<Decimal128Type>().ok_or_else(|| execution("not a DECIMAL"))?.values();
-                each_value(column, groups, |group, row| add(&mut table.accumulators_mut(group)[at..at + 3], values[row]));
+                each_value(column, groups, |group, row| add_decimal(&mut table.accumulators_mut(group)[at..at + 4], values[row]));
             }
             Kind::Sum(Numbers::Double) | Kind::Avg(Numbers::Double) => {
                 let column = cast(column, &DataType::Float64).map_err(execution)?;
@@ -185,9 +183,14 @@ impl Accumulator {
             Kind::Sum(Numbers::Integer) => {
                 Arc::new(rows.map(|words| known(words, 2).and_then(|()| i64::try_from(wide(words)).ok())).collect::<Int64Array>())
             }
-            Kind::Sum(Numbers::Decimal { .. }) | Kind::Extreme(Values::Decimal, _) => {
+            Kind::Sum(Numbers::Decimal { .. }) => {
                 let fits = |value: &i128| value.unsigned_abs() < 10_u128.pow(u32::from(DECIMAL128_MAX_PRECISION));
-                let values = rows.map(|words| known(words, 2).map(|()| wide(words)).filter(fits)).collect::<Decimal128Array>();
+                Arc::new(
+                    rows.map(|words| decimal_sum(words).filter(fits)).collect::<Decimal128Array>().with_data_type(self.data_type.clone()),
+                )
+            }
+            Kind::Extreme(Values::Decimal, _) => {
+                let values = rows.map(|words| known(words, 2).map(|()| wide(words))).collect::<Decimal128Array>();
                 Arc::new(values.with_data_type(self.data_type.clone()))
             }
             Kind::Sum(Numbers::Double) | Kind::Extreme(Values::Double, _) => {
@@ -200,10 +203,8 @@ impl Accumulator {
                 rows.map(|words| known(words, 2).map(|()| wide_as_double(wide(words)) / as_double(words[2]))).collect::<Float64Array>(),
             ),
             Kind::Avg(Numbers::Decimal { scale }) => Arc::new(
-                rows.map(|words| {
-                    known(words, 2).map(|()| wide_as_double(wide(words)) / 10_f64.powi(i32::from(scale)) / as_double(words[2]))
-                })
-                .collect::<Float64Array>(),
+                rows.map(|words| Some(wide_as_double(decimal_sum(words)?) / 10_f64.powi(i32::from(scale)) / as_double(words[3])))
+                    .collect::<Float64Array>(),
             ),
             Kind::Extreme(Values::Integer, _) => {
                 Arc::new(rows.map(|words| known(words, 1).map(|()| words[0].cast_signed())).collect::<Int64Array>())
@@ -248,22 +249,33 @@ fn each_value(column: &ArrayRef, groups: &[RowNumber], mut with: impl FnMut(RowN
     }
 }
 
-/// Some if a value was folded and is not lost; `count` is the place of the number of values.
+/// Some if a value was folded; `count` is the place of the number of values.
 fn known(words: &[u64], count: usize) -> Option<()> {
-    (words[count] != 0 && words[count] != LOST).then_some(())
+    (words[count] != 0).then_some(())
 }
 
-fn add(words: &mut [u64], value: i128) {
-    if words[2] == LOST {
-        return;
-    }
-    match wide(words).checked_add(value) {
-        Some(sum) => {
-            set_wide(words, sum);
-            words[2] += 1;
-        }
-        None => words[2] = LOST,
-    }
+/// Adds to a sum of integers; 2^64 of them do not leave 128 bits.
+fn add(words: &mut [u64], value: i64) {
+    set_wide(words, wide(words).wrapping_add(i128::from(value)));
+    words[2] += 1;
+}
+
+/// Adds to a sum of decimals; 2^64 of them do not leave 192 bits.
+fn add_decimal(words: &mut [u64], value: i128) {
+    let (sum, carried) = wide(words).cast_unsigned().overflowing_add(value.cast_unsigned());
+    set_wide(words, sum.cast_signed());
+    words[2] = words[2].wrapping_add(sign(value)).wrapping_add(u64::from(carried));
+    words[3] += 1;
+}
+
+/// The sum of decimals, if there is one and 128 bits hold it.
+fn decimal_sum(words: &[u64]) -> Option<i128> {
+    known(words, 3).map(|()| wide(words)).filter(|sum| words[2] == sign(*sum))
+}
+
+/// The word above a number of 128 bits.
+fn sign(value: i128) -> u64 {
+    if value < 0 { u64::MAX } else { 0 }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the two halves of a wide number")]
