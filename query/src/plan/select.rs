@@ -9,9 +9,9 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::{
     common::{
         Column as ColumnName, DFSchema, ScalarValue, TableReference,
-        tree_node::{TreeNode, TreeNodeRecursion},
+        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
-    logical_expr::Expr,
+    logical_expr::{Expr, ExprSchemable},
     sql::sqlparser::ast,
 };
 
@@ -84,7 +84,7 @@ fn plan_here(query: &ast::Query, scope: &Scope<'_>) -> Result<Chain, QueryError>
         return Err(QueryError::Invalid("WHERE cannot contain an aggregate; use HAVING".to_owned()));
     }
     let named = named_items(select, &source, &alias, &full, scope)?;
-    let having = select.having.as_ref().map(|written| scope.expressions.resolve(written, &full, scope.parameters)).transpose()?;
+    let having = select.having.as_ref().map(|written| having_expression(written, &named, &full, scope)).transpose()?;
     let groups = group_expressions(select, &named, &full, scope)?;
 
     let grouped = !groups.is_empty() || having.is_some() || named.iter().any(|(_, expr)| has_aggregate(expr));
@@ -318,6 +318,22 @@ fn group_expressions(
         }
     }
     Ok(groups)
+}
+
+/// What HAVING says; it may name what stands in the SELECT list, where the source has no column of that name.
+fn having_expression(written: &ast::Expr, items: &[(String, Expr)], schema: &DFSchema, scope: &Scope<'_>) -> Result<Expr, QueryError> {
+    let typed = items.iter().filter_map(|(name, expr)| Some(Field::new(name, expr.get_type(schema).ok()?, true)));
+    let mut known = schema.clone();
+    known.merge(&DFSchema::try_from(Schema::new(typed.collect::<Vec<_>>())).map_err(fault::of_planning)?);
+    let expr = scope.expressions.resolve(written, &known, scope.parameters)?;
+    let meant = |expr| match &expr {
+        Expr::Column(ColumnName { relation: None, name, .. }) => {
+            let item = items.iter().find(|(item, _)| item == name);
+            Ok(item.map_or_else(|| Transformed::no(expr.clone()), |(_, item)| Transformed::yes(item.clone())))
+        }
+        _ => Ok(Transformed::no(expr)),
+    };
+    Ok(expr.transform_up(meant).map_err(fault::of_planning)?.data)
 }
 
 fn has_aggregate(expr: &Expr) -> bool {
