@@ -130,3 +130,59 @@ async fn small_rows_that_become_large_ones_are_written_in_several_units() {
     }
     place.engine.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_that_grows_too_large_is_null_in_views_and_pull_queries_alike() {
+    let place = Place::new();
+    place.ok("CREATE STREAM facts (k VARCHAR, n BIGINT, s VARCHAR) WITH (partitions = 1)").await;
+    // What comes of 10 letters, and whether 600,000 are too many.
+    let parts = [
+        ("s || s", 20, true),
+        ("concat(s, 'b', s)", 21, true),
+        ("concat_ws(s, s, s)", 30, true),
+        ("replace(s, 'a', s)", 100, true),
+        ("replace(s, 'b', s)", 10, false),
+        ("replace(s, 'aaaa', 'bbbbb')", 12, false),
+        ("regexp_replace(s, 'a', s, 'g')", 100, true),
+        ("regexp_replace(s, '(a*)', '\\1\\1\\1')", 30, true),
+        ("regexp_replace(s, 'a', 'bb')", 11, false),
+        ("replace(replace(upper(s), 'A', 'bb'), 'b', s)", 200, true),
+        ("lower(s)", 10, false),
+        ("COALESCE(s || s, '')", 20, true),
+    ];
+    let columns: Vec<_> = parts.iter().enumerate().map(|(at, (part, ..))| format!("length({part}) AS x{at}")).collect();
+    place.ok(&format!("CREATE STREAM sizes WITH (partitions = 1) AS SELECT {} FROM facts", columns.join(", "))).await;
+    append(place.log.as_ref(), "facts", 0, rows(0..2, |n| "a".repeat([10, 600_000][n]))).await;
+    for (at, (part, small, too_large)) in parts.into_iter().enumerate() {
+        let [first, second] = <[String; 2]>::try_from(place.ok(&format!("SELECT x{at} FROM sizes")).await).unwrap();
+        assert_eq!(first, small.to_string(), "{part}");
+        let is_empty = ["NULL", "0"].contains(&second.as_str());
+        assert_eq!(is_empty, too_large, "{part}: {second}");
+        assert_eq!(place.ok(&format!("SELECT length({part}) FROM facts")).await, [first, second], "{part}");
+    }
+    let said: Vec<String> = place.written("_foldlog.processing_log").into_iter().map(|(_, value)| value.to_string()).collect();
+    for reason in ["the result of || is out of range, or larger than 1048576 bytes", "replace failed, or larger than 1048576 bytes"] {
+        assert!(said.iter().any(|one| one.contains(reason)), "{said:?}");
+    }
+    // Large as it came, and no larger.
+    append(place.log.as_ref(), "facts", 0, rows(2..3, |_| "A".repeat(2_000_000))).await;
+    assert_eq!(place.ok("SELECT length(lower(s)) FROM facts WHERE n = 2").await, ["2000000"]);
+    // Of constants alone.
+    let longest = "a".repeat(100_000);
+    assert_eq!(place.ok(&format!("SELECT replace('{longest}', 'a', '{longest}')")).await, ["NULL"]);
+    place.engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_are_too_much_together_are_refused_to_a_pull_query_and_cut_by_a_view() {
+    let place = Place::new();
+    place.ok("CREATE STREAM facts (k VARCHAR, n BIGINT, s VARCHAR) WITH (partitions = 1)").await;
+    let size = format!("length(replace(s, 'a', '{}'))", "b".repeat(1000));
+    place.ok(&format!("CREATE TABLE sizes WITH (partitions = 1) AS SELECT k, MIN({size}) AS s FROM facts GROUP BY k")).await;
+    append(place.log.as_ref(), "facts", 0, rows(0..2000, |_| "a".repeat(100))).await;
+    assert_eq!(place.ok("SELECT COUNT(*) || ' ' || SUM(s) FROM sizes").await, ["2000 200000000"]);
+    let refused = place.run(&format!("SELECT MIN({size}) FROM facts")).await;
+    assert!(matches!(refused, Err(QueryError::ResourceExhausted(_))), "{refused:?}");
+    assert_eq!(place.ok(&format!("SELECT MIN({size}) FROM facts WHERE n < 10")).await, ["100000"]);
+    place.engine.stop().await;
+}

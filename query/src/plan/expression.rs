@@ -13,7 +13,7 @@ use arrow::{
 };
 use datafusion::{
     common::{
-        DFSchema, ScalarValue,
+        DFSchema, DataFusionError, ScalarValue,
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     execution::{SessionState, SessionStateBuilder, SessionStateDefaults, context::ExecutionProps},
@@ -117,15 +117,17 @@ impl Expression {
     }
 
     /// Evaluates every row of a batch.
-    #[must_use]
-    pub fn evaluate(&self, batch: &RecordBatch) -> Evaluated {
+    ///
+    /// # Errors
+    /// [`QueryError::ResourceExhausted`] if it makes too much of so many rows at once; never of a single row.
+    pub fn evaluate(&self, batch: &RecordBatch) -> Result<Evaluated, QueryError> {
         if self.depth <= SHALLOW {
             return self.evaluate_here(batch);
         }
         stacker::grow(self.depth * STACK_OF_A_LEVEL, || self.evaluate_here(batch))
     }
 
-    fn evaluate_here(&self, batch: &RecordBatch) -> Evaluated {
+    fn evaluate_here(&self, batch: &RecordBatch) -> Result<Evaluated, QueryError> {
         let rows = batch.num_rows();
         let evaluated = if self.fallible {
             total::collect(&self.physical, batch)
@@ -133,12 +135,15 @@ impl Expression {
             self.physical.evaluate(batch).and_then(|value| value.into_array(rows)).map(|values| (values, Vec::new()))
         };
         match evaluated {
-            Ok((values, errors)) => Evaluated { values, errors },
+            Ok((values, errors)) => Ok(Evaluated { values, errors }),
+            Err(error) if matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) => {
+                Err(QueryError::ResourceExhausted(error.strip_backtrace()))
+            }
             // What can fail was made total; this is for a fault in ours that must not stop a query.
             Err(error) => {
                 tracing::error!(%error, expression = %self, "an expression failed as a whole");
                 let errors = (0..rows).map(|row| RowError { row, reason: "the expression failed".to_owned() }).collect();
-                Evaluated { values: new_null_array(&self.data_type, rows), errors }
+                Ok(Evaluated { values: new_null_array(&self.data_type, rows), errors })
             }
         }
     }
@@ -242,7 +247,7 @@ impl Expressions {
         let one_row = RecordBatch::try_new_with_options(Arc::clone(schema.inner()), Vec::new(), &options)
             .map_err(|error| QueryError::Execution(error.to_string()))?;
         let value_of = |compiled: Expression| {
-            let evaluated = compiled.evaluate(&one_row);
+            let evaluated = compiled.evaluate(&one_row)?;
             match evaluated.errors.first() {
                 Some(error) => Err(QueryError::Invalid(format!("{written}: {}", error.reason))),
                 None => ScalarValue::try_from_array(&evaluated.values, 0).map_err(fault::of_planning),
@@ -402,7 +407,7 @@ mod tests {
     }
 
     fn evaluated(text: &str) -> (ArrayRef, Vec<(usize, String)>) {
-        let Evaluated { values, errors } = compiled(text).unwrap().evaluate(&batch());
+        let Evaluated { values, errors } = compiled(text).unwrap().evaluate(&batch()).unwrap();
         (values, errors.into_iter().map(|error| (error.row, error.reason)).collect())
     }
 

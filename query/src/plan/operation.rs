@@ -2,7 +2,8 @@
 //!
 //! Made from an expression of DataFusion by `plan/total` (views, push queries) and `pull/total` (pull queries), so that both
 //! have the same arithmetic. All rows are computed at once; only if that fails the rows at fault are looked for by halving.
-//! Divisors of zero and casts, the faults that come in numbers, have kernels of their own.
+//! Divisors of zero and casts, the faults that come in numbers, have kernels of their own. A value of more than
+//! [`MAX_VALUE_BYTES`] that is larger than every operand is a failure, too; `growth` tells of most of them before they are made.
 
 use std::{
     hash::{Hash, Hasher},
@@ -32,6 +33,8 @@ use datafusion::{
     },
 };
 
+use super::growth::{Bound, Growth, MAX_BATCH_BYTES, MAX_VALUE_BYTES, MAX_WORK_BYTES, sizes_of};
+
 /// The outermost node of an expression, over its operands.
 #[derive(Debug)]
 pub(crate) struct Operation {
@@ -40,6 +43,8 @@ pub(crate) struct Operation {
     operands: SchemaRef,
     kernel: Kernel,
     data_type: DataType,
+    /// None: the values have a fixed size.
+    growth: Option<Growth>,
     reason: String,
 }
 
@@ -88,7 +93,7 @@ impl Operation {
         let data_type = node.data_type(input)?;
         let mut kernel = Kernel::Halves;
         let mut checked = Arc::clone(expression);
-        let reason;
+        let mut reason;
         if let Some(binary) = node.downcast_ref::<BinaryExpr>() {
             let operator = *binary.op();
             if is_comparison(operator) || matches!(operator, Operator::And | Operator::Or) {
@@ -133,7 +138,11 @@ impl Operation {
             fields.push(Field::new(name, child.data_type(input)?, true));
         }
         let inner = if inner.is_empty() { checked } else { checked.with_new_children(inner)? };
-        let mut operation = Self { inner, operands: Arc::new(Schema::new(fields)), kernel, data_type, reason };
+        let growth = Growth::of(inner.as_ref(), &data_type);
+        if growth.is_some() {
+            reason.push_str(&format!(", or larger than {MAX_VALUE_BYTES} bytes"));
+        }
+        let mut operation = Self { inner, operands: Arc::new(Schema::new(fields)), kernel, data_type, growth, reason };
         if operation.kernel == Kernel::Halves && operation.fails_without_values() {
             operation.kernel = Kernel::Never;
         }
@@ -142,7 +151,11 @@ impl Operation {
 
     /// Whether not even NULL can be computed: then there is no use in looking for rows at fault.
     fn fails_without_values(&self) -> bool {
-        let nulls = self.operands.fields().iter().map(|field| new_null_array(field.data_type(), 1)).collect();
+        let nulls: Vec<ArrayRef> = self.operands.fields().iter().map(|field| new_null_array(field.data_type(), 1)).collect();
+        let bound = self.growth.as_ref().and_then(|growth| growth.bounds(&nulls, 1).ok()?.first().copied());
+        if bound.is_some_and(|bound| bound.bytes > MAX_WORK_BYTES) {
+            return false;
+        }
         let computed = self.batch(nulls, 1).and_then(|batch| self.inner.evaluate(&batch)?.into_array(1));
         computed.is_err()
     }
@@ -160,7 +173,8 @@ impl Operation {
     /// One value a row; what failed is NULL, and the numbers of these rows are added to `failed`.
     ///
     /// # Errors
-    /// Only of operands that do not fit the operation.
+    /// [`DataFusionError::ResourcesExhausted`] if the values of several rows together have more than [`MAX_BATCH_BYTES`]; else only
+    /// of operands that do not fit the operation.
     pub(crate) fn compute(&self, operands: Vec<ArrayRef>, rows: usize, failed: &mut Vec<usize>) -> Result<ArrayRef> {
         if operands.is_empty() {
             return self.constant(rows, failed);
@@ -176,8 +190,39 @@ impl Operation {
                 failed.extend(0..rows);
                 Ok(new_null_array(&self.data_type, rows))
             }
-            Kernel::Negate | Kernel::Halves => self.halve(&self.batch(operands, rows)?, 0, failed),
+            Kernel::Negate | Kernel::Halves => self.grow(operands, rows, failed),
         }
+    }
+
+    /// Computes as many rows at once as there is room for; values that are too large are NULL.
+    fn grow(&self, operands: Vec<ArrayRef>, rows: usize, failed: &mut Vec<usize>) -> Result<ArrayRef> {
+        let Some(growth) = &self.growth else { return self.halve(&self.batch(operands, rows)?, 0, failed) };
+        let bounds = growth.bounds(&operands, rows)?;
+        let batch = self.batch(operands, rows)?;
+        let mut parts = Vec::new();
+        let (mut first, mut made) = (0, 0_usize);
+        while first < rows {
+            let mut bytes = 0_usize;
+            let has_room = |bound: &&Bound| {
+                bytes = bytes.saturating_add(bound.bytes);
+                bytes <= MAX_WORK_BYTES
+            };
+            let room = bounds.iter().skip(first).take_while(has_room).count();
+            let taken = room.max(1);
+            if room == 0 {
+                failed.push(first);
+                parts.push(new_null_array(&self.data_type, 1));
+            } else {
+                let values = self.halve(&batch.slice(first, taken), first, failed)?;
+                parts.push(if bytes <= MAX_VALUE_BYTES { values } else { without_large(values, first, &bounds, &mut made, failed)? });
+            }
+            if made > MAX_BATCH_BYTES && rows > 1 {
+                return Err(too_much_at_once());
+            }
+            first += taken;
+        }
+        let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+        if parts.is_empty() { Ok(new_null_array(&self.data_type, 0)) } else { Ok(concat(&parts)?) }
     }
 
     /// The same value for every row, computed once.
@@ -188,10 +233,13 @@ impl Operation {
                 once.push(0);
                 new_null_array(&self.data_type, 1)
             }
-            _ => self.halve(&self.batch(Vec::new(), 1)?, 0, &mut once)?,
+            _ => self.grow(Vec::new(), 1, &mut once)?,
         };
         if !once.is_empty() {
             failed.extend(0..rows);
+        }
+        if rows > 1 && sizes_of(&value)?.iter().sum::<usize>().saturating_mul(rows) > MAX_BATCH_BYTES {
+            return Err(too_much_at_once());
         }
         Ok(take(&value, &UInt32Array::from_value(0, rows), None)?)
     }
@@ -264,6 +312,23 @@ impl Hash for Operation {
         self.inner.hash(state);
         self.kernel.hash(state);
     }
+}
+
+/// Nulls the values that are too large for operands of these sizes, and adds up the others.
+fn without_large(values: ArrayRef, first: usize, bounds: &[Bound], made: &mut usize, failed: &mut Vec<usize>) -> Result<ArrayRef> {
+    let sizes = sizes_of(&values)?;
+    let of_part = bounds.iter().skip(first);
+    let large: BooleanArray = sizes.iter().zip(of_part).map(|(size, bound)| Some(*size > MAX_VALUE_BYTES.max(bound.operand))).collect();
+    *made += sizes.iter().zip(large.values()).filter(|(_, large)| !large).map(|(size, _)| size).sum::<usize>();
+    if large.true_count() == 0 {
+        return Ok(values);
+    }
+    failed.extend(large.values().set_indices().map(|row| first + row));
+    Ok(nullif(&values, &large)?)
+}
+
+fn too_much_at_once() -> DataFusionError {
+    DataFusionError::ResourcesExhausted(format!("an expression makes more than {MAX_BATCH_BYTES} bytes of one batch of rows"))
 }
 
 /// Rows whose value is not NULL.

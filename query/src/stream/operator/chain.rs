@@ -15,7 +15,7 @@ use arrow::{
 
 use crate::{
     error::QueryError,
-    plan::{Expression, Node, RowError},
+    plan::{Expression, MAX_BATCH_BYTES, Node, RowError, bytes_of},
     stream::change::ChangeBatch,
 };
 
@@ -62,6 +62,7 @@ impl Chain {
     /// Runs the chain over rows without a past; rows that a filter does not keep are gone.
     ///
     /// # Errors
+    /// [`QueryError::ResourceExhausted`] if it makes too much of so many rows at once, never of a single row;
     /// [`QueryError::Execution`] where columns do not fit the plan, which is a fault of ours.
     pub(crate) fn run(&self, mut input: ChangeBatch, faults: &mut Faults) -> Result<ChangeBatch, QueryError> {
         for step in &self.steps {
@@ -71,7 +72,7 @@ impl Chain {
             }
             match step {
                 Step::Filter(predicate) => {
-                    let evaluated = predicate.evaluate(&input.rows);
+                    let evaluated = predicate.evaluate(&input.rows)?;
                     tell(&evaluated.errors, &input.positions, faults);
                     let keep = is_true(evaluated.values.as_boolean());
                     let keep = match &input.value_null {
@@ -81,12 +82,8 @@ impl Chain {
                     input = input.keep(&keep)?;
                 }
                 Step::Project(expressions, schema) => {
-                    let columns = expressions.iter().map(|expression| {
-                        let evaluated = expression.evaluate(&input.rows);
-                        tell(&evaluated.errors, &input.positions, faults);
-                        evaluated.values
-                    });
-                    input.rows = batch(schema, columns.collect(), input.len())?;
+                    let columns = project(expressions, &input.rows, |errors| tell(&errors, &input.positions, faults))?;
+                    input.rows = batch(schema, columns, input.len())?;
                 }
             }
         }
@@ -112,19 +109,18 @@ impl Chain {
     ) -> Result<(RecordBatch, Option<BooleanBuffer>), QueryError> {
         let mut kept: Option<BooleanBuffer> = None;
         for step in &self.steps {
-            let mut values = |expression: &Expression| {
-                let evaluated = expression.evaluate(&rows);
-                errors.extend(evaluated.errors.into_iter().filter(|error| kept.as_ref().is_none_or(|kept| kept.value(error.row))));
-                evaluated.values
+            let mut tell = |failed: Vec<RowError>| {
+                errors.extend(failed.into_iter().filter(|error| kept.as_ref().is_none_or(|kept| kept.value(error.row))));
             };
             match step {
                 Step::Filter(predicate) => {
-                    let keep = is_true(values(predicate).as_boolean()).values().clone();
+                    let evaluated = predicate.evaluate(&rows)?;
+                    tell(evaluated.errors);
+                    let keep = is_true(evaluated.values.as_boolean()).values().clone();
                     kept = Some(kept.map_or_else(|| keep.clone(), |kept| &kept & &keep));
                 }
                 Step::Project(expressions, schema) => {
-                    let columns = expressions.iter().map(values).collect();
-                    rows = batch(schema, columns, rows.num_rows())?;
+                    rows = batch(schema, project(expressions, &rows, tell)?, rows.num_rows())?;
                 }
             }
         }
@@ -151,6 +147,22 @@ impl ChangeBatch {
         };
         Ok(Self { rows, ops: None, rowtime: only(&self.rowtime, keep), positions: only(&self.positions, keep), value_null })
     }
+}
+
+/// The columns that expressions make of rows; what fails in one of them is told.
+fn project(expressions: &[Expression], rows: &RecordBatch, mut tell: impl FnMut(Vec<RowError>)) -> Result<Vec<ArrayRef>, QueryError> {
+    let mut columns = Vec::with_capacity(expressions.len());
+    let mut bytes = 0;
+    for expression in expressions {
+        let evaluated = expression.evaluate(rows)?;
+        tell(evaluated.errors);
+        bytes += bytes_of(&evaluated.values);
+        if bytes > MAX_BATCH_BYTES && rows.num_rows() > 1 {
+            return Err(QueryError::ResourceExhausted(format!("more than {MAX_BATCH_BYTES} bytes are made of one batch of rows")));
+        }
+        columns.push(evaluated.values);
+    }
+    Ok(columns)
 }
 
 /// The values that `keep` marks.
