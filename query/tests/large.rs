@@ -186,3 +186,23 @@ async fn rows_that_are_too_much_together_are_refused_to_a_pull_query_and_cut_by_
     assert_eq!(place.ok(&format!("SELECT MIN({size}) FROM facts WHERE n < 10")).await, ["100000"]);
     place.engine.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn aggregates_that_collect_values_stay_within_the_memory_of_queries() {
+    let place = Place::new();
+    place.ok("CREATE STREAM facts (k VARCHAR, n BIGINT, s VARCHAR) WITH (partitions = 1)").await;
+    append(place.log.as_ref(), "facts", 0, rows(0..3, |n| n.to_string())).await;
+    assert_eq!(place.ok("SELECT string_agg(s, ', ' ORDER BY n DESC) FROM facts").await, ["2, 1, 0"]);
+    assert_eq!(place.ok("SELECT array_to_string(array_agg(s ORDER BY n), '-') FROM facts").await, ["0-1-2"]);
+    let long = "-".repeat(65);
+    for expression in [
+        format!("string_agg(s, '{long}')"),
+        format!("string_agg(s, '{long}' || 'a')"),
+        "string_agg(s, ',') OVER (ORDER BY n)".to_owned(),
+        "array_agg(s) OVER (ORDER BY n)".to_owned(),
+    ] {
+        let refused = place.run(&format!("SELECT {expression} FROM facts")).await;
+        assert!(matches!(refused, Err(QueryError::Unsupported(_))), "{expression}: {refused:?}");
+    }
+    place.engine.stop().await;
+}

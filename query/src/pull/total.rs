@@ -7,9 +7,9 @@
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::{
     common::{
-        Column, DFSchema, Result,
+        Column, DFSchema, DataFusionError, Result,
         config::ConfigOptions,
-        tree_node::{Transformed, TreeNode},
+        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     execution::context::ExecutionProps,
     logical_expr::{
@@ -25,6 +25,11 @@ use crate::plan::Operation;
 /// Stands around the number of an operand in the name of its column; no statement contains it.
 const MARK: char = '\0';
 
+/// Aggregates whose result is as long as all their values.
+const COLLECTING: [&str; 2] = ["string_agg", "array_agg"];
+/// Longest delimiter of `string_agg`.
+const MAX_DELIMITER_BYTES: usize = 64;
+
 /// Makes every expression of a plan total.
 #[derive(Debug)]
 pub(super) struct TotalArithmetic;
@@ -35,7 +40,29 @@ impl AnalyzerRule for TotalArithmetic {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.apply_with_subqueries(|node| node.apply_expressions(|expr| expr.apply(collects_little)))?;
         plan.transform_up_with_subqueries(make_total).map(|made| made.data)
+    }
+}
+
+/// Refuses aggregates that collect values where their result outgrows what the memory pool is told of: for each row of a window
+/// again, or with a long delimiter between values.
+fn collects_little(expr: &Expr) -> Result<TreeNodeRecursion> {
+    let refused = match expr {
+        Expr::WindowFunction(call) if COLLECTING.contains(&call.fun.name()) => format!("{} with OVER", call.fun.name()),
+        Expr::AggregateFunction(call) if call.func.name() == "string_agg" && !call.params.args.get(1).is_none_or(is_short) => {
+            format!("string_agg with a delimiter that is no literal of at most {MAX_DELIMITER_BYTES} bytes")
+        }
+        _ => return Ok(TreeNodeRecursion::Continue),
+    };
+    Err(DataFusionError::NotImplemented(refused))
+}
+
+fn is_short(delimiter: &Expr) -> bool {
+    match delimiter {
+        Expr::Literal(value, _) => value.is_null() || value.try_as_str().flatten().is_some_and(|text| text.len() <= MAX_DELIMITER_BYTES),
+        Expr::Cast(cast) => is_short(&cast.expr),
+        _ => false,
     }
 }
 
