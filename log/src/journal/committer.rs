@@ -360,7 +360,7 @@ fn drive(committer: &mut Committer, syncer: &mpsc::SyncSender<Closing>, finished
         }
         if syncing {
             if took || engine.queue.len() == 0 {
-                match engine.queue.wait(None) {
+                match engine.queue.wait() {
                     Awake::Work | Awake::Quiet => {}
                     Awake::Closed(Closed::Stopping) => engine.queue.wait_for_nudge(),
                     Awake::Closed(Closed::Failed) => return Ok(()),
@@ -386,7 +386,7 @@ fn drive(committer: &mut Committer, syncer: &mpsc::SyncSender<Closing>, finished
             continue;
         }
         let quiet = (!committer.sealed).then(|| engine.config.seal_after());
-        match engine.queue.wait(quiet) {
+        match engine.queue.wait_idle(quiet) {
             Awake::Work => {}
             Awake::Quiet => committer.seal()?,
             Awake::Closed(Closed::Stopping) => return committer.seal(),
