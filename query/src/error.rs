@@ -37,6 +37,8 @@ pub enum QueryError {
         name: String,
         /// The nearest name that exists.
         hint: Option<String>,
+        /// Where it stands in the statement, where that is known.
+        place: Option<Place>,
     },
     /// The name is taken.
     #[error("{what} {name} exists already")]

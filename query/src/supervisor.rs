@@ -319,7 +319,7 @@ impl Supervisor {
     /// As [`View::wait`]; [`QueryError::Unknown`] if there is no such query.
     pub async fn wait(&self, id: &str, at_least: Position, timeout: Duration) -> Result<(), QueryError> {
         let query = self.inner.running.read().get(id).map(|running| Arc::clone(&running.query));
-        let unknown = || QueryError::Unknown { what: "query", name: id.to_owned(), hint: None };
+        let unknown = || QueryError::Unknown { what: "query", name: id.to_owned(), hint: None, place: None };
         query.ok_or_else(unknown)?.wait_for(at_least, timeout).await
     }
 

@@ -18,7 +18,7 @@ use std::{
 use arrow::datatypes::DataType;
 use foldlog_log::{LogBackend as _, NewRecord, Position, TopicKind, clock::SystemClock, testing::MemoryLog};
 use foldlog_query::{
-    Engine, QueryConfig, QueryError, Request, ScalarValue,
+    Engine, Place, QueryConfig, QueryError, Request, ScalarValue,
     catalog::{CATALOG_TOPIC, Change, QueryDef},
 };
 use shop::{Shop, in_time, lines_of, request, with_parameters};
@@ -355,6 +355,15 @@ async fn what_is_no_query_of_ours_is_refused() {
     ] {
         let refusal = shop.refusal(sql).await;
         assert!(!refusal.is_empty() && !refusal.contains("panic"), "{sql}: {refusal}");
+    }
+    for (sql, line, column) in [
+        ("SELECT n,\n  totl FROM totals", 2, 3),
+        ("SELECT n FROM total", 1, 15),
+        ("SELECT uper(customer) FROM totals", 1, 8),
+        ("DROP TABLE total", 1, 12),
+    ] {
+        let Err(QueryError::Unknown { place, .. }) = shop.ask(request(sql)).await else { panic!("{sql}") };
+        assert_eq!(place, Some(Place { line, column }), "{sql}");
     }
     let refusal = shop.refusal("SELECT 1 FROM total").await;
     assert!(refusal.contains("did you mean totals?"), "{refusal}");

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use foldlog_log::{InvalidName, LogError, Position, Violation};
-use foldlog_query::QueryError;
+use foldlog_query::{Place, QueryError};
 
 /// What a caller can do about it, in the terms that every protocol has a code for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -169,12 +169,11 @@ impl From<QueryError> for Failure {
         let message = chain(&error);
         let plain = |kind, reason| Self::new(kind, reason, message.clone());
         match error {
-            QueryError::Syntax { place, message: _ } => {
-                plain(Kind::Invalid, "SQL_SYNTAX").with(Detail::Field(format!("sql:{}:{}", place.line, place.column)))
-            }
+            QueryError::Syntax { place, message: _ } => plain(Kind::Invalid, "SQL_SYNTAX").with(at(place)),
             QueryError::TooComplex(_) => plain(Kind::Invalid, "SQL_TOO_COMPLEX"),
             QueryError::Invalid(_) => plain(Kind::Invalid, "SQL_INVALID"),
-            QueryError::Unknown { .. } => plain(Kind::NotFound, "NAME_NOT_FOUND"),
+            QueryError::Unknown { place: Some(place), .. } => plain(Kind::NotFound, "NAME_NOT_FOUND").with(at(place)),
+            QueryError::Unknown { place: None, .. } => plain(Kind::NotFound, "NAME_NOT_FOUND"),
             QueryError::Exists { .. } => plain(Kind::Exists, "NAME_EXISTS"),
             QueryError::InUse { .. } => plain(Kind::Precondition, "IN_USE"),
             QueryError::Unsupported(_) => plain(Kind::Unsupported, "SQL_UNSUPPORTED"),
@@ -190,6 +189,11 @@ impl From<QueryError> for Failure {
             QueryError::Execution(_) => plain(Kind::Internal, "QUERY_FAILED"),
         }
     }
+}
+
+/// A place in the statement.
+fn at(place: Place) -> Detail {
+    Detail::Field(format!("sql:{}:{}", place.line, place.column))
 }
 
 /// The error and its causes, each once.

@@ -301,6 +301,7 @@ impl Catalog {
             what: "stream or table",
             name: name.to_owned(),
             hint: nearest(name, self.sources.keys().map(String::as_str)),
+            place: None,
         })
     }
 
@@ -319,7 +320,7 @@ impl Catalog {
         let QueryError::Unknown { hint: None, .. } = unknown else { return Err(unknown) };
         let topics = log.topics();
         let hint = nearest(name, topics.iter().filter(|topic| !topic.name.is_system()).map(|topic| topic.name.as_str()));
-        Err(QueryError::Unknown { what: "stream, table or topic", name: name.to_owned(), hint })
+        Err(QueryError::Unknown { what: "stream, table or topic", name: name.to_owned(), hint, place: None })
     }
 
     /// All sources by name.
@@ -336,6 +337,7 @@ impl Catalog {
             what: "query",
             name: id.to_owned(),
             hint: nearest(id, self.queries.iter().map(|query| query.id.as_str())),
+            place: None,
         })
     }
 

@@ -342,7 +342,7 @@ fn timestamp_column(columns: &[Column], options: &Options) -> Result<Option<usiz
     let Some(name) = &options.timestamp else { return Ok(None) };
     let Some(place) = columns.iter().position(|column| column.name == *name) else {
         let hint = crate::catalog::nearest(name, columns.iter().map(|column| column.name.as_str()));
-        return Err(QueryError::Unknown { what: "column", name: name.clone(), hint });
+        return Err(QueryError::Unknown { what: "column", name: name.clone(), hint, place: None });
     };
     match columns.get(place).map(|column| &column.data_type) {
         Some(DataType::Int64) => Ok(Some(place)),

@@ -99,7 +99,7 @@ fn targets(source: &Source, named: &[String]) -> Result<Vec<Target>, QueryError>
             None if name == "rowtime" => Target::RowTime,
             None => {
                 let hint = nearest(name, source.columns.iter().map(|column| column.name.as_str()));
-                return Err(QueryError::Unknown { what: "column", name: name.clone(), hint });
+                return Err(QueryError::Unknown { what: "column", name: name.clone(), hint, place: None });
             }
         };
         if targets.contains(&target) {

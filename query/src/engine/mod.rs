@@ -94,7 +94,8 @@ impl Engine {
             return Ok(answer);
         }
         // A lookup that is known ends above: it need not make room for all that may follow.
-        Box::pin(self.execute_anew(request)).await
+        let text = request.sql.clone();
+        Box::pin(self.execute_anew(request)).await.map_err(|error| sql::located(error, &text))
     }
 
     async fn execute_anew(&self, request: Request) -> Result<Answer, QueryError> {
@@ -118,6 +119,11 @@ impl Engine {
     /// # Errors
     /// As [`Engine::execute`].
     pub async fn push(&self, request: Request) -> Result<PushAnswer, QueryError> {
+        let text = request.sql.clone();
+        self.push_anew(request).await.map_err(|error| sql::located(error, &text))
+    }
+
+    async fn push_anew(&self, request: Request) -> Result<PushAnswer, QueryError> {
         match sql::parse(&request.sql, self.core.dialect)? {
             Statement::Push(select) => {
                 let plan = self.core.chain(&self.core.snapshot(), &select, &request.parameters)?.into_volatile();

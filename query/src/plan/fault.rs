@@ -27,7 +27,7 @@ pub fn of_planning(error: DataFusionError) -> QueryError {
 fn unknown_function(message: &str) -> Option<QueryError> {
     let (name, rest) = message.strip_prefix("Invalid function '")?.split_once('\'')?;
     let hint = rest.split_once("Did you mean '").and_then(|(_, near)| nearest(name, near.split('\'').take(1)));
-    Some(QueryError::Unknown { what: "function", name: name.to_owned(), hint })
+    Some(QueryError::Unknown { what: "function", name: name.to_owned(), hint, place: None })
 }
 
 fn of_schema(error: &SchemaError) -> QueryError {
@@ -36,6 +36,7 @@ fn of_schema(error: &SchemaError) -> QueryError {
             what: "column",
             name: field.flat_name().replace('"', ""),
             hint: nearest(&field.name, valid_fields.iter().map(|column| column.name.as_str())),
+            place: None,
         },
         SchemaError::AmbiguousReference { field } => QueryError::Invalid(format!("column {} is ambiguous; write table.column", field.name)),
         other => QueryError::Invalid(first_lines(&other.to_string())),

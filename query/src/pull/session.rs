@@ -144,7 +144,7 @@ pub(super) fn table_names(query: &ast::Query) -> Result<Vec<String>, QueryError>
     for table in tables {
         if table.schema().is_some() {
             let hint = Some(format!("\"{table}\" (quoted, if that is a topic)"));
-            return Err(QueryError::Unknown { what: "stream or table", name: table.to_string(), hint });
+            return Err(QueryError::Unknown { what: "stream or table", name: table.to_string(), hint, place: None });
         }
         let name = table.table().to_owned();
         if !names.contains(&name) {

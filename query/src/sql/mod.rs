@@ -10,4 +10,4 @@ mod types;
 pub use dialect::Dialect;
 pub use parser::parse;
 pub use statement::{Piece, Statement};
-pub use tokens::split;
+pub use tokens::{located, split};

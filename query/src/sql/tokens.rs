@@ -49,6 +49,45 @@ pub(super) fn place_of(location: Location) -> Place {
     Place { line: number(location.line), column: number(location.column) }
 }
 
+/// An error that names what does not exist, with the place where that name stands in the statement; others as they are.
+#[must_use]
+pub fn located(error: QueryError, text: &str) -> QueryError {
+    match error {
+        QueryError::Unknown { what, name, hint, place } => {
+            let place = place.or_else(|| place_of_name(text, &name));
+            QueryError::Unknown { what, name, hint, place }
+        }
+        other => other,
+    }
+}
+
+/// Where a name, perhaps of several parts, first stands as a whole and is not given there by AS.
+fn place_of_name(text: &str, name: &str) -> Option<Place> {
+    let tokens = tokenize(text).ok()?;
+    let tokens: Vec<_> = tokens.iter().filter(|one| !matches!(one.token, Token::Whitespace(_))).collect();
+    let mut rest = &tokens[..];
+    let mut given = false;
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        let Token::Word(word) = &first.token else {
+            given = false;
+            continue;
+        };
+        let mut whole = word.value.clone();
+        while let [dot, next, after @ ..] = rest
+            && let (Token::Period, Token::Word(part)) = (&dot.token, &next.token)
+        {
+            whole = format!("{whole}.{}", part.value);
+            rest = after;
+        }
+        if !given && whole.eq_ignore_ascii_case(name) {
+            return Some(place_of(first.span.start));
+        }
+        given = is_word(&first.token, "AS");
+    }
+    None
+}
+
 pub(super) fn end_of(text: &str) -> Location {
     let text = text.trim_end();
     let line = text.matches('\n').count() + 1;
@@ -178,4 +217,20 @@ pub(super) fn syntax(error: &ParserError, fallback: Place) -> QueryError {
         None => text,
     };
     QueryError::Syntax { place, message: lower_first(&text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_found_where_it_stands_as_a_whole() {
+        let found = |text: &str, name: &str| place_of_name(text, name).map(|place| (place.line, place.column));
+        assert_eq!(found("SELECT a,\n  t.Totl FROM t", "t.totl"), Some((2, 3)));
+        assert_eq!(found("SELECT t.id FROM t", "t"), Some((1, 18)));
+        assert_eq!(found("SELECT 'x', a AS x FROM t WHERE x > 1", "x"), Some((1, 33)));
+        assert_eq!(found("SELECT * FROM \"raw.events\"", "raw.events"), Some((1, 15)));
+        assert_eq!(found("SELECT xy, x.y, y.x FROM t -- x", "x"), None);
+        assert_eq!(found("SELECT 'x", "x"), None);
+    }
 }
