@@ -53,7 +53,11 @@ impl Running {
     /// Reads the two lines that say where it listens and that it answers.
     fn ready(&mut self) -> String {
         let line = self.line();
-        let address = line.strip_prefix("listening on http://").unwrap_or_else(|| panic!("{line:?}")).to_owned();
+        let Some(address) = line.strip_prefix("listening on http://").map(str::to_owned) else {
+            let mut told = String::new();
+            self.child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+            panic!("{line:?}, and then {:?}: {told}", self.child.wait());
+        };
         assert_eq!(self.line(), "ready");
         address
     }
