@@ -15,7 +15,8 @@ fn main() {
         Some(commit) => format!("{version} ({commit})"),
         None => version.to_owned(),
     };
-    println!("cargo::rustc-env=FOLDLOG_VERSION={version}");
+    // Cargo sets it for what it runs, too: a name that begins with FOLDLOG_ would be taken for a setting.
+    println!("cargo::rustc-env=VERSION_AND_COMMIT={version}");
 }
 
 fn git(arguments: &[&str]) -> Option<String> {

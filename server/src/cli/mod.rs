@@ -25,7 +25,7 @@ pub struct Cli {
 }
 
 /// The version, with the commit where it is known.
-pub const VERSION: &str = env!("FOLDLOG_VERSION");
+pub const VERSION: &str = env!("VERSION_AND_COMMIT");
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 the operation failed, 2 usage or configuration, 3 server not reachable, \
                           4 a precondition failed, 74 storage failure.";
