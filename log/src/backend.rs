@@ -72,7 +72,8 @@ pub trait LogBackend: Send + Sync + 'static {
     /// All topics by name, foldlog's own included.
     fn topics(&self) -> Vec<Arc<Topic>>;
 
-    /// Puts an append in line. Order is fixed by this call; durability is what the future awaits.
+    /// Puts an append in line. Order is fixed by this call; durability is what the future awaits. Where that takes no longer than
+    /// to hand it to another thread, it may be durable on return.
     ///
     /// # Errors
     /// At once: a malformed append, an unknown topic, a full queue. Through the future: verdicts of admission

@@ -5,7 +5,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     thread::JoinHandle,
 };
 
@@ -20,7 +20,10 @@ use crate::{
     engine::{Engine, Metrics},
     error::LogError,
     ids::{Offset, Position, StreamHead, StreamId, TopicId, TopicName},
-    journal::{committer, committer::Committer, queue::Closed},
+    journal::{
+        committer::{self, Committer, Turns},
+        queue::Closed,
+    },
     partition::{reader::EmbeddedReader, request, streams::StreamKey},
     record::{Append, Selection},
     start,
@@ -46,6 +49,8 @@ pub struct OpenReport {
 /// A log in a data folder of its own, held by one process.
 pub struct EmbeddedLog {
     engine: Arc<Engine>,
+    /// None: somebody steps the committer.
+    turns: OnceLock<Arc<Turns>>,
     report: OpenReport,
     threads: Mutex<Vec<JoinHandle<()>>>,
     folder_lock: Mutex<Option<Box<dyn Send + Sync>>>,
@@ -111,7 +116,9 @@ impl EmbeddedLog {
         let (log, stepper) = Self::open_stepped(disk, clock, folder, config, random)?;
         if log.engine.read_only.get().is_none() {
             let Stepper { committer, tidy, .. } = stepper;
-            log.spawn("log-commit", move || committer::run(committer))?;
+            let turns = Arc::new(Turns::new(committer));
+            log.turns.get_or_init(|| Arc::clone(&turns));
+            log.spawn("log-commit", move || committer::run(&turns))?;
             log.spawn("log-tidy", move || tidy::run(tidy))?;
             // What a start found may already be so much that no append is taken, and none would wake it.
             log.engine.wake_tidy();
@@ -133,8 +140,13 @@ impl EmbeddedLog {
     ) -> Result<(Self, Stepper), LogError> {
         let started = start::open(disk, clock, folder, config, random)?;
         let stepper = Stepper { committer: started.committer, tidy: started.tidy };
-        let log =
-            Self { engine: started.engine, report: started.report, threads: Mutex::default(), folder_lock: Mutex::new(Some(started.lock)) };
+        let log = Self {
+            engine: started.engine,
+            turns: OnceLock::new(),
+            report: started.report,
+            threads: Mutex::default(),
+            folder_lock: Mutex::new(Some(started.lock)),
+        };
         Ok((log, stepper))
     }
 
@@ -238,7 +250,10 @@ impl LogBackend for EmbeddedLog {
         }
         let (reply, answer) = oneshot::channel();
         let request = request::prepare(append, &engine.topics, &engine.hasher, engine.config.append_limit(), reply)?;
-        engine.queue.push(request)?;
+        match self.turns.get() {
+            Some(turns) => turns.append(request)?,
+            None => engine.queue.push(request)?,
+        }
         Ok(Box::pin(async move { answer.await.unwrap_or(Err(LogError::Unknown)) }))
     }
 

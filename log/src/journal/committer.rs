@@ -1,15 +1,17 @@
 //! The committer: takes what is queued, admits it in order, frames it, writes, syncs, and only then shows and answers it.
 //!
-//! [`Committer`] is a state machine without threads: simulations step it, [`run`] drives it with two threads. Invariants: one
-//! write and one sync are outstanding, never two; nothing is shown or answered before the sync of what it rests on; any
-//! failure ends the log, for nobody knows what reached the disk.
+//! [`Committer`] is a state machine without threads: simulations step it, [`run`] drives it with two threads, and while those
+//! sleep the caller of a lone append does ([`Turns`]). Invariants: one write and one sync are outstanding, never two; nothing is
+//! shown or answered before the sync of what it rests on; any failure ends the log, for nobody knows what reached the disk.
 
 use std::{
     collections::VecDeque,
     mem,
     sync::{Arc, atomic::Ordering, mpsc},
+    time::Duration,
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use super::{
@@ -29,6 +31,11 @@ use crate::{
     },
     record::Appended,
 };
+
+/// Groups of one unit in a row after which appends count as lone.
+const LONE_GROUPS: u32 = 4;
+/// A sync that takes longer is not worth holding up a caller to save it a hand-over.
+const SHORT_SYNC: Duration = Duration::from_micros(300);
 
 type Reply = (oneshot::Sender<Result<Appended, LogError>>, Result<Appended, LogError>);
 
@@ -65,6 +72,11 @@ pub(crate) struct Committer {
     in_flight: Option<(u64, Vec<StreamSpan>)>,
     /// Whether the last group is provably durable: a seal or open frame follows it.
     sealed: bool,
+    /// Groups of one unit in a row.
+    lone: u32,
+    /// When the newest group became durable, and how long its sync took; of the monotonic clock.
+    finished_at: Duration,
+    synced_in: Duration,
     /// What went wrong while requests were admitted; the next close says it.
     broken: Option<LogError>,
     buffer: Vec<u8>,
@@ -91,6 +103,9 @@ impl Committer {
             taken: VecDeque::new(),
             in_flight: None,
             sealed: true,
+            lone: 0,
+            finished_at: Duration::ZERO,
+            synced_in: Duration::MAX,
             broken: None,
             buffer: Vec::new(),
         }
@@ -261,6 +276,7 @@ impl Committer {
         group.frame_crc = header.crc;
         self.advance(&header);
         self.sealed = false;
+        self.lone = if self.replies.len() == 1 { self.lone.saturating_add(1) } else { 0 };
         self.in_flight = Some((group.number, group.spans.clone()));
         Ok(Some(Closing { group: Some((group, bytes)), replies: mem::take(&mut self.replies) }))
     }
@@ -273,8 +289,11 @@ impl Committer {
     }
 
     /// The group under way is durable.
-    pub(crate) fn finish(&mut self, buffer: Vec<u8>) {
-        self.buffer = buffer;
+    pub(crate) fn finish(&mut self, done: Done) {
+        self.buffer = done.buffer;
+        if let Some(took) = done.synced_in {
+            (self.finished_at, self.synced_in) = (self.engine.clock.monotonic(), took);
+        }
         if let Some((number, spans)) = self.in_flight.take() {
             self.admission.retire(number, &spans);
         }
@@ -287,51 +306,116 @@ impl Committer {
             let Some(closing) = self.close()? else { return Ok(()) };
             // As under backlog: what the group had no room for is admitted while it is on its way.
             self.fill();
-            let buffer = self.engine.commit(closing)?;
-            self.finish(buffer);
+            let done = self.engine.commit(closing)?;
+            self.finish(done);
         }
+    }
+
+    /// Takes what is in line, as far as a group has room, and commits it on this thread. Call it with nothing under way.
+    fn commit_line(&mut self) -> Result<(), LogError> {
+        self.fill();
+        if let Some(closing) = self.close()? {
+            let done = self.engine.commit(closing)?;
+            self.finish(done);
+        }
+        Ok(())
+    }
+
+    /// How long to wait before the last group is sealed; none if it is.
+    fn seal_in(&self) -> Option<Duration> {
+        let quiet = self.engine.clock.monotonic().saturating_sub(self.finished_at);
+        (!self.sealed).then(|| self.engine.config.seal_after().saturating_sub(quiet))
     }
 }
 
+/// A committed group leaves this.
+#[derive(Debug)]
+pub(crate) struct Done {
+    /// For the next group.
+    buffer: Vec<u8>,
+    /// How long the sync took, if there was something to sync.
+    synced_in: Option<Duration>,
+}
+
 impl Engine {
-    /// Writes and syncs a group, shows it, and answers. Returns the buffer for the next one.
-    pub(crate) fn commit(&self, closing: Closing) -> Result<Vec<u8>, LogError> {
-        let mut buffer = Vec::new();
+    /// Writes and syncs a group, shows it, and answers.
+    pub(crate) fn commit(&self, closing: Closing) -> Result<Done, LogError> {
+        let mut done = Done { buffer: Vec::new(), synced_in: None };
         if let Some((group, bytes)) = closing.group {
             self.journal.write(group.place, &bytes)?;
-            self.sync(group.place)?;
+            done.synced_in = Some(self.sync(group.place)?);
             self.counters.groups.fetch_add(1, Ordering::Relaxed);
             self.streams.apply(&group.spans);
             self.tail.push(Arc::new(group));
             self.wake_tidy();
-            buffer = bytes;
+            done.buffer = bytes;
         }
         for (reply, answer) in closing.replies {
             // A caller that no longer waits is no failure.
             let _ = reply.send(answer);
         }
-        Ok(buffer)
+        Ok(done)
     }
 
-    fn sync(&self, place: super::file::FramePlace) -> Result<(), LogError> {
+    fn sync(&self, place: super::file::FramePlace) -> Result<Duration, LogError> {
         let before = self.clock.monotonic();
         self.journal.sync(place)?;
-        self.counters.synced(self.clock.monotonic().saturating_sub(before));
+        let took = self.clock.monotonic().saturating_sub(before);
+        self.counters.synced(took);
+        Ok(took)
+    }
+}
+
+/// A committer that is driven by [`run`], and by callers of lone appends while that sleeps: whoever has the turn commits.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    engine: Arc<Engine>,
+    /// Let go only with nothing under way.
+    committer: Mutex<Committer>,
+}
+
+impl Turns {
+    pub(crate) fn new(committer: Committer) -> Self {
+        Self { engine: Arc::clone(&committer.engine), committer: Mutex::new(committer) }
+    }
+
+    /// Puts a request in line. If appends come one at a time and syncs are short, the caller commits it here and now: to hand it to
+    /// another thread and the answer back would take as long again.
+    ///
+    /// # Errors
+    /// Those of [`Queue::push`](super::queue::Queue::push).
+    pub(crate) fn append(&self, request: Request) -> Result<(), LogError> {
+        let Some(mut committer) = self.lone() else { return self.engine.queue.push(request) };
+        self.engine.queue.push_unsaid(request)?;
+        let was_sealed = committer.sealed;
+        if let Err(error) = committer.commit_line() {
+            committer.abandon();
+            self.engine.fail(error);
+        } else if was_sealed || self.engine.queue.len() > 0 {
+            // Somebody must seal it in time, and take what the group had no room for.
+            self.engine.queue.nudge();
+        }
         Ok(())
+    }
+
+    /// The turn, if nobody has it and the next append is likely to be alone.
+    fn lone(&self) -> Option<MutexGuard<'_, Committer>> {
+        let is_lone = |committer: &MutexGuard<'_, Committer>| committer.lone >= LONE_GROUPS && committer.synced_in <= SHORT_SYNC;
+        self.committer.try_lock().filter(is_lone).filter(|_| self.engine.queue.len() == 0)
     }
 }
 
 /// Drives a committer until the queue is closed, with a second thread for syncs under backlog.
-pub(crate) fn run(mut committer: Committer) {
-    let engine = Arc::clone(&committer.engine);
+pub(crate) fn run(turns: &Turns) {
+    let engine = Arc::clone(&turns.engine);
     std::thread::scope(|scope| {
         let (to_syncer, closings) = mpsc::sync_channel::<Closing>(1);
-        let (done, finished) = mpsc::sync_channel::<Vec<u8>>(1);
+        let (done, finished) = mpsc::sync_channel::<Done>(1);
         let syncing = Arc::clone(&engine);
         let spawned = std::thread::Builder::new().name("log-sync".into()).spawn_scoped(scope, move || {
             for closing in closings {
                 match syncing.commit(closing) {
-                    Ok(buffer) => match done.send(buffer) {
+                    Ok(committed) => match done.send(committed) {
                         Ok(()) => syncing.queue.nudge(),
                         Err(_) => return,
                     },
@@ -340,7 +424,7 @@ pub(crate) fn run(mut committer: Committer) {
             }
         });
         let ended = match spawned {
-            Ok(_) => drive(&mut committer, &to_syncer, &finished),
+            Ok(_) => drive(turns, &to_syncer, &finished),
             Err(source) => Err(LogError::io("start a thread for", &engine.folder, source)),
         };
         if let Err(error) = ended {
@@ -349,13 +433,14 @@ pub(crate) fn run(mut committer: Committer) {
     });
 }
 
-fn drive(committer: &mut Committer, syncer: &mpsc::SyncSender<Closing>, finished: &mpsc::Receiver<Vec<u8>>) -> Result<(), LogError> {
-    let engine = Arc::clone(&committer.engine);
+fn drive(turns: &Turns, syncer: &mpsc::SyncSender<Closing>, finished: &mpsc::Receiver<Done>) -> Result<(), LogError> {
+    let engine = &turns.engine;
+    let mut committer = turns.committer.lock();
     let mut syncing = false;
     loop {
         let took = committer.fill();
-        if syncing && let Ok(buffer) = finished.try_recv() {
-            committer.finish(buffer);
+        if syncing && let Ok(done) = finished.try_recv() {
+            committer.finish(done);
             syncing = false;
         }
         if syncing {
@@ -376,8 +461,8 @@ fn drive(committer: &mut Committer, syncer: &mpsc::SyncSender<Closing>, finished
         }
         if let Some(closing) = committer.close()? {
             if engine.queue.len() == 0 {
-                let buffer = engine.commit(closing)?;
-                committer.finish(buffer);
+                let done = engine.commit(closing)?;
+                committer.finish(done);
             } else if syncer.send(closing).is_ok() {
                 syncing = true;
             } else {
@@ -385,9 +470,12 @@ fn drive(committer: &mut Committer, syncer: &mpsc::SyncSender<Closing>, finished
             }
             continue;
         }
-        let quiet = (!committer.sealed).then(|| engine.config.seal_after());
-        match engine.queue.wait_idle(quiet) {
+        let quiet = committer.seal_in();
+        let awake = MutexGuard::unlocked(&mut committer, || engine.queue.wait_idle(quiet));
+        match awake {
             Awake::Work => {}
+            // A caller may have committed meanwhile.
+            Awake::Quiet if committer.seal_in().is_some_and(|left| !left.is_zero()) => {}
             Awake::Quiet => committer.seal()?,
             Awake::Closed(Closed::Stopping) => return committer.seal(),
             Awake::Closed(Closed::Failed) => return Ok(()),

@@ -55,6 +55,14 @@ impl Queue {
     /// # Errors
     /// [`LogError::Overloaded`] when the line is full, [`LogError::Stopping`] when it is closed.
     pub(crate) fn push(&self, request: Request) -> Result<(), LogError> {
+        if self.push_unsaid(request)? == 1 {
+            self.call();
+        }
+        Ok(())
+    }
+
+    /// The same, for a caller that takes the line itself and wakes nobody. Returns how many are in line.
+    pub(crate) fn push_unsaid(&self, request: Request) -> Result<usize, LogError> {
         let mut state = self.state.lock();
         if state.closed.is_some() {
             return Err(LogError::Stopping);
@@ -64,12 +72,7 @@ impl Queue {
         }
         state.bytes += request.bytes;
         state.requests.push_back(request);
-        let first = state.requests.len() == 1;
-        drop(state);
-        if first {
-            self.call();
-        }
-        Ok(())
+        Ok(state.requests.len())
     }
 
     /// Takes from the front while the sum stays within `bytes`.
