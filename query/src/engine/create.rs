@@ -223,7 +223,8 @@ impl Core {
             Err(error) => return Err(error.into()),
         };
         let fits = topic.settings == TopicSettings { kind, partitions: options.partitions.unwrap_or(SINK_PARTITIONS) };
-        let used = catalog.sources().any(|source| source.topic == *name);
+        // A query that reads it without a declaration would not know that another feeds it, and might be fed by itself.
+        let used = catalog.sources().any(|source| source.topic == *name) || reads_topic(catalog, name.as_str()).is_some();
         let empty = self.log.ends(name)?.iter().all(|end| end.get() == 0);
         Ok(fits && !used && empty)
     }
@@ -236,15 +237,15 @@ fn exists(head: Position, kind: SourceKind, name: String, if_not_exists: bool) -
     Err(QueryError::Exists { what: "a stream or table called", name })
 }
 
+/// A query that reads a topic without a declaration.
+fn reads_topic<'a>(catalog: &'a Catalog, name: &'a str) -> Option<&'a Arc<QueryDef>> {
+    catalog.dependants(name).next().filter(|_| catalog.source(name).is_err())
+}
+
 /// Refuses a name under which a query reads a topic: folded again, the query would read something else.
 fn check_hides_nothing(catalog: &Catalog, name: &str) -> Result<(), QueryError> {
-    match catalog.dependants(name).next() {
-        Some(query) if catalog.source(name).is_err() => Err(QueryError::Invalid(format!(
-            "{name} would hide the topic of that name, which query {} reads; choose another name",
-            query.id
-        ))),
-        _ => Ok(()),
-    }
+    let Some(query) = reads_topic(catalog, name) else { return Ok(()) };
+    Err(QueryError::Invalid(format!("{name} would hide the topic of that name, which query {} reads; choose another name", query.id)))
 }
 
 fn topic_name(name: &str, options: &Options) -> Result<TopicName, QueryError> {
