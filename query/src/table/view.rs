@@ -18,7 +18,7 @@ use datafusion::{
 use super::{Readable, Rows, filter, scan::ScanExec};
 use crate::{
     error::QueryError,
-    stream::{fold::ROWTIME, view::Pinned},
+    stream::{fold::ROWTIME, operator::aggregate::key_form, view::Pinned},
 };
 
 /// Most keys that are looked up one by one; with more, the view is read and filtered.
@@ -66,20 +66,25 @@ impl ViewTable {
             if keys.len().saturating_mul(allowed.len()) > MAX_LOOKUPS {
                 return None;
             }
-            let mut distinct: Vec<&ScalarValue> = Vec::new();
+            let mut distinct: Vec<ScalarValue> = Vec::new();
             let mut seen = HashSet::new();
             for value in allowed {
                 if value.data_type() != *field.data_type() {
                     return None;
                 }
+                // Two zeros are one key.
+                let value = match value {
+                    ScalarValue::Float64(Some(double)) => ScalarValue::Float64(Some(key_form(*double))),
+                    other => other.clone(),
+                };
                 // NULL equals nothing.
-                if !value.is_null() && seen.insert(value) {
+                if !value.is_null() && seen.insert(value.clone()) {
                     distinct.push(value);
                 }
             }
             let with = |key: &Vec<ScalarValue>| {
                 let key = key.clone();
-                distinct.iter().map(move |value| key.iter().cloned().chain([(*value).clone()]).collect()).collect::<Vec<_>>()
+                distinct.iter().map(move |value| key.iter().cloned().chain([value.clone()]).collect()).collect::<Vec<_>>()
             };
             keys = keys.iter().flat_map(with).collect();
         }

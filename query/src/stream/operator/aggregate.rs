@@ -184,13 +184,14 @@ impl KeyCodec {
     }
 }
 
-/// Equal doubles have one form: 0 for -0, one NaN.
+/// The one form of a DOUBLE that is a key: 0 for -0, one NaN.
+pub(crate) fn key_form(value: f64) -> f64 {
+    if value.is_nan() { f64::NAN } else { value + 0.0 }
+}
+
 fn canonical(column: &ArrayRef) -> ArrayRef {
     match column.as_primitive_opt::<Float64Type>() {
-        Some(doubles) => {
-            let one = |value: f64| if value.is_nan() { f64::NAN } else { value + 0.0 };
-            Arc::new(doubles.unary::<_, Float64Type>(one)) as ArrayRef
-        }
+        Some(doubles) => Arc::new(doubles.unary::<_, Float64Type>(key_form)),
         None => Arc::clone(column),
     }
 }
