@@ -401,6 +401,26 @@ async fn a_unit_that_the_log_refuses_waits_and_is_written_once_in_order() {
 }
 
 #[tokio::test]
+async fn a_query_whose_unit_the_log_refuses_stops_and_writes_it_after_the_next_start() {
+    let log = Arc::new(Refusing { log: MemoryLog::new(Arc::new(SystemClock::new())), refusals: AtomicU32::new(u32::MAX) });
+    create(log.as_ref(), "facts", TopicKind::Records, 1);
+    let (plan, _) = copied("copy");
+    let first = supervisor(&log);
+    start(&first, log.as_ref(), "copy", &plan);
+    let end = append(log.as_ref(), "facts", 0, vec![fact("k", 1), fact("k", 2)]).await.end;
+    while log.refusals.load(Ordering::Acquire) == u32::MAX {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::timeout(PATIENCE, first.shut_down()).await.expect("it waits for a log that has no room");
+    log.refusals.store(0, Ordering::Release);
+    let second = supervisor(&log);
+    start(&second, log.as_ref(), "copy", &plan);
+    second.wait("copy", end, PATIENCE).await.unwrap();
+    assert_eq!(read_all(log.as_ref(), &["copy"]).len(), 2);
+    second.shut_down().await;
+}
+
+#[tokio::test]
 async fn a_stream_continues_after_a_restart_without_repeating_or_losing() {
     let log = memory_log();
     let mut expected = 0;

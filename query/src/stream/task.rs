@@ -242,7 +242,12 @@ impl Task {
         let mut computed = false;
         loop {
             if let Some(wait) = self.settle(context)? {
-                return Ok(wait);
+                if !self.parts.query.stopping() {
+                    return Ok(wait);
+                }
+                // What the log has no room for is done again after the next start.
+                self.parts.query.end(QueryState::Stopped);
+                return Ok(Turn::Done);
             }
             if self.parts.query.stopping() {
                 if self.pending.is_empty() && !self.tell_progress() {
@@ -299,7 +304,7 @@ impl Task {
         full.then_some(Turn::Wait)
     }
 
-    /// Publishes what has become durable and hands over what comes next; some if the task must wait before it goes on.
+    /// Publishes what has become durable and hands over what comes next; some if the log refused that, and when to try again.
     fn settle(&mut self, context: &mut Context<'_>) -> Result<Option<Turn>, QueryError> {
         loop {
             if let Some(append) = self.under_way.as_mut() {
