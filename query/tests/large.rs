@@ -12,7 +12,7 @@ use foldlog_log::{
     clock::{Clock, ManualClock},
     disk::RealDisk,
 };
-use foldlog_query::{Engine, QueryConfig, QueryError, Request, arrow::array::AsArray as _};
+use foldlog_query::{Engine, PushItem, QueryConfig, QueryError, Request, arrow::array::AsArray as _};
 use futures::StreamExt as _;
 use serde_json::{Value, json as value};
 
@@ -44,8 +44,7 @@ impl Place {
 
     /// The first column of the answer, as texts, once everything in the log shows in it.
     async fn run(&self, sql: &str) -> Result<Vec<String>, QueryError> {
-        let at_least = Some(self.log.head().position);
-        let request = Request { sql: sql.to_owned(), parameters: Vec::new(), at_least, resume: None, timeout: PATIENCE };
+        let request = Request { sql: sql.to_owned(), at_least: Some(self.log.head().position), ..request() };
         let mut batches = self.engine.execute(request).await?.batches;
         let mut rows = Vec::new();
         while let Some(batch) = batches.next().await {
@@ -59,12 +58,26 @@ impl Place {
         self.run(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
+    /// Numbers of rows in the messages of a push query that ends.
+    async fn heard(&self, sql: &str) -> Vec<usize> {
+        let items = self.engine.push(Request { sql: sql.to_owned(), ..request() }).await.unwrap().items;
+        let rows = |item: Result<PushItem, QueryError>| match item.unwrap() {
+            PushItem::Changes { rows, .. } => rows.num_rows(),
+            PushItem::Progress(_) => 0,
+        };
+        items.map(rows).collect().await
+    }
+
     /// What a topic holds: keys, and values as JSON.
     fn written(&self, topic: &str) -> Vec<(Option<String>, Value)> {
         let texts = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         let rows = read_all(self.log.as_ref(), &[topic]).into_iter();
         rows.map(|row| (row.key.map(texts), serde_json::from_slice(&row.value.unwrap()).unwrap())).collect()
     }
+}
+
+fn request() -> Request {
+    Request { sql: String::new(), parameters: Vec::new(), at_least: None, resume: None, timeout: PATIENCE }
 }
 
 fn rows(numbers: impl Iterator<Item = usize>, text: impl Fn(usize) -> String) -> Vec<NewRecord> {
@@ -81,6 +94,8 @@ async fn small_rows_that_touch_many_large_groups_are_folded_in_several_units() {
         append(place.log.as_ref(), "facts", 0, rows(start..start + 50, large)).await;
     }
     place.ok("SELECT n FROM largest").await;
+    let heard = place.heard("SELECT s FROM largest EMIT CHANGES LIMIT 200").await;
+    assert!(heard.len() > 3 && heard.iter().all(|rows| *rows <= (4 << 20) / 60_000), "{heard:?} rows of 60 KB at once");
     // New groups among the old ones are taken back with them.
     append(place.log.as_ref(), "facts", 0, rows((0..250).rev(), |_| "a".to_owned())).await;
     let total = "SELECT SUM(n) || ' ' || SUM(length(s)) FROM largest";
@@ -184,6 +199,25 @@ async fn rows_that_are_too_much_together_are_refused_to_a_pull_query_and_cut_by_
     let refused = place.run(&format!("SELECT MIN({size}) FROM facts")).await;
     assert!(matches!(refused, Err(QueryError::ResourceExhausted(_))), "{refused:?}");
     assert_eq!(place.ok(&format!("SELECT MIN({size}) FROM facts WHERE n < 10")).await, ["100000"]);
+    place.engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_of_large_rows_is_read_in_parts_that_there_is_room_for() {
+    let place = Place::new();
+    place.ok("CREATE STREAM facts (k VARCHAR, n BIGINT, s VARCHAR) WITH (partitions = 1)").await;
+    let longer = "b".repeat(1000);
+    place
+        .ok(&format!("CREATE TABLE long WITH (partitions = 1) AS SELECT k, replace(MAX(s), 'a', '{longer}') AS s FROM facts GROUP BY k"))
+        .await;
+    append(place.log.as_ref(), "facts", 0, rows(0..700, |_| "a".repeat(100))).await;
+    assert_eq!(place.ok("SELECT COUNT(s) FROM long").await, ["700"]);
+    let heard = place.heard("SELECT s FROM long EMIT CHANGES LIMIT 700").await;
+    assert_eq!(heard.iter().sum::<usize>(), 700);
+    assert!(heard.iter().all(|rows| *rows <= 640), "{heard:?} rows of 100 KB at once");
+    // All are folded in one step after a restart.
+    let place = place.reopen().await;
+    assert_eq!(place.ok("SELECT length(s) FROM long WHERE k = 'k007'").await, ["100000"]);
     place.engine.stop().await;
 }
 

@@ -32,6 +32,9 @@ use crate::{
 /// Name of the column that says when a row of a view last changed.
 pub(crate) const ROWTIME: &str = "rowtime";
 
+/// Bytes of keys and texts that are read for one batch of a scan, but for a single row.
+const SCAN_BYTES: usize = 4 << 20;
+
 /// A table of results.
 #[derive(Debug)]
 pub(crate) struct Fold {
@@ -280,30 +283,38 @@ impl Fold {
         Ok(Some(self.kept(group)?).filter(|rows| rows.num_rows() > 0))
     }
 
-    /// Rows at a pinned version, from row number `from` on, at most `most`; none at the end.
+    /// Rows at a pinned version, from row number `from` on, as many as may be read at once but at most `most`, and the number of
+    /// the row that follows; none at the end.
     ///
     /// # Errors
     /// [`QueryError::SnapshotTooOld`].
     pub(crate) fn scan(
         &self,
         from: RowNumber,
-        most: usize,
+        mut most: usize,
         version: Version,
         position: foldlog_log::Position,
-    ) -> Result<Option<RecordBatch>, QueryError> {
-        let groups = {
-            let table = self.table.read();
-            if !table.readable(version) {
-                return Err(QueryError::SnapshotTooOld { at: position });
+    ) -> Result<Option<(RecordBatch, RowNumber)>, QueryError> {
+        loop {
+            let (groups, rows) = {
+                let table = self.table.read();
+                if !table.readable(version) {
+                    return Err(QueryError::SnapshotTooOld { at: position });
+                }
+                let end = table.rows_at(version).min(from as usize + most);
+                if from as usize >= end {
+                    return Ok(None);
+                }
+                let rows = from..RowNumber::try_from(end).map_err(execution)?;
+                let rows = Aggregation::rows_within(&table, rows, version, SCAN_BYTES);
+                (self.aggregation.read(&table, rows.clone(), version)?, rows)
+            };
+            match self.kept(groups) {
+                // HAVING and the projection make too much of so many rows, never of one.
+                Err(QueryError::ResourceExhausted(_)) if rows.len() > 1 => most = rows.len() / 2,
+                kept => return Ok(Some((kept?, rows.end))),
             }
-            let end = table.rows_at(version).min(from as usize + most);
-            if from as usize >= end {
-                return Ok(None);
-            }
-            let end = RowNumber::try_from(end).map_err(execution)?;
-            self.aggregation.read(&table, from..end, version)?
-        };
-        Ok(Some(self.kept(groups)?))
+        }
     }
 
     fn kept(&self, groups: Groups) -> Result<RecordBatch, QueryError> {

@@ -472,7 +472,15 @@ impl Task {
         let Some(checker) = &mut self.checker else { return Ok(()) };
         made.appended.iter().try_for_each(|(place, rows)| checker.appended(*place, rows))?;
         let (Some(fold), Some(_), Some((from, to))) = (&self.parts.fold, &self.parts.sink, made.versions) else { return Ok(()) };
-        let (rows, ops) = fold.changes(from, to)?;
+        let (rows, ops) = match fold.changes(from, to) {
+            Ok(changes) => changes,
+            Err(QueryError::ResourceExhausted(_)) => {
+                // Too much to be looked at in one piece; without it the checker would not know the rows any more.
+                self.checker = None;
+                return Ok(());
+            }
+            Err(fault) => return Err(fault),
+        };
         checker.changed(fold.keys(), &rows, &ops)?;
         if silent { Ok(()) } else { Checker::told(fold.keys(), &rows, &ops, &made.outputs) }
     }

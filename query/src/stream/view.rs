@@ -233,15 +233,14 @@ impl Pinned {
         let mut next = Some(0);
         std::iter::from_fn(move || {
             loop {
-                let from = next?;
-                let scanned = held.fold.scan(from, SCAN_ROWS, held.version, held.position);
-                next = match scanned {
-                    Ok(Some(_)) => u32::try_from(SCAN_ROWS).ok().and_then(|rows| from.checked_add(rows)),
-                    _ => None,
-                };
-                match scanned.transpose()? {
-                    Ok(rows) if rows.num_rows() == 0 => {}
-                    found => return Some(found),
+                match held.fold.scan(next.take()?, SCAN_ROWS, held.version, held.position).transpose()? {
+                    Ok((rows, following)) => {
+                        next = Some(following);
+                        if rows.num_rows() > 0 {
+                            return Some(Ok(rows));
+                        }
+                    }
+                    Err(fault) => return Some(Err(fault)),
                 }
             }
         })

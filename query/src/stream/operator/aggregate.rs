@@ -3,7 +3,7 @@
 //! Called by the query's task, which alone folds, and by readers, which turn the words of a pinned version into rows.
 //! Invariants: a group is never removed; rows with a NULL in the key and records without a value join no group.
 
-use std::{hash::BuildHasher, sync::Arc};
+use std::{hash::BuildHasher, ops::Range, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, types::Float64Type},
@@ -103,6 +103,13 @@ impl Aggregation {
         }
         let rowtime = words.iter().map(|words| Table::rowtime(words)).collect();
         Ok(Groups { rows: batch(&self.schema, columns, found.len())?, rowtime })
+    }
+
+    /// The first of these rows, as many as have together no more than so many bytes of keys and texts at a version; at least one.
+    pub(crate) fn rows_within(table: &Table, rows: Range<RowNumber>, version: Version, bytes: usize) -> Range<RowNumber> {
+        let texts = |row| table.row_at(row, version).map_or(0, |words| table.text_bytes(words));
+        let count = within(rows.clone().map(|row| table.key(row).len() + texts(row)), bytes);
+        rows.start..rows.end.min(rows.start.saturating_add(RowNumber::try_from(count).unwrap_or(RowNumber::MAX)))
     }
 
     /// The bytes of one key; none if a value is NULL, which no group has.
@@ -208,13 +215,18 @@ pub(crate) struct Changed {
 impl Changed {
     /// How many of these groups, from the first on, together have no more than so many bytes of keys and texts; at least one.
     pub(crate) fn within(groups: &[Self], bytes: usize) -> usize {
-        let mut sum = 0_usize;
-        let fits = |group: &&Self| {
-            sum += group.bytes;
-            sum <= bytes
-        };
-        groups.iter().take_while(fits).count().max(1).min(groups.len())
+        within(groups.iter().map(|group| group.bytes), bytes).min(groups.len())
     }
+}
+
+/// How many of these sizes, from the first on, are together no more than `most`; at least one.
+fn within(sizes: impl Iterator<Item = usize>, most: usize) -> usize {
+    let mut sum = 0_usize;
+    let fits = |size: &usize| {
+        sum = sum.saturating_add(*size);
+        sum <= most
+    };
+    sizes.take_while(fits).count().max(1)
 }
 
 /// Groups that a step changed, before and after.
