@@ -172,6 +172,18 @@ impl Engine {
     }
 }
 
+/// Fails the log if its holder panics: what that left half done must not be gone on with, and nobody would wait for it to end.
+#[derive(Debug)]
+pub(crate) struct FailOnPanic<'a>(pub(crate) &'a Engine);
+
+impl Drop for FailOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(LogError::io("go on in", &self.0.folder, std::io::Error::other("a thread panicked, which is a bug")));
+        }
+    }
+}
+
 /// Opens a partition's segments as far as a checkpoint has them.
 pub(crate) fn open_segments(
     files: &Arc<OpenFiles>,

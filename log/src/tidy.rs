@@ -9,7 +9,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::{
     checkpoint::{Checkpoint, CheckpointedPartition, Slots},
-    engine::Engine,
+    engine::{Engine, FailOnPanic},
     error::LogError,
     partition::group::{Group, Slice},
     record::Run,
@@ -195,6 +195,7 @@ pub(crate) fn is_full(error: &LogError) -> bool {
 /// Runs tidy until the log stops; then once more, so that the next start has little to do.
 pub(crate) fn run(mut tidy: Tidy) {
     let engine = Arc::clone(&tidy.engine);
+    let _panicking = FailOnPanic(&engine);
     loop {
         let mut going = engine.tidy.wait();
         if engine.failure.borrow().is_some() {

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     config::BLOCK,
-    engine::Engine,
+    engine::{Engine, FailOnPanic},
     error::LogError,
     ids::{Position, Timestamp},
     partition::{
@@ -386,6 +386,7 @@ impl Turns {
     /// Those of [`Queue::push`](super::queue::Queue::push).
     pub(crate) fn append(&self, request: Request) -> Result<(), LogError> {
         let Some(mut committer) = self.lone() else { return self.engine.queue.push(request) };
+        let _panicking = FailOnPanic(&self.engine);
         self.engine.queue.push_unsaid(request)?;
         let was_sealed = committer.sealed;
         if let Err(error) = committer.commit_line() {
@@ -405,14 +406,16 @@ impl Turns {
     }
 }
 
-/// Drives a committer until the queue is closed, with a second thread for syncs under backlog.
+/// Drives a committer until the queue is closed or the log has failed, with a second thread for syncs under backlog.
 pub(crate) fn run(turns: &Turns) {
     let engine = Arc::clone(&turns.engine);
+    let _panicking = FailOnPanic(&engine);
     std::thread::scope(|scope| {
         let (to_syncer, closings) = mpsc::sync_channel::<Closing>(1);
         let (done, finished) = mpsc::sync_channel::<Done>(1);
         let syncing = Arc::clone(&engine);
         let spawned = std::thread::Builder::new().name("log-sync".into()).spawn_scoped(scope, move || {
+            let _panicking = FailOnPanic(&syncing);
             for closing in closings {
                 match syncing.commit(closing) {
                     Ok(committed) => match done.send(committed) {
@@ -431,13 +434,15 @@ pub(crate) fn run(turns: &Turns) {
             engine.fail(error);
         }
     });
+    // After a failure: whoever waits for what was admitted since learns that nobody goes on with it.
+    turns.committer.lock().abandon();
 }
 
 fn drive(turns: &Turns, syncer: &mpsc::SyncSender<Closing>, finished: &mpsc::Receiver<Done>) -> Result<(), LogError> {
     let engine = &turns.engine;
     let mut committer = turns.committer.lock();
     let mut syncing = false;
-    loop {
+    while engine.failure.borrow().is_none() {
         let took = committer.fill();
         if syncing && let Ok(done) = finished.try_recv() {
             committer.finish(done);
@@ -445,17 +450,12 @@ fn drive(turns: &Turns, syncer: &mpsc::SyncSender<Closing>, finished: &mpsc::Rec
         }
         if syncing {
             if took || engine.queue.len() == 0 {
-                match engine.queue.wait() {
-                    Awake::Work | Awake::Quiet => {}
-                    Awake::Closed(Closed::Stopping) => engine.queue.wait_for_nudge(),
-                    Awake::Closed(Closed::Failed) => return Ok(()),
+                if let Awake::Closed(_) = engine.queue.wait() {
+                    engine.queue.wait_for_nudge();
                 }
             } else {
                 // The group is full: only the end of the sync helps.
                 engine.queue.wait_for_nudge();
-                if engine.failure.borrow().is_some() {
-                    return Ok(());
-                }
             }
             continue;
         }
@@ -477,8 +477,155 @@ fn drive(turns: &Turns, syncer: &mpsc::SyncSender<Closing>, finished: &mpsc::Rec
             // A caller may have committed meanwhile.
             Awake::Quiet if committer.seal_in().is_some_and(|left| !left.is_zero()) => {}
             Awake::Quiet => committer.seal()?,
-            Awake::Closed(Closed::Stopping) => return committer.seal(),
             Awake::Closed(Closed::Failed) => return Ok(()),
+            Awake::Closed(Closed::Stopping) => {
+                // A caller may have put back what its group had no room for.
+                committer.commit_all()?;
+                return committer.seal();
+            }
         }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        panic::{AssertUnwindSafe, catch_unwind},
+        path::Path,
+        sync::atomic::AtomicBool,
+    };
+
+    use oneshot::error::TryRecvError;
+
+    use super::*;
+    use crate::{
+        clock::{Clock, ManualClock},
+        config::LogConfig,
+        ids::TopicId,
+        partition::request::prepare,
+        record::{Append, NewEvent, Write},
+        start,
+        testing::{CallKind, Fault, SimDisk},
+        topic::{TopicKind, TopicSettings},
+    };
+
+    /// Time stands still, so that no sync takes any; or nobody can be told it.
+    #[derive(Default)]
+    struct Time(ManualClock, AtomicBool);
+
+    impl Clock for Time {
+        fn now(&self) -> Timestamp {
+            assert!(!self.1.load(Ordering::Relaxed), "the clock is broken");
+            self.0.now()
+        }
+
+        fn monotonic(&self) -> Duration {
+            self.0.monotonic()
+        }
+    }
+
+    type Answer = oneshot::Receiver<Result<Appended, LogError>>;
+
+    struct Log {
+        turns: Turns,
+        engine: Arc<Engine>,
+        time: Arc<Time>,
+    }
+
+    impl Log {
+        /// A log whose appends count as lone; no thread drives it.
+        fn open(disk: &SimDisk) -> Self {
+            let config = LogConfig { first_journal_file_bytes: 512 << 10, journal_file_bytes: 1 << 20, ..LogConfig::default() };
+            let time = Arc::new(Time::default());
+            let mut drawn = 0;
+            let random = move || {
+                drawn += 1;
+                drawn
+            };
+            let started = start::open(Arc::new(disk.clone()), time.clone(), Path::new("/data"), config, random).unwrap();
+            let settings = TopicSettings { kind: TopicKind::Events, partitions: 1 };
+            started.engine.topics.create("a".parse().unwrap(), settings, TopicId::new([1; 16])).unwrap();
+            let log = Self { turns: Turns::new(started.committer), engine: started.engine, time };
+            for _ in 0..LONE_GROUPS {
+                let mut answer = log.append(1).unwrap();
+                assert!(matches!(answer.try_recv(), Err(TryRecvError::Empty)), "nobody knows yet that it is alone");
+                log.turns.committer.lock().commit_all().unwrap();
+                answer.try_recv().unwrap().unwrap();
+            }
+            log
+        }
+
+        fn append(&self, bytes: usize) -> Result<Answer, LogError> {
+            let event = NewEvent { kind: "E".into(), data: vec![b'x'; bytes].into(), ..NewEvent::default() };
+            let write = Write::Stream { topic: "a".parse().unwrap(), stream: "s".parse().unwrap(), events: vec![event] };
+            let (reply, answer) = oneshot::channel();
+            let append = Append { writes: vec![write], ..Append::default() };
+            self.turns.append(prepare(append, &self.engine.topics, &self.engine.hasher, 1 << 20, reply)?)?;
+            Ok(answer)
+        }
+
+        fn has_failed(&self) -> bool {
+            self.engine.failure.borrow().is_some()
+        }
+    }
+
+    #[test]
+    fn a_lone_append_is_durable_and_shown_when_its_caller_goes_on() {
+        let disk = SimDisk::new(1);
+        let log = Log::open(&disk);
+        for _ in 0..5 {
+            let answer = log.append(1).unwrap().try_recv().unwrap().unwrap();
+            assert_eq!(log.engine.tail.end(), answer.end);
+            assert_eq!(Log::open(&disk.fork().power_cut()).engine.tail.end(), answer.end.plus(LONE_GROUPS.into()));
+        }
+    }
+
+    #[test]
+    fn the_first_lone_append_after_a_seal_has_the_committer_seal_it_in_time() {
+        let log = Log::open(&SimDisk::new(2));
+        log.turns.committer.lock().seal().unwrap();
+        assert!(matches!(log.engine.queue.wait_idle(Some(Duration::ZERO)), Awake::Quiet));
+        log.append(1).unwrap().try_recv().unwrap().unwrap();
+        assert!(matches!(log.engine.queue.wait_idle(Some(Duration::ZERO)), Awake::Work));
+        assert_eq!(log.turns.committer.lock().seal_in(), Some(log.engine.config.seal_after()));
+        log.append(1).unwrap().try_recv().unwrap().unwrap();
+        assert!(matches!(log.engine.queue.wait_idle(Some(Duration::ZERO)), Awake::Quiet), "it knows already");
+    }
+
+    #[test]
+    fn a_failed_sync_under_a_caller_ends_the_log() {
+        let disk = SimDisk::new(4);
+        let log = Log::open(&disk);
+        let end = log.engine.tail.end();
+        disk.arm(Fault::Fail { kind: Some(CallKind::Sync), nth: 0, errno: 5 });
+        assert!(matches!(log.append(1).unwrap().try_recv(), Err(TryRecvError::Closed)));
+        assert!(log.has_failed());
+        assert_eq!(log.engine.tail.end(), end);
+        assert!(matches!(log.append(1), Err(LogError::Stopping)));
+    }
+
+    #[test]
+    fn a_panic_under_a_caller_ends_the_log() {
+        let log = Log::open(&SimDisk::new(5));
+        log.time.1.store(true, Ordering::Relaxed);
+        assert!(catch_unwind(AssertUnwindSafe(|| log.append(1))).is_err());
+        log.time.1.store(false, Ordering::Relaxed);
+        assert!(log.has_failed());
+        assert!(matches!(log.append(1), Err(LogError::Stopping)));
+    }
+
+    #[test]
+    fn after_a_failure_nothing_is_committed_and_whoever_waits_is_told() {
+        let log = Log::open(&SimDisk::new(6));
+        let end = log.engine.tail.end();
+        let mut committer = log.turns.committer.lock();
+        let mut admitted = log.append(1).unwrap();
+        assert!(committer.fill());
+        drop(committer);
+        log.engine.fail(LogError::Unknown);
+        run(&log.turns);
+        assert!(matches!(admitted.try_recv(), Err(TryRecvError::Closed)));
+        assert_eq!(log.engine.tail.end(), end);
     }
 }
