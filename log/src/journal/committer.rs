@@ -36,6 +36,8 @@ use crate::{
 const LONE_GROUPS: u32 = 4;
 /// A sync that takes longer is not worth holding up a caller to save it a hand-over.
 const SHORT_SYNC: Duration = Duration::from_micros(300);
+/// Nor is what takes longer to write.
+const SHORT_APPEND: u64 = 64 << 10;
 
 type Reply = (oneshot::Sender<Result<Appended, LogError>>, Result<Appended, LogError>);
 
@@ -385,7 +387,7 @@ impl Turns {
     /// # Errors
     /// Those of [`Queue::push`](super::queue::Queue::push).
     pub(crate) fn append(&self, request: Request) -> Result<(), LogError> {
-        let Some(mut committer) = self.lone() else { return self.engine.queue.push(request) };
+        let Some(mut committer) = self.lone(request.bytes) else { return self.engine.queue.push(request) };
         let _panicking = FailOnPanic(&self.engine);
         self.engine.queue.push_unsaid(request)?;
         let was_sealed = committer.sealed;
@@ -399,10 +401,11 @@ impl Turns {
         Ok(())
     }
 
-    /// The turn, if nobody has it and the next append is likely to be alone.
-    fn lone(&self) -> Option<MutexGuard<'_, Committer>> {
-        let is_lone = |committer: &MutexGuard<'_, Committer>| committer.lone >= LONE_GROUPS && committer.synced_in <= SHORT_SYNC;
-        self.committer.try_lock().filter(is_lone).filter(|_| self.engine.queue.len() == 0)
+    /// The turn, if nobody has it, and a request of so many bytes is likely to be alone and needs no new file.
+    fn lone(&self, bytes: u64) -> Option<MutexGuard<'_, Committer>> {
+        let committer = self.committer.try_lock().filter(|committer| committer.lone >= LONE_GROUPS && committer.synced_in <= SHORT_SYNC)?;
+        let is_short = bytes <= SHORT_APPEND && self.engine.journal.has_room(padded(bytes + 2 * BLOCK));
+        (is_short && self.engine.queue.len() == 0).then_some(committer)
     }
 }
 
@@ -591,6 +594,24 @@ mod tests {
         assert_eq!(log.turns.committer.lock().seal_in(), Some(log.engine.config.seal_after()));
         log.append(1).unwrap().try_recv().unwrap().unwrap();
         assert!(matches!(log.engine.queue.wait_idle(Some(Duration::ZERO)), Awake::Quiet), "it knows already");
+    }
+
+    #[test]
+    fn what_takes_long_is_left_to_the_committer() {
+        let disk = SimDisk::new(3);
+        let log = Log::open(&disk);
+        let mut long = log.append(100 << 10).unwrap();
+        assert!(matches!(long.try_recv(), Err(TryRecvError::Empty)));
+        log.turns.committer.lock().commit_all().unwrap();
+        long.try_recv().unwrap().unwrap();
+
+        let files = disk.count(CallKind::Create);
+        let needs_a_file = (0..1000).find_map(|_| match log.append(1).unwrap().try_recv() {
+            Ok(answer) => answer.map(|_| None).unwrap(),
+            Err(_) => Some(()),
+        });
+        assert!(needs_a_file.is_some());
+        assert_eq!((disk.count(CallKind::Create), log.engine.queue.len()), (files, 1));
     }
 
     #[test]

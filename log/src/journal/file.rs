@@ -188,6 +188,11 @@ impl JournalFiles {
         Ok(made)
     }
 
+    /// Whether a frame of `length` bytes can be written without allocating.
+    pub(crate) fn has_room(&self, length: u64) -> bool {
+        self.state.lock().room(length).is_some()
+    }
+
     /// Whether the current file is over half full and none is free.
     pub(crate) fn wants_file(&self) -> bool {
         let state = self.state.lock();
