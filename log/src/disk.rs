@@ -108,12 +108,6 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// `WouldBlock`, with the owner's text as message, if another process holds it.
     fn lock(&self, folder: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>>;
-
-    /// Bytes free for this user where `path` lies.
-    ///
-    /// # Errors
-    /// What the system says.
-    fn free_space(&self, path: &Path) -> io::Result<u64>;
 }
 
 /// Path of a folder's lock file.
@@ -124,8 +118,8 @@ pub fn lock_path(folder: &Path) -> PathBuf {
 
 /// The machine's own file system.
 ///
-/// Files and folders it makes are for this user alone (0600, 0700). On Windows a folder's names cannot be synced and free
-/// space is not asked for; everything else holds there too.
+/// Files and folders it makes are for this user alone (0600, 0700). On Windows a folder's names cannot be synced; everything
+/// else holds there too.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealDisk;
 
@@ -135,7 +129,7 @@ struct RealFile(std::fs::File);
 
 #[cfg(unix)]
 mod platform {
-    //! What differs between systems: reading and writing by place, modes, folders, free space.
+    //! What differs between systems: reading and writing by place, modes, folders.
 
     use std::{
         fs::{DirBuilder, File},
@@ -167,11 +161,6 @@ mod platform {
     pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
         File::open(folder)?.sync_all()
     }
-
-    pub(super) fn free_space(path: &Path) -> io::Result<u64> {
-        let found = rustix::fs::statvfs(path)?;
-        Ok(found.f_bavail.saturating_mul(found.f_frsize))
-    }
 }
 
 #[cfg(not(unix))]
@@ -202,10 +191,6 @@ mod platform {
 
     pub(super) fn sync_folder(_folder: &Path) -> io::Result<()> {
         Ok(())
-    }
-
-    pub(super) fn free_space(_path: &Path) -> io::Result<u64> {
-        Ok(u64::MAX)
     }
 }
 
@@ -315,10 +300,6 @@ impl Disk for RealDisk {
         file.write_at(0, owner.as_bytes())?;
         Ok(Box::new(file))
     }
-
-    fn free_space(&self, path: &Path) -> io::Result<u64> {
-        platform::free_space(path)
-    }
 }
 
 /// Says who holds a lock, from what the holder wrote.
@@ -355,7 +336,6 @@ mod tests {
         assert_eq!(RealDisk.list(&deep)?, [Entry { name: "g".into(), is_folder: false }]);
         RealDisk.remove(&deep.join("g"))?;
         assert_eq!(RealDisk.open(&deep.join("g")).map_err(|error| error.kind()).err(), Some(io::ErrorKind::NotFound));
-        assert!(RealDisk.free_space(&deep)? > 0);
         Ok(())
     }
 

@@ -26,7 +26,7 @@ use crate::{
         streams::{StreamKey, Streams},
         tail::Tail,
     },
-    segment::{Checkpointed, OpenFiles, SegmentConfig, Segments, StreamHasher},
+    segment::{Checkpointed, OpenFiles, Segments, StreamHasher},
     tidy::Signal,
     topic_store::{Partition, TopicStore},
     window::Window,
@@ -193,9 +193,8 @@ pub(crate) fn open_segments(
     partition: &Partition,
     known: Option<Checkpointed>,
 ) -> Result<Arc<Segments>, LogError> {
-    let config = SegmentConfig { max_log_bytes: config.segment_bytes };
     let folder = topics.segments_of(partition);
-    Segments::open(Arc::clone(files), folder, Arc::clone(&partition.topic), partition.id, config, *hasher, known)
+    Segments::open(Arc::clone(files), folder, Arc::clone(&partition.topic), partition.id, config.segment_bytes, *hasher, known)
 }
 
 impl std::fmt::Debug for dyn Clock {

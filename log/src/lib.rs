@@ -17,7 +17,7 @@ pub(crate) mod journal;
 pub(crate) mod manifest;
 pub(crate) mod partition;
 pub mod record;
-pub mod segment;
+pub(crate) mod segment;
 pub(crate) mod start;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -73,10 +73,6 @@ impl Disk for Breakable {
     fn lock(&self, folder: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
         self.disk.lock(folder, owner)
     }
-
-    fn free_space(&self, path: &Path) -> io::Result<u64> {
-        self.disk.free_space(path)
-    }
 }
 
 impl DiskFile for BreakableFile {

@@ -22,14 +22,13 @@ const ARROWS: [(&str, &str, &[&str]); 6] = [
 ];
 
 /// Dependencies (by prefix) that only their owners may name.
-const OWNED: [(&str, &[&str]); 8] = [
+const OWNED: [(&str, &[&str]); 7] = [
     ("datafusion", &["foldlog-query"]),
     ("arrow", &["foldlog-query"]),
     ("sled", &["foldlog-query"]),
     ("tonic", &["foldlog-server", "foldlog-sdk", "foldlog-proto"]),
     ("axum", &["foldlog-server"]),
     ("clap", &["foldlog-server"]),
-    ("rustix", &["foldlog-log"]),
     ("crc32c", &["foldlog-log"]),
 ];
 

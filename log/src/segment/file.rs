@@ -203,8 +203,8 @@ impl OpenFiles {
     }
 
     /// Number of files open now.
-    #[must_use]
-    pub fn count(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
         self.open.lock().files.len()
     }
 

@@ -19,21 +19,6 @@ mod writer;
 
 pub use file::OpenFiles;
 pub use key_index::StreamHasher;
-pub use part::Damage;
 pub use reader::Reader;
 pub use set::{Checkpointed, Segments, Start};
 pub use writer::PartitionMark;
-
-/// How segments are cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SegmentConfig {
-    /// Bytes of `.log` at which the next segment begins; a single batch may be longer. Small enough that rebuilding an index
-    /// takes less than a second, large enough that a terabyte is some ten thousand files.
-    pub max_log_bytes: u64,
-}
-
-impl Default for SegmentConfig {
-    fn default() -> Self {
-        Self { max_log_bytes: 64 << 20 }
-    }
-}

@@ -19,7 +19,6 @@ use crate::{
 };
 
 use super::{
-    SegmentConfig,
     file::{Kind, OpenFiles, SegmentId, failed, remove_if_there},
     key_index::{Key, KeyIndex, StreamHasher},
     offset_index::OffsetIndex,
@@ -53,7 +52,8 @@ pub struct Segments {
     topic: Arc<Topic>,
     partition: PartitionId,
     folder: PathBuf,
-    config: SegmentConfig,
+    /// Bytes of `.log` at which the next segment begins; a single batch may be longer.
+    max_log_bytes: u64,
     hasher: StreamHasher,
     files: Arc<OpenFiles>,
     /// In order of offset; the last one is active.
@@ -92,7 +92,7 @@ impl Segments {
         folder: PathBuf,
         topic: Arc<Topic>,
         partition: PartitionId,
-        config: SegmentConfig,
+        max_log_bytes: u64,
         hasher: StreamHasher,
         known: Option<Checkpointed>,
     ) -> Result<Arc<Self>, LogError> {
@@ -101,7 +101,7 @@ impl Segments {
             topic,
             partition,
             folder,
-            config,
+            max_log_bytes,
             hasher,
             files,
             list: RwLock::default(),
@@ -242,7 +242,7 @@ impl Segments {
                 Some(active) => active,
                 none => none.insert(self.begin(first.first_offset)?),
             };
-            let room = self.config.max_log_bytes.saturating_sub(active.log_len);
+            let room = self.max_log_bytes.saturating_sub(active.log_len);
             let count = fitting(rest, room, active.log_len == 0);
             if count == 0 {
                 active.seal()?;
@@ -327,7 +327,7 @@ impl Segments {
 
     /// An offset before which no record has a timestamp of `time` or later, as near to the first that has as the sparse index
     /// knows; the end if there is none.
-    #[must_use]
+    #[cfg_attr(not(test), expect(dead_code, reason = "nothing is asked by time yet; tests hold that it can be"))]
     pub fn offset_before(&self, time: Timestamp) -> Offset {
         let list = self.list.read();
         let found = list.iter().find_map(|segment| segment.offset_before(time));
@@ -338,24 +338,6 @@ impl Segments {
     pub(super) fn segment_at(&self, offset: Offset) -> Option<Arc<Segment>> {
         let list = self.list.read();
         list.get(list.partition_point(|segment| segment.end() <= offset)).cloned()
-    }
-
-    /// Version of the newest event in here of a stream, by its hash.
-    ///
-    /// # Errors
-    /// [`LogError::Corrupt`], [`LogError::Io`].
-    pub fn stream_head(&self, stream: u128) -> Result<Option<StreamVersion>, LogError> {
-        for segment in self.list.read().clone().iter().rev() {
-            let mut newest = None;
-            if let Some(damage) = segment.damage() {
-                return Err(damage.report());
-            }
-            self.look_up(segment, stream, |key| newest = newest.max(Some(key.version)))?;
-            if let Some(version) = newest {
-                return Ok(Some(StreamVersion::new(version)));
-            }
-        }
-        Ok(None)
     }
 
     /// Versions and offsets of a stream's events in here from a version (inclusive) on, in order, at most about `most`:

@@ -90,7 +90,7 @@ fn new_disk(seed: u64) -> SimDisk {
     disk
 }
 
-const SMALL: SegmentConfig = SegmentConfig { max_log_bytes: 4_000 };
+const SMALL: u64 = 4_000;
 
 /// Opens what is there, whole or not, and changes nothing.
 fn look_at(disk: &SimDisk, mark: Option<&PartitionMark>) -> Result<Arc<Segments>, LogError> {
@@ -150,7 +150,6 @@ fn compare(segments: &Arc<Segments>, model: &Model, end: u64) -> Result<(), LogE
         let hash = hasher().hash(stream.as_bytes());
         let expected = all.iter().filter(|record| record.3 == stream).map(|record| (record.4, record.0)).collect::<Vec<_>>();
         let head = expected.last().map(|(version, _)| StreamVersion::new(*version));
-        assert_eq!(segments.stream_head(hash)?, head, "{stream}");
         assert_eq!(heads.get(&hash).copied(), head, "{stream}");
         for (from, most) in [(1, usize::MAX), (expected.len() / 2, usize::MAX), (1, 3), (expected.len(), 2)] {
             let found = segments.stream(hash, StreamVersion::new(from as u64), most)?;

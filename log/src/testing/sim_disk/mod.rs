@@ -32,7 +32,6 @@ pub enum CallKind {
     List,
     SyncFolder,
     Lock,
-    FreeSpace,
     Read,
     Write,
     Sync,
@@ -279,7 +278,7 @@ impl SimDisk {
 
 impl CallKind {
     const fn changes(self) -> bool {
-        !matches!(self, Self::Open | Self::List | Self::Lock | Self::FreeSpace | Self::Read | Self::Len)
+        !matches!(self, Self::Open | Self::List | Self::Lock | Self::Read | Self::Len)
     }
 }
 
@@ -611,10 +610,6 @@ impl Disk for SimDisk {
             Ok(folder)
         })?;
         Ok(Box::new(SimLock { disk: self.clone(), folder }))
-    }
-
-    fn free_space(&self, _path: &Path) -> io::Result<u64> {
-        self.plain(CallKind::FreeSpace, |shared| Ok(shared.capacity.saturating_sub(shared.used())))
     }
 }
 
