@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use foldlog_sdk::{
-    Class, Client, Decider, Delivery, Error, ExecuteError, Expected, Mark, NewEvent, NewRecord, Pushed, Row, Source, Subscription, Token,
-    TopicKind,
+    Append, Appended, Class, Client, Decider, Delivery, Error, ExecuteError, Expected, Mark, NewEvent, NewRecord, Pushed, Row, Source,
+    Subscription, Token, TopicKind,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{task::JoinSet, time::timeout};
@@ -105,8 +105,9 @@ async fn the_same_request_id_takes_effect_once() {
     assert_eq!(numbers(&client, "t").await, [1]);
 }
 
-#[tokio::test]
-async fn an_append_whose_answer_is_lost_is_repeated_and_takes_effect_once() {
+/// Appends an event over a connection that is cut when the append has taken effect and its answer is on the way. Returns what the sender
+/// is told, and what stands in the log.
+async fn when_its_answer_is_lost(append: impl FnOnce(Append) -> Append) -> (Result<Appended, Error>, Vec<u64>) {
     let server = Server::start();
     let direct = connect(&server, "t").await;
     let proxy = Proxy::to(&server.url).await;
@@ -116,31 +117,25 @@ async fn an_append_whose_answer_is_lost_is_repeated_and_takes_effect_once() {
 
     proxy.hold_answers();
     let mut appending = JoinSet::new();
-    appending.spawn(client.append("t").event("s", number(1)).send());
+    appending.spawn(append(client.append("t").event("s", number(1))).send());
     assert_eq!(next_number(&mut seen).await, 1, "the append took effect");
     proxy.cut();
-    let answer = timeout(LONG, appending.join_next()).await.unwrap().unwrap().unwrap().unwrap();
-    assert!(answer.deduplicated);
-    assert_eq!(numbers(&direct, "t").await, [1]);
+    let answer = timeout(LONG, appending.join_next()).await.unwrap().unwrap().unwrap();
+    (answer, numbers(&direct, "t").await)
+}
+
+#[tokio::test]
+async fn an_append_whose_answer_is_lost_is_repeated_and_takes_effect_once() {
+    let (answer, numbers) = when_its_answer_is_lost(|append| append).await;
+    assert!(answer.unwrap().deduplicated);
+    assert_eq!(numbers, [1]);
 }
 
 #[tokio::test]
 async fn an_append_without_an_id_is_not_repeated_when_its_answer_is_lost() {
-    let server = Server::start();
-    let direct = connect(&server, "t").await;
-    let proxy = Proxy::to(&server.url).await;
-    let client = Client::connect(&proxy.url).await.unwrap();
-    client.head(None).await.unwrap();
-    let mut seen = direct.subscribe(Source::topic("t")).start().await.unwrap();
-
-    proxy.hold_answers();
-    let mut appending = JoinSet::new();
-    appending.spawn(client.append("t").without_request_id().event("s", number(1)).send());
-    assert_eq!(next_number(&mut seen).await, 1);
-    proxy.cut();
-    let error = timeout(LONG, appending.join_next()).await.unwrap().unwrap().unwrap().unwrap_err();
-    assert_eq!(error.class(), Class::Unknown, "{error}");
-    assert_eq!(numbers(&direct, "t").await, [1]);
+    let (answer, numbers) = when_its_answer_is_lost(Append::without_request_id).await;
+    assert_eq!(answer.unwrap_err().class(), Class::Unknown);
+    assert_eq!(numbers, [1]);
 }
 
 #[tokio::test]
