@@ -45,9 +45,9 @@ pub struct Config {
 /// Limits on what clients may ask for.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Most bytes of one event. Fixed: what one server takes every other must take too.
+    /// Most bytes of one event. Fixed: what one server takes every other must take too, unless it is told to keep a smaller journal.
     pub event_bytes: usize,
-    /// Most bytes of the events of one append. Fixed.
+    /// Most bytes of the events of one append. Fixed in the same way.
     pub append_bytes: usize,
     /// Most events of one append. Fixed.
     pub append_events: usize,
@@ -177,6 +177,8 @@ impl Config {
         }
         let log = given.section("log", LogConfig::validate);
         let query = given.section("query", QueryConfig::validate);
+        let fixed = Limits::default();
+        let most = log.as_ref().map_or(usize::MAX, |log| usize::try_from(log.append_limit()).unwrap_or(usize::MAX));
         let all = (|| {
             Some(Self {
                 data: data?,
@@ -186,12 +188,14 @@ impl Config {
                 log_level: log_level?,
                 log_format: log_format?,
                 limits: Limits {
+                    event_bytes: fixed.event_bytes.min(most),
+                    append_bytes: fixed.append_bytes.min(most),
                     connections: connections?,
                     connections_per_address: per_address?,
                     requests: requests?,
                     streams: streams?,
                     idle_reader: idle_reader?,
-                    ..Limits::default()
+                    ..fixed
                 },
                 log: log?,
                 query: query?,
@@ -402,6 +406,14 @@ mod tests {
         );
         assert!(faults.iter().any(|fault| fault.starts_with("foldlog.toml, line 3: log.tidy_bytes cannot be \"1GB\"")), "{faults:?}");
         assert!(faults.iter().any(|fault| fault.starts_with("query.workers")), "{faults:?}");
+    }
+
+    #[test]
+    fn no_append_is_promised_that_a_small_journal_does_not_take() {
+        let limits = |text| resolve(text).unwrap().limits;
+        assert_eq!((limits("").event_bytes, limits("").append_bytes), (1 << 20, 4 << 20));
+        let small = limits("[log]\njournal_file_bytes = '8MiB'\nfirst_journal_file_bytes = '1MiB'\n");
+        assert_eq!((small.event_bytes, small.append_bytes), (1 << 20, (2 << 20) - (8 << 10)));
     }
 
     #[test]
