@@ -11,11 +11,14 @@ use crate::{disk::Disk, error::LogError};
 /// Largest manifest that is read.
 const MAX_LEN: u64 = 64 << 10;
 
+/// Extension of what is written beside a manifest first. After a crash it may be left behind.
+pub(crate) const UNFINISHED: &str = "new";
+
 /// Writes `content` under `path`: beside it first, synced, then renamed, and the folder synced.
 pub(crate) fn write<T: Serialize>(disk: &dyn Disk, path: &Path, content: &T) -> Result<(), LogError> {
     let mut text = serde_json::to_string(content).map_err(|error| LogError::io("encode", path, io::Error::other(error)))?;
     text.push_str(&format!("\ncrc32c {:08x}\n", crc32c::crc32c(text.as_bytes())));
-    let beside = path.with_extension("new");
+    let beside = path.with_extension(UNFINISHED);
     let folder = path.parent().unwrap_or(path);
     let put = || -> io::Result<_> {
         let file = match disk.create(&beside) {
@@ -26,7 +29,11 @@ pub(crate) fn write<T: Serialize>(disk: &dyn Disk, path: &Path, content: &T) -> 
         file.write_at(0, text.as_bytes())?;
         Ok(file)
     };
-    let file = put().map_err(|source| LogError::full_or_io("write", &beside, source))?;
+    let file = put().map_err(|source| {
+        // A start removes what cannot be removed now.
+        let _ = disk.remove(&beside);
+        LogError::full_or_io("write", &beside, source)
+    })?;
     // A failed sync is never just a full disk: nobody knows what it left.
     file.sync().map_err(|source| LogError::io("sync", &beside, source))?;
     disk.rename(&beside, path).map_err(|source| LogError::full_or_io("rename", &beside, source))?;

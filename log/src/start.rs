@@ -105,8 +105,11 @@ pub(crate) fn open(
         for part in [folder.to_owned(), folder.join(journal::file::FOLDER), folder.join(topic_store::FOLDER)] {
             disk.sync_folder(&part).map_err(|source| LogError::io("sync", &part, source))?;
         }
+        replay.topics.settle()?;
         segments.iter().flatten().try_for_each(|segments| segments.settle())?;
         read_only = settle(&journal, &mut slots, &mut checkpoint, &mut replay, &found, &mut random)?;
+        // Both slots name the same file now.
+        window_file.settle()?;
     }
     replay.report.damage.clone_from(&read_only);
 

@@ -116,6 +116,22 @@ impl TopicStore {
         Ok(store)
     }
 
+    /// Removes what topics whose creation was not finished left behind: nothing refers to it, nor ever will.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub(crate) fn settle(&self) -> Result<(), LogError> {
+        let entries = self.disk.list(&self.folder).map_err(|source| LogError::io("list", &self.folder, source))?;
+        for entry in entries.iter().filter(|entry| !entry.is_folder) {
+            let stem = entry.name.strip_suffix(manifest::UNFINISHED).and_then(|name| name.strip_suffix('.'));
+            if stem.is_some_and(|stem| uuid::Uuid::parse_str(stem).is_ok_and(|id| id.to_string() == stem)) {
+                let path = self.folder.join(&entry.name);
+                self.disk.remove(&path).map_err(|source| LogError::io("remove", &path, source))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Whether a folder that has no identity holds topics, so that it was not left behind by an unfinished creation.
     pub(crate) fn holds_any(disk: &dyn Disk, data: &Path) -> bool {
         disk.list(&data.join(FOLDER)).is_ok_and(|entries| entries.iter().any(|entry| entry.name.ends_with(".json")))
@@ -231,4 +247,34 @@ fn exists(topic: &Topic, asked: TopicSettings) -> LogError {
         differences.push(format!("{} partitions instead of {}", topic.settings.partitions, asked.partitions));
     }
     LogError::TopicExists { topic: topic.name.clone(), difference: differences.join(" and ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CallKind, Fault, SimDisk};
+
+    fn leftovers(disk: &SimDisk) -> usize {
+        disk.paths().iter().filter(|path| path.extension().is_some_and(|extension| extension == manifest::UNFINISHED)).count()
+    }
+
+    #[test]
+    fn a_topic_that_was_not_finished_leaves_nothing_behind() {
+        let data = Path::new("/data");
+        let settings = TopicSettings { kind: TopicKind::Events, partitions: 1 };
+        for (kind, is_crash) in [(CallKind::Write, false), (CallKind::Sync, true), (CallKind::Rename, true)] {
+            let disk = SimDisk::new(1);
+            disk.create_folder(&data.join(FOLDER)).unwrap();
+            let store = TopicStore::open(Arc::new(disk.clone()), data).unwrap();
+            disk.arm(Fault::Fail { kind: Some(kind), nth: 0, errno: if is_crash { 5 } else { 28 } });
+            assert!(store.create("t".parse().unwrap(), settings, TopicId::new([7; 16])).is_err());
+            assert_eq!(leftovers(&disk), usize::from(is_crash), "{kind:?}");
+            disk.create(&data.join(FOLDER).join("notes.new")).unwrap();
+
+            let store = TopicStore::open(Arc::new(disk.clone()), data).unwrap();
+            store.settle().unwrap();
+            assert_eq!(leftovers(&disk), 1, "what is none of ours stays");
+            assert!(store.all().is_empty());
+        }
+    }
 }

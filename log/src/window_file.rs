@@ -4,6 +4,7 @@
 //! that the checkpoint names is not part of it. Format: `log/FORMAT.md`, "Window of request ids".
 
 use std::{
+    ffi::OsStr,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -181,6 +182,23 @@ impl WindowFile {
         Ok(())
     }
 
+    /// Removes files that no checkpoint names: the one before, if the process died as it was replaced, and one that was begun.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub(crate) fn settle(&self) -> Result<(), LogError> {
+        let entries = self.disk.list(&self.data).map_err(|source| LogError::io("list", &self.data, source))?;
+        for entry in entries {
+            let number = entry.name.strip_suffix(".window").and_then(|number| number.parse().ok());
+            let Some(path) = number.filter(|number| *number != self.mark.file).map(|number| path(&self.data, number)) else { continue };
+            // `1.window` is a number too, and none of ours.
+            if path.file_name() == Some(OsStr::new(&entry.name)) {
+                self.disk.remove(&path).map_err(|source| LogError::io("remove", &path, source))?;
+            }
+        }
+        Ok(())
+    }
+
     /// A checkpoint that names the file is durable: the one before may go.
     pub(crate) fn checkpointed(&mut self) -> Result<(), LogError> {
         let Some(path) = self.replaced.take() else { return Ok(()) };
@@ -231,8 +249,13 @@ mod tests {
         assert!(mark.file > 1, "it was begun anew");
         assert_eq!(disk.list(data).unwrap().len(), 1, "the one before is gone");
         assert!(mark.length < 2 * SMALL, "{mark:?}");
+        disk.create(&path(data, mark.file - 1)).unwrap();
+        disk.create(&path(data, mark.file + 1)).unwrap();
+        disk.create(&data.join("1.window")).unwrap();
         let mut restored = Window::new(300, 1 << 30);
-        open(mark, &mut restored);
+        open(mark, &mut restored).settle().unwrap();
+        let left: Vec<_> = disk.list(data).unwrap().into_iter().map(|entry| entry.name).collect();
+        assert_eq!(left, [format!("{:06}.window", mark.file), "1.window".into()], "what a crash left is gone");
         assert!(restored.low_mark() >= Position::new(2700), "{}", restored.low_mark());
         for request in 2850..3000 {
             let seen = restored.look_up(&identity(request), |_| None);
