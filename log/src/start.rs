@@ -48,6 +48,8 @@ use crate::{
 /// File that says whose folder this is.
 const IDENTITY: &str = "foldlog.json";
 const FORMAT: u32 = 1;
+/// A clock that stands before it was not set.
+const YEAR_2020: Timestamp = Timestamp::new(1_577_836_800_000);
 /// Most files of segments that are open at once.
 const OPEN_FILES: usize = 512;
 
@@ -77,7 +79,11 @@ pub(crate) fn open(
     if let Err(faults) = config.validate() {
         return Err(LogError::Invalid { field: "log".into(), reason: faults.join("; ") });
     }
+    refuse_within_another(disk.as_ref(), folder)?;
     disk.create_folder(folder).map_err(|source| LogError::io("create", folder, source))?;
+    if clock.now() < YEAR_2020 {
+        tracing::warn!("the clock stands before the year 2020: events that bring no time of their own get the wrong one");
+    }
     let lock = lock(disk.as_ref(), folder)?;
     let identity = match read_identity(disk.as_ref(), folder)? {
         Some(identity) => identity,
@@ -198,6 +204,15 @@ fn read_identity(disk: &dyn Disk, folder: &Path) -> Result<Option<Identity>, Log
         }
         identity => Ok(identity),
     }
+}
+
+/// A new folder within the data folder of another log would be copied, moved and removed with that one.
+fn refuse_within_another(disk: &dyn Disk, folder: &Path) -> Result<(), LogError> {
+    let folder = std::path::absolute(folder).map_err(|source| LogError::io("find", folder, source))?;
+    let nearest = folder.ancestors().find(|at| disk.open(&at.join(IDENTITY)).is_ok());
+    let Some(outer) = nearest.filter(|nearest| *nearest != folder) else { return Ok(()) };
+    let reason = format!("{} lies within {}, the data folder of another log; choose another one", folder.display(), outer.display());
+    Err(LogError::Invalid { field: "data".into(), reason })
 }
 
 /// Makes an empty folder's files; the identity comes last, so that a folder that has one has everything.

@@ -246,6 +246,18 @@ fn a_second_process_is_refused_by_name() {
     assert!(owner.contains("process"), "{owner}");
 }
 
+#[test]
+fn a_new_folder_within_that_of_another_log_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(folder.path()));
+    let inner = folder.path().join("topics/inner");
+    let refused = EmbeddedLog::open(Arc::new(RealDisk), Arc::new(SystemClock::new()), &inner, config());
+    let Err(LogError::Invalid { field, reason }) = refused else { panic!("not refused") };
+    assert!(field == "data" && reason.contains(&format!("within {}", folder.path().display())), "{reason}");
+    assert!(!inner.exists());
+    drop(open(folder.path()));
+}
+
 #[tokio::test]
 async fn the_journal_keeps_its_size_while_much_more_goes_through_it() {
     let folder = tempfile::tempdir().unwrap();
