@@ -306,7 +306,9 @@ fn a_start_that_finds_the_journal_damaged_changes_nothing() {
         disk.overwrite(&path, b"rot".to_vec());
     }
     let stray = paths(&disk, ".log").pop().unwrap().with_file_name("00000000000000009999.log");
-    Disk::create(&disk, &stray).unwrap();
+    let unfinished = "/data/topics/01234567-89ab-cdef-0123-456789abcdef.new";
+    let strays = [stray, unfinished.into(), "/data/000099.window".into()];
+    strays.iter().for_each(|stray| drop(Disk::create(&disk, stray).unwrap()));
     let before = bytes_of_all(&disk);
     let changes = disk.changes();
     let (log, mut stepper) = open(&disk).unwrap();
@@ -323,7 +325,7 @@ fn a_start_that_finds_the_journal_damaged_changes_nothing() {
     let (journal, bytes) = newest_frame(&disk, 2);
     disk.overwrite(&journal, bytes);
     assert_eq!(open(&disk).unwrap().0.report().damage, None);
-    assert!(disk.bytes_of(&stray).is_none());
+    strays.iter().for_each(|stray| assert!(disk.bytes_of(stray).is_none(), "{}", stray.display()));
 }
 
 /// A journal file whose `nth` newest frame, counted from the last of the file, has a flipped byte.
