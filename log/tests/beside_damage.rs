@@ -49,7 +49,7 @@ fn records(partition: u32, mark: u64) -> Append {
 }
 
 fn event(stream: &str) -> Append {
-    let event = NewEvent { kind: "E".into(), data: vec![b'x'; 250].into(), ..NewEvent::default() };
+    let event = NewEvent { kind: "E".into(), data: vec![b'x'; 900].into(), ..NewEvent::default() };
     let write = Write::Stream { topic: "e".parse().unwrap(), stream: stream.parse().unwrap(), events: vec![event] };
     Append { writes: vec![write], ..Append::default() }
 }
@@ -156,6 +156,9 @@ fn damage_in_a_segment_makes_its_partition_read_only_and_no_other() {
                 assert!(report.contains(&path.display().to_string()), "{report}");
                 assert!(report.contains(&format!("offsets from {first} to {end} (exclusive) of topic r partition 0")), "{report}");
                 assert_eq!(read(&log, 0, end), ((end..39).collect(), None));
+                let behind = Selection::Partition("r".parse().unwrap(), PartitionId::new(0), Offset::new(end));
+                let (behind, _) = read_all(&log, behind, |_, position| position);
+                assert_eq!(read_all(&log, Selection::All(Position::new(behind[0])), |_, position| position).1, None);
                 // Everything in order of position is read up to there too.
                 let (positions, report) = read_all(&log, Selection::All(Position::default()), |_, position| position);
                 assert!(report.is_some() && positions.len() as u64 >= first, "{} {report:?}", positions.len());
@@ -213,6 +216,7 @@ fn where_streams_of_a_damaged_partition_stand_is_not_guessed() {
     let log_of =
         |base: fn(&[&PathBuf]) -> PathBuf| base(&files.iter().filter(|path| path.to_string_lossy().ends_with(".log")).collect::<Vec<_>>());
     let newest = log_of(|logs| logs[logs.len() - 1].clone());
+    assert!(base_of(&newest) > 4, "what lies before it knows an older head of s0");
     let disk = whole.fork();
     disk.remove(&newest).unwrap();
     let (log, mut stepper) = open(&disk);
