@@ -66,7 +66,13 @@ pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
         report.goal("G6", bound, None, &batches.text("events in appends of 100, 16 in flight on 4 connections", 40));
     }
     if report.wants("G12") {
-        let tail = Turns::of(bench, report, async || live_tail(&subject, bench.time).await).await?;
+        let mut floor = Vec::new();
+        let measure = async || {
+            floor.push(live_tail(&bench.durable.url, bench.time).await?);
+            live_tail(&subject.server.url(), bench.time).await
+        };
+        let tail = Turns::of(bench, report, measure).await?;
+        note_floor(report, "append to subscriber", &floor);
         let what = format!("append to subscriber at {TAIL_RATE}/s, p50; 1.3 x (E0 + F0); p99 at most 4 x p50; {}", tail.limits());
         let also = Bound::Micros(tail.ours.p99, 4.0 * tail.ours.p50);
         report.goal("G12", Bound::Micros(tail.ours.p50, 1.3 * tail.round_trip()), Some(also), &what);
@@ -76,7 +82,12 @@ pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
 
 /// G2: one append after the other.
 async fn alone(bench: &Bench, subject: &Subject, report: &mut Report) -> anyhow::Result<()> {
-    let one = Turns::of(bench, report, async || load::appends(&subject.server.url(), 1, 1, 1, bench.time).await).await?;
+    let mut floor = Vec::new();
+    let measure = async || {
+        floor.push(load::appends(&bench.durable.url, 1, 1, 1, bench.time).await?);
+        load::appends(&subject.server.url(), 1, 1, 1, bench.time).await
+    };
+    let one = Turns::of(bench, report, measure).await?;
     report.note(&format!("F0: 4 KiB write and sync, p50 {:.0}us, p99 {:.0}us", one.f0.p50, one.f0.p99));
     report.note(&format!(
         "E0: bare echo of one append, 1 in flight: {}/s, p50 {:.0}us, p99 {:.0}us",
@@ -84,9 +95,16 @@ async fn alone(bench: &Bench, subject: &Subject, report: &mut Report) -> anyhow:
         one.e0.p50,
         one.e0.p99
     ));
+    note_floor(report, "one append", &floor);
     let what = format!("p50 of one durable append, 1 in flight, {}/s; 1.15 x (E0 + F0); {}", short(one.ours.rate), one.limits());
     report.goal("G2", Bound::Micros(one.ours.p50, 1.15 * one.round_trip()), None, &what);
     Ok(())
+}
+
+/// What the bare echo takes that writes and syncs before it answers. No limit is made of it: it says what is foldlog's own.
+fn note_floor(report: &mut Report, what: &str, runs: &[Measured]) {
+    let Figures { p50, p99, .. } = Figures::of(runs);
+    report.note(&format!("bare echo that writes and syncs 4 KiB, {what}: p50 {p50:.0}us, p99 {p99:.0}us"));
 }
 
 /// Runs the same appends against the echo and foldlog in turns.
@@ -100,10 +118,9 @@ async fn alternate(bench: &Bench, subject: &Subject, connections: usize, in_flig
 }
 
 /// G12: from sending an append to a subscriber on another connection that has it.
-async fn live_tail(subject: &Subject, time: Duration) -> anyhow::Result<Measured> {
-    let url = subject.server.url();
-    let mut writer = load::connections(&url, 1).await?.pop().context("no connection")?;
-    let reader = load::connections(&url, 1).await?.pop().context("no connection")?;
+async fn live_tail(url: &str, time: Duration) -> anyhow::Result<Measured> {
+    let mut writer = load::connections(url, 1).await?.pop().context("no connection")?;
+    let reader = load::connections(url, 1).await?.pop().context("no connection")?;
     let (arrived, mut arrivals) = mpsc::channel(1024);
     let mut tasks = JoinSet::new();
     tasks.spawn(subscribe(reader, arrived));

@@ -1,7 +1,7 @@
 //! What all measurements share: the folder, foldlog and the echo as child processes, the figures of disk and echo.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -29,6 +29,8 @@ pub struct Bench {
     pub repeats: usize,
     /// The bare server.
     pub echo: Echo,
+    /// The bare server that writes and syncs before it answers.
+    pub durable: Echo,
 }
 
 /// The echo as a child process. Dropping it kills it.
@@ -154,11 +156,14 @@ pub async fn execute(channel: Channel, request: QueryRequest) -> anyhow::Result<
 
 impl Echo {
     /// Starts the echo server and waits until it answers.
-    pub async fn start() -> anyhow::Result<Self> {
+    pub async fn start(sync: Option<&Path>) -> anyhow::Result<Self> {
         let address = child::free_address()?;
         let own = std::env::current_exe().context("cannot tell where this program lies")?;
         let mut command = Command::new(own);
         command.args(["echo", "--listen", &address.to_string()]).stdin(Stdio::null());
+        if let Some(file) = sync {
+            command.arg("--sync").arg(file);
+        }
         let echo = Self { child: command.spawn().context("cannot start the echo")?, url: format!("http://{address}") };
         let began = Instant::now();
         while child::connect(&echo.url).await.is_err() {

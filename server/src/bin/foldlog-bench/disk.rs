@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{Seek as _, SeekFrom, Write as _},
+    io::{Seek as _, Write as _},
     path::Path,
     time::Instant,
 };
@@ -14,18 +14,40 @@ use crate::load::Measured;
 const BLOCK: usize = 4096;
 const BLOCKS: usize = 1_000;
 
+/// A file of zeros, of which one block after the other is written and synced, round and round.
+pub struct Blocks {
+    file: File,
+    next: usize,
+}
+
+impl Blocks {
+    /// Makes the file.
+    pub fn create(path: &Path) -> anyhow::Result<Self> {
+        let file = zero_filled(path).with_context(|| format!("cannot prepare {}", path.display()))?;
+        Ok(Self { file, next: BLOCKS })
+    }
+
+    /// Writes and syncs the next block.
+    pub fn write_and_sync(&mut self) -> std::io::Result<()> {
+        if self.next == BLOCKS {
+            self.file.rewind()?;
+            self.next = 0;
+        }
+        self.next += 1;
+        self.file.write_all(&[7; BLOCK])?;
+        self.file.sync_data()
+    }
+}
+
 /// Writes and syncs one block after the other.
 pub fn write_and_sync(folder: &Path) -> anyhow::Result<Measured> {
     let path = folder.join("f0");
-    let mut file = zero_filled(&path).with_context(|| format!("cannot prepare {}", path.display()))?;
-    file.seek(SeekFrom::Start(0))?;
-    let block = [7; BLOCK];
+    let mut blocks = Blocks::create(&path)?;
     let mut times = Vec::with_capacity(BLOCKS);
     let began = Instant::now();
     for _ in 0..BLOCKS {
         let sent = Instant::now();
-        file.write_all(&block)?;
-        file.sync_data()?;
+        blocks.write_and_sync()?;
         times.push(sent.elapsed());
     }
     let measured = Measured::new(times, began.elapsed());

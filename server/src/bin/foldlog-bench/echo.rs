@@ -1,25 +1,37 @@
 //! The bare server that foldlog is measured against: tonic and the same messages, and nothing behind them.
 //!
 //! Runs as a child process of the bench (`foldlog-bench echo`). Every answer has the shape and size of foldlog's; no byte is kept.
+//! With `--sync FILE` an append first writes 4 KiB there and syncs them, and subscribers are told of it: what gRPC and the device
+//! leave to a log that does nothing of its own.
 
-use std::{net::SocketAddr, pin::Pin};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use anyhow::Context as _;
 use foldlog_proto::v1::{
-    AppendRequest, AppendResponse, AppendedRange, Column, ColumnType, ColumnValues, Event, GetHeadRequest, GetStreamRequest, Head,
-    Integers, QueryBatch, QueryDone, QueryRequest, ReadBatch, ReadRequest, RecordedEvent, Rows, Schema, StreamInfo, StreamVersion,
-    SubscribeBatch, SubscribeRequest, Texts,
+    AppendRequest, AppendResponse, AppendedRange, CaughtUp, Column, ColumnType, ColumnValues, Event, EventBatch, GetHeadRequest,
+    GetStreamRequest, Head, Integers, QueryBatch, QueryDone, QueryRequest, ReadBatch, ReadRequest, RecordedEvent, Rows, Schema, StreamInfo,
+    StreamVersion, SubscribeBatch, SubscribeRequest, Texts,
     column_values::Values,
     event_log_server::{EventLog, EventLogServer},
     query_batch,
     query_server::{Query, QueryServer},
+    subscribe_batch,
 };
 use futures::{Stream, StreamExt as _, stream};
 use prost::bytes::Bytes;
 use prost_types::Timestamp;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use crate::load::{PAYLOAD, TOPIC, account};
+use crate::{
+    disk::Blocks,
+    load::{PAYLOAD, TOPIC, account},
+};
 
 /// Bytes of a token, about as long as foldlog's.
 const TOKEN: &[u8] = &[7; 40];
@@ -28,16 +40,22 @@ const BATCH: u64 = 1_000;
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// Serves until the process is killed.
-pub async fn serve(address: SocketAddr) -> anyhow::Result<()> {
-    let log = EventLogServer::new(Echo).max_decoding_message_size(16 << 20).max_encoding_message_size(16 << 20);
+/// Serves until the process is killed. `sync`: the file that each append writes and syncs.
+pub async fn serve(address: SocketAddr, sync: Option<&Path>) -> anyhow::Result<()> {
+    let disk = sync.map(Blocks::create).transpose()?.map(Mutex::new);
+    let echo = Arc::new(Echo { disk, appended: watch::Sender::new(0) });
+    let log = EventLogServer::from_arc(Arc::clone(&echo)).max_decoding_message_size(16 << 20).max_encoding_message_size(16 << 20);
     let server = tonic::transport::Server::builder();
     let server = server.tcp_nodelay(true).initial_connection_window_size(8 << 20).initial_stream_window_size(4 << 20);
     let mut server = server;
-    server.add_service(log).add_service(QueryServer::new(Echo)).serve(address).await.context("the echo server failed")
+    server.add_service(log).add_service(QueryServer::from_arc(echo)).serve(address).await.context("the echo server failed")
 }
 
-struct Echo;
+struct Echo {
+    disk: Option<Mutex<Blocks>>,
+    /// Position of the newest append.
+    appended: watch::Sender<u64>,
+}
 
 #[tonic::async_trait]
 impl EventLog for Echo {
@@ -46,11 +64,19 @@ impl EventLog for Echo {
 
     async fn append(&self, request: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {
         let request = request.into_inner();
+        if let Some(disk) = &self.disk {
+            disk.lock().unwrap_or_else(PoisonError::into_inner).write_and_sync()?;
+        }
+        let mut position = 0;
+        self.appended.send_modify(|newest| {
+            *newest += 1;
+            position = *newest;
+        });
         let version =
             |write: &foldlog_proto::v1::Write| StreamVersion { topic: request.topic.clone(), stream: write.stream.clone(), version: 12 };
         Ok(Response::new(AppendResponse {
-            first_position: 1_000_000,
-            last_position: 1_000_000,
+            first_position: position,
+            last_position: position,
             ranges: vec![AppendedRange { topic: request.topic.clone(), partition: 3, first_offset: 100_000, last_offset: 100_000 }],
             versions: request.writes.iter().map(version).collect(),
             token: Bytes::from_static(TOKEN),
@@ -68,8 +94,19 @@ impl EventLog for Echo {
         Ok(Response::new(stream::iter((0..batches).map(move |_| Ok(message.clone()))).boxed()))
     }
 
+    /// Streams an event for every append from now on.
     async fn subscribe(&self, _: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
-        Err(Status::unimplemented("a bare echo"))
+        let mut newest = self.appended.subscribe();
+        let sent = *newest.borrow_and_update();
+        let caught_up = stream::once(async { Ok(subscribed(subscribe_batch::Message::CaughtUp(CaughtUp::default()))) });
+        let live = stream::unfold((newest, sent), |(mut newest, sent)| async move {
+            newest.changed().await.ok()?;
+            let last = *newest.borrow_and_update();
+            let events = (sent + 1..=last).map(|position| RecordedEvent { position, ..recorded(position) }).collect();
+            let batch = EventBatch { events, token: Bytes::from_static(TOKEN) };
+            Some((Ok(subscribed(subscribe_batch::Message::Events(batch))), (newest, last)))
+        });
+        Ok(Response::new(caught_up.chain(live).boxed()))
     }
 
     async fn get_stream(&self, _: Request<GetStreamRequest>) -> Result<Response<StreamInfo>, Status> {
@@ -94,6 +131,10 @@ impl Query for Echo {
     async fn push(&self, _: Request<QueryRequest>) -> Result<Response<Self::PushStream>, Status> {
         Err(Status::unimplemented("a bare echo"))
     }
+}
+
+const fn subscribed(message: subscribe_batch::Message) -> SubscribeBatch {
+    SubscribeBatch { message: Some(message) }
 }
 
 fn recorded(number: u64) -> RecordedEvent {

@@ -49,6 +49,9 @@ enum Verb {
         /// Address and port.
         #[arg(long)]
         listen: SocketAddr,
+        /// Write 4 KiB to this file and sync them before an append is answered.
+        #[arg(long)]
+        sync: Option<PathBuf>,
     },
 }
 
@@ -74,7 +77,7 @@ fn main() -> ExitCode {
         runtime.block_on(async {
             match args.verb {
                 Verb::Goals(goals) => measure(goals).await,
-                Verb::Echo { listen } => echo::serve(listen).await.map(|()| true),
+                Verb::Echo { listen, sync } => echo::serve(listen, sync.as_deref()).await.map(|()| true),
             }
         })
     });
@@ -102,7 +105,8 @@ async fn measure(goals: Goals) -> anyhow::Result<bool> {
         folder: folder.path().to_owned(),
         time: Duration::from_secs(goals.seconds),
         repeats: goals.repeats.into(),
-        echo: Echo::start().await?,
+        echo: Echo::start(None).await?,
+        durable: Echo::start(Some(&folder.path().join("echo"))).await?,
     };
     let mut report = Report::of(goals.only);
     if cfg!(debug_assertions) {
