@@ -118,6 +118,7 @@ pub(crate) fn open(
         window_file.settle()?;
     }
     replay.report.damage.clone_from(&read_only);
+    replay.tail.tell();
 
     let end = JournalEnd {
         number: found.last,

@@ -7,7 +7,11 @@
 use std::{
     collections::VecDeque,
     mem,
-    sync::{Arc, atomic::Ordering, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     time::Duration,
 };
 
@@ -76,9 +80,12 @@ pub(crate) struct Committer {
     sealed: bool,
     /// Groups of one unit in a row.
     lone: u32,
-    /// When the newest group became durable, and how long its sync took; of the monotonic clock.
+    /// When the newest group became durable, of the monotonic clock.
     finished_at: Duration,
-    synced_in: Duration,
+    /// How long syncs took of late; none before the first.
+    synced_in: Option<Duration>,
+    /// Whether the next append is likely to be alone, and its sync short.
+    expects_lone: Arc<AtomicBool>,
     /// What went wrong while requests were admitted; the next close says it.
     broken: Option<LogError>,
     buffer: Vec<u8>,
@@ -107,7 +114,8 @@ impl Committer {
             sealed: true,
             lone: 0,
             finished_at: Duration::ZERO,
-            synced_in: Duration::MAX,
+            synced_in: None,
+            expects_lone: Arc::default(),
             broken: None,
             buffer: Vec::new(),
         }
@@ -294,7 +302,10 @@ impl Committer {
     pub(crate) fn finish(&mut self, done: Done) {
         self.buffer = done.buffer;
         if let Some(took) = done.synced_in {
-            (self.finished_at, self.synced_in) = (self.engine.clock.monotonic(), took);
+            self.finished_at = self.engine.clock.monotonic();
+            let took = self.synced_in.map_or(took, |before| (before * 7 + took) / 8);
+            self.synced_in = Some(took);
+            self.expects_lone.store(self.lone >= LONE_GROUPS && took <= SHORT_SYNC, Ordering::Relaxed);
         }
         if let Some((number, spans)) = self.in_flight.take() {
             self.admission.retire(number, &spans);
@@ -308,19 +319,19 @@ impl Committer {
             let Some(closing) = self.close()? else { return Ok(()) };
             // As under backlog: what the group had no room for is admitted while it is on its way.
             self.fill();
-            let done = self.engine.commit(closing)?;
+            let (done, news) = self.engine.commit(closing)?;
+            self.engine.tell(news);
             self.finish(done);
         }
     }
 
     /// Takes what is in line, as far as a group has room, and commits it on this thread. Call it with nothing under way.
-    fn commit_line(&mut self) -> Result<(), LogError> {
+    fn commit_line(&mut self) -> Result<Option<News>, LogError> {
         self.fill();
-        if let Some(closing) = self.close()? {
-            let done = self.engine.commit(closing)?;
-            self.finish(done);
-        }
-        Ok(())
+        let Some(closing) = self.close()? else { return Ok(None) };
+        let (done, news) = self.engine.commit(closing)?;
+        self.finish(done);
+        Ok(Some(news))
     }
 
     /// How long to wait before the last group is sealed; none if it is.
@@ -330,7 +341,7 @@ impl Committer {
     }
 }
 
-/// A committed group leaves this.
+/// What a committed group leaves to the next one.
 #[derive(Debug)]
 pub(crate) struct Done {
     /// For the next group.
@@ -339,9 +350,14 @@ pub(crate) struct Done {
     synced_in: Option<Duration>,
 }
 
+/// What is left to tell of a committed group.
+#[derive(Debug)]
+#[must_use = "readers and callers wait for it"]
+pub(crate) struct News(Vec<Reply>);
+
 impl Engine {
-    /// Writes and syncs a group, shows it, and answers.
-    pub(crate) fn commit(&self, closing: Closing) -> Result<Done, LogError> {
+    /// Writes and syncs a group and puts it where readers look.
+    pub(crate) fn commit(&self, closing: Closing) -> Result<(Done, News), LogError> {
         let mut done = Done { buffer: Vec::new(), synced_in: None };
         if let Some((group, bytes)) = closing.group {
             self.journal.write(group.place, &bytes)?;
@@ -349,14 +365,19 @@ impl Engine {
             self.counters.groups.fetch_add(1, Ordering::Relaxed);
             self.streams.apply(&group.spans);
             self.tail.push(Arc::new(group));
-            self.wake_tidy();
             done.buffer = bytes;
         }
-        for (reply, answer) in closing.replies {
+        Ok((done, News(closing.replies)))
+    }
+
+    /// Wakes readers and answers callers.
+    pub(crate) fn tell(&self, news: News) {
+        self.tail.tell();
+        self.wake_tidy();
+        for (reply, answer) in news.0 {
             // A caller that no longer waits is no failure.
             let _ = reply.send(answer);
         }
-        Ok(done)
     }
 
     fn sync(&self, place: super::file::FramePlace) -> Result<Duration, LogError> {
@@ -372,13 +393,16 @@ impl Engine {
 #[derive(Debug)]
 pub(crate) struct Turns {
     engine: Arc<Engine>,
+    /// As the committer expects, for whoever has not the turn.
+    expects_lone: Arc<AtomicBool>,
     /// Let go only with nothing under way.
     committer: Mutex<Committer>,
 }
 
 impl Turns {
     pub(crate) fn new(committer: Committer) -> Self {
-        Self { engine: Arc::clone(&committer.engine), committer: Mutex::new(committer) }
+        let (engine, expects_lone) = (Arc::clone(&committer.engine), Arc::clone(&committer.expects_lone));
+        Self { engine, expects_lone, committer: Mutex::new(committer) }
     }
 
     /// Puts a request in line. If appends come one at a time and syncs are short, the caller commits it here and now: to hand it to
@@ -391,10 +415,20 @@ impl Turns {
         let _panicking = FailOnPanic(&self.engine);
         self.engine.queue.push_unsaid(request)?;
         let was_sealed = committer.sealed;
-        if let Err(error) = committer.commit_line() {
-            committer.abandon();
-            self.engine.fail(error);
-        } else if was_sealed || self.engine.queue.len() > 0 {
+        let news = match committer.commit_line() {
+            Ok(news) => news,
+            Err(error) => {
+                committer.abandon();
+                self.engine.fail(error);
+                return Ok(());
+            }
+        };
+        drop(committer);
+        // Whoever is woken may append at once and be alone, too.
+        if let Some(news) = news {
+            self.engine.tell(news);
+        }
+        if was_sealed || self.engine.queue.len() > 0 {
             // Somebody must seal it in time, and take what the group had no room for.
             self.engine.queue.nudge();
         }
@@ -403,9 +437,9 @@ impl Turns {
 
     /// The turn, if nobody has it, and a request of so many bytes is likely to be alone and needs no new file.
     fn lone(&self, bytes: u64) -> Option<MutexGuard<'_, Committer>> {
-        let committer = self.committer.try_lock().filter(|committer| committer.lone >= LONE_GROUPS && committer.synced_in <= SHORT_SYNC)?;
-        let is_short = bytes <= SHORT_APPEND && self.engine.journal.has_room(padded(bytes + 2 * BLOCK));
-        (is_short && self.engine.queue.len() == 0).then_some(committer)
+        let expected = self.expects_lone.load(Ordering::Relaxed) && bytes <= SHORT_APPEND;
+        let is_alone = || self.engine.queue.len() == 0 && self.engine.journal.has_room(padded(bytes + 2 * BLOCK));
+        if expected { self.committer.try_lock().filter(|_| is_alone()) } else { None }
     }
 }
 
@@ -421,10 +455,13 @@ pub(crate) fn run(turns: &Turns) {
             let _panicking = FailOnPanic(&syncing);
             for closing in closings {
                 match syncing.commit(closing) {
-                    Ok(committed) => match done.send(committed) {
-                        Ok(()) => syncing.queue.nudge(),
-                        Err(_) => return,
-                    },
+                    Ok((committed, news)) => {
+                        syncing.tell(news);
+                        match done.send(committed) {
+                            Ok(()) => syncing.queue.nudge(),
+                            Err(_) => return,
+                        }
+                    }
                     Err(error) => return syncing.fail(error),
                 }
             }
@@ -464,7 +501,8 @@ fn drive(turns: &Turns, syncer: &mpsc::SyncSender<Closing>, finished: &mpsc::Rec
         }
         if let Some(closing) = committer.close()? {
             if engine.queue.len() == 0 {
-                let done = engine.commit(closing)?;
+                let (done, news) = engine.commit(closing)?;
+                engine.tell(news);
                 committer.finish(done);
             } else if syncer.send(closing).is_ok() {
                 syncing = true;
@@ -474,7 +512,9 @@ fn drive(turns: &Turns, syncer: &mpsc::SyncSender<Closing>, finished: &mpsc::Rec
             continue;
         }
         let quiet = committer.seal_in();
-        let awake = MutexGuard::unlocked(&mut committer, || engine.queue.wait_idle(quiet));
+        // Where appends come one at a time the next one does not follow at once.
+        let looks = committer.lone == 0;
+        let awake = MutexGuard::unlocked(&mut committer, || engine.queue.wait_idle(quiet, looks));
         match awake {
             Awake::Work => {}
             // A caller may have committed meanwhile.
@@ -497,6 +537,7 @@ mod tests {
         panic::{AssertUnwindSafe, catch_unwind},
         path::Path,
         sync::atomic::AtomicBool,
+        task::{Context, Wake, Waker},
     };
 
     use oneshot::error::TryRecvError;
@@ -531,7 +572,7 @@ mod tests {
     type Answer = oneshot::Receiver<Result<Appended, LogError>>;
 
     struct Log {
-        turns: Turns,
+        turns: Arc<Turns>,
         engine: Arc<Engine>,
         time: Arc<Time>,
     }
@@ -549,7 +590,7 @@ mod tests {
             let started = start::open(Arc::new(disk.clone()), time.clone(), Path::new("/data"), config, random).unwrap();
             let settings = TopicSettings { kind: TopicKind::Events, partitions: 1 };
             started.engine.topics.create("a".parse().unwrap(), settings, TopicId::new([1; 16])).unwrap();
-            let log = Self { turns: Turns::new(started.committer), engine: started.engine, time };
+            let log = Self { turns: Arc::new(Turns::new(started.committer)), engine: started.engine, time };
             for _ in 0..LONE_GROUPS {
                 let mut answer = log.append(1).unwrap();
                 assert!(matches!(answer.try_recv(), Err(TryRecvError::Empty)), "nobody knows yet that it is alone");
@@ -584,16 +625,39 @@ mod tests {
         }
     }
 
+    /// Notes whether the turn was free when it was woken.
+    struct Woken(Arc<Turns>, AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.1.store(self.0.committer.try_lock().is_some(), Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn whoever_waits_for_a_lone_append_is_woken_when_the_turn_is_free() {
+        let log = Log::open(&SimDisk::new(7));
+        let woken = Arc::new(Woken(Arc::clone(&log.turns), AtomicBool::default()));
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut end = log.engine.tail.watch();
+        end.mark_unchanged();
+        let mut moved = std::pin::pin!(end.changed());
+        assert!(moved.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        log.append(1).unwrap().try_recv().unwrap().unwrap();
+        assert!(woken.1.load(Ordering::Relaxed));
+        assert!(moved.poll(&mut Context::from_waker(&waker)).is_ready());
+    }
+
     #[test]
     fn the_first_lone_append_after_a_seal_has_the_committer_seal_it_in_time() {
         let log = Log::open(&SimDisk::new(2));
         log.turns.committer.lock().seal().unwrap();
-        assert!(matches!(log.engine.queue.wait_idle(Some(Duration::ZERO)), Awake::Quiet));
+        assert!(matches!(log.engine.queue.wait_idle(Some(Duration::ZERO), false), Awake::Quiet));
         log.append(1).unwrap().try_recv().unwrap().unwrap();
-        assert!(matches!(log.engine.queue.wait_idle(Some(Duration::ZERO)), Awake::Work));
+        assert!(matches!(log.engine.queue.wait_idle(Some(Duration::ZERO), false), Awake::Work));
         assert_eq!(log.turns.committer.lock().seal_in(), Some(log.engine.config.seal_after()));
         log.append(1).unwrap().try_recv().unwrap().unwrap();
-        assert!(matches!(log.engine.queue.wait_idle(Some(Duration::ZERO)), Awake::Quiet), "it knows already");
+        assert!(matches!(log.engine.queue.wait_idle(Some(Duration::ZERO), false), Awake::Quiet), "it knows already");
     }
 
     #[test]

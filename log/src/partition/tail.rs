@@ -54,7 +54,7 @@ impl Tail {
         Self { state: RwLock::new(state), end: AtomicU64::new(begin.get()), durable: Mutex::new(Some(watch::Sender::new(begin))), budget }
     }
 
-    /// Shows a group to readers: it is durable now.
+    /// Shows a group to readers: it is durable now. Whoever waits for the end is woken by [`Tail::tell`].
     pub(crate) fn push(&self, group: Arc<Group>) {
         let end = group.end;
         {
@@ -75,7 +75,12 @@ impl Tail {
             state.shrink(self.budget);
         }
         self.end.fetch_max(end.get(), Ordering::AcqRel);
+    }
+
+    /// Wakes whoever waits for the end, if it has moved since the last time.
+    pub(crate) fn tell(&self) {
         if let Some(durable) = &*self.durable.lock() {
+            let end = self.end();
             durable.send_if_modified(|shown| {
                 let moved = end > *shown;
                 *shown = end.max(*shown);
