@@ -103,7 +103,7 @@ impl Job {
             return;
         }
         self.state.store(QUEUED, Ordering::Release);
-        pool.push(self);
+        pool.put_back(self);
     }
 }
 
@@ -187,6 +187,17 @@ impl Shared {
     fn push(&self, job: Arc<Job>) {
         self.queue.lock().ready.push_back(job);
         self.filled.notify_one();
+    }
+
+    /// Puts a job in line that this worker has run and may take next: others are woken only for what is beside it.
+    fn put_back(&self, job: Arc<Job>) {
+        let mut queue = self.queue.lock();
+        queue.ready.push_back(job);
+        let alone = queue.ready.len() == 1;
+        drop(queue);
+        if !alone {
+            self.filled.notify_one();
+        }
     }
 
     fn later(&self, after: Duration, job: &Arc<Job>) {
