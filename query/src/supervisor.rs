@@ -10,6 +10,7 @@ use std::{
 
 use foldlog_log::{LogBackend, Position, ReadLimits, TopicName, clock::Clock};
 use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
 
 use crate::{
     catalog::{Column, QueryDef, Source, SourceKind},
@@ -156,7 +157,8 @@ impl Supervisor {
     /// which they were created: one that reads what another writes comes after it. Opens files (blocking).
     ///
     /// # Errors
-    /// [`QueryError::Unsupported`] for a plan that cannot be run, [`QueryError::Exists`], [`QueryError::Log`].
+    /// [`QueryError::Unsupported`] for a plan that cannot be run, [`QueryError::Exists`], [`QueryError::Log`],
+    /// [`QueryError::NotAligned`] if the query that writes its source does not run.
     pub fn start(&self, def: &QueryDef, plan: &StreamPlan) -> Result<(), QueryError> {
         let inner = &self.inner;
         let id = def.id.as_str();
@@ -181,7 +183,7 @@ impl Supervisor {
         // What has no state goes on where it was; what has state folds again from its start.
         let from = if shape.fold.is_some() { def.start } else { output_from };
         let state = if from < output_from { QueryState::Folding { at: from, end: output_from } } else { QueryState::Running };
-        let upstream = self.writer_of(&shape.source.topic);
+        let upstream = self.writer(&shape.source)?;
         let reads_log = is_processing_log(&shape.source.topic);
         let query = Arc::new(Query::new(id, &sink.name, upstream, shape.fold.clone(), from, state, reads_log));
         if let Some(recalled) = recalled {
@@ -340,8 +342,9 @@ impl Supervisor {
         Ok(self.align(views, &[], at_least, timeout).await?.views)
     }
 
-    /// Brings views and topics, each with the query that writes it, to one common position, at or after `at_least`. Dropping the future lets every query
-    /// go on.
+    /// Brings views and topics, each with the query that writes it, to one common position, at or after `at_least`. Readers at once
+    /// do not wait for each other: positions are announced in some order, tasks go to the lowest first, and it is let go as soon as
+    /// all have reached it. Dropping the future lets every query go on.
     ///
     /// # Errors
     /// As [`Supervisor::pin_together`].
@@ -352,24 +355,13 @@ impl Supervisor {
         at_least: Option<Position>,
         timeout: Duration,
     ) -> Result<Aligned, QueryError> {
+        let deadline = Instant::now() + timeout;
+        let left = || deadline.saturating_duration_since(Instant::now());
         if let Some(at_least) = at_least {
             for query in views.iter().map(|view| view.query()).chain(writers.iter().flatten()) {
-                query.wait_for(at_least, timeout).await?;
+                query.wait_for(at_least, left()).await?;
             }
         }
-        let aligned = tokio::time::timeout(timeout, self.aligned(views, writers, timeout)).await;
-        aligned.unwrap_or_else(|_| {
-            let first = views.iter().map(|view| view.query()).chain(writers.iter().flatten()).next();
-            Err(QueryError::NotAligned {
-                view: first.map_or("what was asked for", |query| query.sink()).to_owned(),
-                reason: "no common position was reached in time".to_owned(),
-            })
-        })
-    }
-
-    /// Brings queries to one position. Readers at once do not wait for each other: positions are announced in some order, tasks go
-    /// to the lowest first, and it is let go as soon as all have reached it.
-    async fn aligned(&self, views: &[Arc<View>], writers: &[Option<Arc<Query>>], timeout: Duration) -> Result<Aligned, QueryError> {
         // Every query stands still where it reads now; the durable end is at or after that.
         let mut holds: Vec<Hold> = Vec::new();
         for query in views.iter().map(|view| view.query()).chain(writers.iter().flatten()) {
@@ -380,7 +372,7 @@ impl Supervisor {
         // Upstream comes before downstream, so each knows where it stops when it is waited for.
         for query in holds.iter().map(Hold::query) {
             let at = query.cut_at(position);
-            query.wait(timeout, |reached| reached.folded >= at && reached.frontier >= position).await.map_err(|error| match error {
+            query.wait(left(), |reached| reached.folded >= at && reached.frontier >= position).await.map_err(|error| match error {
                 QueryError::Timeout { .. } => QueryError::NotAligned {
                     view: query.sink().to_owned(),
                     reason: format!("it did not reach position {position} in time"),
@@ -422,7 +414,7 @@ impl Supervisor {
         let Some(fold) = shape.fold.clone() else {
             return Err(QueryError::Unsupported("a push query without state is not folded".to_owned()));
         };
-        let upstream = self.writer_of(&shape.source.topic);
+        let upstream = self.writer(&shape.source)?;
         let query = Arc::new(Query::new("push", "the result", upstream, shape.fold.clone(), from, QueryState::Running, false));
         let (listener, heard) = ChangeListener::new(Arc::clone(fold.schema()), from);
         query.at_frontier(|_, listeners| listeners.push(listener));

@@ -19,7 +19,7 @@ use arrow::datatypes::DataType;
 use foldlog_log::{LogBackend as _, NewRecord, Position, TopicKind, clock::SystemClock, testing::MemoryLog};
 use foldlog_query::{
     Engine, Place, QueryConfig, QueryError, Request, ScalarValue,
-    catalog::{CATALOG_TOPIC, Change, QueryDef},
+    catalog::{CATALOG_TOPIC, Change, QueryDef, Source},
 };
 use shop::{Shop, in_time, lines_of, request, with_parameters};
 use tokio::sync::watch;
@@ -55,23 +55,40 @@ async fn joins_ctes_subqueries_and_windows_work_over_views_tables_and_streams() 
     assert_eq!(rows, ["bob", "cyd", "ink"]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_view_whose_query_does_not_run_is_not_answered_from_its_topic() {
+/// An engine whose catalog holds a query that cannot be started.
+async fn engine_with_broken(source: Arc<Source>, sql: &str) -> Engine {
     let log = Arc::new(MemoryLog::new(Arc::new(SystemClock::new())));
-    common::create(&*log, "v", TopicKind::Table, 1);
+    common::create(&*log, &source.name, source.topic_kind, 1);
     common::create(&*log, CATALOG_TOPIC, TopicKind::Records, 1);
-    let source = common::table("v", vec![common::column("k", DataType::Utf8, true), common::column("n", DataType::Int64, false)]);
-    let sql = "CREATE TABLE v AS SELECT k, COUNT(*) AS n FROM nowhere GROUP BY k".to_owned();
-    let query = Some(Arc::new(QueryDef { sql, ..common::definition("v") }));
+    let query = Some(Arc::new(QueryDef { sql: sql.to_owned(), ..common::definition(&source.name) }));
     let value = Change::Create { source, query }.encode().unwrap();
     common::append(&*log, CATALOG_TOPIC, 0, vec![NewRecord { value: Some(value.into()), ..NewRecord::default() }]).await;
-    let engine = Engine::open(log, Arc::new(SystemClock::new()), QueryConfig::default()).unwrap();
+    Engine::open(log, Arc::new(SystemClock::new()), QueryConfig::default()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_whose_query_does_not_run_is_not_answered_from_its_topic() {
+    let source = common::table("v", vec![common::column("k", DataType::Utf8, true), common::column("n", DataType::Int64, false)]);
+    let engine = engine_with_broken(source, "CREATE TABLE v AS SELECT k, COUNT(*) AS n FROM nowhere GROUP BY k").await;
     let expected = "v cannot be read at a common position: its query does not run (SHOW QUERIES says why); retry later";
     for sql in ["SELECT * FROM v", "SELECT n FROM v WHERE k = 'a'"] {
         let fault = engine.execute(request(sql)).await.err().map(|fault| fault.to_string());
         assert_eq!(fault.as_deref(), Some(expected), "{sql}");
     }
     let fault = engine.push(request("SELECT * FROM v EMIT CHANGES")).await.err().map(|fault| fault.to_string());
+    assert_eq!(fault.as_deref(), Some(expected));
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_folded_from_a_stream_whose_query_does_not_run() {
+    // It would claim to have folded what never got there.
+    let engine = engine_with_broken(common::copied("copy").1, "CREATE STREAM copy AS SELECT * FROM nowhere").await;
+    let expected = "copy cannot be read at a common position: its query does not run (SHOW QUERIES says why); retry later";
+    let counts = "SELECT k, COUNT(*) AS n FROM copy GROUP BY k";
+    let fault = engine.execute(request(&format!("CREATE TABLE v AS {counts}"))).await.err().map(|fault| fault.to_string());
+    assert_eq!(fault.as_deref(), Some(expected));
+    let fault = engine.push(request(&format!("{counts} EMIT CHANGES"))).await.err().map(|fault| fault.to_string());
     assert_eq!(fault.as_deref(), Some(expected));
     engine.stop().await;
 }
