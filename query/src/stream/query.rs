@@ -84,6 +84,13 @@ struct Published {
     downstream: Vec<Weak<Job>>,
 }
 
+impl Published {
+    /// Gives each task downstream a turn.
+    fn wake_downstream(&self) {
+        self.downstream.iter().filter_map(Weak::upgrade).for_each(Job::schedule);
+    }
+}
+
 impl Query {
     pub(crate) fn new(
         id: &str,
@@ -242,9 +249,7 @@ impl Query {
                 _ => QueryState::Running,
             };
         });
-        for job in published.downstream.iter().filter_map(Weak::upgrade) {
-            job.schedule();
-        }
+        published.wake_downstream();
         Ok(())
     }
 
@@ -300,6 +305,7 @@ impl Query {
             });
         }
         self.reached.send_modify(|reached| reached.state = state);
+        published.wake_downstream();
     }
 
     /// Asks the task to end after its step.
@@ -379,7 +385,12 @@ impl Drop for Hold {
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::mpsc, task::Waker, time::Duration};
+
+    use foldlog_log::clock::SystemClock;
+
     use super::*;
+    use crate::stream::worker::{Pool, Turn, Work};
 
     fn query(upstream: Option<&Arc<Query>>) -> Arc<Query> {
         Arc::new(Query::new("q", "q", upstream.cloned(), None, Position::default(), QueryState::Running, false))
@@ -400,6 +411,34 @@ mod tests {
         assert_eq!(query.frontier(), Position::new(6));
         step(&query, 10, None);
         assert_eq!(query.frontier(), Position::new(10));
+    }
+
+    struct Tells(mpsc::Sender<()>);
+
+    impl Work for Tells {
+        fn turn(&mut self, _: &Waker) -> Turn {
+            self.0.send(()).unwrap();
+            Turn::Wait
+        }
+
+        fn panicked(&mut self, what: String) {
+            panic!("{what}");
+        }
+    }
+
+    #[test]
+    fn who_is_downstream_looks_again_when_a_query_has_ended() {
+        let pool = Pool::start(1, Arc::new(SystemClock::new())).unwrap();
+        let upstream = query(None);
+        let (tells, told) = mpsc::channel();
+        let _job = pool.spawn(|job| {
+            query(Some(&upstream)).attach(job);
+            Box::new(Tells(tells))
+        });
+        told.recv().unwrap();
+        upstream.end(QueryState::Stopped);
+        told.recv_timeout(Duration::from_secs(30)).expect("its frontier moves on without upstream");
+        pool.stop();
     }
 
     #[test]
