@@ -7,7 +7,6 @@
 mod column;
 mod encode;
 mod json;
-mod key;
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -29,7 +28,6 @@ use crate::{
 };
 
 pub use encode::{EncodedRows, Encoder};
-pub use key::decode_key;
 
 /// Most faults of one call that are told one by one; the rest are only counted.
 pub const TOLD_FAULTS: usize = 64;

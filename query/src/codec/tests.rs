@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::{
     array::{Array, AsArray, RecordBatch},
-    datatypes::{DataType, Decimal128Type, Float64Type, Int32Type, Int64Type, TimestampMillisecondType},
+    datatypes::{DataType, Float64Type, Int64Type, TimestampMillisecondType},
     util::display::array_value_to_string,
 };
 use bytes::Bytes;
@@ -345,10 +345,6 @@ proptest! {
         let decoded = decode_all(&source, records(&all));
         prop_assert_eq!(decoded.bad_count, 0, "{:?}", decoded.bad);
         prop_assert_eq!(decoded.batch, batch);
-        for (row, (key, _)) in bytes.iter().enumerate() {
-            let values = decode_key(&source, key.as_deref().unwrap()).unwrap().unwrap();
-            prop_assert_eq!(&values[0], &datafusion::common::ScalarValue::Int64(Some(rows[row].0)));
-        }
     }
 }
 
@@ -378,31 +374,15 @@ fn batch_of(source: &Source, rows: &[TypedRow]) -> RecordBatch {
 #[test]
 fn keys_are_written_as_kafkas_serialisers_write_them() {
     let decode = |data_type: DataType, bytes: &[u8]| {
-        decode_key(&source(TopicKind::Table, KeyFormat::Kafka, vec![key("k", data_type)]), bytes).unwrap()
+        let source = source(TopicKind::Records, KeyFormat::Kafka, vec![key("k", data_type)]);
+        let decoded = decode_all(&source, records(&[(Some(bytes), Some(b"{}"))]));
+        (array_value_to_string(decoded.batch.column(0), 0).unwrap(), decoded.bad_count)
     };
-    let shown = |values: Option<Vec<datafusion::common::ScalarValue>>| values.map(|values| values[0].to_string());
-    assert_eq!(shown(decode(DataType::Int32, &[0, 0, 1, 0])).as_deref(), Some("256"));
-    assert_eq!(shown(decode(DataType::Int64, &[255; 8])).as_deref(), Some("-1"));
-    assert_eq!(shown(decode(DataType::Float64, &1.5_f64.to_be_bytes())).as_deref(), Some("1.5"));
-    assert_eq!(shown(decode(DataType::Utf8, "é".as_bytes())).as_deref(), Some("é"));
-    assert_eq!(shown(decode(DataType::Int64, &[1, 2])), None);
-    assert!(
-        decode_all(
-            &source(TopicKind::Records, KeyFormat::Kafka, vec![key("k", DataType::Int32)]),
-            records(&[(Some(&[0, 0, 0, 9]), Some(b"{}"))])
-        )
-        .batch
-        .column(0)
-        .as_primitive::<Int32Type>()
-        .iter()
-        .eq([Some(9)])
-    );
-    assert!(
-        decode(DataType::Decimal128(5, 2), b"1.25").is_some_and(|values| values[0]
-            .to_array()
-            .unwrap()
-            .as_primitive::<Decimal128Type>()
-            .value(0)
-            == 125)
-    );
+    let is = |text: &str| (text.to_owned(), 0);
+    assert_eq!(decode(DataType::Int32, &[0, 0, 1, 0]), is("256"));
+    assert_eq!(decode(DataType::Int64, &[255; 8]), is("-1"));
+    assert_eq!(decode(DataType::Float64, &1.5_f64.to_be_bytes()), is("1.5"));
+    assert_eq!(decode(DataType::Utf8, "é".as_bytes()), is("é"));
+    assert_eq!(decode(DataType::Decimal128(5, 2), b"1.25"), is("1.25"));
+    assert_eq!(decode(DataType::Int64, &[1, 2]), (String::new(), 1));
 }
