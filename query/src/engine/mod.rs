@@ -90,7 +90,7 @@ impl Engine {
     /// # Errors
     /// Whatever is wrong with the statement, and what went wrong while it was answered.
     pub async fn execute(&self, request: Request) -> Result<Answer, QueryError> {
-        if let Some(answer) = self.pull.answer_prepared(&self.core.snapshot(), &request) {
+        if let Some(answer) = self.pull.answer_prepared(&request) {
             return Ok(answer);
         }
         // A lookup that is known ends above: it need not make room for all that may follow.

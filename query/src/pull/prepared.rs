@@ -2,7 +2,8 @@
 //! time on no parser either.
 //!
 //! Called by `pull` and, before a statement is parsed, by `engine`. What always holds: what a remembered lookup does not answer
-//! (another catalog, a value of another type, a view that cannot be read now) goes the long way, which alone reports errors.
+//! (a value of another type, a view that is gone or cannot be read now) goes the long way, which alone reports errors. A name
+//! means another view only after the one that it meant is gone.
 
 use std::{
     collections::HashMap,
@@ -38,8 +39,6 @@ pub(super) struct PreparedLookups {
 
 /// A lookup in a view that lacks nothing but its values.
 struct Prepared {
-    /// The catalog in which the names mean what they mean here.
-    changes: u64,
     /// Not kept alive by us.
     view: Weak<View>,
     key: KeyMaker,
@@ -51,9 +50,8 @@ struct Prepared {
 }
 
 impl PreparedLookups {
-    fn find(&self, shape: &Shape, catalog: &Catalog) -> Option<Arc<Prepared>> {
-        let found = self.by_shape.read().get(&shape.text).cloned();
-        found.filter(|prepared| prepared.changes == catalog.changes())
+    fn find(&self, shape: &Shape) -> Option<Arc<Prepared>> {
+        self.by_shape.read().get(&shape.text).cloned()
     }
 
     fn remember(&self, shape: Shape, prepared: Arc<Prepared>) {
@@ -81,11 +79,11 @@ impl Prepared {
 }
 
 impl Pull {
-    /// Answers a statement without parsing it, if one of its shape was answered before under this catalog and the view can
-    /// answer at once; none for any other.
-    pub(crate) fn answer_prepared(&self, catalog: &Catalog, request: &Request) -> Option<Answer> {
+    /// Answers a statement without parsing it, if one of its shape was answered before and the view can answer at once; none for
+    /// any other.
+    pub(crate) fn answer_prepared(&self, request: &Request) -> Option<Answer> {
         let shape = Shape::of(&request.sql)?;
-        let prepared = self.shared.prepared.find(&shape, catalog)?;
+        let prepared = self.shared.prepared.find(&shape)?;
         let view = prepared.view.upgrade()?;
         if request.at_least.is_some_and(|wanted| view.frontier() < wanted) {
             return None;
@@ -129,7 +127,7 @@ impl Pull {
         let key = lookup.key(&schema, view.keys())?;
         let (places, schema) = lookup.columns(&schema)?;
         let keys = places.iter().enumerate().filter(|(_, place)| **place < view.keys()).map(|(at, _)| at).collect();
-        let prepared = Prepared { changes: catalog.changes(), view: Arc::downgrade(&view), key, places, schema, keys };
+        let prepared = Prepared { view: Arc::downgrade(&view), key, places, schema, keys };
         Some((view, prepared, lookup.literals().to_vec()))
     }
 }
