@@ -222,6 +222,30 @@ async fn a_view_of_large_rows_is_read_in_parts_that_there_is_room_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_that_is_too_much_to_be_told_at_once_ends_its_listeners_and_not_its_query() {
+    let place = Place::new();
+    place.ok("CREATE STREAM facts (k VARCHAR, n BIGINT, s VARCHAR) WITH (partitions = 1)").await;
+    let size = format!("length(replace(MAX(s), 'a', '{}'))", "b".repeat(50));
+    place.ok(&format!("CREATE TABLE sizes WITH (partitions = 1) AS SELECT k, {size} AS size, COUNT(*) AS n FROM facts GROUP BY k")).await;
+    for start in (0..700).step_by(350) {
+        append(place.log.as_ref(), "facts", 0, rows(start..start + 350, |_| "a".repeat(2000))).await;
+    }
+    let total = "SELECT SUM(n) || ' ' || SUM(size) FROM sizes";
+    assert_eq!(place.ok(total).await, ["700 70000000"]);
+    let mut items = place.engine.push(Request { sql: "SELECT n FROM sizes EMIT CHANGES".to_owned(), ..request() }).await.unwrap().items;
+    // Small rows that touch all groups: what is written is made of some of them at a time.
+    append(place.log.as_ref(), "facts", 0, rows(0..700, |_| "a".to_owned())).await;
+    let ended = loop {
+        if let Err(fault) = items.next().await.unwrap() {
+            break fault;
+        }
+    };
+    assert!(matches!(ended, QueryError::ResourceExhausted(_)), "{ended}");
+    assert_eq!(place.ok(total).await, ["1400 70000000"]);
+    place.engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn aggregates_that_collect_values_stay_within_the_memory_of_queries() {
     let place = Place::new();
     place.ok("CREATE STREAM facts (k VARCHAR, n BIGINT, s VARCHAR) WITH (partitions = 1)").await;

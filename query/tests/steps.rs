@@ -209,3 +209,19 @@ async fn a_restart_reads_each_record_from_the_start_once_and_writes_nothing_agai
     }
     assert!(wrote.unwrap().2 > 0);
 }
+
+#[tokio::test]
+async fn a_query_tells_how_far_it_is_before_it_ends() {
+    let log = log_of(0).await;
+    // Without a key they are in no group, and nothing is written.
+    append(log.as_ref(), "facts", 0, (0..3).map(|n| json(&value!({ "n": n }))).collect()).await;
+    let told = || read_all(log.as_ref(), &["_foldlog.progress"]).len();
+    for before in [0, 1] {
+        let supervisor = open(&log, Arc::new(ManualClock::at(Timestamp::new(0))), StepLimits::default());
+        supervisor.start(&definition("by_key"), &counted("by_key", facts(), 0)).unwrap();
+        supervisor.view("by_key").unwrap().wait(log.head().position, PATIENCE).await.unwrap();
+        assert_eq!(told(), before);
+        supervisor.shut_down().await;
+        assert_eq!(told(), 1);
+    }
+}
