@@ -222,9 +222,6 @@ impl KeyMaker {
 
 /// `value` as a column of `data_type` holds it, where that changes nothing about it.
 fn same_type(value: &ScalarValue, data_type: &DataType) -> Option<ScalarValue> {
-    if value.is_null() {
-        return None;
-    }
     if value.data_type() == *data_type {
         return Some(value.clone());
     }
