@@ -189,6 +189,23 @@ async fn a_value_that_grows_too_large_is_null_in_views_and_pull_queries_alike() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_would_compare_too_much_is_null() {
+    let place = Place::new();
+    place.ok("CREATE STREAM facts (k VARCHAR, n BIGINT, s VARCHAR) WITH (partitions = 1)").await;
+    let overlap = "array_has_any(string_to_array(s, '-'), string_to_array(s || 'b', '-'))";
+    let columns = format!("levenshtein(s, s || 'b') AS far, {overlap} AS overlap");
+    place.ok(&format!("CREATE STREAM compared WITH (partitions = 1) AS SELECT {columns} FROM facts")).await;
+    append(place.log.as_ref(), "facts", 0, rows(0..2, |n| "a-".repeat([5, 10_000][n]))).await;
+    for (column, small) in [("far", "1"), ("overlap", "true")] {
+        assert_eq!(place.ok(&format!("SELECT {column} FROM compared")).await, [small, "NULL"]);
+        assert_eq!(place.ok(&format!("SELECT {column} FROM (SELECT {columns} FROM facts)")).await, [small, "NULL"]);
+    }
+    let said: Vec<String> = place.written("_foldlog.processing_log").into_iter().map(|(_, value)| value.to_string()).collect();
+    assert!(said.iter().any(|one| one.contains("levenshtein failed, or too long to be compared")), "{said:?}");
+    place.engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_that_are_too_much_together_are_refused_to_a_pull_query_and_cut_by_a_view() {
     let place = Place::new();
     place.ok("CREATE STREAM facts (k VARCHAR, n BIGINT, s VARCHAR) WITH (partitions = 1)").await;

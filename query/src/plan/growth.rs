@@ -37,6 +37,9 @@ const FIXED: usize = 16;
 /// Bytes that an element counts for, beside itself.
 const ELEMENT: usize = 4;
 
+/// Functions whose time is the product of their arguments.
+const COMPARING: [&str; 3] = ["levenshtein", "array_has_all", "array_has_any"];
+
 /// The bound of an operation's values.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Growth {
@@ -60,6 +63,8 @@ enum Kind {
     Elements,
     /// Each byte becomes so many.
     Times(usize),
+    /// The value is small, and comparing every byte of one argument with every byte of the other is what takes long.
+    Compared,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -71,16 +76,18 @@ enum Argument {
 /// The bound of one row.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bound {
-    /// Bytes of its value, at most.
+    /// Bytes of its value, at most, or steps that it takes.
     pub(super) bytes: usize,
     /// Bytes of its largest operand: so large a value may be.
     pub(super) operand: usize,
 }
 
 impl Growth {
-    /// The bound of an operation over columns and literals; none if its values have a fixed size.
+    /// The bound of an operation over columns and literals; none if its values have a fixed size and take no time.
     pub(super) fn of(operation: &dyn PhysicalExpr, data_type: &DataType) -> Option<Self> {
-        if data_type.is_primitive() || matches!(data_type, DataType::Boolean | DataType::Null) {
+        let function = operation.downcast_ref::<ScalarFunctionExpr>().map(|function| function.fun().name());
+        let is_compared = function.is_some_and(|name| COMPARING.contains(&name));
+        if !is_compared && (data_type.is_primitive() || matches!(data_type, DataType::Boolean | DataType::Null)) {
             return None;
         }
         let argument = |child: &Arc<dyn PhysicalExpr>| match (child.downcast_ref::<Literal>(), child.downcast_ref::<Column>()) {
@@ -92,7 +99,8 @@ impl Growth {
             Some(Argument::Literal(value)) => value.try_as_str().flatten(),
             _ => None,
         };
-        let kind = match operation.downcast_ref::<ScalarFunctionExpr>().map(|function| function.fun().name()) {
+        let kind = match function {
+            _ if is_compared => Kind::Compared,
             Some("concat" | "make_array" | "array_concat" | "array_append" | "array_prepend") => Kind::Together,
             Some("concat_ws") => Kind::Joined,
             Some("replace") => Kind::Replaced,
@@ -107,6 +115,14 @@ impl Growth {
             _ => Kind::Times(FACTOR),
         };
         Some(Self { kind, arguments })
+    }
+
+    /// Why a row may have no value, beside what else can fail.
+    pub(super) fn limit(&self) -> String {
+        match self.kind {
+            Kind::Compared => "or too long to be compared".to_owned(),
+            _ => format!("or larger than {MAX_VALUE_BYTES} bytes"),
+        }
     }
 
     /// The bound of each row.
@@ -152,6 +168,7 @@ impl Growth {
                 all.saturating_mul(FACTOR).saturating_add((first / ELEMENT + 1).saturating_mul(others))
             }
             Kind::Times(factor) => all.saturating_mul(factor),
+            Kind::Compared => first.saturating_mul(at(1)),
         };
         all.saturating_add(added)
     }

@@ -139,8 +139,8 @@ impl Operation {
         }
         let inner = if inner.is_empty() { checked } else { checked.with_new_children(inner)? };
         let growth = Growth::of(inner.as_ref(), &data_type);
-        if growth.is_some() {
-            reason.push_str(&format!(", or larger than {MAX_VALUE_BYTES} bytes"));
+        if let Some(growth) = &growth {
+            reason = format!("{reason}, {}", growth.limit());
         }
         let mut operation = Self { inner, operands: Arc::new(Schema::new(fields)), kernel, data_type, growth, reason };
         if operation.kernel == Kernel::Halves && operation.fails_without_values() {
