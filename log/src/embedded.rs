@@ -21,8 +21,9 @@ use crate::{
     error::LogError,
     ids::{Offset, Position, StreamHead, StreamId, TopicId, TopicName},
     journal::{
-        committer::{self, Committer, Turns},
+        committer::Committer,
         queue::Closed,
+        turns::{self, Turns},
     },
     partition::{reader::EmbeddedReader, request, streams::StreamKey},
     record::{Append, Selection},
@@ -118,7 +119,7 @@ impl EmbeddedLog {
             let Stepper { committer, tidy, .. } = stepper;
             let turns = Arc::new(Turns::new(committer));
             log.turns.get_or_init(|| Arc::clone(&turns));
-            log.spawn("log-commit", move || committer::run(&turns))?;
+            log.spawn("log-commit", move || turns::run(&turns))?;
             log.spawn("log-tidy", move || tidy::run(tidy))?;
             // What a start found may already be so much that no append is taken, and none would wake it.
             log.engine.wake_tidy();
