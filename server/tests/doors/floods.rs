@@ -134,6 +134,17 @@ async fn streams_that_are_opened_and_reset_at_once_end_their_connection() {
 }
 
 #[tokio::test]
+async fn streams_that_must_be_reset_end_their_connection() {
+    let mut world = with_topic().await;
+    // Without method and path each is an error of its stream alone.
+    let wrong = (0..900).flat_map(|n| frame(HEADERS, END_HEADERS, 2 * n + 1, &header("name", "value")));
+    let ended = flood(&world, wrong.chain(frame(PING, 0, 1, &[0; 8])).collect()).await;
+    assert_eq!(ended.goaway, Some(ENHANCE_YOUR_CALM), "{ended:?}");
+    others_go_on(&mut world).await;
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn headers_without_end_end_their_connection() {
     let mut world = with_topic().await;
     let mut endless = frame(HEADERS, 0, 1, &call());
