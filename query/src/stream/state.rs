@@ -556,11 +556,11 @@ mod tests {
     #[test]
     fn texts_survive_a_sweep_in_the_table_and_in_undo() {
         let mut table = Table::new(1, vec![HEADER]);
-        let write = |table: &mut Table, text: &str| {
-            let hash = table.hasher().hash_one(b"k".as_slice());
-            let row = table.touch(hash, b"k", 0);
+        let write_to = |table: &mut Table, key: &[u8], text: &str| {
+            let row = table.touch(table.hasher().hash_one(key), key, 0);
             table.put_text(row, 0, text.as_bytes());
         };
+        let write = |table: &mut Table, text: &str| write_to(table, b"k", text);
         table.begin();
         write(&mut table, "first");
         table.commit(table.version());
@@ -583,5 +583,19 @@ mod tests {
         write(&mut table, "taken back");
         table.roll_back();
         assert_eq!(newest(&table), format!("{:08192}", 399).as_bytes());
+        // The same, where more is left than there was before the step.
+        let mut table = Table::new(1, vec![HEADER]);
+        table.begin();
+        write(&mut table, "first");
+        write_to(&mut table, b"other", "stays");
+        table.commit(table.version());
+        let pin = table.pin();
+        table.begin();
+        (0..20).for_each(|_| write(&mut table, &"x".repeat(SWEEP_FROM / 10)));
+        table.unpin(pin);
+        assert!(table.text.bytes.len() < SWEEP_FROM, "{}", table.text.bytes.len());
+        table.roll_back();
+        assert_eq!(newest(&table), b"first");
+        assert_eq!(table.text(table.row_at(1, table.version()).unwrap()[HEADER]), b"stays");
     }
 }
