@@ -63,6 +63,12 @@ impl TopicSettings {
     pub const DEFAULT_PARTITIONS: u32 = 8;
     /// Most partitions of a topic.
     pub const MAX_PARTITIONS: u32 = 1024;
+
+    /// Settings that say nothing beyond what every topic has.
+    #[must_use]
+    pub const fn new(kind: TopicKind, partitions: u32) -> Self {
+        Self { kind, partitions }
+    }
 }
 
 /// A topic as it is.

@@ -103,7 +103,7 @@ impl TopicStore {
             if entry.name != format!("{}.json", manifest.id) {
                 return Err(corrupt("it is the manifest of another topic"));
             }
-            let settings = TopicSettings { kind: manifest.kind, partitions: manifest.partitions };
+            let settings = TopicSettings::new(manifest.kind, manifest.partitions);
             check(settings)?;
             let (Ok(name), Ok(id)) = (TopicName::from_str(&manifest.name), uuid::Uuid::parse_str(&manifest.id)) else {
                 return Err(corrupt("its name or id is none"));
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn a_topic_that_was_not_finished_leaves_nothing_behind() {
         let data = Path::new("/data");
-        let settings = TopicSettings { kind: TopicKind::Events, partitions: 1 };
+        let settings = TopicSettings::new(TopicKind::Events, 1);
         for (kind, is_crash) in [(CallKind::Write, false), (CallKind::Sync, true), (CallKind::Rename, true)] {
             let disk = SimDisk::new(1);
             disk.create_folder(&data.join(FOLDER)).unwrap();

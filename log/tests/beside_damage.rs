@@ -58,8 +58,8 @@ fn event(stream: &str) -> Append {
 /// records that will be damaged.
 fn folder(disk: &SimDisk) -> Vec<PathBuf> {
     let (log, mut stepper) = open(disk);
-    log.create_topic("r".parse().unwrap(), TopicSettings { kind: TopicKind::Records, partitions: 2 }).unwrap();
-    log.create_topic("e".parse().unwrap(), TopicSettings { kind: TopicKind::Events, partitions: 1 }).unwrap();
+    log.create_topic("r".parse().unwrap(), TopicSettings::new(TopicKind::Records, 2)).unwrap();
+    log.create_topic("e".parse().unwrap(), TopicSettings::new(TopicKind::Events, 1)).unwrap();
     for round in 0..12 {
         append(&log, &mut stepper, records(0, round)).unwrap();
         append(&log, &mut stepper, records(1, round)).unwrap();

@@ -51,7 +51,7 @@ fn folder() -> SimDisk {
     let disk = SimDisk::new(1);
     for start in 0..3 {
         let (log, mut stepper) = open(&disk).unwrap();
-        log.create_topic("a".parse().unwrap(), TopicSettings { kind: TopicKind::Events, partitions: 2 }).unwrap();
+        log.create_topic("a".parse().unwrap(), TopicSettings::new(TopicKind::Events, 2)).unwrap();
         for unit in 0..8 {
             append(&log, &mut stepper, start * 10 + unit);
             if unit % 3 == 0 {
@@ -224,7 +224,7 @@ fn a_missing_file_is_reported_by_name() {
 fn a_damaged_journal_is_read_up_to_the_damage_and_written_no_more() {
     let disk = SimDisk::new(2);
     let (log, mut stepper) = open(&disk).unwrap();
-    log.create_topic("a".parse().unwrap(), TopicSettings { kind: TopicKind::Events, partitions: 2 }).unwrap();
+    log.create_topic("a".parse().unwrap(), TopicSettings::new(TopicKind::Events, 2)).unwrap();
     for unit in 0..5 {
         append(&log, &mut stepper, unit);
     }
@@ -250,7 +250,7 @@ fn a_damaged_journal_is_read_up_to_the_damage_and_written_no_more() {
 fn a_read_only_log_reports_what_rots_under_it() {
     let disk = SimDisk::new(2);
     let (log, mut stepper) = open(&disk).unwrap();
-    log.create_topic("a".parse().unwrap(), TopicSettings { kind: TopicKind::Events, partitions: 1 }).unwrap();
+    log.create_topic("a".parse().unwrap(), TopicSettings::new(TopicKind::Events, 1)).unwrap();
     append(&log, &mut stepper, 0);
     stepper.tidy().unwrap();
     (1..6).for_each(|unit| append(&log, &mut stepper, unit));

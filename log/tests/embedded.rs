@@ -19,7 +19,7 @@ fn open(folder: &Path) -> EmbeddedLog {
 }
 
 fn events_topic(log: &EmbeddedLog, name: &str, partitions: u32) {
-    log.create_topic(name.parse().unwrap(), TopicSettings { kind: TopicKind::Events, partitions }).unwrap();
+    log.create_topic(name.parse().unwrap(), TopicSettings::new(TopicKind::Events, partitions)).unwrap();
 }
 
 fn write(topic: &str, stream: &str, data: &[&str]) -> Write {

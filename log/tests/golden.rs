@@ -68,7 +68,7 @@ fn write() -> SimDisk {
     let (log, mut stepper) =
         EmbeddedLog::open_stepped(Arc::new(disk.clone()), clock(), Path::new(DATA), config(), random).expect("it opens");
     for (topic, kind, partitions) in [("accounts", TopicKind::Events, 2), ("plain", TopicKind::Records, 1)] {
-        log.create_topic(topic.parse().expect("a valid name"), TopicSettings { kind, partitions }).expect("it is new");
+        log.create_topic(topic.parse().expect("a valid name"), TopicSettings::new(kind, partitions)).expect("it is new");
     }
     for number in 0..40 {
         let answer = log.append(event(number)).expect("there is room");

@@ -27,7 +27,7 @@ fn append(log: &EmbeddedLog, data: Vec<u8>) {
 fn new_log() -> (SimDisk, EmbeddedLog) {
     let disk = SimDisk::new(1);
     let log = open(&disk);
-    log.create_topic("t".parse().expect("a valid name"), TopicSettings { kind: TopicKind::Events, partitions: 1 }).expect("it is new");
+    log.create_topic("t".parse().expect("a valid name"), TopicSettings::new(TopicKind::Events, 1)).expect("it is new");
     (disk, log)
 }
 
@@ -49,7 +49,7 @@ fn a_payload_that_looks_like_a_newer_format_does_not_close_the_folder() {
         EmbeddedLog::open_stepped(Arc::new(disk.clone()), clock, Path::new("/data"), config.clone(), move || salt).expect("it opens")
     };
     let (log, mut stepper) = open(&disk, 1);
-    log.create_topic("t".parse().expect("a valid name"), TopicSettings { kind: TopicKind::Events, partitions: 1 }).expect("it is new");
+    log.create_topic("t".parse().expect("a valid name"), TopicSettings::new(TopicKind::Events, 1)).expect("it is new");
     let mut store = |data: Vec<u8>| {
         let event = NewEvent { kind: "Stored".into(), data: data.into(), ..NewEvent::default() };
         let write = Write::Stream { topic: "t".parse().expect("a name"), stream: "s".parse().expect("an id"), events: vec![event] };

@@ -26,7 +26,7 @@ fn open_stepped(disk: &SimDisk, config: LogConfig) -> (EmbeddedLog, Stepper) {
     let mut draw = Random::new(3);
     let random = move || (u128::from(draw.next()) << 64) | u128::from(draw.next());
     let (log, stepper) = EmbeddedLog::open_stepped(Arc::new(disk.clone()), clock, Path::new("/data"), config, random).unwrap();
-    log.create_topic("a".parse().unwrap(), TopicSettings { kind: TopicKind::Events, partitions: 1 }).unwrap();
+    log.create_topic("a".parse().unwrap(), TopicSettings::new(TopicKind::Events, 1)).unwrap();
     (log, stepper)
 }
 

@@ -187,7 +187,7 @@ impl Run {
         let (log, stepper) = EmbeddedLog::open_stepped(disk, self.clock.clone(), Path::new("/data"), self.config.clone(), random).unwrap();
         assert_eq!((&log.report().damage, log.report().damaged.len()), (&None, 0));
         for (name, kind, partitions) in TOPICS {
-            log.create_topic(name.parse().unwrap(), TopicSettings { kind, partitions }).unwrap();
+            log.create_topic(name.parse().unwrap(), TopicSettings::new(kind, partitions)).unwrap();
         }
         (log, stepper)
     }

@@ -100,9 +100,7 @@ async fn a_star_gives_what_was_declared_and_a_bare_topic_gives_all_it_has() {
     assert_eq!(shop.settled("SELECT *, version, stream FROM orders WHERE stream = 'ann' LIMIT 2").await, ["tea|3|1|ann", "pen|4|2|ann"]);
     assert_eq!(shop.settled("SELECT * FROM totals WHERE customer = 'bob'").await, ["bob|1|10"]);
     assert_eq!(shop.settled("SELECT * FROM totals WHERE n > 1").await, ["ann|2|12"].map(|row| row.replace("|2|", "|3|")));
-    shop.log
-        .create_topic("raw.events".parse().unwrap(), foldlog_log::TopicSettings { kind: foldlog_log::TopicKind::Records, partitions: 1 })
-        .unwrap();
+    shop.log.create_topic("raw.events".parse().unwrap(), foldlog_log::TopicSettings::new(foldlog_log::TopicKind::Records, 1)).unwrap();
     let record = foldlog_log::NewRecord { value: Some("no json".into()), ..foldlog_log::NewRecord::default() };
     common::append(&*shop.log, "raw.events", 0, vec![record]).await;
     assert_eq!(shop.settled("SELECT data, rowpartition, rowoffset FROM \"raw.events\"").await, ["no json|0|0"]);

@@ -146,7 +146,7 @@ impl Story {
         let words: Vec<&str> = directive.splitn(6, ' ').collect();
         match words.as_slice() {
             ["topic", name, kind, partitions] => {
-                let settings = TopicSettings { kind: TopicKind::from_str(kind).unwrap(), partitions: partitions.parse().unwrap() };
+                let settings = TopicSettings::new(TopicKind::from_str(kind).unwrap(), partitions.parse().unwrap());
                 self.log.create_topic(name.parse().unwrap(), settings).unwrap();
                 Vec::new()
             }

@@ -178,7 +178,7 @@ mod tests {
 
     async fn append(log: &MemoryLog) {
         let topic: foldlog_log::TopicName = "t".parse().unwrap();
-        log.create_topic(topic.clone(), TopicSettings { kind: TopicKind::Events, partitions: 1 }).unwrap();
+        log.create_topic(topic.clone(), TopicSettings::new(TopicKind::Events, 1)).unwrap();
         let events = vec![NewEvent { kind: "T".into(), ..NewEvent::default() }];
         let write = Write::Stream { topic, stream: "s".parse().unwrap(), events };
         log.append(Append { writes: vec![write], ..Append::default() }).unwrap().await.unwrap();

@@ -14,7 +14,7 @@ use crate::{
 
 fn topic(kind: TopicKind) -> Arc<Topic> {
     let name = "t".parse().expect("a valid name");
-    Arc::new(Topic { name, id: TopicId::new([7; 16]), settings: TopicSettings { kind, partitions: 1 } })
+    Arc::new(Topic { name, id: TopicId::new([7; 16]), settings: TopicSettings::new(kind, 1) })
 }
 
 fn run(kind: TopicKind, batch: Bytes, first_offset: Offset, count: u32, start: u32) -> Run {

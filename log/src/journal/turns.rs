@@ -223,7 +223,7 @@ mod tests {
                 drawn
             };
             let started = start::open(Arc::new(disk.clone()), time.clone(), Path::new("/data"), config, random).unwrap();
-            let settings = TopicSettings { kind: TopicKind::Events, partitions: 1 };
+            let settings = TopicSettings::new(TopicKind::Events, 1);
             started.engine.topics.create("a".parse().unwrap(), settings, TopicId::new([1; 16])).unwrap();
             let log = Self { turns: Arc::new(Turns::new(started.committer)), engine: started.engine, time };
             for _ in 0..LONE_GROUPS {

@@ -30,7 +30,7 @@ struct Model {
 }
 
 fn topic() -> Arc<Topic> {
-    let settings = TopicSettings { kind: TopicKind::Events, partitions: 1 };
+    let settings = TopicSettings::new(TopicKind::Events, 1);
     Arc::new(Topic { name: "t".parse().expect("a valid name"), id: TopicId::new([3; 16]), settings })
 }
 

@@ -303,7 +303,7 @@ impl Life {
     }
 
     fn create(&mut self, log: &EmbeddedLog, name: &str, kind: TopicKind, partitions: u32) -> Result<bool, Failure> {
-        match log.create_topic(name.parse().unwrap(), TopicSettings { kind, partitions }) {
+        match log.create_topic(name.parse().unwrap(), TopicSettings::new(kind, partitions)) {
             Ok(_) => {
                 self.topics.insert(name.into());
                 Ok(true)

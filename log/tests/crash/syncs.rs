@@ -80,7 +80,7 @@ fn a_sync_that_finds_no_space_ends_the_log_as_any_other_failed_sync() {
         let clock = Arc::new(ManualClock::at(Timestamp::new(0)));
         let (log, _) = EmbeddedLog::open_stepped(Arc::new(disk.clone()), clock, Path::new("/data"), LogConfig::default(), || 7).unwrap();
         disk.arm(Fault::Fail { kind: Some(kind), nth: 0, errno: 28 });
-        assert!(log.create_topic("a".parse().unwrap(), TopicSettings { kind: TopicKind::Events, partitions: 1 }).is_err());
+        assert!(log.create_topic("a".parse().unwrap(), TopicSettings::new(TopicKind::Events, 1)).is_err());
         assert!(log.failure().borrow().is_some(), "{kind:?}: nobody knows whether the topic is durable");
     }
 }
@@ -93,7 +93,7 @@ fn a_topic_whose_name_was_seen_stays() {
         let random = move || (u128::from(draw.next()) << 64) | u128::from(draw.next());
         EmbeddedLog::open_stepped(Arc::new(disk.clone()), clock, Path::new("/data"), LogConfig::default(), random)
     };
-    let settings = TopicSettings { kind: TopicKind::Events, partitions: 1 };
+    let settings = TopicSettings::new(TopicKind::Events, 1);
     let name: TopicName = "a".parse().unwrap();
     let kept = |forgets: bool| {
         (0..20).all(|seed| {

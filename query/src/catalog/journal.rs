@@ -228,7 +228,7 @@ fn type_named(name: &str) -> Option<DataType> {
 /// [`QueryError::Log`] where it cannot be read; [`QueryError::Invalid`] for a record that this version does not understand.
 pub fn fold(log: &dyn LogBackend) -> Result<Catalog, QueryError> {
     let name: TopicName = CATALOG_TOPIC.parse().map_err(foldlog_log::LogError::from)?;
-    log.create_topic(name.clone(), TopicSettings { kind: TopicKind::Records, partitions: 1 })?;
+    log.create_topic(name.clone(), TopicSettings::new(TopicKind::Records, 1))?;
     let end = log.head().position;
     let mut reader = log.reader(Selection::Topics(vec![name], Position::new(0)))?;
     let mut catalog = Catalog::default();

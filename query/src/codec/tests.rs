@@ -46,7 +46,7 @@ fn values(columns: &[(&str, DataType)]) -> Source {
 }
 
 fn run_of(kind: TopicKind, records: &Encoded) -> Run {
-    let settings = TopicSettings { kind, partitions: 3 };
+    let settings = TopicSettings::new(kind, 3);
     let topic = Arc::new(Topic { name: "t".parse().unwrap(), id: TopicId::new([7; 16]), settings });
     let mut builder = BatchBuilder::new(Offset::new(40));
     let start = builder.push(records, StreamVersion::new(5), Timestamp::new(1_000));

@@ -70,7 +70,7 @@ impl Core {
         }
 
         let mut source = self.sink(&catalog, create, sql)?;
-        let settings = TopicSettings { kind: source.topic_kind, partitions: create.options.partitions.unwrap_or(SINK_PARTITIONS) };
+        let settings = TopicSettings::new(source.topic_kind, create.options.partitions.unwrap_or(SINK_PARTITIONS));
         let id = match create.kind {
             SourceKind::Stream => "csas",
             SourceKind::Table => "ctas",
@@ -184,7 +184,7 @@ impl Core {
                     SourceKind::Stream => TopicKind::Records,
                     SourceKind::Table => TopicKind::Table,
                 };
-                Ok(self.log.create_topic(topic_name, TopicSettings { kind, partitions })?)
+                Ok(self.log.create_topic(topic_name, TopicSettings::new(kind, partitions))?)
             }
             (Err(error), _) => Err(error.into()),
         }
@@ -222,7 +222,7 @@ impl Core {
             Err(LogError::UnknownTopic { .. }) => return Ok(true),
             Err(error) => return Err(error.into()),
         };
-        let fits = topic.settings == TopicSettings { kind, partitions: options.partitions.unwrap_or(SINK_PARTITIONS) };
+        let fits = topic.settings == TopicSettings::new(kind, options.partitions.unwrap_or(SINK_PARTITIONS));
         // A query that reads it without a declaration would not know that another feeds it, and might be fed by itself.
         let used = catalog.sources().any(|source| source.topic == *name) || reads_topic(catalog, name.as_str()).is_some();
         let empty = self.log.ends(name)?.iter().all(|end| end.get() == 0);

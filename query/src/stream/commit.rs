@@ -49,8 +49,8 @@ impl SystemTopics {
     pub(crate) fn open(log: &dyn LogBackend) -> Result<Self, QueryError> {
         let named = |name: &str| name.parse::<TopicName>().map_err(foldlog_log::LogError::from);
         let topics = Self { progress: named(PROGRESS_TOPIC)?, processing_log: named(processing_log::TOPIC)? };
-        log.create_topic(topics.progress.clone(), TopicSettings { kind: TopicKind::Table, partitions: 1 })?;
-        log.create_topic(topics.processing_log.clone(), TopicSettings { kind: TopicKind::Records, partitions: 1 })?;
+        log.create_topic(topics.progress.clone(), TopicSettings::new(TopicKind::Table, 1))?;
+        log.create_topic(topics.processing_log.clone(), TopicSettings::new(TopicKind::Records, 1))?;
         Ok(topics)
     }
 

@@ -348,7 +348,7 @@ mod tests {
     async fn log_of(count: i64, value_of: impl Fn(i64) -> String) -> (Arc<dyn LogBackend>, SourceScan) {
         let log: Arc<dyn LogBackend> = Arc::new(MemoryLog::new(Arc::new(SystemClock::new())));
         let name: TopicName = "facts".parse().unwrap();
-        let topic = log.create_topic(name.clone(), TopicSettings { kind: TopicKind::Records, partitions: 1 }).unwrap();
+        let topic = log.create_topic(name.clone(), TopicSettings::new(TopicKind::Records, 1)).unwrap();
         for n in 0..count {
             let record = NewRecord { value: Some(value_of(n).into()), ..NewRecord::default() };
             let write = Write::Records { topic: name.clone(), partition: Some(PartitionId::new(0)), records: vec![record] };

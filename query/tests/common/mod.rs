@@ -51,7 +51,7 @@ pub fn topic(name: &str) -> TopicName {
 }
 
 pub fn create(log: &dyn LogBackend, name: &str, kind: TopicKind, partitions: u32) {
-    log.create_topic(topic(name), TopicSettings { kind, partitions }).unwrap();
+    log.create_topic(topic(name), TopicSettings::new(kind, partitions)).unwrap();
 }
 
 /// Appends plain values to one partition.

@@ -50,7 +50,7 @@ async fn create(app: &App, request: pb::CreateTopicRequest) -> Result<pb::Topic,
         return Err(Failure::invalid("partitions", format_args!("1 to {}", TopicSettings::MAX_PARTITIONS)));
     }
     let log = Arc::clone(&stage.log);
-    let created = tokio::task::spawn_blocking(move || log.create_topic(name, TopicSettings { kind, partitions })).await;
+    let created = tokio::task::spawn_blocking(move || log.create_topic(name, TopicSettings::new(kind, partitions))).await;
     let topic = created.map_err(|_| Failure::new(Kind::Unknown, "OUTCOME_UNKNOWN", "the creation was interrupted"))??;
     Ok(convert::proto_topic(&topic))
 }

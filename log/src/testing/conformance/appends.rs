@@ -20,7 +20,7 @@ pub(super) const CASES: &[Case] = &[
 
 fn topics_are_made_once(subject: &mut dyn Subject) {
     let log = subject.log();
-    let settings = TopicSettings { kind: TopicKind::Events, partitions: 3 };
+    let settings = TopicSettings::new(TopicKind::Events, 3);
     assert!(matches!(log.topic(&name("a")), Err(LogError::UnknownTopic { .. })));
     let made = log.create_topic(name("a"), settings).expect("it is new");
     assert_eq!((&made.name, made.settings), (&name("a"), settings));

@@ -106,7 +106,7 @@ fn stream(text: &str) -> StreamId {
 }
 
 fn create(log: &dyn LogBackend, topic: &str, kind: TopicKind, partitions: u32) {
-    log.create_topic(name(topic), TopicSettings { kind, partitions }).expect("the topic is new");
+    log.create_topic(name(topic), TopicSettings::new(kind, partitions)).expect("the topic is new");
 }
 
 fn event(data: impl Into<String>) -> NewEvent {

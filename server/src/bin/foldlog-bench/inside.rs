@@ -33,7 +33,7 @@ pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
 
 fn open(folder: &Path) -> anyhow::Result<EmbeddedLog> {
     let log = EmbeddedLog::open(Arc::new(RealDisk), Arc::new(SystemClock::new()), folder, LogConfig::default())?;
-    let settings = TopicSettings { kind: TopicKind::Events, partitions: TopicSettings::DEFAULT_PARTITIONS };
+    let settings = TopicSettings::new(TopicKind::Events, TopicSettings::DEFAULT_PARTITIONS);
     log.create_topic(TOPIC.parse()?, settings)?;
     Ok(log)
 }
