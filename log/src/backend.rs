@@ -36,6 +36,8 @@ pub struct Capabilities {
     pub dense_offsets: bool,
     /// Whether there are positions.
     pub commit_order: bool,
+    /// Most bytes of one append, as it is encoded.
+    pub append_bytes: u64,
 }
 
 /// The end of a log, captured at once.

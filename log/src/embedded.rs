@@ -210,7 +210,13 @@ impl Drop for EmbeddedLog {
 
 impl LogBackend for EmbeddedLog {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { atomic_span: Span::Folder, condition_span: Span::Folder, dense_offsets: true, commit_order: true }
+        Capabilities {
+            atomic_span: Span::Folder,
+            condition_span: Span::Folder,
+            dense_offsets: true,
+            commit_order: true,
+            append_bytes: self.engine.config.append_limit(),
+        }
     }
 
     fn create_topic(&self, name: TopicName, settings: TopicSettings) -> Result<Arc<Topic>, LogError> {

@@ -19,27 +19,32 @@ use serde_json::{Value, json as value};
 /// An engine over a log in a folder, with the limits that a real one has.
 struct Place {
     folder: tempfile::TempDir,
+    config: LogConfig,
     log: Arc<EmbeddedLog>,
     engine: Engine,
 }
 
 impl Place {
     fn new() -> Self {
-        Self::open(tempfile::tempdir().unwrap())
+        Self::with(LogConfig::default())
     }
 
-    fn open(folder: tempfile::TempDir) -> Self {
+    fn with(config: LogConfig) -> Self {
+        Self::open(tempfile::tempdir().unwrap(), config)
+    }
+
+    fn open(folder: tempfile::TempDir, config: LogConfig) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(Timestamp::new(0)));
-        let log = Arc::new(EmbeddedLog::open(Arc::new(RealDisk), Arc::clone(&clock), folder.path(), LogConfig::default()).unwrap());
+        let log = Arc::new(EmbeddedLog::open(Arc::new(RealDisk), Arc::clone(&clock), folder.path(), config.clone()).unwrap());
         let backend = Arc::clone(&log) as Arc<dyn LogBackend>;
         let engine = Engine::open(backend, clock, QueryConfig { workers: 1, ..QueryConfig::default() }).unwrap();
-        Self { folder, log, engine }
+        Self { folder, config, log, engine }
     }
 
     async fn reopen(self) -> Self {
         self.engine.stop().await;
         self.log.stop();
-        Self::open(self.folder)
+        Self::open(self.folder, self.config)
     }
 
     /// The first column of the answer, as texts, once everything in the log shows in it.
@@ -124,7 +129,13 @@ async fn small_rows_that_touch_many_large_groups_are_folded_in_several_units() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn small_rows_that_become_large_ones_are_written_in_several_units() {
-    let place = Place::new();
+    let small = LogConfig { first_journal_file_bytes: 1 << 20, journal_file_bytes: 8 << 20, ..LogConfig::default() };
+    for config in [LogConfig::default(), small] {
+        written_in_several_units(Place::with(config)).await;
+    }
+}
+
+async fn written_in_several_units(place: Place) {
     place.ok("CREATE STREAM facts (k VARCHAR, n BIGINT, s VARCHAR) WITH (partitions = 1)").await;
     let longer = "b".repeat(1000);
     place.ok(&format!("CREATE STREAM long WITH (partitions = 1) AS SELECT n, replace(s, 'a', '{longer}') AS s FROM facts")).await;

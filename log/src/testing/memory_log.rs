@@ -180,7 +180,13 @@ fn place_record(topic: &Arc<Topic>, partition: Option<PartitionId>, record: &New
 
 impl LogBackend for MemoryLog {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { atomic_span: Span::Folder, condition_span: Span::Folder, dense_offsets: true, commit_order: true }
+        Capabilities {
+            atomic_span: Span::Folder,
+            condition_span: Span::Folder,
+            dense_offsets: true,
+            commit_order: true,
+            append_bytes: u64::MAX,
+        }
     }
 
     fn create_topic(&self, name: TopicName, settings: TopicSettings) -> Result<Arc<Topic>, LogError> {

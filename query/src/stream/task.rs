@@ -43,7 +43,8 @@ use crate::{
 
 /// Steps that may be computed and not yet durable.
 const PENDING_STEPS: usize = 2;
-/// Most bytes of outputs in one unit, but for a step of a single row; the log takes twice as much.
+/// Most bytes of outputs in one unit, but for a step of a single row, where the log takes twice as much in one append; else half of
+/// what it takes.
 const UNIT_BYTES: usize = 8 << 20;
 /// Bytes of keys and texts that are read from the state at once, but for a single group.
 const SLICE_BYTES: usize = 1 << 20;
@@ -84,6 +85,8 @@ pub(crate) struct Parts {
 pub(crate) struct Task {
     parts: Parts,
     durable: Durable,
+    /// Most bytes of outputs in one unit, but for a step of a single row.
+    unit_bytes: usize,
     /// Everything of the source below this position is in a step.
     taken_to: Position,
     /// Rows that were taken and had no place in the newest step, in order.
@@ -113,6 +116,8 @@ struct Step {
 /// What a step has made so far.
 #[derive(Default)]
 struct Made {
+    /// Most bytes of outputs in its unit.
+    unit_bytes: usize,
     /// Versions of the state before and after, if it changed.
     versions: Option<(Version, Version)>,
     records: Vec<NewRecord>,
@@ -134,7 +139,7 @@ struct Made {
 impl Made {
     /// Whether the step should end, lest it write more than a unit may hold or keep too much text.
     fn is_heavy(&self) -> bool {
-        self.written.max(self.folded) >= UNIT_BYTES / 2
+        self.written.max(self.folded) >= self.unit_bytes / 2
     }
 
     fn write(&mut self, sink: &TopicSink, rows: &ChangeBatch) -> Result<(), QueryError> {
@@ -142,7 +147,7 @@ impl Made {
         let bytes = |record: &NewRecord| record.key.as_ref().map_or(0, Bytes::len) + record.value.as_ref().map_or(0, Bytes::len) + BESIDE;
         self.written += records.iter().map(bytes).sum::<usize>();
         self.records.extend(records);
-        if self.written > UNIT_BYTES && self.rows > 1 {
+        if self.written > self.unit_bytes && self.rows > 1 {
             return Err(QueryError::ResourceExhausted(format!("a step wrote {} bytes", self.written)));
         }
         Ok(())
@@ -219,6 +224,7 @@ impl Task {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
             durable: Durable::new(parts.log.durable()),
+            unit_bytes: usize::try_from(parts.log.capabilities().append_bytes / 2).map_or(UNIT_BYTES, |most| most.min(UNIT_BYTES)),
             taken_to: parts.from,
             left: VecDeque::new(),
             checker: cfg!(debug_assertions).then(Checker::default),
@@ -356,7 +362,7 @@ impl Task {
         // A step ends where output begins.
         let silent = taken.scanned_to <= self.parts.output_from;
         let made = loop {
-            let mut made = Made::default();
+            let mut made = Made { unit_bytes: self.unit_bytes, ..Made::default() };
             match self.attempt(&mut taken, silent, &mut made) {
                 Ok(()) => break made,
                 // What is too much for one step is not for several.
