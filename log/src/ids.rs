@@ -81,6 +81,32 @@ impl FromStr for StreamId {
     }
 }
 
+/// A mark on events that conditions and reads ask for ("course:42"): 1 to 256 bytes of UTF-8 without control characters.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tag(Arc<str>);
+
+impl Tag {
+    /// Most bytes of a tag.
+    pub const MAX_LEN: usize = 256;
+
+    /// The tag as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Tag {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        if !(1..=Self::MAX_LEN).contains(&text.len()) || text.chars().any(char::is_control) {
+            return Err(InvalidName::new("tag", text, "1 to 256 bytes of UTF-8 without control characters"));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
 macro_rules! text_name {
     ($($name:ident)*) => {$(
         impl fmt::Display for $name {
@@ -95,7 +121,7 @@ macro_rules! text_name {
         }
     )*};
 }
-text_name!(TopicName StreamId);
+text_name!(TopicName StreamId Tag);
 
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {

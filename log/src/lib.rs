@@ -34,8 +34,8 @@ pub use embedded::{EmbeddedLog, OpenReport, Stepper};
 pub use engine::Metrics;
 pub use error::LogError;
 pub use ids::{
-    EventId, Expected, FolderId, InvalidName, Offset, PartitionId, Position, RequestId, StreamHead, StreamId, StreamVersion, Timestamp,
-    TopicId, TopicName,
+    EventId, Expected, FolderId, InvalidName, Offset, PartitionId, Position, RequestId, StreamHead, StreamId, StreamVersion, Tag,
+    Timestamp, TopicId, TopicName,
 };
 pub use record::{
     Append, Appended, AppendedRange, Chunk, Identity, NewEvent, NewRecord, Precondition, ReadLimits, RequestKey, Run, Selection, StreamAt,

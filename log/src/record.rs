@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::{
     batch::RecordView,
     error::LogError,
-    ids::{EventId, Expected, Offset, PartitionId, Position, RequestId, StreamHead, StreamId, StreamVersion, Timestamp, TopicName},
+    ids::{EventId, Expected, Offset, PartitionId, Position, RequestId, StreamHead, StreamId, StreamVersion, Tag, Timestamp, TopicName},
     topic::Topic,
 };
 
@@ -31,10 +31,17 @@ pub struct NewEvent {
     pub causation_id: Option<Bytes>,
     /// Name of the payload's schema.
     pub schema: Option<Arc<str>>,
+    /// What conditions and reads find it by, in the order given; unique, at most [`NewEvent::MAX_TAGS`].
+    pub tags: Vec<Tag>,
     /// Further attributes, in the order given; keys are unique and lower case. W3C `traceparent` and `tracestate` lie here too.
     pub attributes: Vec<(Arc<str>, Arc<str>)>,
     /// When it happened; none means the server's time.
     pub time: Option<Timestamp>,
+}
+
+impl NewEvent {
+    /// Most tags of one event.
+    pub const MAX_TAGS: usize = 64;
 }
 
 /// A plain record before it has a place, for topics of kind `records` and `table`.

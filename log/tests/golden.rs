@@ -41,6 +41,7 @@ fn event(number: u64) -> Append {
         correlation_id: number.is_multiple_of(3).then(|| Bytes::from_static(b"order-1")),
         causation_id: number.is_multiple_of(7).then(|| Bytes::from_static(b"request-1")),
         schema: number.is_multiple_of(4).then(|| "deposit".into()),
+        tags: Vec::new(),
         attributes: if number.is_multiple_of(6) { vec![("region".into(), "north".into())] } else { Vec::new() },
         time: (number % 2 == 1).then(|| Timestamp::new(1_356_999_000_000 + i64::try_from(number).expect("small"))),
     };

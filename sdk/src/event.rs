@@ -101,6 +101,8 @@ pub struct NewEvent {
     pub event_id: Option<[u8; 16]>,
     /// Name of the payload's schema; empty: none.
     pub schema: String,
+    /// What conditions and reads find it by ("course:42"), no two alike: up to 64 of 1 to 256 bytes.
+    pub tags: Vec<String>,
     /// Further attributes; keys are lower case.
     pub attributes: BTreeMap<String, String>,
     /// When it happened, in milliseconds since 1970 UTC; none means the server's time.
@@ -146,6 +148,13 @@ impl NewEvent {
         self
     }
 
+    /// Adds tags, by which conditions and reads find it.
+    #[must_use]
+    pub fn tagged<T: Into<String>>(mut self, tags: impl IntoIterator<Item = T>) -> Self {
+        self.tags.extend(tags.into_iter().map(Into::into));
+        self
+    }
+
     pub(crate) fn into_proto(self) -> v1::Event {
         v1::Event {
             event_id: self.event_id.map(|id| Bytes::copy_from_slice(&id)).unwrap_or_default(),
@@ -153,6 +162,7 @@ impl NewEvent {
             data: Some(self.data),
             content_type: self.content_type,
             schema: self.schema,
+            tags: self.tags,
             attributes: self.attributes,
             time: self.time_ms.map(timestamp),
             correlation_id: self.correlation_id,
@@ -215,6 +225,8 @@ pub struct Recorded {
     pub event_id: Option<[u8; 16]>,
     /// Name of the payload's schema; empty: none.
     pub schema: String,
+    /// What conditions and reads find it by.
+    pub tags: Vec<String>,
     /// Further attributes.
     pub attributes: BTreeMap<String, String>,
     /// When it happened, in milliseconds since 1970 UTC.
@@ -261,6 +273,7 @@ impl Recorded {
             content_type: event.content_type,
             event_id: event.event_id.as_ref().try_into().ok(),
             schema: event.schema,
+            tags: event.tags,
             attributes: event.attributes,
             time_ms: event.time.map(millis).unwrap_or_default(),
             recorded_at_ms: recorded.recorded_at.map(millis).unwrap_or_default(),

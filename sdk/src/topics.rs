@@ -98,6 +98,10 @@ pub struct TopicDescription {
     pub max_append_bytes: u64,
     /// Most events of one append.
     pub max_append_events: u32,
+    /// Most tags of one event.
+    pub max_event_tags: u32,
+    /// Most bytes of one tag.
+    pub max_tag_bytes: u32,
 }
 
 /// Where a stream stands.
@@ -170,6 +174,8 @@ impl Client {
             max_event_bytes: limits.max_event_bytes,
             max_append_bytes: limits.max_append_bytes,
             max_append_events: limits.max_append_events,
+            max_event_tags: limits.max_event_tags,
+            max_tag_bytes: limits.max_tag_bytes,
         })
     }
 

@@ -125,6 +125,13 @@ fn check_event(event: &NewEvent) -> Result<(), LogError> {
     if !(1..=255).contains(&event.kind.len()) {
         return refuse("type", "an event's type has 1 to 255 bytes");
     }
+    if event.tags.len() > NewEvent::MAX_TAGS {
+        return refuse("tags", "an event has at most 64 tags");
+    }
+    let mut tags = BTreeSet::new();
+    if !event.tags.iter().all(|tag| tags.insert(tag)) {
+        return refuse("tags", "a tag was given twice");
+    }
     let mut names = BTreeSet::new();
     for (name, _) in &event.attributes {
         if !(1..=255).contains(&name.len()) {

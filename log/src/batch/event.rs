@@ -15,7 +15,7 @@ pub(crate) const NAME: &str = "f";
 /// Length from which on a field's length stands in bytes of its own.
 const LONG: u8 = 31;
 
-/// Kinds of fields, the upper three bits of a field's first byte. 0 and 7 are kept for later; readers skip them.
+/// Kinds of fields, the upper three bits of a field's first byte. 0 is kept for later; readers skip it.
 mod field {
     pub(super) const CONTENT_TYPE: u8 = 1;
     pub(super) const EVENT_ID: u8 = 2;
@@ -23,6 +23,7 @@ mod field {
     pub(super) const CAUSATION_ID: u8 = 4;
     pub(super) const SCHEMA: u8 = 5;
     pub(super) const ATTRIBUTE: u8 = 6;
+    pub(super) const TAG: u8 = 7;
 }
 
 /// Appends the header's value, version left at 0: it lies at the front.
@@ -41,6 +42,9 @@ pub(crate) fn encode(out: &mut Vec<u8>, event: &NewEvent) {
         if let Some(value) = value {
             put(out, kind, &[value]);
         }
+    }
+    for tag in &event.tags {
+        put(out, field::TAG, &[tag.as_str().as_bytes()]);
     }
     for (key, value) in &event.attributes {
         let length = [u8::try_from(key.len()).unwrap_or(u8::MAX)];
@@ -76,6 +80,7 @@ pub(crate) fn decode(value: &[u8]) -> Option<EventView<'_>> {
         correlation_id: None,
         causation_id: None,
         schema: None,
+        tags: &[],
         attributes: &[],
     };
     while !cursor.is_empty() {
@@ -87,6 +92,12 @@ pub(crate) fn decode(value: &[u8]) -> Option<EventView<'_>> {
             field::CORRELATION_ID => view.correlation_id = Some(value),
             field::CAUSATION_ID => view.causation_id = Some(value),
             field::SCHEMA => view.schema = Some(text(value)?),
+            field::TAG => {
+                text(value)?;
+                if view.tags.is_empty() {
+                    view.tags = from;
+                }
+            }
             field::ATTRIBUTE => {
                 attribute(value)?;
                 if view.attributes.is_empty() {
@@ -121,13 +132,15 @@ fn text(bytes: &[u8]) -> Option<&str> {
 
 /// The attributes among encoded fields.
 pub(crate) fn attributes(fields: &[u8]) -> impl Iterator<Item = (&str, &str)> + use<'_> {
+    fields_of(fields, field::ATTRIBUTE).map_while(attribute)
+}
+
+/// The tags among encoded fields.
+pub(crate) fn tags(fields: &[u8]) -> impl Iterator<Item = &str> + use<'_> {
+    fields_of(fields, field::TAG).map_while(text)
+}
+
+fn fields_of(fields: &[u8], wanted: u8) -> impl Iterator<Item = &[u8]> + use<'_> {
     let mut cursor = Cursor::new(fields);
-    std::iter::from_fn(move || {
-        loop {
-            let (kind, value) = take(&mut cursor)?;
-            if kind == field::ATTRIBUTE {
-                return attribute(value);
-            }
-        }
-    })
+    std::iter::from_fn(move || take(&mut cursor)).filter(move |(kind, _)| *kind == wanted).map(|(_, value)| value)
 }

@@ -75,11 +75,18 @@ pub struct EventView<'a> {
     pub causation_id: Option<&'a [u8]>,
     /// Name of the payload's schema.
     pub schema: Option<&'a str>,
+    /// Encoded fields, from the first tag on.
+    pub(crate) tags: &'a [u8],
     /// Encoded fields, from the first attribute on.
     pub(crate) attributes: &'a [u8],
 }
 
 impl<'a> EventView<'a> {
+    /// What it can be found by, in the order given.
+    pub fn tags(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        event::tags(self.tags)
+    }
+
     /// Further attributes, in the order given.
     pub fn attributes(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
         event::attributes(self.attributes)

@@ -7,7 +7,7 @@ use proptest::{collection::vec, option, prelude::*};
 
 use super::*;
 use crate::{
-    ids::{PartitionId, StreamId, TopicId},
+    ids::{PartitionId, StreamId, Tag, TopicId},
     record::{NewEvent, NewRecord, Run},
     topic::{Topic, TopicKind, TopicSettings},
 };
@@ -38,15 +38,19 @@ fn blob(bytes: std::ops::Range<usize>) -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), bytes).prop_map(Bytes::from)
 }
 
+fn tag() -> impl Strategy<Value = Tag> {
+    text(1..Tag::MAX_LEN + 1).prop_map(|text| text.parse().expect("a valid tag"))
+}
+
 prop_compose! {
     fn event()(
         kind in text(1..255), data in blob(0..300), content_type in option::of(text(0..40)), event_id in option::of(any::<[u8; 16]>()),
         correlation_id in option::of(blob(0..60)), causation_id in option::of(blob(0..60)), schema in option::of(text(0..60)),
-        attributes in proptest::collection::btree_map(text(1..255), text(0..300), 0..4), time in option::of(any::<i64>()),
+        tags in proptest::collection::btree_set(tag(), 0..5), attributes in proptest::collection::btree_map(text(1..255), text(0..300), 0..4), time in option::of(any::<i64>()),
     ) -> NewEvent {
         NewEvent {
             kind, data, content_type, event_id: event_id.map(EventId::new), correlation_id, causation_id, schema,
-            attributes: attributes.into_iter().collect(), time: time.map(Timestamp::new),
+            tags: tags.into_iter().collect(), attributes: attributes.into_iter().collect(), time: time.map(Timestamp::new),
         }
     }
 }
@@ -93,6 +97,7 @@ proptest! {
                 prop_assert_eq!(found.version, StreamVersion::new(40 + place));
                 prop_assert_eq!((found.kind, found.content_type, found.schema), (&*event.kind, event.content_type.as_deref(), event.schema.as_deref()));
                 prop_assert_eq!((found.event_id, found.correlation_id, found.causation_id), (event.event_id, event.correlation_id.as_deref(), event.causation_id.as_deref()));
+                prop_assert_eq!(found.tags().collect::<Vec<_>>(), event.tags.iter().map(Tag::as_str).collect::<Vec<_>>());
                 let attributes = found.attributes().map(|(k, v)| (k.into(), v.into())).collect::<Vec<(Arc<str>, Arc<str>)>>();
                 prop_assert_eq!(&attributes, &event.attributes);
             }
@@ -131,7 +136,7 @@ proptest! {
         }
         let _ = BatchHeader::check(&bytes);
         let _ = skip(&bytes, start, count);
-        let _ = event::decode(&bytes).map(|view| view.attributes().count());
+        let _ = event::decode(&bytes).map(|view| (view.tags().count(), view.attributes().count()));
         for kind in [TopicKind::Events, TopicKind::Records] {
             for view in run(kind, Bytes::from(bytes.clone()), Offset::new(0), count, start).records().flatten() {
                 let _ = (view.headers().count(), view.event());
@@ -183,9 +188,27 @@ fn what_the_format_has_no_room_for_is_refused_and_leaves_nothing() {
     let named = |kind: &str| NewEvent { kind: kind.into(), ..NewEvent::default() };
     let with = |key: &str| NewEvent { attributes: vec![(key.into(), "".into()), ("b".into(), "".into())], ..named("K") };
     let huge = NewEvent { data: vec![0; MAX_RECORD_LEN].into(), ..named("K") };
-    for refused in [named(""), named(&"k".repeat(256)), with(""), with(&"a".repeat(256)), with("b"), huge] {
+    let tagged = |tags: &[String]| NewEvent { tags: tags.iter().map(|tag| tag.parse().expect("a valid tag")).collect(), ..named("K") };
+    let many = (0..NewEvent::MAX_TAGS + 1).map(|number| number.to_string()).collect::<Vec<_>>();
+    let twice = tagged(&["a".to_owned(), "b".to_owned(), "a".to_owned()]);
+    let refused = [named(""), named(&"k".repeat(256)), with(""), with(&"a".repeat(256)), with("b"), huge, tagged(&many), twice];
+    assert!(Encoded::default().push_event(&stream, &tagged(&many[1..])).is_ok());
+    for refused in refused {
         let mut encoded = Encoded::default();
         assert!(encoded.push_event(&stream, &refused).is_err());
         assert_eq!((encoded.count(), encoded.max_len()), (0, 0));
     }
+}
+
+#[test]
+fn tags_lie_in_fields_of_kind_7_that_readers_before_them_skip() {
+    let event = NewEvent { kind: "K".into(), tags: vec!["a".parse().expect("a valid tag")], ..NewEvent::default() };
+    let mut value = Vec::new();
+    event::encode(&mut value, &event);
+    assert_eq!(value, [&[0; 8][..], b"\x01K", &[7 << 5 | 1], b"a"].concat());
+    let long = NewEvent { tags: vec!["t".repeat(31).parse().expect("a valid tag")], ..event };
+    value.clear();
+    event::encode(&mut value, &long);
+    assert_eq!(value[10..12], [7 << 5 | 31, 31]);
+    assert_eq!(event::decode(&value).expect("a header").tags().collect::<Vec<_>>(), ["t".repeat(31)]);
 }

@@ -5,7 +5,7 @@ use std::{hash::Hasher as _, sync::Arc, time::Duration};
 use bytes::Bytes;
 use foldlog_log::{
     Append, Appended, EventId, Expected, Identity, NewEvent, NewRecord, Offset, PartitionId, Position, Precondition, RequestId, RequestKey,
-    Selection, StreamId, StreamVersion, Timestamp, Topic, TopicKind, TopicName, Write,
+    Selection, StreamId, StreamVersion, Tag, Timestamp, Topic, TopicKind, TopicName, Write,
 };
 use foldlog_proto::v1 as pb;
 use prost::Message as _;
@@ -159,7 +159,8 @@ fn size(event: &pb::Event) -> usize {
     let headers: usize = event.headers.iter().map(|h| h.name.len() + h.value.as_ref().map_or(0, Bytes::len)).sum();
     let texts = event.r#type.len() + event.content_type.len() + event.schema.len() + event.traceparent.len() + event.tracestate.len();
     let ids = event.event_id.len() + event.correlation_id.len() + event.causation_id.len();
-    event.data.as_ref().map_or(0, Bytes::len) + attributes + headers + texts + ids
+    let tags: usize = event.tags.iter().map(String::len).sum();
+    event.data.as_ref().map_or(0, Bytes::len) + attributes + headers + texts + ids + tags
 }
 
 /// Shares the type with the event before it, which mostly has the same.
@@ -193,9 +194,26 @@ fn new_event(event: pb::Event, last: Option<&Arc<str>>, at: impl Fn() -> String)
         correlation_id: filled(event.correlation_id),
         causation_id: filled(event.causation_id),
         schema: text(event.schema),
+        tags: tags(&event.tags, field)?,
         attributes,
         time: event.time.map(|time| self::time(time, || field("time"))).transpose()?,
     })
+}
+
+fn tags(given: &[String], field: impl Fn(&str) -> String) -> Result<Vec<Tag>, Failure> {
+    if given.len() > NewEvent::MAX_TAGS {
+        return Err(Failure::invalid(field("tags"), format_args!("at most {} are taken", NewEvent::MAX_TAGS)));
+    }
+    let mut tags = Vec::with_capacity(given.len());
+    for (place, tag) in given.iter().enumerate() {
+        let at = || field(&format!("tags[{place}]"));
+        let tag = tag.parse::<Tag>().map_err(|error| Failure::name(at(), &error))?;
+        if tags.contains(&tag) {
+            return Err(Failure::invalid(at(), "a tag is given once"));
+        }
+        tags.push(tag);
+    }
+    Ok(tags)
 }
 
 fn attribute_name(name: String, field: impl Fn() -> String) -> Result<Arc<str>, Failure> {
@@ -213,6 +231,7 @@ fn new_record(event: pb::Event, key: Option<Bytes>, at: impl Fn() -> String) -> 
         ("event_id", event.event_id.is_empty()),
         ("content_type", event.content_type.is_empty()),
         ("schema", event.schema.is_empty()),
+        ("tags", event.tags.is_empty()),
         ("attributes", event.attributes.is_empty()),
         ("correlation_id", event.correlation_id.is_empty()),
         ("causation_id", event.causation_id.is_empty()),
@@ -465,6 +484,15 @@ mod tests {
         }
         assert_eq!(refused(pb::AppendRequest { topic: "_foldlog.catalog".into(), ..request(vec![event(1)]) }), "RESERVED_NAME");
         assert_eq!(refused(pb::AppendRequest { request_id: vec![1; 15].into(), ..request(vec![event(1)]) }), "INVALID_REQUEST");
+        let tagged = |tags: Vec<String>| request(vec![pb::Event { tags, ..event(1) }]);
+        let numbered = |count: usize| (0..count).map(|number| number.to_string()).collect::<Vec<_>>();
+        assert!(append(tagged(numbered(64)), &tokens(), &Limits::default()).is_ok());
+        assert!(append(tagged(vec!["t".repeat(256)]), &tokens(), &Limits::default()).is_ok());
+        assert_eq!(refused(tagged(numbered(65))), "INVALID_REQUEST");
+        assert_eq!(refused(tagged(vec!["a".into(), "a".into()])), "INVALID_REQUEST");
+        for name in [String::new(), "a\0b".into(), "t".repeat(257)] {
+            assert_eq!(refused(tagged(vec![name])), "INVALID_NAME");
+        }
         let time = |seconds, nanos| Some(ProtoTimestamp { seconds, nanos });
         for bad in [time(i64::MAX, 0), time(253_402_300_800, 0), time(0, -1), time(0, 1_000_000_000)] {
             assert_eq!(refused(request(vec![pb::Event { time: bad, ..event(1) }])), "INVALID_REQUEST");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use foldlog_log::{TopicKind, TopicSettings};
+use foldlog_log::{NewEvent, Tag, TopicKind, TopicSettings};
 use foldlog_proto::v1::{self as pb, topics_server};
 use tonic::{Request, Response, Status};
 
@@ -73,6 +73,8 @@ fn describe(app: &App, request: &pb::DescribeTopicRequest) -> Result<pb::Describ
             max_append_bytes: limits.append_bytes as u64,
             max_append_events: u32::try_from(limits.append_events).unwrap_or(u32::MAX),
             max_message_bytes: limits.message_bytes as u64,
+            max_event_tags: u32::try_from(NewEvent::MAX_TAGS).unwrap_or(u32::MAX),
+            max_tag_bytes: u32::try_from(Tag::MAX_LEN).unwrap_or(u32::MAX),
         }),
     })
 }

@@ -177,6 +177,9 @@ fn event_len(record: &RecordView<'_>) -> usize {
         + bytes_len(5, event.schema.unwrap_or_default().as_bytes())
         + bytes_len(9, event.correlation_id.unwrap_or_default())
         + bytes_len(10, event.causation_id.unwrap_or_default());
+    for tag in event.tags() {
+        length += message_len(6, tag.len());
+    }
     for (name, value) in event.attributes() {
         length += match name {
             TRACEPARENT => bytes_len(11, value.as_bytes()),
@@ -212,6 +215,9 @@ fn put_inner(record: &RecordView<'_>, buf: &mut impl BufMut) {
     put_bytes(5, event.schema.unwrap_or_default().as_bytes(), buf);
     put_bytes(9, event.correlation_id.unwrap_or_default(), buf);
     put_bytes(10, event.causation_id.unwrap_or_default(), buf);
+    for tag in event.tags() {
+        put_present(6, tag.as_bytes(), buf);
+    }
     for (name, value) in event.attributes() {
         match name {
             TRACEPARENT => put_bytes(11, value.as_bytes(), buf),

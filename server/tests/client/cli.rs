@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Server, foldlog, run};
 
-const THREE: &str = r#"{"stream":"UA1","type":"Departed","data":{"delay": 1.10},"time":"2013-02-09T00:00:00Z","attributes":{"a":"b"}}
+const THREE: &str = r#"{"stream":"UA1","type":"Departed","data":{"delay": 1.10},"time":"2013-02-09T00:00:00Z","tags":["a \"b\"","ü"],"attributes":{"a":"b"}}
 {"stream":"AA2","type":"Departed","data_base64":"/xtbMko="}
 
 {"stream":"UA1","type":"Arrived","data_text":"\u001b[2J"}
@@ -32,6 +32,7 @@ fn topics_are_created_listed_and_described() {
     assert_eq!(listed.iter().map(|topic| topic["name"].as_str().unwrap()).collect::<Vec<_>>(), ["a", "b"]);
     server.rows_with(&["append", "b"], THREE);
     let described = server.rows(&["topic", "describe", "b"]);
+    assert_eq!((&described[0]["max_event_tags"], &described[0]["max_tag_bytes"]), (&json!(64), &json!(256)));
     assert_eq!((&described[0]["records"], described[0]["ends"].as_array().unwrap().len()), (&json!(3), 8));
     let other = server.run(&["topic", "create", "b", "--partitions", "3"]);
     assert_eq!((other.code, other.data.as_str()), (Some(1), ""));
@@ -47,6 +48,7 @@ fn what_read_writes_append_takes() {
     assert_eq!(appended[0]["events"], 3);
     let (mut original, mut copy) = (server.rows(&["read", "flights"]), server.rows(&["read", "copy"]));
     assert_eq!(original[0]["data"], json!({ "delay": 1.10 }));
+    assert_eq!((&original[0]["tags"], &original[1]["tags"]), (&json!(["a \"b\"", "ü"]), &Value::Null));
     assert_eq!(original[1]["data_base64"], "/xtbMko=");
     for row in original.iter_mut().chain(&mut copy) {
         for place in ["topic", "position", "recorded_at"] {

@@ -44,7 +44,7 @@ async fn what_is_appended_is_read_as_it_was() {
         schema: "counted".into(),
         attributes: BTreeMap::from([("source".into(), "test".into())]),
         correlation_id: b"cause".as_slice().into(),
-        ..number(1).at(-5)
+        ..number(1).at(-5).tagged(["owner:7", "ü"])
     };
     let appended = client.append("t").events("s", [event.clone(), number(2)]).send().await.unwrap();
     assert_eq!((appended.versions[0].version, appended.last_position - appended.first_position), (2, 1));
@@ -53,6 +53,7 @@ async fn what_is_appended_is_read_as_it_was() {
     assert_eq!((first.topic.as_str(), first.stream.as_deref(), first.version, first.time_ms), ("t", Some("s"), 1, -5));
     assert_eq!((&first.kind, first.data.as_ref(), first.event_id), (&event.kind, Some(&event.data), event.event_id));
     assert_eq!((&first.schema, &first.attributes, &first.correlation_id), (&event.schema, &event.attributes, &event.correlation_id));
+    assert_eq!((&first.tags, &read[1].tags), (&event.tags, &Vec::new()));
     assert_eq!(read[1].time_ms, read[1].recorded_at_ms);
     let info = client.get_stream("t", "s", None).await.unwrap();
     assert_eq!((info.version, info.partition), (Some(2), first.partition));

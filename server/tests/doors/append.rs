@@ -38,6 +38,7 @@ async fn every_field_of_an_event_comes_back_as_it_went_in() {
         data: Some(vec![0, 255, 1].into()),
         content_type: "application/octet-stream".into(),
         schema: "account.v1".into(),
+        tags: vec!["owner:zoë".into(), "a".into(), "t".repeat(256)],
         attributes: BTreeMap::from([("channel".to_owned(), "web".to_owned()), ("empty".to_owned(), String::new())]),
         time: Some(prost_types::Timestamp { seconds: -2, nanos: 5_000_000 }),
         correlation_id: vec![1; 16].into(),

@@ -85,6 +85,7 @@ fn what_was_given_comes_back(subject: &mut dyn Subject) {
         correlation_id: Some(Bytes::from_static(b"cor")),
         causation_id: Some(Bytes::from_static(b"cau")),
         schema: Some("deposit.v2".into()),
+        tags: ["owner:7", "ü"].map(|tag| tag.parse().expect("a valid tag")).into(),
         attributes: vec![("traceparent".into(), "00-1-2-00".into()), ("b".into(), "".into())],
         time: Some(Timestamp::new(-5)),
     };
@@ -106,9 +107,11 @@ fn what_was_given_comes_back(subject: &mut dyn Subject) {
     assert_eq!((event.kind, event.content_type, event.schema), ("Deposited", Some("application/octet-stream"), Some("deposit.v2")));
     assert_eq!(event.event_id, Some(EventId::new([9; 16])));
     assert_eq!((event.correlation_id, event.causation_id), (Some(b"cor".as_slice()), Some(b"cau".as_slice())));
+    assert_eq!(event.tags().collect::<Vec<_>>(), ["owner:7", "ü"]);
     assert_eq!(event.attributes().collect::<Vec<_>>(), [("traceparent", "00-1-2-00"), ("b", "")]);
     let event = second.event().expect("it is an event");
     assert_eq!((event.version.get(), event.kind, event.content_type, event.event_id), (2, "K", None, None));
+    assert_eq!(event.tags().count(), 0);
     assert_eq!((second.value, second.timestamp), (Some(b"".as_slice()), answer.recorded_at));
     assert_eq!((third.key, third.value, third.timestamp), (Some(b"key".as_slice()), None, answer.recorded_at));
     assert_eq!(third.headers().collect::<Vec<_>>(), [("h", Some(b"1".as_slice())), ("h", None), ("f", Some(b"".as_slice()))]);
@@ -239,6 +242,8 @@ fn malformed(subject: &mut dyn Subject) {
         records,
     };
     let unnamed = Write::Stream { topic: name("e"), stream: stream("s"), events: vec![NewEvent::default()] };
+    let tag = |text: &str| text.parse().expect("a valid tag");
+    let tagged = |tags| Write::Stream { topic: name("e"), stream: stream("s"), events: vec![NewEvent { tags, ..event("1") }] };
     let refused: Vec<(&str, Append)> = vec![
         ("an unknown topic", writes([good(), events_of("none", "s", &["1"])])),
         ("an unknown topic in a precondition", Append { preconditions: vec![expect("none", "s", Expected::Any)], ..writes([good()]) }),
@@ -250,6 +255,8 @@ fn malformed(subject: &mut dyn Subject) {
         ("no events", writes([good(), events_of("e", "s", &[])])),
         ("no records", writes([good(), of("r", None, vec![])])),
         ("an event without a type", writes([good(), unnamed])),
+        ("a tag given twice", writes([good(), tagged(vec![tag("a"), tag("a")])])),
+        ("an event with 65 tags", writes([good(), tagged((0..65).map(|number| tag(&number.to_string())).collect())])),
         ("nothing at all", Append::default()),
     ];
     for (what, one) in refused {

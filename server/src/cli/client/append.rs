@@ -119,7 +119,7 @@ impl Sender<'_> {
                 Err(error) => Err(error),
             };
             match parsed {
-                Ok(Parsed::Event(stream, event)) => batch = batch.event(stream, event),
+                Ok(Parsed::Event(stream, event)) => batch = batch.event(stream, *event),
                 Ok(Parsed::Record(record)) => batch = batch.record(record),
                 Err(error) if one_unit => return Err(bad_line(lines.number(), &error, 0)),
                 Err(error) => {

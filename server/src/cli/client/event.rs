@@ -137,6 +137,10 @@ fn write_envelope(line: &mut Members, event: &Recorded) {
             line.payload(name, &Payload::of_key(id));
         }
     }
+    if !event.tags.is_empty() {
+        let tags = event.tags.iter().map(|tag| json_string(tag)).collect::<Vec<_>>();
+        line.raw("tags", &format!("[{}]", tags.join(",")));
+    }
     if !event.attributes.is_empty() {
         let attributes = event.attributes.iter().map(|(name, value)| format!("{}:{}", json_string(name), json_string(value)));
         line.raw("attributes", &format!("{{{}}}", attributes.collect::<Vec<_>>().join(",")));
@@ -222,7 +226,7 @@ impl Members {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parsed {
     /// An event of a stream.
-    Event(String, NewEvent),
+    Event(String, Box<NewEvent>),
     /// A record.
     Record(NewRecord),
 }
@@ -257,7 +261,7 @@ pub fn parse(line: &str, events: bool, defaults: &Defaults) -> Result<Parsed, St
 }
 
 const EVENT_MEMBERS: &str = "an event has stream, type, data (or data_text, data_base64), time, content_type, schema, event_id, \
-                             correlation_id, causation_id, attributes, traceparent, tracestate";
+                             correlation_id, causation_id, tags, attributes, traceparent, tracestate";
 const RECORD_MEMBERS: &str =
     "a record has key (or key_base64), value (or value_text, value_base64; null deletes the key in a table), headers_base64, time";
 
@@ -276,6 +280,10 @@ fn parse_event(members: &mut Parts<'_>, time_ms: Option<i64>, defaults: &Default
         None => None,
         Some(id) => Some(Uuid::parse_str(&id).map_err(|_| format!("event_id {id:?} is not a UUID"))?.into_bytes()),
     };
+    let tags = match members.remove("tags") {
+        None => Vec::new(),
+        Some(json) => serde_json::from_str(json).map_err(|_| "\"tags\" is not a list of texts".to_owned())?,
+    };
     let attributes = match members.remove("attributes") {
         None => BTreeMap::new(),
         Some(json) => serde_json::from_str(json).map_err(|_| "\"attributes\" is not an object of texts".to_owned())?,
@@ -286,6 +294,7 @@ fn parse_event(members: &mut Parts<'_>, time_ms: Option<i64>, defaults: &Default
         content_type: text(members, "content_type")?.unwrap_or_default(),
         event_id,
         schema: text(members, "schema")?.unwrap_or_default(),
+        tags,
         attributes,
         time_ms,
         correlation_id: text_or_bytes(members, "correlation_id")?.unwrap_or_default(),
@@ -293,7 +302,7 @@ fn parse_event(members: &mut Parts<'_>, time_ms: Option<i64>, defaults: &Default
         traceparent: text(members, "traceparent")?.unwrap_or_default(),
         tracestate: text(members, "tracestate")?.unwrap_or_default(),
     };
-    Ok(Parsed::Event(stream, event))
+    Ok(Parsed::Event(stream, Box::new(event)))
 }
 
 fn parse_record(members: &mut Parts<'_>, time_ms: Option<i64>) -> Result<Parsed, String> {
@@ -417,6 +426,7 @@ mod tests {
             content_type: "application/json".into(),
             event_id: Some([7; 16]),
             schema: "s".into(),
+            tags: vec!["owner:7".into(), "b\"\u{202e}".into()],
             attributes: BTreeMap::from([("a".into(), "b\"\n".into())]),
             correlation_id: Bytes::from_static(b"\xff\x00"),
             causation_id: Bytes::from_static(b"order-1"),
@@ -430,6 +440,7 @@ mod tests {
             content_type: full.content_type.clone(),
             event_id: full.event_id,
             schema: full.schema.clone(),
+            tags: full.tags.clone(),
             attributes: full.attributes.clone(),
             time_ms: Some(full.time_ms),
             correlation_id: full.correlation_id.clone(),
@@ -437,7 +448,7 @@ mod tests {
             traceparent: full.traceparent.clone(),
             tracestate: full.tracestate.clone(),
         };
-        assert_eq!(round_trip(&full), Parsed::Event("UA 1\u{202e}".into(), expected));
+        assert_eq!(round_trip(&full), Parsed::Event("UA 1\u{202e}".into(), Box::new(expected)));
     }
 
     #[test]
@@ -471,6 +482,7 @@ mod tests {
             (r#"{"type":"T","data":1,"payload":2}"#, "\"payload\" is not known"),
             (r#"{"type":"T","data":1,"time":"yesterday"}"#, "RFC 3339"),
             (r#"{"type":"T","data":1,"event_id":"1"}"#, "not a UUID"),
+            (r#"{"type":"T","data":1,"tags":"a"}"#, "list of texts"),
             (r#"{"type":"T","data":1,"attributes":{"a":1}}"#, "object of texts"),
         ];
         for (line, expected) in cases {
@@ -480,7 +492,7 @@ mod tests {
         assert!(parse(r#"{"key":"k"}"#, false, &defaults).unwrap_err().contains("no \"value\""));
         let parsed = parse(r#" { "data" : [1, 2] , "type":"T","time":5 } "#, true, &defaults).unwrap();
         let expected = NewEvent { time_ms: Some(5), ..NewEvent::new("T", "[1, 2]") };
-        assert_eq!(parsed, Parsed::Event("s".into(), expected));
+        assert_eq!(parsed, Parsed::Event("s".into(), Box::new(expected)));
     }
 
     proptest! {

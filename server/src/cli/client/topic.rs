@@ -82,6 +82,8 @@ async fn describe(name: &str, connection: &Connection, output: OutputArgs) -> Re
         Head::number("max_event_bytes"),
         Head::number("max_append_bytes"),
         Head::number("max_append_events"),
+        Head::number("max_event_tags"),
+        Head::number("max_tag_bytes"),
     ];
     let ends = description.ends.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
     let cells = vec![
@@ -93,6 +95,8 @@ async fn describe(name: &str, connection: &Connection, output: OutputArgs) -> Re
         description.max_event_bytes.into(),
         description.max_append_bytes.into(),
         u64::from(description.max_append_events).into(),
+        u64::from(description.max_event_tags).into(),
+        u64::from(description.max_tag_bytes).into(),
     ];
     let mut printer = output.stdout().printer(&heads);
     printer.print(&Record { heads: &heads, cells })?;
