@@ -323,7 +323,8 @@ fn a_folder_that_cannot_be_used_exits_with_its_own_code() {
     let second = foldlog(&["serve", "--data", text(&folder), "--listen", "127.0.0.1:0"]).output().unwrap();
     assert_eq!(second.status.code(), Some(2), "{}", told(&second));
     assert!(told(&second).contains("in use"), "{}", told(&second));
-    let file = folder.path().join("a-file");
+    let beside = TempDir::new().unwrap();
+    let file = beside.path().join("a-file");
     #[expect(clippy::disallowed_methods, reason = "this test puts a file in the way")]
     std::fs::write(&file, "x").unwrap();
     let output = foldlog(&["serve", "--data", file.to_str().unwrap(), "--listen", "127.0.0.1:0"]).output().unwrap();
