@@ -1,7 +1,7 @@
 //! Seam: what a log is, whoever keeps it. `testing::conformance` holds every implementation to it.
 //!
-//! The contract in short: an append is atomic whatever it touches; a reply means durable; readers see the durable prefix and
-//! never part of a unit; an offset or position, once shown, means the same record for ever.
+//! The contract in short: an append is atomic whatever it touches; a reply means as durable as it says; readers see the durable
+//! prefix and never part of a unit; an offset or position, once shown, means the same record for ever.
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
@@ -51,7 +51,7 @@ pub struct Head {
     pub position: Position,
 }
 
-/// Ends with the append's answer when everything it rests on is durable. Dropping it cancels nothing.
+/// Ends with the append's answer when everything it rests on is as durable as it says. Dropping it cancels nothing.
 pub type AppendFuture = Pin<Box<dyn Future<Output = Result<Appended, LogError>> + Send>>;
 
 /// A durable, partitioned, totally ordered log of units. Cheap to share; all calls may come from any thread.

@@ -56,6 +56,7 @@ pub(crate) struct Engine {
     pub(crate) files: Arc<OpenFiles>,
     pub(crate) tidy: Signal,
     pub(crate) counters: Counters,
+    pub(crate) unsynced: Unsynced,
 }
 
 /// Draws ids and salts; simulations give it a seed.
@@ -233,6 +234,26 @@ impl Counters {
     }
 }
 
+/// Bytes of a frame of which units were answered after its write, and since when, while it is not synced. At most one frame is.
+#[derive(Debug, Default)]
+pub(crate) struct Unsynced(Mutex<Option<(u64, Duration)>>);
+
+impl Unsynced {
+    pub(crate) fn begin(&self, bytes: u64, now: Duration) {
+        *self.0.lock() = Some((bytes, now));
+    }
+
+    pub(crate) fn end(&self) {
+        self.0.lock().take();
+    }
+
+    /// How much there is, and for how long.
+    fn now(&self, clock: &dyn Clock) -> (u64, Duration) {
+        let unsynced = *self.0.lock();
+        unsynced.map_or_else(Default::default, |(bytes, since)| (bytes, clock.monotonic().saturating_sub(since)))
+    }
+}
+
 /// Figures of an open log. Counts are since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Metrics {
@@ -260,12 +281,17 @@ pub struct Metrics {
     pub untidied_bytes: u64,
     /// Checkpoints written.
     pub checkpoints: u64,
+    /// Bytes of which appends were answered as written and that are not synced, now: what a loss of power may take.
+    pub unsynced_bytes: u64,
+    /// How long ago they were written.
+    pub unsynced_age: Duration,
 }
 
 impl Engine {
     pub(crate) fn metrics(&self) -> Metrics {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
+        let (unsynced_bytes, unsynced_age) = self.unsynced.now(&*self.clock);
         Metrics {
             queued: self.queue.len() as u64,
             appends: of(&counters.appends),
@@ -279,6 +305,8 @@ impl Engine {
             journal_bytes: self.journal.bytes(),
             untidied_bytes: self.tail.untidied_bytes(),
             checkpoints: of(&counters.checkpoints),
+            unsynced_bytes,
+            unsynced_age,
         }
     }
 }

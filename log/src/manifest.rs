@@ -1,10 +1,11 @@
 //! Small files that are written once: the folder's identity and each topic's manifest. One line of JSON, one of checksum.
 //!
-//! Invariant: a manifest is either not there or whole, whenever the power goes; one that is there and not whole is damage.
+//! Each says its format, from 1 on. Invariant: a manifest is either not there or whole, whenever the power goes; one that is there
+//! and not whole is damage.
 
 use std::{io, path::Path};
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{disk::Disk, error::LogError};
 
@@ -40,11 +41,17 @@ pub(crate) fn write<T: Serialize>(disk: &dyn Disk, path: &Path, content: &T) -> 
     disk.sync_folder(folder).map_err(|source| LogError::io("sync", folder, source))
 }
 
+/// What every manifest says, whatever its format.
+#[derive(Deserialize)]
+struct Versioned {
+    format: u32,
+}
+
 /// Reads the manifest at `path`; none if there is none.
 ///
 /// # Errors
-/// [`LogError::Corrupt`] if it is not whole.
-pub(crate) fn read<T: DeserializeOwned>(disk: &dyn Disk, path: &Path) -> Result<Option<T>, LogError> {
+/// [`LogError::Format`] if it is newer than `newest`, [`LogError::Corrupt`] if it is not whole.
+pub(crate) fn read<T: DeserializeOwned>(disk: &dyn Disk, path: &Path, newest: u32) -> Result<Option<T>, LogError> {
     let file = match disk.open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -60,8 +67,13 @@ pub(crate) fn read<T: DeserializeOwned>(disk: &dyn Disk, path: &Path) -> Result<
     let bytes = read().map_err(|source| LogError::io("read", path, source))?;
     let corrupt = |what: String| LogError::Corrupt { file: path.to_owned(), from: 0, end: bytes.len() as u64, what };
     let content = checked(&bytes).ok_or_else(|| corrupt("it is not what its checksum promised".into()))?;
-    let parsed = serde_json::from_str(content).map_err(|error| corrupt(format!("it is not a manifest of this build: {error}")))?;
-    Ok(Some(parsed))
+    let no_manifest = |error| corrupt(format!("it is not a manifest of this build: {error}"));
+    // Before anything else: a newer one has what is not known here.
+    let Versioned { format } = serde_json::from_str(content).map_err(no_manifest)?;
+    if !(1..=newest).contains(&format) {
+        return Err(LogError::Format { file: path.to_owned(), found: format, supported: newest });
+    }
+    Ok(Some(serde_json::from_str(content).map_err(no_manifest)?))
 }
 
 fn checked(bytes: &[u8]) -> Option<&str> {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::{
     batch::RecordView,
+    durability::Durability,
     error::LogError,
     ids::{EventId, Expected, Offset, PartitionId, Position, RequestId, StreamHead, StreamId, StreamVersion, Tag, Timestamp, TopicName},
     topic::Topic,
@@ -121,6 +122,8 @@ pub struct Append {
     pub preconditions: Vec<Precondition>,
     /// None: no promise about repeats.
     pub identity: Option<Identity>,
+    /// How durable it must be when answered; none: as durable as the strongest of the topics written.
+    pub durability: Option<Durability>,
 }
 
 /// A precondition that did not hold.
@@ -160,7 +163,7 @@ pub struct StreamAt {
     pub version: StreamVersion,
 }
 
-/// The answer to an append: durable and readable.
+/// The answer to an append.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Appended {
     /// Position of the first record (or where it would be, if there is none).
@@ -175,6 +178,9 @@ pub struct Appended {
     pub recorded_at: Timestamp,
     /// Whether this answers a repeat, from the window.
     pub deduplicated: bool,
+    /// How durable it is. Synced also means readable; what is only written becomes readable when it is synced. A repeat
+    /// is answered when it is synced, whatever it asks for.
+    pub durability: Durability,
 }
 
 /// Records of one partition that are contiguous in offset and in position and lie in one stored batch.

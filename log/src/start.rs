@@ -19,7 +19,7 @@ use crate::{
     config::{BLOCK, LogConfig},
     disk::Disk,
     embedded::OpenReport,
-    engine::{Counters, Engine, Random, open_segments},
+    engine::{Counters, Engine, Random, Unsynced, open_segments},
     error::LogError,
     ids::{FolderId, Offset, Position, Timestamp},
     journal::{
@@ -149,6 +149,7 @@ pub(crate) fn open(
         files,
         tidy: Signal::default(),
         counters: Counters::default(),
+        unsynced: Unsynced::default(),
     });
     let mut committer = Committer::new(Arc::clone(&engine), admission, end);
     let tidy = Tidy::new(Arc::clone(&engine), slots, checkpoint, window_file);
@@ -196,9 +197,8 @@ fn lock(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn Send + Sync>, LogError
 
 fn read_identity(disk: &dyn Disk, folder: &Path) -> Result<Option<Identity>, LogError> {
     let path = folder.join(IDENTITY);
-    let identity: Option<Identity> = manifest::read(disk, &path)?;
+    let identity: Option<Identity> = manifest::read(disk, &path, FORMAT)?;
     match identity {
-        Some(identity) if identity.format != FORMAT => Err(LogError::Format { file: path, found: identity.format, supported: FORMAT }),
         None if TopicStore::holds_any(disk, folder) => {
             let what = "it is missing, but the folder holds topics".into();
             Err(LogError::Corrupt { file: path, from: 0, end: 0, what })

@@ -4,7 +4,10 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{InvalidName, PartitionId, TopicId, TopicName};
+use crate::{
+    durability::Durability,
+    ids::{InvalidName, PartitionId, TopicId, TopicName},
+};
 
 /// What a topic holds and how it is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -56,6 +59,8 @@ pub struct TopicSettings {
     pub kind: TopicKind,
     /// Number of partitions, 1 to 1,024.
     pub partitions: u32,
+    /// How durable appends to it are when they are answered, if they ask for nothing.
+    pub durability: Durability,
 }
 
 impl TopicSettings {
@@ -67,7 +72,7 @@ impl TopicSettings {
     /// Settings that say nothing beyond what every topic has.
     #[must_use]
     pub const fn new(kind: TopicKind, partitions: u32) -> Self {
-        Self { kind, partitions }
+        Self { kind, partitions, durability: Durability::Synced }
     }
 }
 

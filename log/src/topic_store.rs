@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     disk::Disk,
+    durability::Durability,
     error::LogError,
     ids::{PartitionId, TopicId, TopicName},
     manifest,
@@ -24,7 +25,8 @@ use crate::{
 
 /// Folder of topics within the data folder.
 pub(crate) const FOLDER: &str = "topics";
-const FORMAT: u32 = 1;
+/// Newest format of manifests. A manifest has the oldest in which it can be written, so that a build of that time reads it.
+const FORMAT: u32 = 2;
 
 /// One partition of a topic.
 #[derive(Debug)]
@@ -70,6 +72,25 @@ struct Manifest {
     id: String,
     kind: TopicKind,
     partitions: u32,
+    /// Since format 2.
+    #[serde(default, skip_serializing_if = "is_default")]
+    durability: Durability,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl Manifest {
+    fn new(name: &TopicName, settings: TopicSettings, id: TopicId) -> Self {
+        let TopicSettings { kind, partitions, durability } = settings;
+        let format = if settings == TopicSettings::new(kind, partitions) { 1 } else { FORMAT };
+        Self { format, name: name.as_str().into(), id: id.to_string(), kind, partitions, durability }
+    }
+
+    const fn settings(&self) -> TopicSettings {
+        TopicSettings { kind: self.kind, partitions: self.partitions, durability: self.durability }
+    }
 }
 
 /// All topics of a folder.
@@ -95,15 +116,12 @@ impl TopicStore {
             if entry.is_folder || !entry.name.ends_with(".json") {
                 continue;
             }
-            let Some(manifest) = manifest::read::<Manifest>(store.disk.as_ref(), &path)? else { continue };
-            if manifest.format != FORMAT {
-                return Err(LogError::Format { file: path, found: manifest.format, supported: FORMAT });
-            }
+            let Some(manifest) = manifest::read::<Manifest>(store.disk.as_ref(), &path, FORMAT)? else { continue };
             let corrupt = |what: &str| LogError::Corrupt { file: path.clone(), from: 0, end: 0, what: what.into() };
             if entry.name != format!("{}.json", manifest.id) {
                 return Err(corrupt("it is the manifest of another topic"));
             }
-            let settings = TopicSettings::new(manifest.kind, manifest.partitions);
+            let settings = manifest.settings();
             check(settings)?;
             let (Ok(name), Ok(id)) = (TopicName::from_str(&manifest.name), uuid::Uuid::parse_str(&manifest.id)) else {
                 return Err(corrupt("its name or id is none"));
@@ -147,13 +165,7 @@ impl TopicStore {
         if let Ok(entry) = self.get(&name) {
             return if entry.topic.settings == settings { Ok(entry) } else { Err(exists(&entry.topic, settings)) };
         }
-        let manifest = Manifest {
-            format: FORMAT,
-            name: name.as_str().into(),
-            id: id.to_string(),
-            kind: settings.kind,
-            partitions: settings.partitions,
-        };
+        let manifest = Manifest::new(&name, settings, id);
         manifest::write(self.disk.as_ref(), &self.folder.join(format!("{}.json", manifest.id)), &manifest)?;
         Ok(self.add(Topic { name, id, settings }))
     }
@@ -246,6 +258,9 @@ fn exists(topic: &Topic, asked: TopicSettings) -> LogError {
     if topic.settings.partitions != asked.partitions {
         differences.push(format!("{} partitions instead of {}", topic.settings.partitions, asked.partitions));
     }
+    if topic.settings.durability != asked.durability {
+        differences.push(format!("durability {} instead of {}", topic.settings.durability, asked.durability));
+    }
     LogError::TopicExists { topic: topic.name.clone(), difference: differences.join(" and ") }
 }
 
@@ -256,6 +271,30 @@ mod tests {
 
     fn leftovers(disk: &SimDisk) -> usize {
         disk.paths().iter().filter(|path| path.extension().is_some_and(|extension| extension == manifest::UNFINISHED)).count()
+    }
+
+    #[test]
+    fn settings_beyond_format_1_are_kept_in_format_2_and_a_newer_one_is_refused_by_name() {
+        let (disk, data) = (SimDisk::new(1), Path::new("/data"));
+        disk.create_folder(&data.join(FOLDER)).unwrap();
+        let store = TopicStore::open(Arc::new(disk.clone()), data).unwrap();
+        let plain = TopicSettings::new(TopicKind::Events, 1);
+        let written = TopicSettings { durability: Durability::Written, ..plain };
+        for (number, settings, format) in [(1, plain, "\"format\":1,"), (2, written, "\"format\":2,")] {
+            let id = TopicId::new([number; 16]);
+            store.create(format!("t{number}").parse().unwrap(), settings, id).unwrap();
+            let text = disk.bytes_of(&data.join(FOLDER).join(format!("{id}.json"))).unwrap();
+            assert!(String::from_utf8(text).unwrap().contains(format));
+        }
+        let again = TopicStore::open(Arc::new(disk.clone()), data).unwrap();
+        assert_eq!(again.all().iter().map(|entry| entry.topic.settings).collect::<Vec<_>>(), [plain, written]);
+
+        let path = data.join(FOLDER).join("next.json");
+        manifest::write(&disk, &path, &serde_json::json!({ "format": 3, "unheard_of": true })).unwrap();
+        match TopicStore::open(Arc::new(disk), data) {
+            Err(LogError::Format { file, found: 3, supported: 2 }) => assert_eq!(file, path),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

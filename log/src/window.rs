@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 
 use crate::{
     codec::{Fields, Put},
+    durability::Durability,
     error::LogError,
     ids::{Offset, PartitionId, Position, RequestId, StreamId, StreamVersion, Timestamp, TopicId, TopicName},
     record::{Appended, AppendedRange, Identity, RequestKey, StreamAt},
@@ -76,7 +77,16 @@ impl Window {
             return Seen::Refused(LogError::RequestIdReused { id: identity.key.id, first: entry.first });
         }
         let (ranges, versions) = decode_answer(Fields(&entry.answer), topic).unwrap_or_default();
-        Seen::Repeat(Appended { first: entry.first, end: entry.end, ranges, versions, recorded_at: entry.recorded_at, deduplicated: true })
+        Seen::Repeat(Appended {
+            first: entry.first,
+            end: entry.end,
+            ranges,
+            versions,
+            recorded_at: entry.recorded_at,
+            deduplicated: true,
+            // It leaves only when everything before it is.
+            durability: Durability::Synced,
+        })
     }
 
     /// Remembers a request's answer; returns what the frame must carry. `topic` finds a topic's id by name.
@@ -240,6 +250,7 @@ mod tests {
             versions: vec![StreamAt { topic, stream: "s".parse().unwrap(), version: StreamVersion::new(3) }],
             recorded_at: Timestamp::new(5),
             deduplicated: false,
+            durability: Durability::Synced,
         }
     }
 

@@ -228,7 +228,15 @@ mod tests {
     fn answer(request: u64) -> Appended {
         let (first, end) = (Position::new(request.div_ceil(2)), Position::new(request / 2 + 1));
         let recorded_at = crate::ids::Timestamp::new(0);
-        Appended { first, end, ranges: Vec::new(), versions: Vec::new(), recorded_at, deduplicated: false }
+        Appended {
+            first,
+            end,
+            ranges: Vec::new(),
+            versions: Vec::new(),
+            recorded_at,
+            deduplicated: false,
+            durability: crate::durability::Durability::Synced,
+        }
     }
 
     #[test]

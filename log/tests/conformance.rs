@@ -53,6 +53,8 @@ enum Wrong {
     ShowsSystemTopics,
     /// Nobody is woken.
     NeverWakes,
+    /// A level is asked of topics alone.
+    AnswersWeaker,
 }
 
 struct Broken(MemoryLog, Wrong);
@@ -79,6 +81,7 @@ impl LogBackend for Broken {
     fn append(&self, mut append: Append) -> Result<AppendFuture, LogError> {
         match self.1 {
             Wrong::ForgetsRepeats => append.identity = None,
+            Wrong::AnswersWeaker => append.durability = None,
             Wrong::ChecksWrittenStreamsOnly if !append.writes.is_empty() => {
                 let is_written = |one: &Precondition| {
                     append.writes.iter().any(|write| matches!(write, Write::Stream { stream, .. } if *stream == one.stream))
@@ -180,6 +183,7 @@ fn the_suite_objects_to_every_wrong_log() {
         SplitsUnits,
         ShowsSystemTopics,
         NeverWakes,
+        AnswersWeaker,
     ];
     for wrong in all {
         let make = || BrokenSubject(Arc::new(Broken(MemoryLog::new(Arc::new(ManualClock::at(Timestamp::new(1)))), wrong)));

@@ -38,8 +38,8 @@ fn append(log: &EmbeddedLog, stepper: &mut Stepper, unit: u8) {
     let key = RequestKey { principal: "me".into(), id: RequestId::new([unit; 16]) };
     let append = Append {
         writes: vec![Write::Stream { topic: "a".parse().unwrap(), stream, events: vec![event; 2] }],
-        preconditions: Vec::new(),
         identity: Some(Identity { key, digest: unit.into(), first_attempt: None }),
+        ..Append::default()
     };
     let answer = log.append(append).unwrap();
     stepper.commit().unwrap();

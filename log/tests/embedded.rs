@@ -172,7 +172,7 @@ async fn every_violated_precondition_is_reported_and_nothing_is_written() {
         expect("a", "x", Expected::Absent),
         expect("a", "z", Expected::Absent),
     ];
-    let refused = Append { writes: vec![write("a", "y", &["no"])], preconditions: conditions, identity: None };
+    let refused = Append { writes: vec![write("a", "y", &["no"])], preconditions: conditions, ..Append::default() };
     let Err(LogError::Conflict { violations, seen }) = append(&log, refused).await else { panic!("no conflict") };
     assert_eq!(violations.iter().map(|violation| violation.index).collect::<Vec<_>>(), [0, 2, 3]);
     assert_eq!(violations[0].actual, StreamHead::At(StreamVersion::new(2)));
@@ -190,6 +190,7 @@ async fn a_repeat_gets_its_first_answer_also_after_a_restart() {
         writes: vec![write("a", "x", &[data])],
         preconditions: vec![expect("a", "x", Expected::Absent)],
         identity: Some(Identity { key: key.clone(), digest, first_attempt: None }),
+        ..Append::default()
     };
     let first = append(&log, request(1, "one")).await.unwrap();
     let again = append(&log, request(1, "one")).await.unwrap();
@@ -206,8 +207,11 @@ async fn of_many_racing_appends_with_one_expectation_exactly_one_wins() {
     let folder = tempfile::tempdir().unwrap();
     let log = open(folder.path());
     events_topic(&log, "a", 4);
-    let race =
-        |_| Append { writes: vec![write("a", "x", &["mine"])], preconditions: vec![expect("a", "x", Expected::Absent)], identity: None };
+    let race = |_| Append {
+        writes: vec![write("a", "x", &["mine"])],
+        preconditions: vec![expect("a", "x", Expected::Absent)],
+        ..Append::default()
+    };
     let futures: Vec<_> = (0..1000).map(|n| log.append(race(n)).unwrap()).collect();
     let mut won = 0;
     for future in futures {

@@ -1,4 +1,5 @@
-//! A data folder of format version 1, committed beside this file: today's log writes the same bytes, and opens what was written.
+//! Data folders committed beside this file, of format version 1 and with what came later: today's log writes the same bytes, and
+//! opens what was written.
 //!
 //! When the first test fails the format has changed: raise its version and keep the old folder. `FOLDLOG_WRITE_GOLDEN=1` writes
 //! the folder anew.
@@ -11,8 +12,8 @@ use std::{
 
 use bytes::Bytes;
 use foldlog_log::{
-    Append, EmbeddedLog, EventId, Identity, LogBackend, LogConfig, NewEvent, NewRecord, Position, ReadLimits, RequestId, RequestKey,
-    Selection, Timestamp, TopicKind, TopicSettings, Write,
+    Append, Durability, EmbeddedLog, EventId, Identity, LogBackend, LogConfig, NewEvent, NewRecord, Position, ReadLimits, RequestId,
+    RequestKey, Selection, Timestamp, TopicKind, TopicSettings, Write,
     clock::ManualClock,
     disk::{Disk, RealDisk},
     testing::{SimDisk, conformance::block_on},
@@ -105,41 +106,91 @@ fn listed(disk: &dyn Disk, folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-#[test]
-fn what_is_written_today_is_format_version_1() {
-    let disk = write();
+/// Holds every file of a folder that is written now against the golden one.
+fn compare(disk: &SimDisk, golden: &Path) {
     if std::env::var_os("FOLDLOG_WRITE_GOLDEN").is_some() {
-        for path in listed(&disk, Path::new(DATA)) {
-            let to = golden().join(&path);
+        for path in listed(disk, Path::new(DATA)) {
+            let to = golden.join(&path);
             RealDisk.create_folder(to.parent().expect("it lies in the folder")).expect("it can be made");
             let file = RealDisk.create(&to).expect("remove the old folder first");
             file.write_at(0, &disk.bytes_of(&Path::new(DATA).join(&path)).expect("it is listed")).expect("there is room");
         }
     }
-    assert_eq!(listed(&disk, Path::new(DATA)), listed(&RealDisk, &golden()));
-    for path in listed(&disk, Path::new(DATA)) {
-        let (today, then) =
-            (disk.bytes_of(&Path::new(DATA).join(&path)), read_file(&RealDisk, &golden().join(&path)).expect("it is listed"));
+    assert_eq!(listed(disk, Path::new(DATA)), listed(&RealDisk, golden));
+    for path in listed(disk, Path::new(DATA)) {
+        let (today, then) = (disk.bytes_of(&Path::new(DATA).join(&path)), read_file(&RealDisk, &golden.join(&path)).expect("it is listed"));
         let today = today.expect("it is listed");
         let same = today.iter().zip(&then).take_while(|(one, other)| one == other).count();
         assert!(today == then, "{} differs from byte {same} on", path.display());
     }
+}
+
+/// Copies a golden folder to where it may be written to.
+fn copy(golden: &Path, data: &Path) {
+    for path in listed(&RealDisk, golden) {
+        let to = data.join(&path);
+        RealDisk.create_folder(to.parent().expect("it lies in the folder")).expect("it can be made");
+        let bytes = read_file(&RealDisk, &golden.join(&path)).expect("it is listed");
+        RealDisk.create(&to).expect("it is new").write_at(0, &bytes).expect("there is room");
+    }
+}
+
+#[test]
+fn what_is_written_today_is_format_version_1() {
+    compare(&write(), &golden());
     for kind in ["log", "runs", "index", "keys", "keylog", "journal"] {
         let is_there = |path: &PathBuf| path.extension().is_some_and(|extension| extension == kind);
         assert!(listed(&RealDisk, &golden()).iter().any(is_there), "the folder has a .{kind}");
     }
 }
 
+/// A topic whose manifest needs version 2, and one unit.
+fn write_manifest_2() -> SimDisk {
+    let disk = SimDisk::new(1);
+    let mut drawn = 0;
+    let random = move || {
+        drawn += 1;
+        drawn
+    };
+    let (log, mut stepper) =
+        EmbeddedLog::open_stepped(Arc::new(disk.clone()), clock(), Path::new(DATA), config(), random).expect("it opens");
+    log.create_topic("written".parse().expect("a valid name"), manifest_2_settings()).expect("it is new");
+    let answer = log.append(to_manifest_2()).expect("there is room");
+    stepper.commit().expect("no fault");
+    assert_eq!(block_on(answer).expect("nothing speaks against it").durability, Durability::Written);
+    stepper.seal().expect("no fault");
+    disk
+}
+
+fn manifest_2_settings() -> TopicSettings {
+    TopicSettings { durability: Durability::Written, ..TopicSettings::new(TopicKind::Records, 1) }
+}
+
+fn to_manifest_2() -> Append {
+    let record = NewRecord { value: Some(Bytes::from_static(b"v")), ..NewRecord::default() };
+    let write = Write::Records { topic: "written".parse().expect("a valid name"), partition: None, records: vec![record] };
+    Append { writes: vec![write], ..Append::default() }
+}
+
+#[test]
+fn a_topic_with_a_durability_of_its_own_has_a_manifest_of_version_2() {
+    let golden = golden().with_file_name("manifest-v2");
+    compare(&write_manifest_2(), &golden);
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let data = folder.path().join("data");
+    copy(&golden, &data);
+    let log = EmbeddedLog::open(Arc::new(RealDisk), clock(), &data, config()).expect("it opens");
+    assert_eq!(log.topic(&"written".parse().expect("a valid name")).expect("it is there").settings, manifest_2_settings());
+    let answer = block_on(log.append(to_manifest_2()).expect("there is room")).expect("nothing speaks against it");
+    assert_eq!((answer.durability, answer.first), (Durability::Written, Position::new(1)));
+    log.stop();
+}
+
 #[test]
 fn a_folder_of_version_1_is_read_and_goes_on() {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let data = folder.path().join("data");
-    for path in listed(&RealDisk, &golden()) {
-        let to = data.join(&path);
-        RealDisk.create_folder(to.parent().expect("it lies in the folder")).expect("it can be made");
-        let bytes = read_file(&RealDisk, &golden().join(&path)).expect("it is listed");
-        RealDisk.create(&to).expect("it is new").write_at(0, &bytes).expect("there is room");
-    }
+    copy(&golden(), &data);
     for round in 0..3 {
         let log = EmbeddedLog::open(Arc::new(RealDisk), clock(), &data, config()).expect("it opens");
         assert_eq!(log.report().damage, None);

@@ -7,9 +7,9 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use foldlog_log::{
-    Append, Appended, AppendedRange, EmbeddedLog, Expected, Identity, LogBackend, LogConfig, LogError, NewEvent, NewRecord, Offset,
-    PartitionId, Position, Precondition, ReadLimits, RequestId, RequestKey, Selection, Stepper, StreamAt, StreamHead, StreamVersion,
-    Timestamp, TopicKind, TopicName, TopicSettings, Violation, Write,
+    Append, Appended, AppendedRange, Durability, EmbeddedLog, Expected, Identity, LogBackend, LogConfig, LogError, NewEvent, NewRecord,
+    Offset, PartitionId, Position, Precondition, ReadLimits, RequestId, RequestKey, Selection, Stepper, StreamAt, StreamHead,
+    StreamVersion, Timestamp, TopicKind, TopicName, TopicSettings, Violation, Write,
     clock::{Clock, ManualClock},
     testing::{Random, SimDisk},
 };
@@ -17,6 +17,9 @@ use futures::FutureExt;
 
 const TOPICS: [(&str, TopicKind, u32); 4] =
     [("a", TopicKind::Events, 3), ("b", TopicKind::Events, 1), ("r", TopicKind::Records, 2), ("t", TopicKind::Table, 2)];
+
+/// Topics whose appends are answered before they are synced, unless they ask for more.
+const WRITTEN: [&str; 2] = ["b", "r"];
 
 /// A record as it must be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +65,7 @@ impl Model {
         let digest = append.identity.as_ref().map(|identity| identity.digest);
         if let Some((known, answer)) = id.and_then(|id| self.remembered.get(&id)) {
             return match digest == Some(*known) {
-                true => Verdict::Done(Appended { deduplicated: true, ..answer.clone() }),
+                true => Verdict::Done(Appended { deduplicated: true, durability: Durability::Synced, ..answer.clone() }),
                 false => Verdict::Reused(answer.first),
             };
         }
@@ -82,7 +85,8 @@ impl Model {
             return Verdict::Violated(violations);
         }
         let first = Position::new(self.records.len() as u64);
-        let mut answer = Appended { first, end: first, ranges: vec![], versions: vec![], recorded_at: now, deduplicated: false };
+        let (ranges, versions, durability) = (vec![], vec![], durability(append));
+        let mut answer = Appended { first, end: first, ranges, versions, recorded_at: now, deduplicated: false, durability };
         for write in &append.writes {
             self.place(write, &mut answer);
         }
@@ -136,6 +140,19 @@ impl Model {
     }
 }
 
+/// How durable an append is when it is answered.
+fn durability(append: &Append) -> Durability {
+    let is_written = |write: &Write| match write {
+        Write::Stream { topic, .. } | Write::Records { topic, .. } => WRITTEN.contains(&topic.as_str()),
+    };
+    match append.durability {
+        _ if append.writes.is_empty() => Durability::Synced,
+        Some(asked) => asked,
+        None if append.writes.iter().all(is_written) => Durability::Written,
+        None => Durability::Synced,
+    }
+}
+
 /// The partition of a key; that it is Kafka's has a test of its own.
 fn hashed(topic: &str, key: &str) -> u32 {
     let (_, _, partitions) = TOPICS.iter().find(|(name, ..)| *name == topic).unwrap();
@@ -148,6 +165,7 @@ struct Seen {
     appends: u64,
     violations: u64,
     repeats: u64,
+    written: u64,
     reused: u64,
     restarts: u64,
     reads: u64,
@@ -187,7 +205,9 @@ impl Run {
         let (log, stepper) = EmbeddedLog::open_stepped(disk, self.clock.clone(), Path::new("/data"), self.config.clone(), random).unwrap();
         assert_eq!((&log.report().damage, log.report().damaged.len()), (&None, 0));
         for (name, kind, partitions) in TOPICS {
-            log.create_topic(name.parse().unwrap(), TopicSettings::new(kind, partitions)).unwrap();
+            let durability = if WRITTEN.contains(&name) { Durability::Written } else { Durability::Synced };
+            let settings = TopicSettings { durability, ..TopicSettings::new(kind, partitions) };
+            assert_eq!(log.create_topic(name.parse().unwrap(), settings).unwrap().settings, settings);
         }
         (log, stepper)
     }
@@ -240,7 +260,10 @@ impl Run {
             assert_eq!(found, expected, "{append:?}");
             self.seen.appends += 1;
             match expected {
-                Verdict::Done(answer) => self.seen.repeats += u64::from(answer.deduplicated),
+                Verdict::Done(answer) => {
+                    self.seen.repeats += u64::from(answer.deduplicated);
+                    self.seen.written += u64::from(answer.durability == Durability::Written);
+                }
                 Verdict::Violated(violations) => self.seen.violations += violations.len() as u64,
                 Verdict::Reused(_) => self.seen.reused += 1,
             }
@@ -264,7 +287,8 @@ impl Run {
             digest: if self.random.one_in(5) { 2 } else { 1 },
             first_attempt: None,
         });
-        (Append { writes, preconditions, identity }, id)
+        let durability = [None, None, Some(Durability::Written), Some(Durability::Synced)][self.random.below(4) as usize];
+        (Append { writes, preconditions, identity, durability }, id)
     }
 
     fn write(&mut self) -> Write {
@@ -371,12 +395,13 @@ fn the_log_answers_what_a_model_of_lists_answers() {
         sum.appends += run.seen.appends;
         sum.violations += run.seen.violations;
         sum.repeats += run.seen.repeats;
+        sum.written += run.seen.written;
         sum.reused += run.seen.reused;
         sum.restarts += run.seen.restarts;
         sum.reads += run.seen.reads;
         sum.records += run.seen.records;
     }
     println!("{sum:?}");
-    assert!(sum.appends > 5000 && sum.violations > 1000 && sum.repeats > 200 && sum.reused > 50, "{sum:?}");
+    assert!(sum.appends > 5000 && sum.violations > 1000 && sum.repeats > 200 && sum.reused > 50 && sum.written > 1000, "{sum:?}");
     assert!(sum.restarts > 400 && sum.reads > 1500 && sum.records > 40_000, "{sum:?}");
 }

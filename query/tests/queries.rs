@@ -24,8 +24,8 @@ use datafusion::{
     prelude::{col, lit},
 };
 use foldlog_log::{
-    Append, AppendFuture, Capabilities, Head, LogBackend, LogError, LogReader, NewRecord, Offset, Position, Selection, StreamHead,
-    StreamId, Topic, TopicKind, TopicName, TopicSettings,
+    Append, AppendFuture, Capabilities, Durability, Head, LogBackend, LogError, LogReader, NewRecord, Offset, Position, Selection,
+    StreamHead, StreamId, Topic, TopicKind, TopicName, TopicSettings,
     clock::SystemClock,
     testing::{MemoryLog, Random},
 };
@@ -351,6 +351,9 @@ impl LogBackend for Refusing {
         self.log.topics()
     }
     fn append(&self, append: Append) -> Result<AppendFuture, LogError> {
+        if append.writes.len() > 1 {
+            assert_eq!(append.durability, Some(Durability::Synced), "what a query shows is durable, whatever its topics have");
+        }
         let left = self.refusals.load(Ordering::Acquire);
         if append.writes.len() > 1 && left > 0 {
             self.refusals.store(left - 1, Ordering::Release);

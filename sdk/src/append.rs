@@ -7,6 +7,7 @@ use foldlog_proto::v1;
 
 use crate::{
     client::{Client, Repeat, with_retries},
+    durability::Durability,
     error::Error,
     event::{Expected, NewEvent, NewRecord, Token, millis},
 };
@@ -100,6 +101,12 @@ impl Append {
         self
     }
 
+    /// Asks for an answer that is at least so durable, whatever the topics say. [`Durability::Written`] is answered sooner.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.request.durability = durability.to_proto().into();
+        self
+    }
+
     /// Longest time to wait for the answer, with repeats; 30 s unless given.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -118,7 +125,8 @@ impl Append {
         self.len() == 0
     }
 
-    /// Appends: when this returns, it is durable and readable.
+    /// Appends: when this returns, it is as durable as [`Appended::durability`] says, which is synced unless the append or its topics
+    /// ask for less. What is synced is readable.
     ///
     /// # Errors
     /// [`Error::Conflict`] if a belief does not hold; else see [`Error::class`].
@@ -131,7 +139,7 @@ impl Append {
             async move { log.append(request).await.map_err(|status| client.error(status)) }
         });
         match answer.await {
-            Ok(response) => Ok(Appended::from_proto(response.into_inner())),
+            Ok(response) => Appended::from_proto(response.into_inner()),
             Err(Error::Conflict { message, mut violations, token }) => {
                 for violation in &mut violations {
                     violation.topic = topic_of(&request, violation.index);
@@ -168,6 +176,8 @@ pub struct Appended {
     pub deduplicated: bool,
     /// The server's time, in milliseconds since 1970 UTC.
     pub recorded_at_ms: i64,
+    /// How durable it is; that of a repeat is always synced.
+    pub durability: Durability,
 }
 
 /// Where the events of one partition went.
@@ -195,7 +205,7 @@ pub struct StreamAt {
 }
 
 impl Appended {
-    fn from_proto(response: v1::AppendResponse) -> Self {
+    fn from_proto(response: v1::AppendResponse) -> Result<Self, Error> {
         let range = |range: v1::AppendedRange| AppendedRange {
             topic: range.topic,
             partition: range.partition,
@@ -203,7 +213,7 @@ impl Appended {
             last_offset: range.last_offset,
         };
         let version = |at: v1::StreamVersion| StreamAt { topic: at.topic, stream: at.stream, version: at.version };
-        Self {
+        Ok(Self {
             first_position: response.first_position,
             last_position: response.last_position,
             ranges: response.ranges.into_iter().map(range).collect(),
@@ -211,6 +221,7 @@ impl Appended {
             token: Token::from_bytes(response.token),
             deduplicated: response.deduplicated,
             recorded_at_ms: response.recorded_at.map(millis).unwrap_or_default(),
-        }
+            durability: Durability::from_proto(response.durability)?,
+        })
     }
 }

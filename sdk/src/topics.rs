@@ -6,14 +6,16 @@ use foldlog_proto::v1;
 
 use crate::{
     client::{Client, Repeat, with_retries},
+    durability::Durability,
     error::Error,
     event::Token,
 };
 
 /// What a topic holds and how it is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum TopicKind {
     /// Streams of events with gapless versions; kept for ever.
+    #[default]
     Events,
     /// Plain records with an optional key.
     Records,
@@ -71,6 +73,19 @@ pub struct Topic {
     pub kind: TopicKind,
     /// Number of partitions.
     pub partitions: u32,
+    /// How durable appends are when answered, if they do not ask.
+    pub durability: Durability,
+}
+
+/// What is chosen when a topic is created.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TopicSettings {
+    /// Kind.
+    pub kind: TopicKind,
+    /// Number of partitions; none: 8.
+    pub partitions: Option<u32>,
+    /// How durable appends are when answered, if they do not ask; none: synced.
+    pub durability: Option<Durability>,
 }
 
 impl Topic {
@@ -81,7 +96,8 @@ impl Topic {
             v1::TopicKind::Table => TopicKind::Table,
             v1::TopicKind::Unspecified => return Err(Error::Protocol(format!("topic {} is of a kind unknown here", topic.name))),
         };
-        Ok(Self { name: topic.name, id: topic.id.to_vec(), kind, partitions: topic.partitions })
+        let durability = Durability::from_proto(topic.durability)?;
+        Ok(Self { name: topic.name, id: topic.id.to_vec(), kind, partitions: topic.partitions, durability })
     }
 }
 
@@ -136,7 +152,17 @@ impl Client {
     /// # Errors
     /// If it exists with other settings, or the name is not allowed.
     pub async fn create_topic(&self, name: &str, kind: TopicKind, partitions: Option<u32>) -> Result<Topic, Error> {
-        let request = v1::CreateTopicRequest { name: name.to_owned(), kind: kind.to_proto().into(), partitions };
+        self.create_topic_with(name, TopicSettings { kind, partitions, ..TopicSettings::default() }).await
+    }
+
+    /// Creates a topic with settings, or finds that it exists with the same.
+    ///
+    /// # Errors
+    /// If it exists with other settings, or the name is not allowed.
+    pub async fn create_topic_with(&self, name: &str, settings: TopicSettings) -> Result<Topic, Error> {
+        let TopicSettings { kind, partitions, durability } = settings;
+        let durability = durability.map_or(v1::Durability::Unspecified, Durability::to_proto).into();
+        let request = v1::CreateTopicRequest { name: name.to_owned(), kind: kind.to_proto().into(), partitions, durability };
         let answer = self.call(|| {
             let (mut topics, request) = (self.topics(), request.clone());
             async move { topics.create(request).await }

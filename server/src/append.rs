@@ -5,7 +5,7 @@ use foldlog_log::{Append, Appended, Write};
 use crate::{app::App, failure::Failure};
 
 impl App {
-    /// Appends one unit; ends when it is durable.
+    /// Appends one unit; ends when it is as durable as it asks, or its topics say.
     ///
     /// # Errors
     /// Whatever the log says; NOT_READY and DRAINING.

@@ -38,7 +38,9 @@ impl Numbers {
         counter(encoder, "log_slow_syncs", "Syncs of the journal that took over a second", log.slow_syncs as f64)?;
         gauge(encoder, "log_journal_bytes", "Bytes of journal files", log.journal_bytes as f64)?;
         gauge(encoder, "log_untidied_bytes", "Bytes of journal that segments do not hold yet", log.untidied_bytes as f64)?;
-        counter(encoder, "log_checkpoints", "Checkpoints written", log.checkpoints as f64)
+        counter(encoder, "log_checkpoints", "Checkpoints written", log.checkpoints as f64)?;
+        gauge(encoder, "log_unsynced_bytes", "Bytes whose appends were answered before their sync", log.unsynced_bytes as f64)?;
+        gauge(encoder, "log_unsynced_age_seconds", "How long ago those were written", log.unsynced_age.as_secs_f64())
     }
 
     fn queries(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

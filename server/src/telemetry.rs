@@ -56,7 +56,7 @@ pub struct Metrics {
     pub appends: Counter,
     /// Events in them.
     pub appended_events: Counter,
-    /// From request to durable.
+    /// From request to answer.
     pub append_seconds: Histogram,
     /// Events sent to readers and subscribers.
     pub read_events: Counter,
@@ -92,7 +92,7 @@ impl Metrics {
         };
         registry.register("appends", "Appends acknowledged", metrics.appends.clone());
         registry.register("appended_events", "Events acknowledged", metrics.appended_events.clone());
-        registry.register_with_unit("append", "From request to durable", Unit::Seconds, metrics.append_seconds.clone());
+        registry.register_with_unit("append", "From request to answer", Unit::Seconds, metrics.append_seconds.clone());
         registry.register("read_events", "Events sent to readers and subscribers", metrics.read_events.clone());
         registry.register("statements", "SQL statements executed", metrics.statements.clone());
         registry.register("rejected", "Requests refused or failed, by reason", metrics.rejected.clone());

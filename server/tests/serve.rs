@@ -144,7 +144,11 @@ async fn a_killed_server_loses_nothing_that_it_acknowledged() {
             let data = prost::bytes::Bytes::from(format!("{round}:{n}"));
             let event = pb::Event { r#type: "T".into(), data: Some(data.clone()), ..Default::default() };
             let write = pb::Write { topic: "t".into(), stream: format!("s{}", n % 3), events: vec![event], ..Default::default() };
-            let answer = log.append(pb::AppendRequest { writes: vec![write], ..Default::default() }).await.unwrap().into_inner();
+            // A kill takes nothing of what was only written either.
+            let durability = if n % 2 == 0 { pb::Durability::Synced } else { pb::Durability::Written };
+            let request = pb::AppendRequest { writes: vec![write], durability: durability.into(), ..Default::default() };
+            let answer = log.append(request).await.unwrap().into_inner();
+            assert_eq!(answer.durability(), durability);
             acknowledged.push((answer.first_position, data));
         }
         server.signal("-KILL");

@@ -1,8 +1,8 @@
 //! The committer: takes what is queued, admits it in order, frames it, writes, syncs, and only then shows and answers it.
 //!
 //! A state machine without threads: simulations step it, [`turns`](super::turns) drives it. Invariants: one write and one sync are
-//! outstanding, never two; nothing is shown or answered before the sync of what it rests on; any failure ends the log, for nobody
-//! knows what reached the disk.
+//! outstanding, never two; nothing is shown before it is synced, nor answered, unless it is a unit that asked for no more than its
+//! write; any failure ends the log, for nobody knows what reached the disk.
 
 use std::{
     collections::VecDeque,
@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     config::BLOCK,
+    durability::Durability,
     engine::Engine,
     error::LogError,
     ids::{Position, Timestamp},
@@ -69,6 +70,8 @@ pub(crate) struct Committer {
     /// How long the group's frame may become.
     room: u64,
     replies: Vec<Reply>,
+    /// Those that leave after the write.
+    early: Vec<Reply>,
     taken: VecDeque<Request>,
     /// Streams of the group that syncs, to be retired when it is durable.
     in_flight: Option<(u64, Vec<StreamSpan>)>,
@@ -91,6 +94,9 @@ pub(crate) struct Committer {
 #[derive(Debug)]
 pub(crate) struct Closing {
     group: Option<(Group, Vec<u8>)>,
+    /// Answered when the group is written.
+    early: Vec<Reply>,
+    /// Answered when it is synced.
     replies: Vec<Reply>,
 }
 
@@ -105,6 +111,7 @@ impl Committer {
             group,
             room: 0,
             replies: Vec::new(),
+            early: Vec::new(),
             taken: VecDeque::new(),
             in_flight: None,
             sealed: true,
@@ -215,7 +222,10 @@ impl Committer {
                 answer
             }
         };
-        self.replies.push((request.reply, answer));
+        // Only what was admitted says so: a verdict rests on what came before, and waits until that is synced.
+        let is_early = answer.as_ref().is_ok_and(|appended| appended.durability == Durability::Written);
+        let replies = if is_early { &mut self.early } else { &mut self.replies };
+        replies.push((request.reply, answer));
     }
 
     fn put_back(&mut self) {
@@ -267,7 +277,7 @@ impl Committer {
         }
         if self.group.is_empty() {
             let replies = mem::take(&mut self.replies);
-            return Ok((!replies.is_empty()).then_some(Closing { group: None, replies }));
+            return Ok((!replies.is_empty()).then_some(Closing { group: None, early: Vec::new(), replies }));
         }
         self.end.time = self.group.time;
         let (first, end) = (self.end.position, self.admission.next_position());
@@ -282,14 +292,16 @@ impl Committer {
         group.frame_crc = header.crc;
         self.advance(&header);
         self.sealed = false;
-        self.lone = if self.replies.len() == 1 { self.lone.saturating_add(1) } else { 0 };
+        self.lone = if self.replies.len() + self.early.len() == 1 { self.lone.saturating_add(1) } else { 0 };
         self.in_flight = Some((group.number, group.spans.clone()));
-        Ok(Some(Closing { group: Some((group, bytes)), replies: mem::take(&mut self.replies) }))
+        let (early, replies) = (mem::take(&mut self.early), mem::take(&mut self.replies));
+        Ok(Some(Closing { group: Some((group, bytes)), early, replies }))
     }
 
     /// Leaves everything unanswered: after a failure nobody knows what became of it.
     pub(crate) fn abandon(&mut self) {
         self.replies.clear();
+        self.early.clear();
         self.taken.clear();
         self.engine.queue.close(Closed::Failed);
     }
@@ -371,12 +383,17 @@ pub(crate) struct Done {
 pub(crate) struct News(Vec<Reply>);
 
 impl Engine {
-    /// Writes and syncs a group and puts it where readers look.
+    /// Writes a group, answers who asked for no more, syncs it and puts it where readers look.
     pub(crate) fn commit(&self, closing: Closing) -> Result<(Done, News), LogError> {
         let mut done = Done { buffer: Vec::new(), synced_in: None };
         if let Some((group, bytes)) = closing.group {
             self.journal.write(group.place, &bytes)?;
+            if !closing.early.is_empty() {
+                self.unsynced.begin(bytes.len() as u64, self.clock.monotonic());
+                answer(closing.early);
+            }
             done.synced_in = Some(self.sync(group.place)?);
+            self.unsynced.end();
             self.counters.groups.fetch_add(1, Ordering::Relaxed);
             self.streams.apply(&group.spans);
             self.tail.push(Arc::new(group));
@@ -389,10 +406,7 @@ impl Engine {
     pub(crate) fn tell(&self, news: News) {
         self.tail.tell();
         self.wake_tidy();
-        for (reply, answer) in news.0 {
-            // A caller that no longer waits is no failure.
-            let _ = reply.send(answer);
-        }
+        answer(news.0);
     }
 
     fn sync(&self, place: super::file::FramePlace) -> Result<Duration, LogError> {
@@ -401,5 +415,12 @@ impl Engine {
         let took = self.clock.monotonic().saturating_sub(before);
         self.counters.synced(took);
         Ok(took)
+    }
+}
+
+fn answer(replies: Vec<Reply>) {
+    for (reply, answer) in replies {
+        // A caller that no longer waits is no failure.
+        let _ = reply.send(answer);
     }
 }

@@ -203,10 +203,11 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+    use crate::durability::Durability;
 
     fn request() -> Request {
         let (reply, _) = oneshot::channel();
-        Request { writes: Vec::new(), conditions: Vec::new(), identity: None, bytes: 1, reply }
+        Request { writes: Vec::new(), conditions: Vec::new(), identity: None, bytes: 1, durability: Durability::Synced, reply }
     }
 
     /// What a waiting committer is woken with.

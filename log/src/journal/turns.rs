@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     config::BLOCK,
+    durability::Durability,
     engine::{Engine, FailOnPanic},
     error::LogError,
     partition::request::Request,
@@ -46,7 +47,7 @@ impl Turns {
     /// # Errors
     /// Those of [`Queue::push`](super::queue::Queue::push).
     pub(crate) fn append(&self, request: Request) -> Result<(), LogError> {
-        let Some(mut committer) = self.lone(request.bytes) else { return self.engine.queue.push(request) };
+        let Some(mut committer) = self.lone(&request) else { return self.engine.queue.push(request) };
         let _panicking = FailOnPanic(&self.engine);
         self.engine.queue.push_unsaid(request)?;
         let was_sealed = committer.is_sealed();
@@ -70,10 +71,11 @@ impl Turns {
         Ok(())
     }
 
-    /// The turn, if nobody has it, and a request of so many bytes is likely to be alone and needs no new file.
-    fn lone(&self, bytes: u64) -> Option<MutexGuard<'_, Committer>> {
-        let expected = self.expects_lone.load(Ordering::Relaxed) && bytes <= SHORT_APPEND;
-        let is_alone = || self.engine.queue.len() == 0 && self.engine.journal.has_room(padded(bytes + 2 * BLOCK));
+    /// The turn, if nobody has it, and a request is likely to be alone, needs no new file and waits for the sync.
+    fn lone(&self, request: &Request) -> Option<MutexGuard<'_, Committer>> {
+        let waits = request.durability == Durability::Synced;
+        let expected = waits && self.expects_lone.load(Ordering::Relaxed) && request.bytes <= SHORT_APPEND;
+        let is_alone = || self.engine.queue.len() == 0 && self.engine.journal.has_room(padded(request.bytes + 2 * BLOCK));
         if expected { self.committer.try_lock().filter(|_| is_alone()) } else { None }
     }
 }
@@ -236,10 +238,14 @@ mod tests {
         }
 
         fn append(&self, bytes: usize) -> Result<Answer, LogError> {
+            self.append_as(bytes, None)
+        }
+
+        fn append_as(&self, bytes: usize, durability: Option<Durability>) -> Result<Answer, LogError> {
             let event = NewEvent { kind: "E".into(), data: vec![b'x'; bytes].into(), ..NewEvent::default() };
             let write = Write::Stream { topic: "a".parse().unwrap(), stream: "s".parse().unwrap(), events: vec![event] };
             let (reply, answer) = oneshot::channel();
-            let append = Append { writes: vec![write], ..Append::default() };
+            let append = Append { writes: vec![write], durability, ..Append::default() };
             self.turns.append(prepare(append, &self.engine.topics, &self.engine.hasher, 1 << 20, reply)?)?;
             Ok(answer)
         }
@@ -296,13 +302,19 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_long_is_left_to_the_committer() {
+    fn what_takes_long_or_is_answered_before_its_sync_is_left_to_the_committer() {
         let disk = SimDisk::new(3);
         let log = Log::open(&disk);
         let mut long = log.append(100 << 10).unwrap();
         assert!(matches!(long.try_recv(), Err(TryRecvError::Empty)));
         log.turns.committer.lock().commit_all().unwrap();
         long.try_recv().unwrap().unwrap();
+
+        // Its answer would wait for the sync under its caller.
+        let mut written = log.append_as(1, Some(Durability::Written)).unwrap();
+        assert!(matches!(written.try_recv(), Err(TryRecvError::Empty)));
+        log.turns.committer.lock().commit_all().unwrap();
+        assert_eq!(written.try_recv().unwrap().unwrap().durability, Durability::Written);
 
         let files = disk.count(CallKind::Create);
         let needs_a_file = (0..1000).find_map(|_| match log.append(1).unwrap().try_recv() {

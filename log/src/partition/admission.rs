@@ -38,7 +38,7 @@ pub(crate) struct Admission {
 /// What becomes of a request.
 #[derive(Debug)]
 pub(crate) enum Verdict {
-    /// It is part of the group; the answer may leave when the group is durable.
+    /// It is part of the group; the answer may leave when the group is as durable as it says.
     Admitted(Appended),
     /// Nothing was written; the answer may leave when everything admitted so far is durable.
     Settled(Result<Appended, LogError>),
@@ -76,8 +76,15 @@ impl Admission {
             return Verdict::Settled(Err(LogError::Conflict { violations, seen: self.next_position }));
         }
         let first = self.next_position;
-        let mut answer =
-            Appended { first, end: first, ranges: Vec::new(), versions: Vec::new(), recorded_at: group.time, deduplicated: false };
+        let mut answer = Appended {
+            first,
+            end: first,
+            ranges: Vec::new(),
+            versions: Vec::new(),
+            recorded_at: group.time,
+            deduplicated: false,
+            durability: request.durability,
+        };
         for write in &request.writes {
             self.place(write, group, streams, &mut answer);
         }

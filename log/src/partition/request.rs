@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use super::streams::StreamKey;
 use crate::{
     batch::Encoded,
+    durability::Durability,
     error::LogError,
     ids::{StreamId, TopicName},
     record::{Append, Appended, Identity, NewRecord, Precondition, Write},
@@ -51,6 +52,8 @@ pub(crate) struct Request {
     pub(crate) identity: Option<Identity>,
     /// Most bytes that it adds to a frame.
     pub(crate) bytes: u64,
+    /// How durable it must be when answered.
+    pub(crate) durability: Durability,
     pub(crate) reply: oneshot::Sender<Result<Appended, LogError>>,
 }
 
@@ -88,6 +91,7 @@ pub(crate) fn prepare(
             }
         }
     }
+    let durability = Durability::of(append.durability, writes.iter().map(|write| write.partition.topic.settings.durability));
     let mut conditions = Vec::with_capacity(append.preconditions.len());
     for condition in append.preconditions {
         let entry = topics.get(&condition.topic)?;
@@ -109,7 +113,7 @@ pub(crate) fn prepare(
     if writes.is_empty() && conditions.is_empty() && append.identity.is_none() {
         return Err(invalid("writes", "the append holds nothing".into()));
     }
-    Ok(Request { writes, conditions, identity: append.identity, bytes, reply })
+    Ok(Request { writes, conditions, identity: append.identity, bytes, durability, reply })
 }
 
 fn prepare_stream(

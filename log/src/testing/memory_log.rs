@@ -16,6 +16,7 @@ use crate::{
     backend::{AppendFuture, Capabilities, Head, LogBackend, LogReader, Span},
     batch::{self, BatchBuilder, Encoded},
     clock::Clock,
+    durability::Durability,
     error::LogError,
     ids::{FolderId, Offset, PartitionId, Position, StreamHead, StreamId, StreamVersion, TopicId, TopicName},
     record::{Append, Appended, AppendedRange, Chunk, NewRecord, ReadLimits, RequestKey, Run, Selection, StreamAt, Violation, Write},
@@ -109,10 +110,13 @@ impl State {
         Ok(all)
     }
 
-    fn commit(&mut self, placed: Vec<Placed>, clock: &dyn Clock) -> Appended {
+    fn commit(&mut self, placed: Vec<Placed>, asked: Option<Durability>, clock: &dyn Clock) -> Appended {
         let recorded_at = clock.now();
         let first = self.end;
-        let mut answer = Appended { first, end: first, ranges: Vec::new(), versions: Vec::new(), recorded_at, deduplicated: false };
+        // Answers before the sync leave as soon as all others do.
+        let durability = Durability::of(asked, placed.iter().map(|one| one.topic.settings.durability));
+        let mut answer =
+            Appended { first, end: first, ranges: Vec::new(), versions: Vec::new(), recorded_at, deduplicated: false, durability };
         for Placed { topic, partition, stream, records } in placed {
             let end = self.ends.entry((topic.name.clone(), partition)).or_default();
             let (first_offset, count) = (*end, records.count());
@@ -198,7 +202,8 @@ impl LogBackend for MemoryLog {
             if known.settings == settings {
                 return Ok(Arc::clone(known));
             }
-            let difference = format!("kind {} and {} partitions", known.settings.kind, known.settings.partitions);
+            let TopicSettings { kind, partitions, durability } = known.settings;
+            let difference = format!("kind {kind}, {partitions} partitions and durability {durability}");
             return Err(LogError::TopicExists { topic: name, difference });
         }
         let number = u128::try_from(state.topics.len()).unwrap_or_default() + 1;
@@ -221,12 +226,12 @@ impl LogBackend for MemoryLog {
         if let Some(identity) = &append.identity
             && let Some((digest, first)) = state.requests.get(&identity.key)
         {
-            let repeat = Appended { deduplicated: true, ..first.clone() };
+            let repeat = Appended { deduplicated: true, durability: Durability::Synced, ..first.clone() };
             let reused = LogError::RequestIdReused { id: identity.key.id, first: first.first };
             let answer = if *digest == identity.digest { Ok(repeat) } else { Err(reused) };
             return Ok(futures::future::ready(answer).boxed());
         }
-        let answer = state.admit(&append).map(|()| state.commit(placed, &*self.inner.clock));
+        let answer = state.admit(&append).map(|()| state.commit(placed, append.durability, &*self.inner.clock));
         if let (Some(identity), Ok(appended)) = (append.identity, &answer) {
             state.requests.insert(identity.key, (identity.digest, appended.clone()));
         }

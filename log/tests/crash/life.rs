@@ -8,9 +8,9 @@ use std::{
 };
 
 use foldlog_log::{
-    Append, AppendFuture, Appended, EmbeddedLog, Expected, Identity, LogBackend, LogConfig, LogError, NewEvent, NewRecord, Position,
-    Precondition, ReadLimits, RequestId, RequestKey, Selection, Stepper, StreamHead, StreamVersion, Timestamp, TopicKind, TopicSettings,
-    Write,
+    Append, AppendFuture, Appended, Durability, EmbeddedLog, Expected, Identity, LogBackend, LogConfig, LogError, NewEvent, NewRecord,
+    Position, Precondition, ReadLimits, RequestId, RequestKey, Selection, Stepper, StreamHead, StreamVersion, Timestamp, TopicKind,
+    TopicSettings, Write,
     clock::ManualClock,
     testing::{Fault, Random, SimDisk, SyncSite},
 };
@@ -33,6 +33,8 @@ pub enum Failure {
     Versions(String),
     /// A repeat did not get its first answer.
     Repeat(String),
+    /// An answer is weaker than was asked.
+    Weaker(String),
     /// A topic that was created is not there.
     Topic(String),
     /// A call of the disk failed under a read; a failure only if none was meant to.
@@ -49,6 +51,7 @@ impl Failure {
             Self::Refused(_) => "refused",
             Self::Versions(_) => "versions",
             Self::Repeat(_) => "repeat",
+            Self::Weaker(_) => "weaker",
             Self::Topic(_) => "topic",
             Self::Read(_) => "read",
         }
@@ -69,6 +72,9 @@ pub struct Seen {
     pub checkpoints: u64,
     pub repeats: u64,
     pub conflicts: u64,
+    /// Units that were answered as written and not shown before the end.
+    pub written_kept: u64,
+    pub written_gone: u64,
 }
 
 impl Seen {
@@ -86,6 +92,8 @@ impl Seen {
             (&mut self.checkpoints, other.checkpoints),
             (&mut self.repeats, other.repeats),
             (&mut self.conflicts, other.conflicts),
+            (&mut self.written_kept, other.written_kept),
+            (&mut self.written_gone, other.written_gone),
         ];
         for (sum, more) in pairs {
             *sum += more;
@@ -98,8 +106,12 @@ type Read = (u64, String, u32, u64, String, String, u64);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
-    /// Answered, or shown.
+    /// Answered as synced, or shown.
     Here,
+    /// Answered as written: a kill leaves it there, a power cut may take it.
+    Written,
+    /// Answered as written before a power cut, and not looked for yet.
+    Cut,
     /// Not answered before the crash, and not looked for yet.
     Unknown,
     /// Not there after a start.
@@ -236,6 +248,8 @@ impl Life {
         let struck = self.armed && !self.full && self.is_struck();
         if self.disk.is_off() || !self.random.one_in(3) {
             self.seen.cuts += 1;
+            // What was only written may be gone, and whether it is must be looked for.
+            self.fates.values_mut().filter(|fate| **fate == Fate::Written).for_each(|fate| *fate = Fate::Cut);
             let next = self.disk.power_cut();
             if let Some(site) = &self.forgets {
                 next.ignore_syncs_at(site.clone());
@@ -350,9 +364,14 @@ impl Life {
                     if !append.preconditions.is_empty() {
                         return Err(Failure::Versions(format!("unit {unit} was let in against its expectation")));
                     }
-                    self.fates.insert(unit, Fate::Here);
+                    let is_synced = answer.durability == Durability::Synced;
+                    if !is_synced && append.durability == Some(Durability::Synced) {
+                        return Err(Failure::Weaker(format!("unit {unit}")));
+                    }
+                    self.fates.insert(unit, if is_synced { Fate::Here } else { Fate::Written });
                     self.seen.acknowledged += 1;
-                    if append.identity.is_some() {
+                    // What a power cut took may be asked for anew, and is then another unit.
+                    if committed.is_ok() && append.identity.is_some() {
                         self.answered.push((append, answer));
                     }
                 }
@@ -379,7 +398,9 @@ impl Life {
         let Ok(future) = log.append(append) else { return Ok(true) };
         let committed = stepper.commit();
         match future.now_or_never().expect("answered when the step is over") {
-            Ok(again) if again == (Appended { deduplicated: true, ..answer.clone() }) => self.seen.repeats += 1,
+            Ok(again) if again == (Appended { deduplicated: true, durability: Durability::Synced, ..answer.clone() }) => {
+                self.seen.repeats += 1
+            }
             Err(LogError::Unknown) => {}
             Err(LogError::DiskFull { .. }) if self.full => {}
             other => return Err(Failure::Repeat(format!("{other:?} instead of {answer:?}"))),
@@ -415,7 +436,8 @@ impl Life {
         });
         self.sizes.insert(unit, size);
         self.fates.insert(unit, Fate::Unknown);
-        (unit, Append { writes, preconditions: Vec::new(), identity })
+        let durability = [None, Some(Durability::Written), Some(Durability::Synced)][unit as usize % 3];
+        (unit, Append { writes, preconditions: Vec::new(), identity, durability })
     }
 
     /// Notes what is shown now; it must stay.
@@ -460,7 +482,15 @@ impl Life {
         for (unit, fate) in &mut self.fates {
             match (*fate, counts.contains_key(unit)) {
                 (Fate::Gone, true) => return Err(Failure::Revived(format!("unit {unit}"))),
-                (Fate::Here, false) => return Err(Failure::Lost(format!("unit {unit}"))),
+                (Fate::Here | Fate::Written, false) => return Err(Failure::Lost(format!("unit {unit}"))),
+                (Fate::Written | Fate::Cut, true) => {
+                    self.seen.written_kept += 1;
+                    *fate = Fate::Here;
+                }
+                (Fate::Cut, false) => {
+                    self.seen.written_gone += 1;
+                    *fate = Fate::Gone;
+                }
                 (Fate::Unknown, true) => {
                     self.seen.unknown_kept += 1;
                     *fate = Fate::Here;

@@ -23,5 +23,13 @@ fn a_thousand_lives_lose_nothing_that_was_acknowledged() {
     // A life in which nothing happens proves nothing.
     assert!(seen.starts > 4000 && seen.acknowledged > 50_000, "{seen:?}");
     assert!(seen.cuts > 1000 && seen.kills > 300 && seen.failed_calls > 300 && seen.full_disks > 50, "{seen:?}");
-    assert!(seen.unknown_kept > 50 && seen.unknown_gone > 500 && seen.checkpoints > 3000 && seen.repeats > 1000, "{seen:?}");
+    assert!(
+        seen.unknown_kept > 50
+            && seen.unknown_gone > 500
+            && seen.written_kept > 20
+            && seen.written_gone > 50
+            && seen.checkpoints > 3000
+            && seen.repeats > 1000,
+        "{seen:?}"
+    );
 }

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use datafusion::common::ScalarValue;
-use foldlog_log::{Append, Appended, LogError, NewRecord, PartitionId, Position, Write};
+use foldlog_log::{Append, Appended, Durability, LogError, NewRecord, PartitionId, Position, Write};
 use futures::executor::block_on;
 use tokio::sync::{mpsc, oneshot};
 
@@ -109,9 +109,9 @@ impl Core {
         Ok(appended.end)
     }
 
-    /// Appends and waits until it is durable (blocking).
+    /// Appends and waits until it is durable (blocking): the answer to a statement names no weaker level.
     pub(super) fn append(&self, write: Write) -> Result<Appended, QueryError> {
-        let append = Append { writes: vec![write], ..Append::default() };
+        let append = Append { writes: vec![write], durability: Some(Durability::Synced), ..Append::default() };
         Ok(block_on(self.log.append(append)?)?)
     }
 

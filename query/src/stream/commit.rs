@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use foldlog_log::{
-    Append, LogBackend, NewRecord, PartitionId, Position, ReadLimits, Selection, TopicKind, TopicName, TopicSettings, Write,
+    Append, Durability, LogBackend, NewRecord, PartitionId, Position, ReadLimits, Selection, TopicKind, TopicName, TopicSettings, Write,
 };
 use serde::{Deserialize, Serialize};
 
@@ -100,6 +100,7 @@ impl SystemTopics {
         }
         // The progress comes last: its position is the end of the unit.
         writes.push(Write::Records { topic: self.progress.clone(), partition: one, records: vec![progress] });
-        Ok(Append { writes, ..Append::default() })
+        // A step is shown when its unit is answered, whatever the topic of the outputs has.
+        Ok(Append { writes, durability: Some(Durability::Synced), ..Append::default() })
     }
 }

@@ -4,8 +4,8 @@ use std::{hash::Hasher as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use foldlog_log::{
-    Append, Appended, EventId, Expected, Identity, NewEvent, NewRecord, Offset, PartitionId, Position, Precondition, RequestId, RequestKey,
-    Selection, StreamId, StreamVersion, Tag, Timestamp, Topic, TopicKind, TopicName, Write,
+    Append, Appended, Durability, EventId, Expected, Identity, NewEvent, NewRecord, Offset, PartitionId, Position, Precondition, RequestId,
+    RequestKey, Selection, StreamId, StreamVersion, Tag, Timestamp, Topic, TopicKind, TopicName, Write,
 };
 use foldlog_proto::v1 as pb;
 use prost::Message as _;
@@ -29,6 +29,7 @@ const FIRST_TIME_MS: i64 = -62_135_596_800_000;
 /// An append as the log takes it.
 pub fn append(request: pb::AppendRequest, tokens: &Tokens, limits: &Limits) -> Result<Append, Failure> {
     let identity = identity(&request, tokens)?;
+    let durability = durability(request.durability)?;
     let mut topics = Topics::new(&request.topic);
     let mut budget = Budget { limits, events: 0, bytes: 0 };
     if request.writes.is_empty() {
@@ -45,7 +46,7 @@ pub fn append(request: pb::AppendRequest, tokens: &Tokens, limits: &Limits) -> R
     for (place, precondition) in request.preconditions.into_iter().enumerate() {
         preconditions.push(self::precondition(place, precondition, &mut topics)?);
     }
-    Ok(Append { writes, preconditions, identity })
+    Ok(Append { writes, preconditions, identity, durability })
 }
 
 /// Topic names of one request: a name that comes again is parsed once.
@@ -273,6 +274,23 @@ fn precondition(place: usize, given: pb::Precondition, topics: &mut Topics<'_>) 
     })
 }
 
+/// How durable an answer must be; none: as the topic says.
+pub fn durability(given: i32) -> Result<Option<Durability>, Failure> {
+    match pb::Durability::try_from(given) {
+        Ok(pb::Durability::Unspecified) => Ok(None),
+        Ok(pb::Durability::Synced) => Ok(Some(Durability::Synced)),
+        Ok(pb::Durability::Written) => Ok(Some(Durability::Written)),
+        Err(unknown) => Err(Failure::invalid("durability", format_args!("{} is no durability", unknown.0))),
+    }
+}
+
+const fn proto_durability(durability: Durability) -> pb::Durability {
+    match durability {
+        Durability::Synced => pb::Durability::Synced,
+        Durability::Written => pb::Durability::Written,
+    }
+}
+
 fn identity(request: &pb::AppendRequest, tokens: &Tokens) -> Result<Option<Identity>, Failure> {
     let first_attempt = tokens.read("first_attempt_token", &request.first_attempt_token)?;
     if request.request_id.is_empty() {
@@ -371,7 +389,7 @@ pub fn appended(appended: Appended, tokens: &Tokens) -> pb::AppendResponse {
         token: tokens.make(appended.end),
         deduplicated: appended.deduplicated,
         recorded_at: Some(proto_time(appended.recorded_at)),
-        durability: pb::Durability::Synced.into(),
+        durability: proto_durability(appended.durability).into(),
     }
 }
 
@@ -387,6 +405,7 @@ pub fn proto_topic(topic: &Topic) -> pb::Topic {
         }
         .into(),
         partitions: topic.settings.partitions,
+        durability: proto_durability(topic.settings.durability).into(),
     }
 }
 

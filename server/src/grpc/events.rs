@@ -97,14 +97,6 @@ where
 }
 
 async fn append(app: App, request: pb::AppendRequest) -> Result<pb::AppendResponse, Failure> {
-    match pb::Durability::try_from(request.durability) {
-        Ok(pb::Durability::Unspecified | pb::Durability::Synced) => {}
-        Ok(pb::Durability::Written) => {
-            let message = "durability WRITTEN is not offered yet; appends are answered when they are synced";
-            return Err(Failure::new(Kind::Unsupported, "DURABILITY_NOT_OFFERED", message));
-        }
-        Err(unknown) => return Err(Failure::invalid("durability", format_args!("{} is no durability", unknown.0))),
-    }
     let tokens = app.stage()?.tokens;
     let append = convert::append(request, &tokens, &app.limits)?;
     Ok(convert::appended(app.append(append).await?, &tokens))

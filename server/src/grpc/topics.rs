@@ -49,8 +49,10 @@ async fn create(app: &App, request: pb::CreateTopicRequest) -> Result<pb::Topic,
     if !(1..=TopicSettings::MAX_PARTITIONS).contains(&partitions) {
         return Err(Failure::invalid("partitions", format_args!("1 to {}", TopicSettings::MAX_PARTITIONS)));
     }
+    let durability = convert::durability(request.durability)?.unwrap_or_default();
+    let settings = TopicSettings { durability, ..TopicSettings::new(kind, partitions) };
     let log = Arc::clone(&stage.log);
-    let created = tokio::task::spawn_blocking(move || log.create_topic(name, TopicSettings::new(kind, partitions))).await;
+    let created = tokio::task::spawn_blocking(move || log.create_topic(name, settings)).await;
     let topic = created.map_err(|_| Failure::new(Kind::Unknown, "OUTCOME_UNKNOWN", "the creation was interrupted"))??;
     Ok(convert::proto_topic(&topic))
 }

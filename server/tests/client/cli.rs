@@ -25,7 +25,7 @@ fn with_three() -> Server {
 #[test]
 fn topics_are_created_listed_and_described() {
     let server = Server::start();
-    assert_eq!(server.rows(&["topic", "create", "b"]), [json!({ "name": "b", "kind": "events", "partitions": 8 })]);
+    assert_eq!(server.rows(&["topic", "create", "b"]), [json!({ "name": "b", "kind": "events", "partitions": 8, "durability": "synced" })]);
     let table = ["topic", "create", "a", "--kind", "table", "--partitions", "2"];
     assert_eq!(server.rows(&table), server.rows(&table), "again is no error");
     let listed = server.rows(&["topic", "list"]);
@@ -37,6 +37,22 @@ fn topics_are_created_listed_and_described() {
     let other = server.run(&["topic", "create", "b", "--partitions", "3"]);
     assert_eq!((other.code, other.data.as_str()), (Some(1), ""));
     assert!(other.notes.contains("b exists already"), "{}", other.notes);
+}
+
+#[test]
+fn durability_is_asked_for_by_topic_or_append_and_named() {
+    let server = Server::start();
+    let weak = server.rows(&["topic", "create", "weak", "--durability", "written"]);
+    assert_eq!(weak[0]["durability"], "written");
+    assert_eq!(server.rows(&["topic", "describe", "weak"])[0]["durability"], "written");
+    assert_eq!(server.rows_with(&["append", "weak"], THREE)[0]["durability"], "written");
+    assert_eq!(server.rows_with(&["append", "weak", "--durability", "synced"], THREE)[0]["durability"], "synced");
+    server.rows(&["topic", "create", "strong"]);
+    assert_eq!(server.rows_with(&["append", "strong"], THREE)[0]["durability"], "synced");
+    assert_eq!(server.rows_with(&["append", "strong", "--durability", "written"], THREE)[0]["durability"], "written");
+    let unknown = server.run_with(&["append", "strong", "--durability", "maybe"], THREE);
+    assert_eq!(unknown.code, Some(2));
+    assert!(unknown.notes.contains("synced and written"), "{}", unknown.notes);
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use foldlog_sdk::{
-    Append, Appended, Class, Client, Decider, Delivery, Error, ExecuteError, Expected, Mark, NewEvent, NewRecord, Pushed, Row, Source,
-    Subscription, Token, TopicKind,
+    Append, Appended, Class, Client, Decider, Delivery, Durability, Error, ExecuteError, Expected, Mark, NewEvent, NewRecord, Pushed, Row,
+    Source, Subscription, Token, TopicKind, TopicSettings,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{task::JoinSet, time::timeout};
@@ -91,6 +91,23 @@ async fn a_conflict_names_every_belief_that_does_not_hold() {
     assert_eq!(told, [(1, "t", "s", Expected::Absent, Some(1)), (2, "other", "x", Expected::Exists, None)]);
     assert!(token.is_some());
     assert_eq!(numbers(&client, "t").await, [1]);
+}
+
+#[tokio::test]
+async fn a_topic_or_an_append_asks_for_its_durability_and_the_answer_names_it() {
+    let server = Server::start();
+    let client = connect(&server, "strong").await;
+    let settings = TopicSettings { durability: Some(Durability::Written), ..TopicSettings::default() };
+    assert_eq!(client.create_topic_with("weak", settings).await.unwrap().durability, Durability::Written);
+    assert_eq!(client.describe_topic("strong").await.unwrap().topic.durability, Durability::Synced);
+    let weak = client.append("weak").event("s", number(1)).send().await.unwrap();
+    assert_eq!(weak.durability, Durability::Written);
+    let read = client.read(Source::topic("weak")).at_least(weak.token, None).start().await.unwrap().collect().await.unwrap();
+    assert_eq!(read.len(), 1, "the token waits for the sync");
+    let asked = client.append("strong").event("s", number(1)).durability(Durability::Written).send().await.unwrap();
+    assert_eq!(asked.durability, Durability::Written);
+    let mixed = client.append("weak").event("s", number(2)).events_in("strong", "s", [number(2)]).send().await.unwrap();
+    assert_eq!(mixed.durability, Durability::Synced);
 }
 
 #[tokio::test]

@@ -29,6 +29,52 @@ async fn an_append_is_answered_with_its_places_and_is_readable_at_once() {
 }
 
 #[tokio::test]
+async fn an_answer_names_how_durable_it_is_and_is_never_weaker_than_asked() {
+    use pb::Durability::{Synced, Unspecified, Written};
+    let mut world = world().await;
+    world.topic("strong").await;
+    let weak = pb::CreateTopicRequest { name: "weak".into(), durability: Written.into(), ..Default::default() };
+    assert_eq!(world.topics.create(weak.clone()).await.unwrap().into_inner().durability(), Written);
+    let refused = world.topics.create(pb::CreateTopicRequest { durability: Unspecified.into(), ..weak }).await.unwrap_err();
+    assert_eq!(reason(&refused), "TOPIC_EXISTS");
+    assert!(refused.message().contains("durability written instead of synced"), "{}", refused.message());
+    let unknown = pb::CreateTopicRequest { name: "other".into(), durability: 9, ..Default::default() };
+    assert_eq!(world.topics.create(unknown).await.unwrap_err().code(), Code::InvalidArgument);
+
+    let folder = world.stop().await;
+    let mut world = world_over(folder, |_| {}).await;
+    let both = || pb::AppendRequest {
+        writes: [request("strong", "a", &["1"]), request("weak", "a", &["1"])]
+            .into_iter()
+            .flat_map(|one| one.writes.into_iter().map(move |write| pb::Write { topic: one.topic.clone(), ..write }))
+            .collect(),
+        ..Default::default()
+    };
+    let (strong, weak) = (|| request("strong", "a", &["1"]), || request("weak", "a", &["1"]));
+    let cases = [
+        (strong(), Unspecified, Synced),
+        (strong(), Written, Written),
+        (weak(), Unspecified, Written),
+        (weak(), Synced, Synced),
+        (both(), Unspecified, Synced),
+        (both(), Written, Written),
+    ];
+    for (place, (append, asked, named)) in (1..).zip(cases) {
+        let append = pb::AppendRequest { durability: asked.into(), request_id: vec![place; 16].into(), ..append };
+        let answer = world.log.append(append.clone()).await.unwrap().into_inner();
+        assert_eq!(answer.durability(), named, "case {place}, which asks for {asked:?}");
+        let read = pb::ReadRequest { source: Some(topic_from("weak", 0)), at_least: answer.token.clone(), ..Default::default() };
+        world.read_with(read).await.unwrap();
+        // A repeat, whatever it asks for, is answered when its first attempt is synced.
+        let repeat = pb::AppendRequest { durability: Written.into(), ..append };
+        let first = pb::AppendResponse { deduplicated: true, durability: Synced.into(), ..answer };
+        assert_eq!(world.log.append(repeat).await.unwrap().into_inner(), first);
+    }
+    assert_eq!(world.read(topic_from("weak", 0)).await.len(), 4);
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn every_field_of_an_event_comes_back_as_it_went_in() {
     let mut world = world().await;
     world.topic("bank").await;
@@ -172,8 +218,6 @@ async fn what_cannot_be_appended_is_refused_by_name() {
     let (code, why, message) = refused(request("nowhere", "a", &["1"])).await;
     assert_eq!((code, why.as_str()), (Code::NotFound, "TOPIC_NOT_FOUND"));
     assert!(message.contains("foldlog topic create nowhere"), "{message}");
-    let written = pb::AppendRequest { durability: pb::Durability::Written.into(), ..request("bank", "a", &["1"]) };
-    assert_eq!(refused(written).await.0, Code::Unimplemented);
     let unknown = pb::AppendRequest { durability: 77, ..request("bank", "a", &["1"]) };
     assert_eq!(refused(unknown).await.0, Code::InvalidArgument);
     assert_eq!(refused(request("_foldlog.catalog", "a", &["1"])).await.1, "RESERVED_NAME");

@@ -18,6 +18,8 @@ async fn health_readiness_and_numbers_are_served_beside_grpc() {
         "foldlog_appended_events_total 2",
         "foldlog_rejected_total{reason=\"TOPIC_NOT_FOUND\"} 1",
         "foldlog_ready 1",
+        "foldlog_log_unsynced_bytes 0.0",
+        "foldlog_log_unsynced_age_seconds 0.0",
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line} is not in {metrics}");
     }

@@ -58,7 +58,7 @@ async fn a_read_is_cut_into_messages_and_ends_at_its_limit() {
 #[tokio::test]
 async fn what_was_committed_together_is_read_in_messages_of_bounded_size() {
     let mut world = world_with(|config| config.log.journal_file_bytes = 128 << 20).await;
-    let request_of = |name: &str| pb::CreateTopicRequest { name: name.into(), kind: 0, partitions: Some(1) };
+    let request_of = |name: &str| pb::CreateTopicRequest { name: name.into(), kind: 0, partitions: Some(1), ..Default::default() };
     world.topics.create(request_of("t")).await.unwrap();
     let large = "x".repeat(1_000_000);
     let appends = (0..12).map(|n| {
@@ -151,12 +151,12 @@ async fn topics_are_created_once_listed_and_described() {
     let mut world = world().await;
     world.topic("b").await;
     world.topic_of("a", pb::TopicKind::Table).await;
-    let again = pb::CreateTopicRequest { name: "b".into(), kind: 0, partitions: Some(2) };
+    let again = pb::CreateTopicRequest { name: "b".into(), kind: 0, partitions: Some(2), ..Default::default() };
     world.topics.create(again.clone()).await.unwrap();
     let status = world.topics.create(pb::CreateTopicRequest { partitions: Some(3), ..again }).await.unwrap_err();
     assert_eq!((status.code(), reason(&status).as_str()), (Code::AlreadyExists, "TOPIC_EXISTS"));
     for (name, partitions) in [("..", 1), ("", 1), ("x/y", 1), ("_foldlog.x", 1), ("ok", 0), ("ok", 1_025), ("ok", u32::MAX)] {
-        let request = pb::CreateTopicRequest { name: name.into(), kind: 0, partitions: Some(partitions) };
+        let request = pb::CreateTopicRequest { name: name.into(), kind: 0, partitions: Some(partitions), ..Default::default() };
         assert_eq!(world.topics.create(request).await.unwrap_err().code(), Code::InvalidArgument, "{name} {partitions}");
     }
     let list = world.topics.list(pb::ListTopicsRequest::default()).await.unwrap().into_inner().topics;

@@ -63,7 +63,7 @@ impl World {
 
     /// Creates a topic of a kind.
     pub async fn topic_of(&mut self, name: &str, kind: pb::TopicKind) {
-        let request = pb::CreateTopicRequest { name: name.into(), kind: kind.into(), partitions: Some(2) };
+        let request = pb::CreateTopicRequest { name: name.into(), kind: kind.into(), partitions: Some(2), ..Default::default() };
         self.topics.create(request).await.unwrap();
     }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    durability::Durability,
     ids::{EventId, RequestId, StreamHead, Timestamp},
     record::{Identity, RequestKey},
 };
@@ -14,6 +15,7 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "every violated precondition is reported and nothing is written", needs: Needs::AtomicFolder, run: all_violations },
     Case { name: "a unit sees the versions before it", needs: Needs::AtomicFolder, run: versions_within_and_across_units },
     Case { name: "a repeat gets the first answer", needs: Needs::Nothing, run: repeats },
+    Case { name: "an answer names how durable it is", needs: Needs::AtomicFolder, run: durability },
     Case { name: "malformed appends are refused and leave nothing", needs: Needs::Nothing, run: malformed },
     Case { name: "the order of calls is the order of the log", needs: Needs::Nothing, run: order_of_calls },
 ];
@@ -25,7 +27,12 @@ fn topics_are_made_once(subject: &mut dyn Subject) {
     let made = log.create_topic(name("a"), settings).expect("it is new");
     assert_eq!((&made.name, made.settings), (&name("a"), settings));
     assert_eq!(log.create_topic(name("a"), settings).expect("the same again is no error").id, made.id);
-    for other in [TopicSettings { partitions: 4, ..settings }, TopicSettings { kind: TopicKind::Table, ..settings }] {
+    let others = [
+        TopicSettings { partitions: 4, ..settings },
+        TopicSettings { kind: TopicKind::Table, ..settings },
+        TopicSettings { durability: Durability::Written, ..settings },
+    ];
+    for other in others {
         assert!(matches!(log.create_topic(name("a"), other), Err(LogError::TopicExists { .. })), "{other:?}");
     }
     for partitions in [0, TopicSettings::MAX_PARTITIONS + 1] {
@@ -228,6 +235,31 @@ fn repeats(subject: &mut dyn Subject) {
     let first = put(&*log, guarded());
     assert_eq!(put(&*log, guarded()), Appended { deduplicated: true, ..first });
     assert_eq!(values(&read(&*log, topics(&["e"], 0))), ["a", "b", "c", "d", "e"]);
+}
+
+fn durability(subject: &mut dyn Subject) {
+    use Durability::{Synced, Written};
+    let log = subject.log();
+    create(&*log, "synced", TopicKind::Events, 2);
+    let weak = TopicSettings { durability: Written, ..TopicSettings::new(TopicKind::Events, 2) };
+    assert_eq!(log.create_topic(name("written"), weak).expect("it is new").settings, weak);
+    let to = |topics: &[&str], asked| {
+        let all = topics.iter().map(|topic| events_of(topic, "s", &[topic])).collect::<Vec<_>>();
+        put(&*log, Append { durability: asked, ..writes(all) }).durability
+    };
+    assert_eq!(to(&["synced"], None), Synced);
+    assert_eq!(to(&["written"], None), Written);
+    assert_eq!(to(&["written", "synced"], None), Synced, "a mixed one takes the stronger");
+    assert_eq!(to(&["written", "synced"], Some(Written)), Written);
+    assert_eq!(to(&["written"], Some(Synced)), Synced, "never weaker than asked");
+    // What rests on others' writes is answered when those are synced.
+    let repeat = || Append { identity: identity("ann", 1, 10), ..writes([events_of("written", "s", &["again"])]) };
+    assert_eq!(put(&*log, repeat()).durability, Written);
+    let again = put(&*log, repeat());
+    assert_eq!((again.deduplicated, again.durability), (true, Synced));
+    assert!(log.head().position >= again.end);
+    let belief = Append { preconditions: vec![expect("written", "s", Expected::Exists)], durability: Some(Written), ..Append::default() };
+    assert_eq!(put(&*log, belief).durability, Synced);
 }
 
 fn malformed(subject: &mut dyn Subject) {

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail, ensure};
 use foldlog_proto::v1::{
-    AppendRequest, CreateTopicRequest, Event, GetHeadRequest, GetStreamRequest, Precondition, QueryRequest, ReadRequest, RecordedEvent,
-    Rows, StreamState, SubscribeRequest, TopicRange, Write, column_values::Values, precondition, query_batch, query_client::QueryClient,
-    read_request, stream_state, subscribe_batch, subscribe_request, topics_client::TopicsClient,
+    AppendRequest, CreateTopicRequest, Durability, Event, GetHeadRequest, GetStreamRequest, Precondition, QueryRequest, ReadRequest,
+    RecordedEvent, Rows, StreamState, SubscribeRequest, TopicRange, Write, column_values::Values, precondition, query_batch,
+    query_client::QueryClient, read_request, stream_state, subscribe_batch, subscribe_request, topics_client::TopicsClient,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -89,6 +89,8 @@ fn append_request(id: OpId, writes: &[StreamWrite]) -> AppendRequest {
         request_id: u128::from(id).to_be_bytes().to_vec().into(),
         writes: written.collect(),
         preconditions: expected.collect(),
+        // Of what is killed, what was only written survives as well.
+        durability: if id.is_multiple_of(2) { Durability::Written.into() } else { Durability::Synced.into() },
         ..AppendRequest::default()
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::anyhow;
-use foldlog_sdk::{Append as SdkAppend, Appended, Client, Expected, TopicKind};
+use foldlog_sdk::{Append as SdkAppend, Appended, Client, Durability, Expected, TopicKind};
 use tokio::io::AsyncRead;
 
 use super::{
@@ -49,6 +49,10 @@ pub struct Append {
     /// Append only if --stream stands there: absent, exists or a version. All lines are then one unit; exit code 4 if not
     #[arg(long, requires = "stream", value_name = "STATE", value_parser = parse_expected)]
     expect: Option<Expected>,
+    /// When it is answered: synced (it survives the loss of power) or written (sooner; it survives the server's process)
+    /// [default: as the topic says]
+    #[arg(long)]
+    durability: Option<Durability>,
     #[command(flatten)]
     connection: Connection,
     #[command(flatten)]
@@ -100,6 +104,8 @@ struct Sent {
     appends: u64,
     first_position: Option<u64>,
     last: Option<Appended>,
+    /// How durable all of it is.
+    weakest: Option<Durability>,
 }
 
 impl Sender<'_> {
@@ -141,7 +147,10 @@ impl Sender<'_> {
     }
 
     fn empty(&self) -> SdkAppend {
-        let append = self.client.append(self.verb.topic.as_str());
+        let mut append = self.client.append(self.verb.topic.as_str());
+        if let Some(durability) = self.verb.durability {
+            append = append.durability(durability);
+        }
         match (self.verb.expect, &self.verb.stream) {
             (Some(expected), Some(stream)) => append.expect(stream.as_str(), expected),
             _ => append,
@@ -161,6 +170,7 @@ impl Sender<'_> {
         self.sent.lines += lines;
         self.sent.appends += 1;
         self.sent.first_position.get_or_insert(appended.first_position);
+        self.sent.weakest = Some(self.sent.weakest.map_or(appended.durability, |weakest| weakest.min(appended.durability)));
         self.sent.last = Some(appended);
         Ok(())
     }
@@ -177,6 +187,7 @@ impl Sender<'_> {
             Head::number("first_position"),
             Head::number("last_position"),
             Head::text("token"),
+            Head::text("durability"),
         ];
         let cells = vec![
             self.sent.lines.into(),
@@ -184,6 +195,7 @@ impl Sender<'_> {
             self.sent.first_position.map_or(Cell::Null, Cell::from),
             last.last_position.into(),
             Cell::Text(show_token(&last.token)),
+            self.sent.weakest.map_or(Cell::Null, |durability| durability.as_str().into()),
         ];
         let mut printer = self.verb.output.stdout().printer(&heads);
         printer.print(&Record { heads: &heads, cells })?;

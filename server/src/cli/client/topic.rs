@@ -1,7 +1,7 @@
 //! `foldlog topic create | list | describe`.
 
 use clap::Subcommand;
-use foldlog_sdk::{Topic as SdkTopic, TopicKind};
+use foldlog_sdk::{Durability, Topic as SdkTopic, TopicKind, TopicSettings};
 
 use super::{Connection, Stop};
 use crate::cli::output::{Cell, Head, OutputArgs, Record};
@@ -19,6 +19,10 @@ pub enum Topic {
         /// Number of partitions, 1 to 1,024 [default: 8]
         #[arg(long)]
         partitions: Option<u32>,
+        /// When appends are answered that do not say: synced (they survive the loss of power) or written (sooner; they survive the
+        /// process) [default: synced]
+        #[arg(long)]
+        durability: Option<Durability>,
         #[command(flatten)]
         connection: Connection,
         #[command(flatten)]
@@ -48,8 +52,9 @@ pub enum Topic {
 impl Topic {
     pub async fn run(self) -> Result<(), Stop> {
         match self {
-            Self::Create { name, kind, partitions, connection, output } => {
-                let topic = connection.open().await?.create_topic(&name, kind, partitions).await?;
+            Self::Create { name, kind, partitions, durability, connection, output } => {
+                let settings = TopicSettings { kind, partitions, durability };
+                let topic = connection.open().await?.create_topic_with(&name, settings).await?;
                 print_topics(output, &[topic])
             }
             Self::List { system, connection, output } => {
@@ -62,10 +67,15 @@ impl Topic {
 }
 
 fn print_topics(output: OutputArgs, topics: &[SdkTopic]) -> Result<(), Stop> {
-    let heads = [Head::text("name"), Head::text("kind"), Head::number("partitions")];
+    let heads = [Head::text("name"), Head::text("kind"), Head::number("partitions"), Head::text("durability")];
     let mut printer = output.stdout().printer(&heads);
     for topic in topics {
-        let cells = vec![topic.name.as_str().into(), topic.kind.as_str().into(), u64::from(topic.partitions).into()];
+        let cells = vec![
+            topic.name.as_str().into(),
+            topic.kind.as_str().into(),
+            u64::from(topic.partitions).into(),
+            topic.durability.as_str().into(),
+        ];
         printer.print(&Record { heads: &heads, cells })?;
     }
     Ok(printer.finish()?)
@@ -77,6 +87,7 @@ async fn describe(name: &str, connection: &Connection, output: OutputArgs) -> Re
         Head::text("name"),
         Head::text("kind"),
         Head::number("partitions"),
+        Head::text("durability"),
         Head::number("records"),
         Head::text("ends"),
         Head::number("max_event_bytes"),
@@ -90,6 +101,7 @@ async fn describe(name: &str, connection: &Connection, output: OutputArgs) -> Re
         description.topic.name.as_str().into(),
         description.topic.kind.as_str().into(),
         u64::from(description.topic.partitions).into(),
+        description.topic.durability.as_str().into(),
         description.ends.iter().sum::<u64>().into(),
         Cell::Json(format!("[{ends}]")),
         description.max_event_bytes.into(),
