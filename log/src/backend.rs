@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::{
     error::LogError,
-    ids::{FolderId, Offset, Position, StreamHead, StreamId, TopicName},
+    ids::{FolderId, Offset, Position, StreamHead, StreamId, Timestamp, TopicName},
     record::{Append, Appended, Chunk, ReadLimits, Selection},
     topic::{Topic, TopicSettings},
 };
@@ -36,6 +36,8 @@ pub struct Capabilities {
     pub dense_offsets: bool,
     /// Whether there are positions.
     pub commit_order: bool,
+    /// Whether the server stamps records with times that never step back, so that a time is a place in the log.
+    pub server_time: bool,
     /// Most bytes of one append, as it is encoded.
     pub append_bytes: u64,
 }
@@ -107,12 +109,28 @@ pub trait LogBackend: Send + Sync + 'static {
     /// [`LogError::UnknownTopic`], [`LogError::UnknownPartition`], [`LogError::OffsetOutOfRange`],
     /// [`LogError::PositionOutOfRange`], [`LogError::WrongKind`]. A stream that does not exist is empty; starting one past its end is no error.
     fn reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError>;
+
+    /// Opens a reader that goes backwards from the place of `selection` (exclusive), newest first, down to the first record
+    /// there is.
+    ///
+    /// # Errors
+    /// As [`LogBackend::reader`].
+    fn backward_reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError>;
+
+    /// `selection` with another place: that of its first record which the server recorded at `time` or later, or the durable
+    /// end if there is none. Forwards from there everything is as new, backwards everything is older. The time that producers give their
+    /// events plays no part: it is in no order. May read an index on disk (blocking).
+    ///
+    /// # Errors
+    /// As [`LogBackend::reader`], but for the place, which is not looked at; [`LogError::Corrupt`] if damage may hold that
+    /// record, [`LogError::Invalid`] without [`Capabilities::server_time`].
+    fn at_time(&self, selection: Selection, time: Timestamp) -> Result<Selection, LogError>;
 }
 
-/// Reads a selection forwards, once.
+/// Reads a selection once, forwards or backwards.
 pub trait LogReader: Send {
     /// Returns the next runs below `until` (exclusive), at least one record if there is one; an empty chunk, with
-    /// `scanned_to` at `until`, when nothing is left below it. Blocks on files unless [`LogReader::in_memory`].
+    /// `scanned_to` at `until` (backwards: at 0), when nothing is left below it. Blocks on files unless [`LogReader::in_memory`].
     ///
     /// `until` must be a durable end that was captured; reading to the same one again is cheap.
     ///

@@ -19,13 +19,13 @@ use crate::{
     disk::Disk,
     engine::{Engine, Metrics},
     error::LogError,
-    ids::{Offset, Position, StreamHead, StreamId, TopicId, TopicName},
+    ids::{Offset, Position, StreamHead, StreamId, Timestamp, TopicId, TopicName},
     journal::{
         committer::Committer,
         queue::Closed,
         turns::{self, Turns},
     },
-    partition::{reader::EmbeddedReader, request, streams::StreamKey},
+    partition::{backward::BackwardReader, cursor, reader::EmbeddedReader, request, streams::StreamKey},
     record::{Append, Selection},
     start,
     tidy::{self, Tidy},
@@ -215,6 +215,7 @@ impl LogBackend for EmbeddedLog {
             condition_span: Span::Folder,
             dense_offsets: true,
             commit_order: true,
+            server_time: true,
             append_bytes: self.engine.config.append_limit(),
         }
     }
@@ -290,5 +291,17 @@ impl LogBackend for EmbeddedLog {
 
     fn reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError> {
         Ok(Box::new(EmbeddedReader::open(Arc::clone(&self.engine), selection)?))
+    }
+
+    fn backward_reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError> {
+        Ok(Box::new(BackwardReader::open(Arc::clone(&self.engine), selection)?))
+    }
+
+    fn at_time(&self, selection: Selection, time: Timestamp) -> Result<Selection, LogError> {
+        let found = cursor::at_time(&self.engine, selection, time);
+        if let Err(error) = &found {
+            self.engine.note_damage(error);
+        }
+        found
     }
 }

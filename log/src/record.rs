@@ -220,18 +220,29 @@ impl Run {
     pub const fn end_position(&self) -> Position {
         self.first_position.plus(self.count as u64)
     }
+
+    /// Part of it: `count` records from the one `skip` records in. Both together must not exceed [`Run::count`].
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] when the batch cannot be followed that far.
+    pub fn part(&self, skip: u32, count: u32) -> Result<Self, LogError> {
+        let start = crate::batch::skip(&self.batch, self.start, skip).map_err(|flaw| crate::batch::corrupt(self, flaw))?;
+        let (first_offset, first_position) = (self.first_offset.plus(skip.into()), self.first_position.plus(skip.into()));
+        Ok(Self { first_offset, first_position, count, start, ..self.clone() })
+    }
 }
 
 /// What a reader returns at once.
 #[derive(Clone, Debug, Default)]
 pub struct Chunk {
-    /// In the selection's order: by offset or version within one partition or stream, by position across several.
+    /// In the selection's order: by offset or version within one partition or stream, by position across several. A reader that
+    /// goes backwards returns the newest run first; the records of a run are in ascending order all the same.
     pub runs: Vec<Run>,
-    /// Everything selected below this position (exclusive) has now been returned.
+    /// Everything selected below this position (exclusive) has now been returned; backwards: everything from it (inclusive) on.
     pub scanned_to: Position,
 }
 
-/// Which records, from where (inclusive), forwards.
+/// Which records, and the place where a reader begins: forwards with the record there, backwards with the one before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
     /// One partition by offset.

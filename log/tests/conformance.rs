@@ -55,6 +55,10 @@ enum Wrong {
     NeverWakes,
     /// A level is asked of topics alone.
     AnswersWeaker,
+    /// Backward readers begin with the record at the place.
+    GoesBackFromThePlace,
+    /// A time leads behind the first record that is as new.
+    MissesTheTime,
 }
 
 struct Broken(MemoryLog, Wrong);
@@ -136,6 +140,22 @@ impl LogBackend for Broken {
         };
         Ok(Box::new(BrokenReader(self.0.reader(selection)?, self.0.clone(), self.1, None)))
     }
+
+    fn backward_reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError> {
+        let selection = match selection {
+            Selection::Partition(topic, partition, offset) if matches!(self.1, Wrong::GoesBackFromThePlace) => {
+                let end = self.ends(&topic)?[partition.get() as usize];
+                Selection::Partition(topic, partition, offset.plus(1).min(end.max(offset)))
+            }
+            other => other,
+        };
+        self.0.backward_reader(selection)
+    }
+
+    fn at_time(&self, selection: Selection, time: Timestamp) -> Result<Selection, LogError> {
+        let later = if matches!(self.1, Wrong::MissesTheTime) { time.get().saturating_add(1) } else { time.get() };
+        self.0.at_time(selection, Timestamp::new(later))
+    }
 }
 
 impl LogReader for BrokenReader {
@@ -184,6 +204,8 @@ fn the_suite_objects_to_every_wrong_log() {
         ShowsSystemTopics,
         NeverWakes,
         AnswersWeaker,
+        GoesBackFromThePlace,
+        MissesTheTime,
     ];
     for wrong in all {
         let make = || BrokenSubject(Arc::new(Broken(MemoryLog::new(Arc::new(ManualClock::at(Timestamp::new(1)))), wrong)));

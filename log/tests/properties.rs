@@ -7,8 +7,8 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use foldlog_log::{
-    Append, Appended, AppendedRange, Durability, EmbeddedLog, Expected, Identity, LogBackend, LogConfig, LogError, NewEvent, NewRecord,
-    Offset, PartitionId, Position, Precondition, ReadLimits, RequestId, RequestKey, Selection, Stepper, StreamAt, StreamHead,
+    Append, Appended, AppendedRange, Durability, EmbeddedLog, Expected, Identity, LogBackend, LogConfig, LogError, LogReader, NewEvent,
+    NewRecord, Offset, PartitionId, Position, Precondition, ReadLimits, RequestId, RequestKey, Selection, Stepper, StreamAt, StreamHead,
     StreamVersion, Timestamp, TopicKind, TopicName, TopicSettings, Violation, Write,
     clock::{Clock, ManualClock},
     testing::{Random, SimDisk},
@@ -32,6 +32,7 @@ struct Stored {
     /// 0 where there are no streams.
     version: u64,
     value: String,
+    recorded_at: i64,
 }
 
 /// What an append must be answered.
@@ -131,7 +132,8 @@ impl Model {
     fn push(&mut self, topic: &TopicName, partition: u32, key: Option<String>, version: u64, value: &[u8], answer: &mut Appended) {
         let offset = self.end(topic.as_str(), partition);
         let (position, value) = (self.records.len() as u64, String::from_utf8(value.to_vec()).unwrap());
-        self.records.push(Stored { position, topic: topic.to_string(), partition, offset, key, version, value });
+        let recorded_at = answer.recorded_at.get();
+        self.records.push(Stored { position, topic: topic.to_string(), partition, offset, key, version, value, recorded_at });
         let (partition, last) = (PartitionId::new(partition), Offset::new(offset));
         match answer.ranges.iter_mut().find(|range| range.topic == *topic && range.partition == partition) {
             Some(range) => range.last = last,
@@ -169,6 +171,8 @@ struct Seen {
     reused: u64,
     restarts: u64,
     reads: u64,
+    backward: u64,
+    by_time: u64,
     records: u64,
 }
 
@@ -329,58 +333,84 @@ impl Run {
     fn read(&mut self, log: &EmbeddedLog) {
         let (topic, kind, partitions) = TOPICS[self.random.below(4) as usize];
         let name: TopicName = topic.parse().unwrap();
-        let all = self.model.records.len() as u64;
-        let of_topic = |record: &&Stored| record.topic == topic;
+        let end = log.head().position;
+        // What is selected, and each record's own number in it.
+        type Number = fn(&Stored) -> u64;
         let records = self.model.records.iter();
-        let (selection, expected): (_, Vec<&Stored>) = match self.random.below(4) {
+        let (selection, mut expected, number): (_, Vec<&Stored>, Number) = match self.random.below(4) {
             0 if kind == TopicKind::Events => {
                 let (stream, from) = (format!("s{}", self.random.below(6)), 1 + self.random.below(10));
-                let expected = records.filter(of_topic).filter(|record| record.key.as_ref() == Some(&stream) && record.version >= from);
-                (Selection::Stream(name, stream.parse().unwrap(), StreamVersion::new(from)), expected.collect())
+                let mine = records.filter(|record| record.topic == topic && record.key.as_ref() == Some(&stream));
+                (Selection::Stream(name, stream.parse().unwrap(), StreamVersion::new(from)), mine.collect(), |record| record.version)
             }
             0 | 1 => {
                 let partition = self.random.below(u64::from(partitions)) as u32;
                 let from = self.random.below(self.model.end(topic, partition) + 1);
-                let expected = records.filter(of_topic).filter(|record| record.partition == partition && record.offset >= from);
-                (Selection::Partition(name, PartitionId::new(partition), Offset::new(from)), expected.collect())
+                let mine = records.filter(|record| record.topic == topic && record.partition == partition);
+                (Selection::Partition(name, PartitionId::new(partition), Offset::new(from)), mine.collect(), |record| record.offset)
             }
             2 => {
-                let from = self.random.below(all + 1);
-                let expected = records.filter(|record| (record.topic == topic || record.topic == "b") && record.position >= from);
-                (Selection::Topics(vec![name, "b".parse().unwrap()], Position::new(from)), expected.collect())
+                let from = Position::new(self.random.below(end.get() + 1));
+                let mine = records.filter(|record| record.topic == topic || record.topic == "b");
+                (Selection::Topics(vec![name, "b".parse().unwrap()], from), mine.collect(), |record| record.position)
             }
-            _ => {
-                let from = self.random.below(all + 1);
-                (Selection::All(Position::new(from)), records.filter(|record| record.position >= from).collect())
-            }
+            _ => (Selection::All(Position::new(self.random.below(end.get() + 1))), records.collect(), |record| record.position),
         };
+        let by_time = self.random.one_in(3);
+        let time = self.model.records.get(self.random.below(end.get() + 1) as usize).map_or(0, |record| record.recorded_at);
+        let time = time + self.random.below(3) as i64 - 1;
+        let place = match &selection {
+            Selection::Stream(_, _, version) => version.get(),
+            Selection::Partition(_, _, offset) => offset.get(),
+            Selection::Topics(_, position) | Selection::All(position) => position.get(),
+        };
+        let selection = if by_time { log.at_time(selection, Timestamp::new(time)).unwrap() } else { selection };
+        let is_behind = |record: &&Stored| if by_time { record.recorded_at >= time } else { number(record) >= place };
+        let backwards = self.random.one_in(2);
+        expected.retain(|record| is_behind(record) != backwards);
+        if backwards {
+            expected.reverse();
+        }
         let limits = ReadLimits { records: 1 + self.random.below(40) as u32, bytes: 1 + self.random.below(5000) as u32 };
-        let mut reader = log.reader(selection.clone()).unwrap();
-        let mut found = Vec::new();
-        loop {
-            let chunk = reader.read(log.head().position, limits).unwrap();
-            if chunk.runs.is_empty() {
-                break;
+        let found = if backwards { log.backward_reader(selection.clone()) } else { log.reader(selection.clone()) };
+        let found = read_all(found.unwrap(), end, limits, backwards);
+        let way = if backwards { "backwards" } else { "forwards" };
+        assert!(found.iter().eq(expected.iter().copied()), "{way} {selection:?}: {found:?}, not {expected:?}");
+        self.seen.reads += 1;
+        self.seen.backward += u64::from(backwards);
+        self.seen.by_time += u64::from(by_time);
+        self.seen.records += found.len() as u64;
+    }
+}
+
+/// All that a reader gives, each record as it must be in the model.
+fn read_all(mut reader: Box<dyn LogReader>, until: Position, limits: ReadLimits, backwards: bool) -> Vec<Stored> {
+    let mut found = Vec::new();
+    loop {
+        let chunk = reader.read(until, limits).unwrap();
+        if chunk.runs.is_empty() {
+            return found;
+        }
+        for run in &chunk.runs {
+            let before = found.len();
+            for record in run.records() {
+                let record = record.unwrap();
+                let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+                found.push(Stored {
+                    position: record.position.get(),
+                    topic: run.topic.name.to_string(),
+                    partition: run.partition.get(),
+                    offset: record.offset.get(),
+                    key: record.key.map(text),
+                    version: record.event().map_or(0, |event| event.version.get()),
+                    value: record.value.map(text).unwrap(),
+                    recorded_at: run.recorded_at.get(),
+                });
             }
-            for run in &chunk.runs {
-                for record in run.records() {
-                    let record = record.unwrap();
-                    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-                    found.push(Stored {
-                        position: record.position.get(),
-                        topic: run.topic.name.to_string(),
-                        partition: run.partition.get(),
-                        offset: record.offset.get(),
-                        key: record.key.map(text),
-                        version: record.event().map_or(0, |event| event.version.get()),
-                        value: record.value.map(text).unwrap(),
-                    });
-                }
+            if backwards {
+                found[before..].reverse();
             }
         }
-        assert!(found.iter().eq(expected.iter().copied()), "{selection:?}: {found:?}, not {expected:?}");
-        self.seen.reads += 1;
-        self.seen.records += found.len() as u64;
     }
 }
 
@@ -399,9 +429,11 @@ fn the_log_answers_what_a_model_of_lists_answers() {
         sum.reused += run.seen.reused;
         sum.restarts += run.seen.restarts;
         sum.reads += run.seen.reads;
+        sum.backward += run.seen.backward;
+        sum.by_time += run.seen.by_time;
         sum.records += run.seen.records;
     }
     println!("{sum:?}");
     assert!(sum.appends > 5000 && sum.violations > 1000 && sum.repeats > 200 && sum.reused > 50 && sum.written > 1000, "{sum:?}");
-    assert!(sum.restarts > 400 && sum.reads > 1500 && sum.records > 40_000, "{sum:?}");
+    assert!(sum.restarts > 400 && sum.reads > 1500 && sum.records > 30_000 && sum.backward > 700 && sum.by_time > 400, "{sum:?}");
 }

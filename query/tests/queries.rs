@@ -25,7 +25,7 @@ use datafusion::{
 };
 use foldlog_log::{
     Append, AppendFuture, Capabilities, Durability, Head, LogBackend, LogError, LogReader, NewRecord, Offset, Position, Selection,
-    StreamHead, StreamId, Topic, TopicKind, TopicName, TopicSettings,
+    StreamHead, StreamId, Timestamp, Topic, TopicKind, TopicName, TopicSettings,
     clock::SystemClock,
     testing::{MemoryLog, Random},
 };
@@ -379,6 +379,12 @@ impl LogBackend for Refusing {
     }
     fn reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError> {
         self.log.reader(selection)
+    }
+    fn backward_reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError> {
+        self.log.backward_reader(selection)
+    }
+    fn at_time(&self, selection: Selection, time: Timestamp) -> Result<Selection, LogError> {
+        self.log.at_time(selection, time)
     }
 }
 

@@ -131,12 +131,6 @@ pub(crate) fn take_header<'a>(cursor: &mut Cursor<'a>) -> Option<(&'a str, Optio
 
 /// The records of a run, each with its offset and position; ends after the first that is not what it should be.
 pub(crate) fn records_of(run: &Run) -> impl Iterator<Item = Result<RecordView<'_>, LogError>> {
-    let corrupt = |flaw: Flaw| LogError::Corrupt {
-        file: format!("{} partition {}", run.topic.name, run.partition).into(),
-        from: flaw.at as u64,
-        end: run.batch.len() as u64,
-        what: format!("{}, in the batch that holds offset {}", flaw.what, run.first_offset),
-    };
     let is_event = run.topic.settings.kind == TopicKind::Events;
     let mut stored = StoredRecords::from(&run.batch, run.start as usize);
     let mut place = 0_u32;
@@ -153,7 +147,7 @@ pub(crate) fn records_of(run: &Run) -> impl Iterator<Item = Result<RecordView<'_
             true => Ok(record),
             false => Err(Flaw::new(record.start, "a record has another offset than it should")),
         });
-        let view = checked.map_err(corrupt).map(|record| RecordView {
+        let view = checked.map_err(|flaw| corrupt(run, flaw)).map(|record| RecordView {
             offset: record.offset,
             position: run.first_position.plus(place.into()),
             timestamp: record.timestamp,
@@ -166,6 +160,16 @@ pub(crate) fn records_of(run: &Run) -> impl Iterator<Item = Result<RecordView<'_
         place = if view.is_ok() { place + 1 } else { run.count };
         Some(view)
     })
+}
+
+/// The report of a flaw in a run's batch.
+pub(crate) fn corrupt(run: &Run, flaw: Flaw) -> LogError {
+    LogError::Corrupt {
+        file: format!("{} partition {}", run.topic.name, run.partition).into(),
+        from: flaw.at as u64,
+        end: run.batch.len() as u64,
+        what: format!("{}, in the batch that holds offset {}", flaw.what, run.first_offset),
+    }
 }
 
 /// Byte place of the record `count` records behind the one at `start`, for cutting runs.

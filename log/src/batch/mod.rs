@@ -14,7 +14,7 @@ pub(crate) mod varint;
 use crate::ids::{EventId, Offset, Position, StreamVersion, Timestamp};
 
 pub use decode::skip;
-pub(crate) use decode::{StoredRecords, find, records_of};
+pub(crate) use decode::{StoredRecords, corrupt, find, records_of};
 pub use encode::{BatchBuilder, Encoded, MAX_ENCODED_LEN, MAX_RECORD_LEN};
 pub use header::{BatchHeader, Flaw, HEADER_LEN, MAX_BATCH_LEN};
 

@@ -9,25 +9,19 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
-
-use super::{
-    group::{Group, Slice, SliceRun},
-    streams::StreamKey,
-};
+use super::{output::Output, streams::StreamKey};
 use crate::{
     engine::Engine,
     error::LogError,
     ids::{Offset, Position, StreamVersion},
-    record::{ReadLimits, Run},
     segment::{Reader, Start},
     topic_store::Partition,
 };
 
 /// Partitions up to which each reader of a merge reads ahead; more would take too much memory.
-const READ_AHEAD_PARTITIONS: usize = 32;
+pub(super) const READ_AHEAD_PARTITIONS: usize = 32;
 /// Events of a stream looked up at once.
-const EVENTS: usize = 1024;
+pub(super) const EVENTS: usize = 1024;
 
 /// Readers of segments, kept from call to call.
 #[derive(Debug, Default)]
@@ -36,6 +30,8 @@ pub(crate) struct Below {
     merge: Option<Merge>,
     /// Versions and offsets of a stream that were looked up and not read yet.
     events: VecDeque<(StreamVersion, Offset)>,
+    /// Version of the event behind those that were looked up, and where it must lie at the earliest.
+    looked_up_to: Option<(StreamVersion, Offset)>,
 }
 
 /// Readers of several partitions, by the position each would return next.
@@ -89,7 +85,9 @@ impl Below {
     ) -> Result<StreamVersion, LogError> {
         let segments = segments_of(engine, partition)?;
         if self.events.front().is_none_or(|(version, _)| *version != next) {
-            self.events = segments.stream(key.hash, next, EVENTS)?.into();
+            let behind = self.looked_up_to.filter(|(version, _)| *version == next).map(|(_, offset)| offset);
+            self.events = segments.stream(key.hash, next, behind, EVENTS)?.into();
+            self.looked_up_to = self.events.back().map(|(version, offset)| (version.plus(1), offset.plus(1)));
         }
         let mut reader = match self.reader.take() {
             Some(reader) => reader,
@@ -193,11 +191,11 @@ impl Merge {
     }
 }
 
-fn segments_of(engine: &Engine, partition: &Partition) -> Result<Arc<crate::segment::Segments>, LogError> {
+pub(super) fn segments_of(engine: &Engine, partition: &Partition) -> Result<Arc<crate::segment::Segments>, LogError> {
     engine.segments(partition).ok_or_else(|| lost(engine, partition, Offset::default()))
 }
 
-fn lost(engine: &Engine, partition: &Partition, from: Offset) -> LogError {
+pub(super) fn lost(engine: &Engine, partition: &Partition, from: Offset) -> LogError {
     LogError::Corrupt {
         file: engine.topics.segments_of(partition),
         from: 0,
@@ -205,79 +203,3 @@ fn lost(engine: &Engine, partition: &Partition, from: Offset) -> LogError {
         what: format!("records of topic {} partition {} from offset {from} on cannot be read", partition.topic.name, partition.id),
     }
 }
-
-/// What one call of `read` returns, and what is left of its limits.
-pub(crate) struct Output {
-    pub(crate) until: Position,
-    pub(crate) limits: ReadLimits,
-    pub(crate) runs: Vec<Run>,
-    records: u32,
-    bytes: u64,
-    /// Nothing is left below `until`.
-    pub(crate) complete: bool,
-    /// Everything selected below was returned, as far as a merged read knows.
-    pub(crate) scanned_to: Position,
-    /// A limit was met.
-    full: bool,
-}
-
-impl Output {
-    pub(crate) fn new(until: Position, limits: ReadLimits) -> Self {
-        Self { until, limits, runs: Vec::new(), records: 0, bytes: 0, complete: false, scanned_to: Position::default(), full: false }
-    }
-
-    /// Whether the call ends here.
-    pub(crate) fn is_over(&self) -> bool {
-        self.complete || self.full || !self.runs.is_empty()
-    }
-
-    /// Takes as much of a run, from its `skip`th record on, as `until` and the limits allow. None: the call is over.
-    pub(crate) fn take(&mut self, group: &Group, slice: &Slice, run: &SliceRun, skip: u32) -> Result<Option<u32>, LogError> {
-        let first = run.first_position.plus(u64::from(skip));
-        let Some(count) = self.room_for(first, run.count - skip, &slice.batch) else { return Ok(None) };
-        self.runs.push(group.cut(slice, run, skip, count)?);
-        Ok(Some(count))
-    }
-
-    /// Takes as much of the front of a run as `until` and the limits allow. None: the call is over.
-    fn take_run(&mut self, run: Run) -> Option<u32> {
-        let count = self.room_for(run.first_position, run.count, &run.batch)?;
-        self.runs.push(Run { count, ..run });
-        Some(count)
-    }
-
-    fn room_for(&mut self, first: Position, count: u32, batch: &Bytes) -> Option<u32> {
-        let below = self.until.get().saturating_sub(first.get());
-        if below == 0 {
-            self.complete = true;
-            return None;
-        }
-        // What was cut is gone on with in the next call; nothing may come between.
-        if self.full {
-            return None;
-        }
-        let record = record_bytes(batch);
-        let left = u64::from(self.limits.bytes).saturating_sub(self.bytes) / record;
-        if (self.records >= self.limits.records || left == 0) && !self.runs.is_empty() {
-            self.full = true;
-            return None;
-        }
-        let room = (self.limits.records - self.records.min(self.limits.records)).max(1);
-        let asked = count;
-        let count = count.min(room).min(u32::try_from(below).unwrap_or(u32::MAX)).min(u32::try_from(left.max(1)).unwrap_or(u32::MAX));
-        self.full = count < asked;
-        self.records += count;
-        self.bytes += u64::from(count) * record;
-        Some(count)
-    }
-}
-
-/// A record's share of the bytes of its batch. The runs of a merged read take turns between batches, so that a batch counts by
-/// what is returned of it, not whole and not once.
-fn record_bytes(batch: &Bytes) -> u64 {
-    let records = batch.get(RECORD_COUNT).and_then(|count| <[u8; 4]>::try_from(count).ok()).map_or(1, u32::from_be_bytes);
-    (batch.len() as u64).div_ceil(u64::from(records.max(1))).max(1)
-}
-
-/// Place of the number of records in a batch. Format: `log/FORMAT.md`, "Batches".
-const RECORD_COUNT: std::ops::Range<usize> = 57..61;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::streams::StreamSpan;
 use crate::{
     batch,
+    engine::Engine,
     error::LogError,
     ids::{Offset, Position, Timestamp},
     journal::{
@@ -171,6 +172,33 @@ impl Group {
             batch: slice.batch.clone(),
             start,
         })
+    }
+}
+
+/// A span as a run: its own part of the one it lies in.
+pub(crate) fn run_of(slice: &Slice, span: &StreamSpan) -> Option<SliceRun> {
+    let run = slice.runs.get(slice.runs.partition_point(|run| run.end_offset() <= span.offset))?;
+    let skip = span.offset.get().checked_sub(run.first_offset.get())?;
+    Some(SliceRun { first_offset: span.offset, first_position: run.first_position.plus(skip), count: span.count, start: span.start })
+}
+
+/// The frame that a reader read last from the journal, so that its further runs cost nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Frame(Option<Arc<Group>>);
+
+impl Frame {
+    /// The group with its batches, from the journal if need be; none if segments hold it by now.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`], [`LogError::Io`].
+    pub(crate) fn load(&mut self, engine: &Engine, group: &Arc<Group>) -> Result<Option<Arc<Group>>, LogError> {
+        if group.loaded {
+            return Ok(Some(Arc::clone(group)));
+        }
+        if self.0.as_ref().is_none_or(|loaded| loaded.number != group.number) {
+            self.0 = engine.load(group)?.map(Arc::new);
+        }
+        Ok(self.0.clone())
     }
 }
 

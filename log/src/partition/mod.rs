@@ -1,8 +1,11 @@
 //! Partitions: who may append, where streams stand, the newest records in memory, and reading.
 
 pub(crate) mod admission;
+pub(crate) mod backward;
 pub(crate) mod below;
+pub(crate) mod cursor;
 pub(crate) mod group;
+pub(crate) mod output;
 pub(crate) mod reader;
 pub(crate) mod request;
 pub(crate) mod streams;

@@ -1,55 +1,32 @@
 //! Reading forwards: from memory, from frames of the journal that memory has let go, from segments.
 //!
-//! Every reader of the embedded log is an [`EmbeddedReader`]. Invariants: nothing at or above `until` is returned; what is
+//! Every reader of the embedded log that goes forwards is an [`EmbeddedReader`]. Invariants: nothing at or above `until` is returned; what is
 //! returned follows on what was returned before, without gap or repeat.
 
 use std::sync::Arc;
 
 use super::{
-    below::{Below, Output},
-    group::{Group, Slice, SliceRun},
-    request::require_events,
-    streams::{StreamKey, StreamSpan},
+    below::Below,
+    cursor::{Cursor, Topics},
+    group::{Frame, Slice, run_of},
+    output::Output,
+    streams::StreamKey,
 };
 use crate::{
     backend::LogReader,
     engine::Engine,
     error::LogError,
-    ids::{Offset, Position, StreamHead, StreamVersion, TopicId},
+    ids::{Offset, Position, StreamHead, StreamVersion},
     record::{Chunk, ReadLimits, Run, Selection},
     topic_store::Partition,
 };
 
-/// Which topics a merged read returns.
-#[derive(Debug)]
-enum Topics {
-    These(Vec<TopicId>),
-    Users,
-}
-
-impl Topics {
-    fn takes(&self, partition: &Partition) -> bool {
-        match self {
-            Self::These(ids) => ids.contains(&partition.topic.id),
-            Self::Users => !partition.topic.name.is_system(),
-        }
-    }
-}
-
-#[derive(Debug)]
-enum Cursor {
-    Partition { partition: Arc<Partition>, next: Offset },
-    Stream { partition: Arc<Partition>, key: StreamKey, next: StreamVersion },
-    Merged { topics: Arc<Topics>, next: Position },
-}
-
-/// Reads an embedded log.
+/// Reads an embedded log forwards.
 #[derive(Debug)]
 pub(crate) struct EmbeddedReader {
     engine: Arc<Engine>,
     cursor: Cursor,
-    /// The frame last read from the journal, so that its further runs cost nothing.
-    loaded: Option<Arc<Group>>,
+    frame: Frame,
     /// Reads what memory and journal no longer hold.
     below: Below,
 }
@@ -57,45 +34,8 @@ pub(crate) struct EmbeddedReader {
 impl EmbeddedReader {
     /// A reader of `selection`, once its start is known to exist.
     pub(crate) fn open(engine: Arc<Engine>, selection: Selection) -> Result<Self, LogError> {
-        let end = engine.tail.end();
-        let within = |position: Position| {
-            if position <= end { Ok(position) } else { Err(LogError::PositionOutOfRange { asked: position, end }) }
-        };
-        let cursor = match selection {
-            Selection::Partition(topic, id, next) => {
-                let partition = Arc::clone(engine.topics.get(&topic)?.partition(id)?);
-                let end = engine.tail.end_of(partition.index);
-                if next > end {
-                    return Err(LogError::OffsetOutOfRange { topic, partition: id, asked: next, first: Offset::default(), end });
-                }
-                Cursor::Partition { partition, next }
-            }
-            Selection::Stream(topic, stream, from) => {
-                let entry = engine.topics.get(&topic)?;
-                require_events(&entry, "it has no streams")?;
-                let name = stream.as_str().as_bytes();
-                let partition = Arc::clone(entry.partition_for(name));
-                let key = StreamKey::of(&engine.hasher, &partition, name);
-                Cursor::Stream { partition, key, next: from.max(StreamVersion::FIRST) }
-            }
-            Selection::Topics(names, next) => {
-                let ids: Result<_, _> = names.iter().map(|name| engine.topics.get(name).map(|entry| entry.topic.id)).collect();
-                Cursor::Merged { topics: Arc::new(Topics::These(ids?)), next: within(next)? }
-            }
-            Selection::All(next) => Cursor::Merged { topics: Arc::new(Topics::Users), next: within(next)? },
-        };
-        Ok(Self { engine, cursor, loaded: None, below: Below::default() })
-    }
-
-    /// The group with its batches, from the journal if need be; none if segments hold it by now.
-    fn load(&mut self, group: &Arc<Group>) -> Result<Option<Arc<Group>>, LogError> {
-        if group.loaded {
-            return Ok(Some(Arc::clone(group)));
-        }
-        if self.loaded.as_ref().is_none_or(|loaded| loaded.number != group.number) {
-            self.loaded = self.engine.load(group)?.map(Arc::new);
-        }
-        Ok(self.loaded.clone())
+        let cursor = Cursor::open(&engine, selection)?;
+        Ok(Self { engine, cursor, frame: Frame::default(), below: Below::default() })
     }
 
     /// Fills `out` from the groups of one partition that the tail knows. Returns the next offset.
@@ -107,7 +47,7 @@ impl EmbeddedReader {
                 out.complete = true;
                 return Ok(next);
             }
-            let Some(group) = self.load(&group)? else { return Ok(next) };
+            let Some(group) = self.frame.load(&self.engine, &group)? else { return Ok(next) };
             let Some(slice) = group.slices.get(slice as usize) else { return Ok(next) };
             let first = slice.runs.partition_point(|run| run.end_offset() <= next);
             for run in &slice.runs[first..] {
@@ -128,7 +68,7 @@ impl EmbeddedReader {
                 break;
             }
             if group.slices.iter().any(takes) {
-                let Some(group) = self.load(&group)? else { return Ok(next) };
+                let Some(group) = self.frame.load(&self.engine, &group)? else { return Ok(next) };
                 let behind = |(slice, run): &(u32, u32)| group.run(*slice, *run).is_some_and(|(_, run)| run.end_position() <= next);
                 let first = group.order.partition_point(behind);
                 for (slice, run) in &group.order[first..] {
@@ -187,7 +127,7 @@ impl EmbeddedReader {
                 out.complete = true;
                 return Ok(next);
             }
-            let Some(group) = self.load(&group)? else { return Ok(next) };
+            let Some(group) = self.frame.load(&self.engine, &group)? else { return Ok(next) };
             let Some(slice) = group.slices.get(slice as usize) else { return Ok(next) };
             let Some(run) = run_of(slice, &span) else { return Ok(next) };
             let skip = u32::try_from(next.get().saturating_sub(span.first_version.get())).unwrap_or(0);
@@ -248,13 +188,6 @@ impl EmbeddedReader {
 
 /// Spans of a stream looked up at once.
 const SPANS: usize = 1024;
-
-/// A span as a run: its own part of the one it lies in.
-fn run_of(slice: &Slice, span: &StreamSpan) -> Option<SliceRun> {
-    let run = slice.runs.get(slice.runs.partition_point(|run| run.end_offset() <= span.offset))?;
-    let skip = span.offset.get().checked_sub(run.first_offset.get())?;
-    Some(SliceRun { first_offset: span.offset, first_position: run.first_position.plus(skip), count: span.count, start: span.start })
-}
 
 impl LogReader for EmbeddedReader {
     fn read(&mut self, until: Position, limits: ReadLimits) -> Result<Chunk, LogError> {

@@ -120,6 +120,22 @@ impl Streams {
         let first = recent.partition_point(|span| span.last_version() < from);
         recent.range(first..).take(most).copied().collect()
     }
+
+    /// Spans that are not in segments yet and begin below `before`, the newest first; at most `most`.
+    pub(crate) fn recent_before(&self, key: &StreamKey, before: StreamVersion, most: usize) -> Vec<StreamSpan> {
+        let shard = self.shard(key).read();
+        let Some(recent) = shard.recent.get(key) else { return Vec::new() };
+        let end = recent.partition_point(|span| span.first_version < before);
+        recent.range(..end).rev().take(most).copied().collect()
+    }
+
+    /// Version of the first event that is not in segments yet and lies at `offset` or behind it.
+    pub(crate) fn recent_at(&self, key: &StreamKey, offset: Offset) -> Option<StreamVersion> {
+        let shard = self.shard(key).read();
+        let recent = shard.recent.get(key)?;
+        let span = recent.get(recent.partition_point(|span| span.offset.plus(span.count.into()) <= offset))?;
+        Some(span.first_version.plus(offset.get().saturating_sub(span.offset.get())))
+    }
 }
 
 #[cfg(test)]
@@ -140,6 +156,11 @@ mod tests {
         assert_eq!(streams.head(&key), StreamHead::At(StreamVersion::new(6)));
         assert_eq!(streams.recent(&key, StreamVersion::new(2), 9).len(), 3);
         assert_eq!(streams.recent(&key, StreamVersion::new(3), 9), [span(3, 1, 5), span(4, 3, 9)]);
+        assert_eq!(streams.recent_before(&key, StreamVersion::new(4), 9), [span(3, 1, 5), span(1, 2, 0)]);
+        assert_eq!(streams.recent_before(&key, StreamVersion::new(5), 1), [span(4, 3, 9)]);
+        for (offset, version) in [(0, Some(1)), (1, Some(2)), (2, Some(3)), (10, Some(5)), (12, None)] {
+            assert_eq!(streams.recent_at(&key, Offset::new(offset)), version.map(StreamVersion::new), "{offset}");
+        }
         streams.forget(&[span(1, 2, 0), span(3, 1, 5)]);
         assert_eq!(streams.recent(&key, StreamVersion::FIRST, 9), [span(4, 3, 9)]);
         assert_eq!(streams.head(&key), StreamHead::At(StreamVersion::new(6)));

@@ -16,7 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::group::Group;
-use crate::ids::{Offset, Position};
+use crate::ids::{Offset, Position, Timestamp};
 
 #[derive(Debug, Default)]
 struct State {
@@ -34,6 +34,15 @@ struct State {
     tidied: Position,
     tidied_frame: u64,
     untidied_bytes: u64,
+}
+
+/// Where in the log a time begins, as far as the tail knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Since<T> {
+    /// Here: all before it is older.
+    Here(T),
+    /// Here, unless segments hold something as new, which then comes first.
+    HereOrBefore(T),
 }
 
 /// The newest records of a folder.
@@ -145,17 +154,44 @@ impl Tail {
             return Vec::new();
         }
         let first = slices.partition_point(|(_, _, base)| *base <= from) - 1;
-        let mut taken = Vec::new();
-        let mut sum = 0;
-        for (at, slice, _) in slices.range(first..) {
-            let group = &state.groups[usize::try_from(at - state.dropped).unwrap_or(0)];
-            taken.push((Arc::clone(group), *slice));
-            sum += group.slices[*slice as usize].batch.len() as u64;
-            if sum >= bytes {
-                break;
-            }
-        }
-        taken
+        state.take_slices(slices.range(first..), bytes)
+    }
+
+    /// Groups that hold records below `before`, the newest first, about `bytes` of them; none: segments hold what is there.
+    pub(crate) fn groups_before(&self, before: Position, bytes: u64) -> Vec<Arc<Group>> {
+        let state = self.state.read();
+        let end = state.groups.partition_point(|group| group.first < before);
+        take_bytes(state.groups.range(..end).rev(), bytes)
+    }
+
+    /// Groups that hold the partition's records below `before`, the newest first, with the place of its slice, about `bytes`
+    /// of them; none: segments hold what is there.
+    pub(crate) fn slices_before(&self, partition: usize, before: Offset, bytes: u64) -> Vec<(Arc<Group>, u32)> {
+        let state = self.state.read();
+        let Some(slices) = state.slices.get(partition) else { return Vec::new() };
+        let end = slices.partition_point(|(_, _, base)| *base < before);
+        state.take_slices(slices.range(..end).rev(), bytes)
+    }
+
+    /// The first position whose group has `time` or a later one.
+    pub(crate) fn position_at(&self, time: Timestamp) -> Since<Position> {
+        let state = self.state.read();
+        let older = state.groups.partition_point(|group| group.time < time);
+        let end = || state.groups.back().map_or_else(|| self.end(), |last| last.end);
+        let place = state.groups.get(older).map_or_else(end, |group| group.first);
+        if older > 0 { Since::Here(place) } else { Since::HereOrBefore(place) }
+    }
+
+    /// The first offset of a partition whose group has `time` or a later one.
+    pub(crate) fn offset_at(&self, partition: usize, time: Timestamp) -> Since<Offset> {
+        let state = self.state.read();
+        let end = state.ends.get(partition).copied().unwrap_or_default();
+        let place = state.slices.get(partition).map_or(end, |slices| {
+            let older = slices.partition_point(|(at, ..)| state.group(*at).time < time);
+            slices.get(older).map_or(end, |(_, _, base)| *base)
+        });
+        let begins_here = state.groups.front().is_some_and(|first| first.time < time);
+        if begins_here { Since::Here(place) } else { Since::HereOrBefore(place) }
     }
 
     /// Whether reading a partition from `from` on begins in memory, or there is nothing to read.
@@ -199,6 +235,25 @@ impl Tail {
 }
 
 impl State {
+    /// A group by its number as pushed.
+    fn group(&self, at: u64) -> &Arc<Group> {
+        &self.groups[usize::try_from(at - self.dropped).unwrap_or(0)]
+    }
+
+    fn take_slices<'a>(&self, slices: impl Iterator<Item = &'a (u64, u32, Offset)>, bytes: u64) -> Vec<(Arc<Group>, u32)> {
+        let mut taken = Vec::new();
+        let mut sum = 0;
+        for (at, slice, _) in slices {
+            let group = self.group(*at);
+            taken.push((Arc::clone(group), *slice));
+            sum += if group.loaded { group.slices[*slice as usize].batch.len() as u64 } else { group.place.length };
+            if sum >= bytes {
+                break;
+            }
+        }
+        taken
+    }
+
     /// Keeps memory within the budget: the oldest groups go, or leave their place if no segment holds them yet.
     fn shrink(&mut self, budget: u64) {
         while self.memory > budget && self.unloaded < self.groups.len() {

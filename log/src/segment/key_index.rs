@@ -7,6 +7,7 @@
 
 use std::{
     borrow::Cow,
+    ops::{ControlFlow, Range},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -64,6 +65,9 @@ pub(super) struct KeyTable {
     fences: Arc<[u64]>,
     pages: Pages,
 }
+
+/// Breaks when whoever looks up has enough.
+type Lookup = Result<ControlFlow<()>, LogError>;
 
 #[derive(Clone, Debug)]
 enum Pages {
@@ -151,16 +155,67 @@ impl KeyTable {
         Ok(page)
     }
 
-    /// Calls `each` with the events of one stream, in order of version.
-    pub(super) fn look_up(&self, stream: u128, mut each: impl FnMut(Key)) -> Result<(), LogError> {
+    /// The events of one stream of which `is_wanted` holds, in order of version, page by page until `each` breaks. If it holds for
+    /// one event, it must hold for all behind it.
+    fn look_up(&self, stream: u128, is_wanted: impl Fn(&Key) -> bool, each: impl FnMut(Key) -> ControlFlow<()>) -> Lookup {
+        let pages = self.pages_of(stream);
+        let first = self.pages_before(&pages, |key| key.stream < stream || key.stream == stream && !is_wanted(key))?;
+        // What is wanted may begin within the last page that begins before it.
+        self.events(stream, first.saturating_sub(1).max(pages.start)..pages.end, is_wanted, each)
+    }
+
+    /// The same from the newest to the oldest. If `is_wanted` holds for one event, it must hold for all before it.
+    fn look_up_back(&self, stream: u128, is_wanted: impl Fn(&Key) -> bool, mut each: impl FnMut(Key) -> ControlFlow<()>) -> Lookup {
+        let pages = self.pages_of(stream);
+        let end = self.pages_before(&pages, |key| key.stream < stream || key.stream == stream && is_wanted(key))?;
+        for number in (pages.start..end).rev() {
+            let mut keys = Vec::new();
+            visit(&self.page(number)?, Some(stream), &mut |key| keys.push(key));
+            let mut newest_first = keys.into_iter().rev().filter(&is_wanted);
+            if newest_first.try_for_each(&mut each).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn events(
+        &self,
+        stream: u128,
+        pages: Range<usize>,
+        is_wanted: impl Fn(&Key) -> bool,
+        mut each: impl FnMut(Key) -> ControlFlow<()>,
+    ) -> Lookup {
+        for number in pages {
+            let mut keys = Vec::new();
+            visit(&self.page(number)?, Some(stream), &mut |key| keys.push(key));
+            if keys.into_iter().filter(&is_wanted).try_for_each(&mut each).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Pages that may hold events of a stream.
+    fn pages_of(&self, stream: u128) -> Range<usize> {
         let fence = upper_half(stream);
         // The stream may begin at the end of the page before the first with its fence.
         let from = self.fences.partition_point(|first| *first < fence).saturating_sub(1);
-        let end = self.fences.partition_point(|first| *first <= fence);
-        for number in from..end {
-            visit(&self.page(number)?, Some(stream), &mut each);
+        from..self.fences.partition_point(|first| *first <= fence)
+    }
+
+    /// End of those of `pages` that begin with an event that is `before`, by halving: a stream may have thousands of pages.
+    fn pages_before(&self, pages: &Range<usize>, before: impl Fn(&Key) -> bool) -> Result<usize, LogError> {
+        let (mut low, mut high) = (pages.start, pages.end);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if first_of(&self.page(middle)?).is_some_and(|key| before(&key)) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
         }
-        Ok(())
+        Ok(low)
     }
 
     /// Calls `each` with every event, in order of stream and version.
@@ -211,6 +266,16 @@ const fn upper_half(stream: u128) -> u64 {
 fn is_whole(page: &[u8]) -> bool {
     let Some((checksum, rest)) = page.split_first_chunk::<4>() else { return false };
     crc32c::crc32c(rest) == u32::from_be_bytes(*checksum)
+}
+
+/// The event that a page begins with.
+fn first_of(page: &[u8]) -> Option<Key> {
+    let mut cursor = Cursor::new(page);
+    cursor.take(PAGE_HEAD)?;
+    let base = u64::from_be_bytes(cursor.array()?);
+    let stream = u128::from_be_bytes(cursor.array()?);
+    let (version, _count) = (cursor.unsigned()?, cursor.unsigned()?);
+    Some(Key { stream, version, offset: base.checked_add(cursor.unsigned()?)? })
 }
 
 /// Offsets in a page are stored from the segment's base on; the page begins with it.
@@ -336,13 +401,41 @@ impl KeyIndex {
         merge(&self.tables, base)
     }
 
-    pub(super) fn look_up(&self, stream: u128, mut each: impl FnMut(Key)) -> Result<(), LogError> {
+    /// The first `most` events of a stream of which `is_wanted` holds, in order of version. If it holds for one event, it must
+    /// hold for all behind it.
+    pub(super) fn look_up(&self, stream: u128, is_wanted: impl Fn(&Key) -> bool, most: usize) -> Result<Vec<Key>, LogError> {
+        let mut found = Vec::new();
         // Older tables hold older versions, so versions come in order.
-        self.tables.iter().try_for_each(|table| table.look_up(stream, &mut each))
+        for table in &self.tables {
+            if table.look_up(stream, &is_wanted, up_to(most, &mut found))?.is_break() {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The last `most` events of a stream of which `is_wanted` holds, the newest first. If it holds for one event, it must hold for
+    /// all before it.
+    pub(super) fn look_up_back(&self, stream: u128, is_wanted: impl Fn(&Key) -> bool, most: usize) -> Result<Vec<Key>, LogError> {
+        let mut found = Vec::new();
+        for table in self.tables.iter().rev() {
+            if table.look_up_back(stream, &is_wanted, up_to(most, &mut found))?.is_break() {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     pub(super) fn for_each(&self, mut each: impl FnMut(Key)) -> Result<(), LogError> {
         self.tables.iter().try_for_each(|table| table.for_each(&mut each))
+    }
+}
+
+/// Takes events until there are `most` (at least 1).
+fn up_to(most: usize, found: &mut Vec<Key>) -> impl FnMut(Key) -> ControlFlow<()> {
+    move |key| {
+        found.push(key);
+        if found.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }
 }
 
@@ -379,9 +472,26 @@ mod tests {
     }
 
     fn found(index: &KeyIndex, stream: u128) -> Vec<(u64, u64)> {
-        let mut found = Vec::new();
-        index.look_up(stream, |key| found.push((key.version, key.offset))).expect("it is whole");
-        found
+        let found = index.look_up(stream, |_| true, usize::MAX).expect("it is whole");
+        found.into_iter().map(|key| (key.version, key.offset)).collect()
+    }
+
+    /// Looks up parts of a stream in both directions, by version and by offset.
+    fn parts_are_found(index: &KeyIndex, stream: u128, events: &[(u64, u64)]) {
+        let pairs = |keys: Vec<Key>| keys.into_iter().map(|key| (key.version, key.offset)).collect::<Vec<_>>();
+        for from in [0, 1, events.len() / 3, events.len().saturating_sub(1), events.len()] {
+            let (older, newer) = events.split_at(from.min(events.len()));
+            for most in [1, 7, events.len() + 1] {
+                let is_newer = |key: &Key| newer.first().is_some_and(|(version, _)| key.version >= *version);
+                let by_offset = |key: &Key| newer.first().is_some_and(|(_, offset)| key.offset >= *offset);
+                let expected = newer.iter().take(most).copied().collect::<Vec<_>>();
+                assert_eq!(pairs(index.look_up(stream, is_newer, most).expect("it is whole")), expected, "from {from}, {most}");
+                assert_eq!(pairs(index.look_up(stream, by_offset, most).expect("it is whole")), expected, "from {from}, {most}");
+                let expected = older.iter().rev().take(most).copied().collect::<Vec<_>>();
+                let back = index.look_up_back(stream, |key| !is_newer(key), most).expect("it is whole");
+                assert_eq!(pairs(back), expected, "before {from}, {most}");
+            }
+        }
     }
 
     proptest! {
@@ -412,6 +522,7 @@ mod tests {
             for index in [index, KeyIndex::sealed(merged)] {
                 for (stream, events) in &expected {
                     prop_assert_eq!(&found(&index, *stream), events);
+                    parts_are_found(&index, *stream, events);
                     prop_assert_eq!(found(&index, stream.wrapping_add(1)), expected.get(&stream.wrapping_add(1)).cloned().unwrap_or_default());
                 }
                 let mut count = 0;
@@ -442,7 +553,9 @@ mod tests {
         assert!(table.fences.len() > 3, "it takes several pages to be a test");
         let index = KeyIndex::sealed(table);
         for (stream, count) in alike {
-            assert_eq!(found(&index, stream).len(), count);
+            let events = found(&index, stream);
+            assert_eq!(events.len(), count);
+            parts_are_found(&index, stream, &events);
         }
         assert!(found(&index, 7 << 64 | 999).is_empty() && found(&index, 6 << 64).is_empty() && found(&index, 8 << 64).is_empty());
     }

@@ -13,6 +13,7 @@ mod reader;
 mod recovery;
 mod runs;
 mod set;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod writer;

@@ -50,6 +50,27 @@ impl OffsetIndex {
         self.first_where(|head| head.max_timestamp >= time)
     }
 
+    /// The last block that begins before an offset.
+    pub(super) fn before_offset(&self, offset: Offset) -> Option<(u64, BlockHead)> {
+        self.last_where(|head| head.base_offset < offset)
+    }
+
+    /// The last block whose first record the server recorded before a time.
+    pub(super) fn before_server_time(&self, time: Timestamp) -> Option<(u64, BlockHead)> {
+        self.last_where(|head| head.recorded_at < time)
+    }
+
+    /// The first block whose first record the server recorded at a time or later.
+    pub(super) fn at_server_time(&self, time: Timestamp) -> Option<(u64, BlockHead)> {
+        self.first_where(|head| head.recorded_at >= time)
+    }
+
+    /// `is_before` must be true for some blocks and false for all behind them.
+    fn last_where(&self, is_before: impl Fn(&BlockHead) -> bool) -> Option<(u64, BlockHead)> {
+        let behind = self.blocks.partition_point(|(_, head)| is_before(head));
+        self.blocks.get(behind.checked_sub(1)?).copied()
+    }
+
     /// `is_reached` must be false for some blocks and true for all behind them.
     fn first_where(&self, is_reached: impl Fn(&BlockHead) -> bool) -> Option<(u64, BlockHead)> {
         let place = self.blocks.partition_point(|(_, head)| !is_reached(head));

@@ -127,6 +127,43 @@ impl Segment {
         Ok(runs.get(place).map(|run| run.first_offset.plus(position.get().saturating_sub(run.first_position.get()))))
     }
 
+    /// The last block of runs that begins before an offset.
+    ///
+    /// # Errors
+    /// The report, if the segment is lost.
+    pub(super) fn block_before(&self, offset: Offset) -> Result<Option<(u64, BlockHead)>, LogError> {
+        match &self.lost {
+            Some(lost) => Err(lost.damage.report()),
+            None => Ok(self.view.read().index.before_offset(offset)),
+        }
+    }
+
+    /// Server time of the first record; none if the segment is lost or empty.
+    pub(super) fn recorded_from(&self) -> Option<Timestamp> {
+        self.view.read().index.first().map(|first| first.recorded_at)
+    }
+
+    /// Offset and position of the first record that the server recorded at `time` or later; none if there is none in here.
+    ///
+    /// # Errors
+    /// The report, if the segment is lost; [`LogError::Corrupt`], [`LogError::Io`].
+    pub(super) fn at_server_time(&self, time: Timestamp) -> Result<Option<(Offset, Position)>, LogError> {
+        if let Some(lost) = &self.lost {
+            return Err(lost.damage.report());
+        }
+        let (older, newer) = {
+            let view = self.view.read();
+            (view.index.before_server_time(time), view.index.at_server_time(time))
+        };
+        if let Some((at, head)) = older {
+            let runs = self.read_block(at, &head)?;
+            if let Some(run) = runs.iter().find(|run| run.recorded_at >= time) {
+                return Ok(Some((run.first_offset, run.first_position)));
+            }
+        }
+        Ok(newer.map(|(_, head)| (head.base_offset, head.first_position)))
+    }
+
     /// An offset before which nothing in here has a timestamp of `time` or later; none if nothing has.
     pub(super) fn offset_before(&self, time: Timestamp) -> Option<Offset> {
         match &self.lost {

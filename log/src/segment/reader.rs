@@ -1,4 +1,4 @@
-//! Reads a partition's segments forwards: run by run, batches checked as they are read.
+//! Reads a partition's segments, forwards or backwards: run by run, batches checked as they are read.
 //!
 //! Belongs to one reader of the log; several may read while tidy appends. Invariant: a batch whose checksum, header or place is
 //! not what `.runs` says is reported, never returned, never skipped.
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    batch::{self, BatchHeader, Flaw, HEADER_LEN as BATCH_HEADER_LEN},
+    batch::{self, BatchHeader, Flaw, HEADER_LEN as BATCH_HEADER_LEN, StoredRecords},
     error::LogError,
     ids::{Offset, Position},
     record::Run,
@@ -26,18 +26,33 @@ use super::{
 /// Bytes of `.log` that a reader that goes forward takes at once.
 const READ_AHEAD: u32 = 512 << 10;
 
+/// Bytes of `.log` that a reader that goes backward takes at first: it may be after the last record alone. Twice as many each time.
+const READ_BEHIND: u32 = 16 << 10;
+
+/// Bytes of `.log` that are taken along with a batch.
+#[derive(Clone, Copy, Debug)]
+enum Along {
+    /// So many from its beginning.
+    Ahead(u32),
+    /// So many up to its end.
+    Behind(u32),
+}
+
 /// Reads one partition's segments from a place on, run by run.
 #[derive(Debug)]
 pub struct Reader {
     segments: Arc<Segments>,
     next: Offset,
     read_ahead: u32,
+    /// As much as a reader that goes backward has come to take along.
+    read_behind: u32,
     segment: Option<SegmentReader>,
 }
 
 impl Reader {
     pub(super) const fn new(segments: Arc<Segments>, next: Offset, is_sequential: bool) -> Self {
-        Self { segments, next, read_ahead: if is_sequential { READ_AHEAD } else { 0 }, segment: None }
+        let (read_ahead, read_behind) = if is_sequential { (READ_AHEAD, READ_BEHIND) } else { (0, 0) };
+        Self { segments, next, read_ahead, read_behind, segment: None }
     }
 
     /// Offset from which it reads on.
@@ -71,9 +86,53 @@ impl Reader {
     pub fn next_run(&mut self, most: u32) -> Result<Option<Run>, LogError> {
         let (from, ahead, topic) = (self.next, self.read_ahead, self.segments.topic().clone());
         let Some((segment, stored)) = self.find()? else { return Ok(None) };
-        let run = segment.run(&stored, from, most, ahead, &topic)?;
+        let run = segment.run(&stored, from, most, Along::Ahead(ahead), &topic)?;
         self.next = run.first_offset.plus(run.count.into());
         Ok(Some(run))
+    }
+
+    /// Position behind the last record of what [`Reader::previous_run`] would return; none at the beginning.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`], [`LogError::Io`].
+    pub fn peek_back(&mut self) -> Result<Option<Position>, LogError> {
+        let end = self.next;
+        Ok(self.find_back()?.map(|(_, run)| {
+            let left = end.min(run.end_offset()).get() - run.first_offset.get();
+            run.first_position.plus(left)
+        }))
+    }
+
+    /// Reads the run that lies before the place where it stands, cut to its last `most` records (at least 1), and stands before it then;
+    /// none at the beginning.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] with file and byte range, [`LogError::Io`].
+    pub fn previous_run(&mut self, most: u32) -> Result<Option<Run>, LogError> {
+        let (end, behind, topic) = (self.next, self.read_behind, self.segments.topic().clone());
+        let Some((segment, stored)) = self.find_back()? else { return Ok(None) };
+        let end = end.min(stored.end_offset());
+        let first = stored.first_offset.max(Offset::new(end.get().saturating_sub(most.max(1).into())));
+        let count = u32::try_from(end.get() - first.get()).unwrap_or(u32::MAX);
+        let run = segment.run(&stored, first, count, Along::Behind(behind), &topic)?;
+        self.next = first;
+        self.read_behind = behind.saturating_mul(2).min(READ_AHEAD);
+        Ok(Some(run))
+    }
+
+    /// The segment and the run that the record before lies in.
+    fn find_back(&mut self) -> Result<Option<(&mut SegmentReader, StoredRun)>, LogError> {
+        let serves = self.segment.as_ref().is_some_and(|reader| {
+            let segment = &reader.segment;
+            segment.id.base < self.next && self.next <= segment.end()
+        });
+        if !serves {
+            let Some(segment) = self.segments.segment_before(self.next) else { return Ok(None) };
+            self.segment = Some(SegmentReader::new(segment));
+        }
+        let Some(reader) = self.segment.as_mut() else { return Ok(None) };
+        let found = reader.find_back(self.next)?;
+        Ok(found.map(|run| (reader, run)))
     }
 
     /// The segment and the run that the next record lies in.
@@ -100,7 +159,7 @@ pub(super) fn read_runs(
     let mut reader = SegmentReader::new(segment.clone());
     let mut next = from;
     while let Some(stored) = reader.find(next)? {
-        let run = reader.run(&stored, next, u32::MAX, READ_AHEAD, topic)?;
+        let run = reader.run(&stored, next, u32::MAX, Along::Ahead(READ_AHEAD), topic)?;
         next = run.first_offset.plus(run.count.into());
         each(run)?;
     }
@@ -124,6 +183,8 @@ struct Batch {
     bytes: Bytes,
     /// Place and offset of a record in it, from which later ones are found.
     known: (u32, Offset),
+    /// Offsets and places of all records, for whoever goes back; else empty.
+    places: Vec<(Offset, u32)>,
 }
 
 impl SegmentReader {
@@ -143,11 +204,23 @@ impl SegmentReader {
         Ok(self.block.get(place).copied())
     }
 
+    /// The last run that begins before an offset.
+    fn find_back(&mut self, offset: Offset) -> Result<Option<StoredRun>, LogError> {
+        let is_in_block = self.block.first().is_some_and(|run| run.first_offset < offset)
+            && self.block.last().is_some_and(|run| offset <= run.end_offset());
+        if !is_in_block {
+            let Some((at, head)) = self.segment.block_before(offset)? else { return Ok(None) };
+            self.block = self.segment.read_block(at, &head)?;
+        }
+        let behind = self.block.partition_point(|run| run.first_offset < offset);
+        Ok(behind.checked_sub(1).and_then(|place| self.block.get(place)).copied())
+    }
+
     /// The records of a stored run from an offset on, at most `most`.
-    fn run(&mut self, stored: &StoredRun, from: Offset, most: u32, ahead: u32, topic: &Arc<Topic>) -> Result<Run, LogError> {
+    fn run(&mut self, stored: &StoredRun, from: Offset, most: u32, along: Along, topic: &Arc<Topic>) -> Result<Run, LogError> {
         let first_offset = from.max(stored.first_offset);
         let skipped = u32::try_from(first_offset.get() - stored.first_offset.get()).unwrap_or(u32::MAX);
-        self.load(stored, ahead)?;
+        self.load(stored, along)?;
         let start = self.start_of(stored, first_offset)?;
         let Some(batch) = &self.batch else { return Err(self.damage(stored, Flaw::new(0, "the batch is not there"))) };
         Ok(Run {
@@ -163,7 +236,7 @@ impl SegmentReader {
     }
 
     /// Has the run's batch in memory, checked.
-    fn load(&mut self, stored: &StoredRun, ahead: u32) -> Result<(), LogError> {
+    fn load(&mut self, stored: &StoredRun, along: Along) -> Result<(), LogError> {
         if self.batch.as_ref().is_some_and(|batch| batch.at == stored.batch_at) {
             return Ok(());
         }
@@ -172,10 +245,13 @@ impl SegmentReader {
             None => {
                 let path = self.segment.id.path(Kind::Log);
                 let file = self.segment.files.get(&path).map_err(failed("open", &path))?;
-                // Not further than what is published: behind it tidy may be writing this very moment.
-                let readable = self.segment.log_end().saturating_sub(stored.batch_at);
-                let length = u64::from(stored.batch_len.max(ahead)).min(readable);
-                self.window = (stored.batch_at, read_range(&*file, &path, stored.batch_at, length)?.into());
+                let batch_end = stored.batch_at + u64::from(stored.batch_len);
+                let (from, end) = match along {
+                    // Not further than what is published: behind it tidy may be writing this very moment.
+                    Along::Ahead(bytes) => (stored.batch_at, batch_end.max(stored.batch_at + u64::from(bytes)).min(self.segment.log_end())),
+                    Along::Behind(bytes) => (stored.batch_at.min(batch_end.saturating_sub(bytes.into())), batch_end),
+                };
+                self.window = (from, read_range(&*file, &path, from, end.saturating_sub(from))?.into());
                 self.in_window(stored).ok_or_else(|| self.damage(stored, Flaw::new(0, "the file ends within a batch")))?
             }
         };
@@ -184,7 +260,7 @@ impl SegmentReader {
             return Err(self.damage(stored, Flaw::new(0, "this is another batch than the one that was written here")));
         }
         let first = u32::try_from(BATCH_HEADER_LEN).unwrap_or(u32::MAX);
-        self.batch = Some(Batch { at: stored.batch_at, bytes, known: (first, header.base_offset) });
+        self.batch = Some(Batch { at: stored.batch_at, bytes, known: (first, header.base_offset), places: Vec::new() });
         Ok(())
     }
 
@@ -198,8 +274,15 @@ impl SegmentReader {
     /// Byte place of a record in the batch in memory.
     fn start_of(&mut self, stored: &StoredRun, offset: Offset) -> Result<u32, LogError> {
         let Some(batch) = &mut self.batch else { return Ok(0) };
-        if offset < batch.known.1 {
-            batch.known = (u32::try_from(BATCH_HEADER_LEN).unwrap_or(u32::MAX), Offset::default());
+        if offset < batch.known.1 && batch.places.is_empty() {
+            // Who goes back once goes on so: looking from the front each time would take the square of the batch.
+            batch.places = match places_of(&batch.bytes) {
+                Ok(places) => places,
+                Err(flaw) => return Err(self.damage(stored, flaw)),
+            };
+        }
+        if let Ok(place) = batch.places.binary_search_by_key(&offset, |(at, _)| *at) {
+            return Ok(batch.places.get(place).map_or(0, |(_, start)| *start));
         }
         match batch::find(&batch.bytes, batch.known.0, offset) {
             Ok(start) => {
@@ -215,6 +298,12 @@ impl SegmentReader {
         let what = format!("{}; offsets from {} to {} (exclusive) cannot be read", flaw.what, stored.first_offset, stored.end_offset());
         corrupt(&self.segment.id.path(Kind::Log), from, end, what)
     }
+}
+
+/// Offset and byte place of every record of a batch.
+fn places_of(batch: &[u8]) -> Result<Vec<(Offset, u32)>, Flaw> {
+    let records = StoredRecords::from(batch, BATCH_HEADER_LEN)?;
+    records.map(|record| record.map(|record| (record.offset, u32::try_from(record.start).unwrap_or(u32::MAX)))).collect()
 }
 
 impl Segment {

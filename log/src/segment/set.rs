@@ -57,7 +57,7 @@ pub struct Segments {
     hasher: StreamHasher,
     files: Arc<OpenFiles>,
     /// In order of offset; the last one is active.
-    list: RwLock<Vec<Arc<Segment>>>,
+    pub(super) list: RwLock<Vec<Arc<Segment>>>,
     writer: Mutex<Writer>,
     /// What is to be done to files before anything is appended; none once it was.
     repairs: Mutex<Option<Vec<Repair>>>,
@@ -327,62 +327,41 @@ impl Segments {
 
     /// An offset before which no record has a timestamp of `time` or later, as near to the first that has as the sparse index
     /// knows; the end if there is none.
-    #[cfg_attr(not(test), expect(dead_code, reason = "nothing is asked by time yet; tests hold that it can be"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "nothing is asked by the time of events yet; tests hold that it can be"))]
     pub fn offset_before(&self, time: Timestamp) -> Offset {
         let list = self.list.read();
         let found = list.iter().find_map(|segment| segment.offset_before(time));
         found.unwrap_or_else(|| list.last().map_or(Offset::default(), |segment| segment.end()))
     }
 
+    /// Offset and position of the first record that the server recorded at `time` or later; none if there is none in here.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`], also where damage may hold that record; [`LogError::Io`].
+    pub fn at_time(&self, time: Timestamp) -> Result<Option<(Offset, Position)>, LogError> {
+        let list = self.list.read().clone();
+        // Server time rises: the record lies in the last segment that begins before it, or right behind that one.
+        let is_older = |segment: &Arc<Segment>| segment.recorded_from().is_some_and(|first| first < time);
+        let from = list.iter().rposition(is_older).unwrap_or(0);
+        for segment in &list[from..] {
+            if let Some(found) = segment.at_server_time(time)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The last segment that begins before an offset.
+    pub(super) fn segment_before(&self, offset: Offset) -> Option<Arc<Segment>> {
+        let list = self.list.read();
+        let behind = list.partition_point(|segment| segment.id.base < offset);
+        list.get(behind.checked_sub(1)?).cloned()
+    }
+
     /// The first segment that ends behind an offset.
     pub(super) fn segment_at(&self, offset: Offset) -> Option<Arc<Segment>> {
         let list = self.list.read();
         list.get(list.partition_point(|segment| segment.end() <= offset)).cloned()
-    }
-
-    /// Versions and offsets of a stream's events in here from a version (inclusive) on, in order, at most about `most`:
-    /// as many as the segments that hold the first of them have.
-    ///
-    /// # Errors
-    /// [`LogError::Corrupt`], [`LogError::Io`].
-    pub fn stream(&self, stream: u128, from: StreamVersion, most: usize) -> Result<Vec<(StreamVersion, Offset)>, LogError> {
-        let mut parts: Vec<Vec<(StreamVersion, Offset)>> = Vec::new();
-        let mut lost = None;
-        for segment in self.list.read().clone().iter().rev() {
-            if let Some(damage) = segment.damage() {
-                lost = Some(damage.clone());
-                continue;
-            }
-            let mut part = Vec::new();
-            let mut oldest = None;
-            self.look_up(segment, stream, |key| {
-                oldest = Some(oldest.map_or(key.version, |oldest: u64| oldest.min(key.version)));
-                if key.version >= from.get() {
-                    part.push((StreamVersion::new(key.version), Offset::new(key.offset)));
-                }
-            })?;
-            parts.push(part);
-            // Enough that is older was found: what is newer is for the next call.
-            while parts.len() > 1 && parts[1..].iter().map(Vec::len).sum::<usize>() >= most {
-                parts.remove(0);
-            }
-            // Versions have no gaps: what is older lies before.
-            if oldest.is_some_and(|oldest| oldest <= from.get().max(1)) {
-                break;
-            }
-        }
-        let mut found = parts.into_iter().rev().flatten().collect::<Vec<_>>();
-        found.truncate(most);
-        if let Some(damage) = lost {
-            // What is lost may lie anywhere but between versions that follow each other.
-            let first = from.get().max(1);
-            let following = (first..).zip(&found).take_while(|(expected, (version, _))| version.get() == *expected).count();
-            found.truncate(following);
-            if found.is_empty() {
-                return Err(damage.report());
-            }
-        }
-        Ok(found)
     }
 
     /// Calls `each` with every stream's hash and the version of its newest event, some streams more than once: the highest
@@ -417,18 +396,12 @@ impl Segments {
         Ok(())
     }
 
-    fn look_up(&self, segment: &Arc<Segment>, stream: u128, mut each: impl FnMut(Key)) -> Result<(), LogError> {
-        let mut found = Vec::new();
-        self.with_keys(segment, |keys| {
-            found.clear();
-            keys.look_up(stream, |key| found.push(key))
-        })?;
-        found.into_iter().for_each(&mut each);
-        Ok(())
-    }
-
     /// Asks a segment's key index, and if that turns out to be damaged, makes it again and asks once more.
-    fn with_keys(&self, segment: &Arc<Segment>, mut ask: impl FnMut(&KeyIndex) -> Result<(), LogError>) -> Result<(), LogError> {
+    pub(super) fn with_keys<T>(
+        &self,
+        segment: &Arc<Segment>,
+        mut ask: impl FnMut(&KeyIndex) -> Result<T, LogError>,
+    ) -> Result<T, LogError> {
         match ask(&segment.keys()) {
             Err(LogError::Corrupt { file, what, .. }) => {
                 warn!(file = %file.display(), %what, "making the key index again");

@@ -114,13 +114,30 @@ fn read_all(reader: &mut Reader, most: u32) -> Result<Vec<Stored>, LogError> {
     while let Some(position) = reader.peek()? {
         let run = reader.next_run(most)?.expect("what was peeked is there");
         assert_eq!(run.first_position, position);
-        for record in run.records() {
-            let record = record?;
-            let event = record.event().expect("an event");
-            let stream = String::from_utf8(record.key.expect("a key").to_vec()).expect("a name");
-            let data = record.value.expect("a payload").to_vec();
-            found.push((record.offset.get(), record.position.get(), run.recorded_at.get(), stream, event.version.get(), data));
-        }
+        found.extend(stored_in(&run)?);
+    }
+    Ok(found)
+}
+
+/// What lies before a reader's place, the newest first.
+fn read_back(reader: &mut Reader, most: u32) -> Result<Vec<Stored>, LogError> {
+    let mut found = Vec::new();
+    while let Some(position) = reader.peek_back()? {
+        let run = reader.previous_run(most)?.expect("what was peeked is there");
+        assert!(run.end_position() == position && run.count <= most);
+        found.extend(stored_in(&run)?.into_iter().rev());
+    }
+    Ok(found)
+}
+
+fn stored_in(run: &Run) -> Result<Vec<Stored>, LogError> {
+    let mut found = Vec::new();
+    for record in run.records() {
+        let record = record?;
+        let event = record.event().expect("an event");
+        let stream = String::from_utf8(record.key.expect("a key").to_vec()).expect("a name");
+        let data = record.value.expect("a payload").to_vec();
+        found.push((record.offset.get(), record.position.get(), run.recorded_at.get(), stream, event.version.get(), data));
     }
     Ok(found)
 }
@@ -135,6 +152,12 @@ fn compare(segments: &Arc<Segments>, model: &Model, end: u64) -> Result<(), LogE
         assert_eq!(read_all(&mut reader, u32::MAX)?, all[from_place..], "from offset {from}");
         let mut reader = segments.reader(Start::Offset(Offset::new(from)), false)?;
         assert_eq!(read_all(&mut reader, 2)?, all[from_place..], "from offset {from}, two at a time");
+        for (is_sequential, most) in [(true, u32::MAX), (false, 2)] {
+            let mut reader = segments.reader(Start::Offset(Offset::new(from)), is_sequential)?;
+            let mut backwards = read_back(&mut reader, most)?;
+            backwards.reverse();
+            assert_eq!(backwards, all[..from_place], "before offset {from}");
+        }
     }
     for from in [0, model.position / 4, model.position / 2, model.position] {
         let mut reader = segments.reader(Start::Position(Position::new(from)), true)?;
@@ -152,11 +175,27 @@ fn compare(segments: &Arc<Segments>, model: &Model, end: u64) -> Result<(), LogE
         let head = expected.last().map(|(version, _)| StreamVersion::new(*version));
         assert_eq!(heads.get(&hash).copied(), head, "{stream}");
         for (from, most) in [(1, usize::MAX), (expected.len() / 2, usize::MAX), (1, 3), (expected.len(), 2)] {
-            let found = segments.stream(hash, StreamVersion::new(from as u64), most)?;
+            let found = segments.stream(hash, StreamVersion::new(from as u64), None, most)?;
             let found = found.into_iter().map(|(version, offset)| (version.get(), offset.get())).collect::<Vec<_>>();
             let wanted = expected.iter().filter(|(version, _)| *version >= from as u64).take(most).copied().collect::<Vec<_>>();
             assert_eq!(found, wanted, "{stream} from {from}");
+            // Where to look can be said, and what lies before can be asked for.
+            let behind = wanted.first().map(|(_, offset)| Offset::new(*offset));
+            let again = segments.stream(hash, StreamVersion::new(from as u64), behind, most)?;
+            assert!(again.iter().map(|(version, offset)| (version.get(), offset.get())).eq(wanted), "{stream} from {from}");
+            for below in [u64::MAX, expected.get(from.saturating_sub(1)).map_or(end, |(_, offset)| *offset)] {
+                let found = segments.stream_before(hash, StreamVersion::new(from as u64), Offset::new(below), most)?;
+                let wanted = expected.iter().rev().filter(|(version, _)| *version < from as u64).take(most);
+                assert!(found.iter().map(|(version, offset)| (version.get(), offset.get())).eq(wanted.copied()), "{stream} before {from}");
+            }
+            if let Some(offset) = behind {
+                assert_eq!(segments.version_at(hash, offset)?, Some(StreamVersion::new(from.max(1) as u64)));
+            }
         }
+    }
+    for time in all.iter().flat_map(|record| [record.2, record.2 + 1]).step_by(7).chain([0, i64::MAX]) {
+        let first = all.iter().find(|record| record.2 >= time).map(|record| (Offset::new(record.0), Position::new(record.1)));
+        assert_eq!(segments.at_time(Timestamp::new(time))?, first, "from {time}");
     }
     for time in all.iter().map(|record| record.2).step_by(17) {
         let first = all.iter().find(|record| record.2 >= time).expect("itself").0;
@@ -406,6 +445,19 @@ fn read_up_to_damage(segments: &Arc<Segments>, from: u64) -> (Vec<u64>, Option<S
     }
 }
 
+/// Reads backwards from an offset until the beginning or the damage.
+fn read_down_to_damage(segments: &Arc<Segments>, before: u64) -> (Vec<u64>, Option<String>) {
+    let mut reader = segments.reader(Start::Offset(Offset::new(before)), true).expect("opens");
+    let mut found = Vec::new();
+    loop {
+        match reader.previous_run(u32::MAX) {
+            Ok(Some(run)) => found.extend((0..u64::from(run.count)).rev().map(|place| run.first_offset.get() + place)),
+            Ok(None) => return (found, None),
+            Err(error) => return (found, Some(error.to_string())),
+        }
+    }
+}
+
 #[test]
 fn around_a_lost_segment_everything_is_read_and_in_it_the_report() {
     let (disk, mark, model) = sample();
@@ -429,6 +481,16 @@ fn around_a_lost_segment_everything_is_read_and_in_it_the_report() {
             assert!(report.contains(&format!("offsets from {first} to {end} (exclusive) of topic t partition 0")), "{report}");
             assert_eq!(read_up_to_damage(&segments, 0), ((0..first).collect(), Some(report.clone())));
             assert_eq!(read_up_to_damage(&segments, end), ((end..model.end()).collect(), None));
+            assert_eq!(read_down_to_damage(&segments, first), ((0..first).rev().collect(), None));
+            assert_eq!(read_down_to_damage(&segments, model.end()), ((end..model.end()).rev().collect(), Some(report.clone())));
+            for (offset, _, time, ..) in &model.records {
+                match segments.at_time(Timestamp::new(*time)) {
+                    Ok(found) => assert!(found.is_some_and(|(found, _)| !(first..end).contains(&found.get()) && found.get() <= *offset)),
+                    Err(error) => assert_eq!(error.to_string(), report),
+                }
+                let is_told = segments.at_time(Timestamp::new(*time)).is_err();
+                assert!(is_told || !(first..end).contains(offset), "no neighbour is taken for what is lost");
+            }
             assert_eq!(segments.end(), Offset::new(model.end()));
             let next = model.records.get(usize::try_from(end).expect("small")).map_or(u64::MAX, |record| record.1);
             assert!(segments.reader(Start::Position(Position::new(next - 1)), true).is_err());
@@ -458,11 +520,15 @@ fn streams_around(segments: &Segments, model: &Model, lost: std::ops::Range<u64>
         let newest_behind = all.last().filter(|(_, offset)| *offset >= lost.end).map(|(version, _)| StreamVersion::new(*version));
         assert_eq!(heads.get(&hash).copied(), newest_behind, "a head before the damage says nothing");
         for (version, offset) in &all {
-            match segments.stream(hash, StreamVersion::new(*version), 1) {
+            match segments.stream(hash, StreamVersion::new(*version), None, 1) {
                 Ok(found) => assert_eq!(found, [(StreamVersion::new(*version), Offset::new(*offset))]),
                 Err(error) => assert!(lost.contains(offset) && error.to_string() == report, "{stream} at {version}: {error}"),
             }
-            assert_eq!(segments.stream(hash, StreamVersion::new(*version), 1).is_err(), lost.contains(offset));
+            assert_eq!(segments.stream(hash, StreamVersion::new(*version), None, 1).is_err(), lost.contains(offset));
+            match segments.stream_before(hash, StreamVersion::new(version + 1), Offset::new(u64::MAX), 1) {
+                Ok(found) => assert_eq!(found, [(StreamVersion::new(*version), Offset::new(*offset))]),
+                Err(error) => assert!(lost.contains(offset) && error.to_string() == report, "{stream} at {version}: {error}"),
+            }
             count += 1;
         }
     }

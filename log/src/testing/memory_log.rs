@@ -14,11 +14,11 @@ use tokio::sync::watch;
 
 use crate::{
     backend::{AppendFuture, Capabilities, Head, LogBackend, LogReader, Span},
-    batch::{self, BatchBuilder, Encoded},
+    batch::{BatchBuilder, Encoded},
     clock::Clock,
     durability::Durability,
     error::LogError,
-    ids::{FolderId, Offset, PartitionId, Position, StreamHead, StreamId, StreamVersion, TopicId, TopicName},
+    ids::{FolderId, Offset, PartitionId, Position, StreamHead, StreamId, StreamVersion, Timestamp, TopicId, TopicName},
     record::{Append, Appended, AppendedRange, Chunk, NewRecord, ReadLimits, RequestKey, Run, Selection, StreamAt, Violation, Write},
     topic::{Topic, TopicKind, TopicSettings},
 };
@@ -111,7 +111,7 @@ impl State {
     }
 
     fn commit(&mut self, placed: Vec<Placed>, asked: Option<Durability>, clock: &dyn Clock) -> Appended {
-        let recorded_at = clock.now();
+        let recorded_at = self.runs.last().map_or(clock.now(), |last| clock.now().max(last.recorded_at));
         let first = self.end;
         // Answers before the sync leave as soon as all others do.
         let durability = Durability::of(asked, placed.iter().map(|one| one.topic.settings.durability));
@@ -143,6 +143,37 @@ impl State {
         }
         answer.end = self.end;
         answer
+    }
+
+    /// The position of a selection's place, if it is a position; else 0. Refuses a place that does not exist.
+    fn place_of(&self, selection: &Selection) -> Result<Position, LogError> {
+        let mut from = Position::default();
+        match selection {
+            Selection::Partition(topic, partition, offset) => {
+                let partitions = self.topic(topic)?.settings.partitions;
+                if partition.get() >= partitions {
+                    return Err(LogError::UnknownPartition { topic: topic.clone(), partition: *partition, partitions });
+                }
+                let end = self.ends.get(&(topic.clone(), *partition)).copied().unwrap_or_default();
+                if *offset > end {
+                    let (topic, partition, first) = (topic.clone(), *partition, Offset::default());
+                    return Err(LogError::OffsetOutOfRange { topic, partition, asked: *offset, first, end });
+                }
+            }
+            Selection::Stream(topic, ..) => {
+                let known = self.topic(topic)?;
+                expect_kind(known, known.settings.kind == TopicKind::Events, "it has no streams")?;
+            }
+            Selection::Topics(topics, position) => {
+                topics.iter().try_for_each(|topic| self.topic(topic).map(drop))?;
+                from = *position;
+            }
+            Selection::All(position) => from = *position,
+        }
+        if from > self.end {
+            return Err(LogError::PositionOutOfRange { asked: from, end: self.end });
+        }
+        Ok(from)
     }
 }
 
@@ -189,6 +220,7 @@ impl LogBackend for MemoryLog {
             condition_span: Span::Folder,
             dense_offsets: true,
             commit_order: true,
+            server_time: true,
             append_bytes: u64::MAX,
         }
     }
@@ -261,34 +293,44 @@ impl LogBackend for MemoryLog {
     }
 
     fn reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError> {
-        let state = self.inner.state.lock();
-        let mut from = Position::default();
-        match &selection {
-            Selection::Partition(topic, partition, offset) => {
-                let partitions = state.topic(topic)?.settings.partitions;
-                if partition.get() >= partitions {
-                    return Err(LogError::UnknownPartition { topic: topic.clone(), partition: *partition, partitions });
-                }
-                let end = state.ends.get(&(topic.clone(), *partition)).copied().unwrap_or_default();
-                if *offset > end {
-                    let (topic, partition, first) = (topic.clone(), *partition, Offset::default());
-                    return Err(LogError::OffsetOutOfRange { topic, partition, asked: *offset, first, end });
-                }
-            }
-            Selection::Stream(topic, ..) => {
-                let known = state.topic(topic)?;
-                expect_kind(known, known.settings.kind == TopicKind::Events, "it has no streams")?;
-            }
-            Selection::Topics(topics, position) => {
-                topics.iter().try_for_each(|topic| state.topic(topic).map(drop))?;
-                from = *position;
-            }
-            Selection::All(position) => from = *position,
-        }
-        if from > state.end {
-            return Err(LogError::PositionOutOfRange { asked: from, end: state.end });
-        }
+        let from = self.inner.state.lock().place_of(&selection)?;
         Ok(Box::new(MemoryReader { inner: Arc::clone(&self.inner), selection, from }))
+    }
+
+    fn backward_reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError> {
+        let state = self.inner.state.lock();
+        let place = state.place_of(&selection)?;
+        let before = if matches!(selection, Selection::Topics(..) | Selection::All(_)) { place } else { state.end };
+        Ok(Box::new(BackwardReader { inner: Arc::clone(&self.inner), selection, before }))
+    }
+
+    fn at_time(&self, selection: Selection, time: Timestamp) -> Result<Selection, LogError> {
+        let state = self.inner.state.lock();
+        let older = &state.runs[..state.runs.partition_point(|run| run.recorded_at < time)];
+        let position = older.last().map_or(Position::default(), Run::end_position);
+        Ok(match selection {
+            Selection::Partition(topic, partition, _) => {
+                let whole = Selection::Partition(topic.clone(), partition, Offset::default());
+                state.place_of(&whole)?;
+                let mine = |run: &&Run| run.topic.name == topic && run.partition == partition;
+                let offset = older.iter().rfind(mine).map_or(Offset::default(), |run| run.first_offset.plus(run.count.into()));
+                Selection::Partition(topic, partition, offset)
+            }
+            Selection::Stream(topic, stream, _) => {
+                let whole = Selection::Stream(topic.clone(), stream.clone(), StreamVersion::FIRST);
+                state.place_of(&whole)?;
+                let mut count = 0;
+                for run in older {
+                    count += selected(run, &whole, Position::default(), position)?.len() as u64;
+                }
+                Selection::Stream(topic, stream, StreamVersion::FIRST.plus(count))
+            }
+            Selection::Topics(topics, _) => {
+                topics.iter().try_for_each(|topic| state.topic(topic).map(drop))?;
+                Selection::Topics(topics, position)
+            }
+            Selection::All(_) => Selection::All(position),
+        })
     }
 }
 
@@ -318,7 +360,7 @@ impl MemoryReader {
         let (mut records, mut bytes) = (0_u32, 0_usize);
         let place = state.runs.partition_point(|run| run.end_position() <= self.from);
         for run in state.runs.iter().skip(place).take_while(|run| run.first_position < until) {
-            for part in self.selected(run, until)? {
+            for part in selected(run, &self.selection, self.from, until)? {
                 let room = limits.records.saturating_sub(records).max(1);
                 let part = cut(&part, part.first_position, part.first_position.plus(u64::from(room)))?;
                 records += part.count;
@@ -333,44 +375,103 @@ impl MemoryReader {
         chunk.scanned_to = until.max(self.from);
         Ok(chunk)
     }
+}
 
-    /// The parts of a run that are selected, from where this reader stands up to `until`.
-    fn selected(&self, run: &Run, until: Position) -> Result<Vec<Run>, LogError> {
-        let whole = || cut(run, self.from, until).map(|run| vec![run]);
-        match &self.selection {
-            Selection::Partition(topic, partition, offset) => {
-                if run.topic.name != *topic || run.partition != *partition || run.first_offset.plus(u64::from(run.count)) <= *offset {
-                    return Ok(Vec::new());
+/// Reads backwards.
+struct BackwardReader {
+    inner: Arc<Inner>,
+    /// Its place lies behind the record that comes first.
+    selection: Selection,
+    /// Everything selected from here on was returned.
+    before: Position,
+}
+
+impl LogReader for BackwardReader {
+    fn read(&mut self, until: Position, limits: ReadLimits) -> Result<Chunk, LogError> {
+        let chunk = self.collect(until, limits)?;
+        self.before = chunk.scanned_to;
+        Ok(chunk)
+    }
+
+    fn in_memory(&self) -> bool {
+        true
+    }
+}
+
+impl BackwardReader {
+    fn collect(&self, until: Position, limits: ReadLimits) -> Result<Chunk, LogError> {
+        let state = self.inner.state.lock();
+        let mut chunk = Chunk::default();
+        let (mut records, mut bytes) = (0_u32, 0_usize);
+        let before = self.before.min(until);
+        for run in state.runs.iter().rev().skip_while(|run| run.first_position >= before) {
+            for part in selected_below(run, &self.selection, before)?.iter().rev() {
+                let room = limits.records.saturating_sub(records).max(1).min(part.count);
+                let part = part.part(part.count - room, room)?;
+                records += part.count;
+                bytes += part.batch.len();
+                chunk.scanned_to = part.first_position;
+                chunk.runs.push(part);
+                if records >= limits.records || bytes >= limits.bytes as usize {
+                    return Ok(chunk);
                 }
-                let from = run.first_position.plus(offset.get().saturating_sub(run.first_offset.get()));
-                Ok(if from < until { vec![cut(run, self.from.max(from), until)?] } else { Vec::new() })
             }
-            Selection::Stream(topic, stream, version) if run.topic.name == *topic => {
-                let mut parts = Vec::new();
-                for record in run.records() {
-                    let record = record?;
-                    let is_newer = record.event().is_some_and(|event| event.version >= *version);
-                    let is_mine = record.key == Some(stream.as_str().as_bytes());
-                    if is_mine && is_newer && (self.from..until).contains(&record.position) {
-                        parts.push(cut(run, record.position, record.position.plus(1))?);
-                    }
-                }
-                Ok(parts)
-            }
-            Selection::Topics(topics, _) if topics.contains(&run.topic.name) => whole(),
-            Selection::All(_) if !run.topic.name.is_system() => whole(),
-            _ => Ok(Vec::new()),
         }
+        chunk.scanned_to = Position::default();
+        Ok(chunk)
+    }
+}
+
+/// The parts of a run that are selected by what lies before the selection's place, up to `before`.
+fn selected_below(run: &Run, selection: &Selection, before: Position) -> Result<Vec<Run>, LogError> {
+    let start = Position::default();
+    match selection {
+        Selection::Partition(topic, partition, end) => {
+            let whole = Selection::Partition(topic.clone(), *partition, Offset::default());
+            let end = run.first_position.plus(end.get().saturating_sub(run.first_offset.get()));
+            if end <= run.first_position { Ok(Vec::new()) } else { selected(run, &whole, start, before.min(end)) }
+        }
+        Selection::Stream(topic, stream, end) => {
+            let all = selected(run, &Selection::Stream(topic.clone(), stream.clone(), StreamVersion::FIRST), start, before)?;
+            let is_older = |part: &Run| part.records().flatten().all(|record| record.event().is_some_and(|event| event.version < *end));
+            Ok(all.into_iter().filter(is_older).collect())
+        }
+        Selection::Topics(..) | Selection::All(_) => selected(run, selection, start, before),
+    }
+}
+
+/// The parts of a run that are selected, from position `at` up to `until`.
+fn selected(run: &Run, selection: &Selection, at: Position, until: Position) -> Result<Vec<Run>, LogError> {
+    let whole = || cut(run, at, until).map(|run| vec![run]);
+    match selection {
+        Selection::Partition(topic, partition, offset) => {
+            if run.topic.name != *topic || run.partition != *partition || run.first_offset.plus(u64::from(run.count)) <= *offset {
+                return Ok(Vec::new());
+            }
+            let from = run.first_position.plus(offset.get().saturating_sub(run.first_offset.get()));
+            Ok(if from < until { vec![cut(run, at.max(from), until)?] } else { Vec::new() })
+        }
+        Selection::Stream(topic, stream, version) if run.topic.name == *topic => {
+            let mut parts = Vec::new();
+            for record in run.records() {
+                let record = record?;
+                let is_newer = record.event().is_some_and(|event| event.version >= *version);
+                let is_mine = record.key == Some(stream.as_str().as_bytes());
+                if is_mine && is_newer && (at..until).contains(&record.position) {
+                    parts.push(cut(run, record.position, record.position.plus(1))?);
+                }
+            }
+            Ok(parts)
+        }
+        Selection::Topics(topics, _) if topics.contains(&run.topic.name) => whole(),
+        Selection::All(_) if !run.topic.name.is_system() => whole(),
+        _ => Ok(Vec::new()),
     }
 }
 
 /// The records of a run from `from` (inclusive) up to `until` (exclusive).
 fn cut(run: &Run, from: Position, until: Position) -> Result<Run, LogError> {
-    let from = from.max(run.first_position);
-    let until = until.min(run.end_position());
-    let skipped = from.get() - run.first_position.get();
-    let count = u32::try_from(until.get().saturating_sub(from.get())).unwrap_or(u32::MAX);
-    let corrupt = |flaw: batch::Flaw| LogError::Corrupt { file: "memory".into(), from: 0, end: 0, what: flaw.to_string() };
-    let start = batch::skip(&run.batch, run.start, u32::try_from(skipped).unwrap_or(u32::MAX)).map_err(corrupt)?;
-    Ok(Run { first_offset: run.first_offset.plus(skipped), first_position: from, count, start, ..run.clone() })
+    let (from, until) = (from.max(run.first_position), until.min(run.end_position()));
+    let number = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+    run.part(number(from.get() - run.first_position.get()), number(until.get().saturating_sub(from.get())))
 }

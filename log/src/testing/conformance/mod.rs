@@ -4,6 +4,7 @@
 //! returned by name, so that leaving out is seen. A failed case panics with its name.
 
 mod appends;
+mod backwards;
 mod concurrency;
 mod reads;
 mod restarts;
@@ -22,7 +23,7 @@ use bytes::Bytes;
 use crate::{
     backend::{Capabilities, LogBackend, Span},
     error::LogError,
-    ids::{Expected, Offset, PartitionId, Position, StreamId, StreamVersion, TopicName},
+    ids::{Expected, Offset, PartitionId, Position, StreamId, StreamVersion, Timestamp, TopicName},
     record::{Append, Appended, NewEvent, NewRecord, Precondition, ReadLimits, Run, Selection, Write},
     topic::{TopicKind, TopicSettings},
 };
@@ -41,6 +42,7 @@ pub trait Subject {
 enum Needs {
     Nothing,
     Order,
+    ServerTime,
     AtomicFolder,
     Restart,
 }
@@ -57,7 +59,7 @@ struct Case {
 /// When a case fails, with its name.
 pub fn check<S: Subject>(mut make: impl FnMut() -> S) -> Vec<&'static str> {
     let mut left_out = Vec::new();
-    for case in [appends::CASES, reads::CASES, concurrency::CASES, restarts::CASES].into_iter().flatten() {
+    for case in [appends::CASES, reads::CASES, backwards::CASES, concurrency::CASES, restarts::CASES].into_iter().flatten() {
         let mut subject = make();
         if !can(&subject.log().capabilities(), case.needs) || case.needs == Needs::Restart && !subject.restart() {
             left_out.push(case.name);
@@ -75,6 +77,7 @@ fn can(capabilities: &Capabilities, needs: Needs) -> bool {
     match needs {
         Needs::Nothing | Needs::Restart => true,
         Needs::Order => capabilities.commit_order,
+        Needs::ServerTime => capabilities.commit_order && capabilities.server_time,
         Needs::AtomicFolder => capabilities.atomic_span == Span::Folder && capabilities.condition_span == Span::Folder,
     }
 }
@@ -148,6 +151,7 @@ struct Read {
     key: Option<String>,
     value: Option<String>,
     version: Option<StreamVersion>,
+    recorded_at: Timestamp,
 }
 
 fn records_of(run: &Run) -> Vec<Read> {
@@ -163,6 +167,7 @@ fn records_of(run: &Run) -> Vec<Read> {
             key: text(record.key),
             value: text(record.value),
             version: record.event().map(|event| event.version),
+            recorded_at: run.recorded_at,
         });
     }
     assert_eq!(found.len(), run.count as usize, "a run has as many records as it says");
@@ -182,6 +187,26 @@ fn read_until(log: &dyn LogBackend, selection: Selection, until: Position, limit
         }
         if is_empty {
             assert!(chunk.scanned_to >= until, "an empty chunk says that nothing is left below the end");
+            return found;
+        }
+    }
+}
+
+/// Reads backwards from a selection's place, the newest first.
+fn read_back(log: &dyn LogBackend, selection: Selection, until: Position, limits: ReadLimits) -> Vec<Read> {
+    let mut reader = log.backward_reader(selection).expect("the selection is in range");
+    let mut found = Vec::new();
+    loop {
+        let chunk = reader.read(until, limits).expect("the log is whole");
+        let count: u32 = chunk.runs.iter().map(|run| run.count).sum();
+        assert!(count <= limits.records.max(1), "{count} records for {limits:?}");
+        for run in &chunk.runs {
+            found.extend(records_of(run).into_iter().rev());
+        }
+        let too_low = found.last().is_some_and(|last: &Read| chunk.scanned_to > last.position && count > 0);
+        assert!(!too_low, "scanned_to says that what was returned was not");
+        if chunk.runs.is_empty() {
+            assert_eq!(chunk.scanned_to, Position::new(0), "an empty chunk says that nothing is left");
             return found;
         }
     }

@@ -14,7 +14,7 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// Two topics with three streams, appended in 60 units of up to three writes.
-fn fill(log: &dyn LogBackend) -> Vec<Appended> {
+pub(super) fn fill(log: &dyn LogBackend) -> Vec<Appended> {
     create(log, "e", TopicKind::Events, 3);
     create(log, "r", TopicKind::Records, 2);
     let unit = |number: u64| {

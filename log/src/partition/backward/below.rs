@@ -1,0 +1,180 @@
+//! Reading backwards what only segments hold: one partition, one stream, or several partitions merged by position.
+//!
+//! Belongs to one [`super::BackwardReader`], which asks when the tail does not hold what comes next. Invariant: what is returned
+//! lies right before what was asked for; when nothing does, that is damage and said so, never an empty answer.
+
+use std::collections::{BinaryHeap, VecDeque};
+
+use crate::{
+    engine::Engine,
+    error::LogError,
+    ids::{Offset, Position, StreamVersion},
+    partition::{
+        below::{EVENTS, READ_AHEAD_PARTITIONS, lost, segments_of},
+        output::Output,
+        streams::StreamKey,
+    },
+    segment::{Reader, Start},
+    topic_store::Partition,
+};
+
+/// Readers of segments, kept from call to call.
+#[derive(Debug, Default)]
+pub(super) struct Below {
+    reader: Option<Reader>,
+    merge: Option<Merge>,
+    /// Versions and offsets of a stream that were looked up and not read yet, the newest first.
+    events: VecDeque<(StreamVersion, Offset)>,
+    /// Offset of the oldest event that was looked up.
+    looked_up_to: Option<Offset>,
+}
+
+/// Readers of several partitions, by the position behind what each would return next.
+#[derive(Debug)]
+struct Merge {
+    readers: Vec<Reader>,
+    heap: BinaryHeap<(Position, usize)>,
+    before: Position,
+}
+
+impl Below {
+    /// Fills `out` with a partition's records before `before`, which is not 0. Returns the offset before which it goes on.
+    pub(super) fn partition(
+        &mut self,
+        engine: &Engine,
+        partition: &Partition,
+        mut before: Offset,
+        out: &mut Output,
+    ) -> Result<Offset, LogError> {
+        let mut reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => segments_of(engine, partition)?.reader(Start::Offset(before), true)?,
+        };
+        reader.seek(before);
+        while !out.is_full()
+            && let Some(run) = reader.previous_run(out.limits.records)?
+        {
+            if run.first_offset.plus(run.count.into()) != before {
+                return Err(lost(engine, partition, run.first_offset.plus(run.count.into())));
+            }
+            let Some(left) = out.take_end(&run)? else { break };
+            before = run.first_offset.plus(left.into());
+            reader.seek(before);
+        }
+        self.reader = Some(reader);
+        if out.runs.is_empty() && before > Offset::default() {
+            return Err(lost(engine, partition, Offset::default()));
+        }
+        Ok(before)
+    }
+
+    /// Fills `out` with a stream's events before version `before`, which is not the first. Returns the version before which it
+    /// goes on.
+    pub(super) fn stream(
+        &mut self,
+        engine: &Engine,
+        partition: &Partition,
+        key: StreamKey,
+        mut before: StreamVersion,
+        out: &mut Output,
+    ) -> Result<StreamVersion, LogError> {
+        let segments = segments_of(engine, partition)?;
+        if self.events.front().is_none_or(|(version, _)| version.plus(1) != before) {
+            let below = self.looked_up_to.unwrap_or(Offset::new(u64::MAX));
+            self.events = segments.stream_before(key.hash, before, below, EVENTS)?.into();
+            let Some((_, oldest)) = self.events.back() else { return Err(lost(engine, partition, Offset::default())) };
+            self.looked_up_to = Some(*oldest);
+        }
+        let mut reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => segments.reader(Start::Offset(Offset::default()), false)?,
+        };
+        while !out.is_full()
+            && let Some((version, offset)) = self.events.front().copied()
+        {
+            if version.plus(1) != before {
+                return Err(lost(engine, partition, offset));
+            }
+            let together = (0..).zip(&self.events).take_while(|(place, (_, at))| at.plus(*place) == offset).count();
+            reader.seek(offset.plus(1));
+            let run = reader.previous_run(u32::try_from(together).unwrap_or(1))?;
+            let is_there = |run: &crate::record::Run| run.first_offset.plus(run.count.into()) == offset.plus(1);
+            let Some(run) = run.filter(is_there) else { return Err(lost(engine, partition, offset)) };
+            let Some(left) = out.take_end(&run)? else { break };
+            let taken = run.count - left;
+            before = StreamVersion::new(before.get() - u64::from(taken));
+            self.events.drain(..(taken as usize).min(self.events.len()));
+        }
+        self.reader = Some(reader);
+        Ok(before)
+    }
+
+    /// Fills `out` with records of all partitions that are wanted, before `before`, the highest position first. Returns the
+    /// position before which it goes on.
+    pub(super) fn merged(
+        &mut self,
+        engine: &Engine,
+        wanted: impl Fn(&Partition) -> bool,
+        before: Position,
+        out: &mut Output,
+    ) -> Result<Position, LogError> {
+        let mut merge = match self.merge.take().filter(|merge| merge.before == before) {
+            Some(merge) => merge,
+            None => Merge::new(engine, wanted, before)?,
+        };
+        merge.read(out)?;
+        let before = merge.before;
+        self.merge = Some(merge);
+        Ok(before)
+    }
+}
+
+impl Merge {
+    fn new(engine: &Engine, wanted: impl Fn(&Partition) -> bool, before: Position) -> Result<Self, LogError> {
+        let partitions: Vec<_> = engine.topics.partitions().into_iter().filter(|partition| wanted(partition)).collect();
+        let along = partitions.len() <= READ_AHEAD_PARTITIONS;
+        let mut merge = Self { readers: Vec::new(), heap: BinaryHeap::new(), before };
+        for partition in partitions {
+            let Some(segments) = engine.segments(&partition) else { continue };
+            merge.readers.push(segments.reader(Start::Position(before), along)?);
+            merge.line_up(merge.readers.len() - 1)?;
+        }
+        Ok(merge)
+    }
+
+    /// Puts a reader into the line by what it would return next.
+    fn line_up(&mut self, place: usize) -> Result<(), LogError> {
+        if let Some(end) = self.readers[place].peek_back()? {
+            self.heap.push((end, place));
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, out: &mut Output) -> Result<(), LogError> {
+        while let Some((end, place)) = self.heap.pop() {
+            let others = self.heap.peek().map_or(Position::default(), |(other, _)| *other);
+            let mut end = Some(end);
+            while let Some(behind) = end.filter(|end| *end > others) {
+                if out.is_full() {
+                    self.heap.push((behind, place));
+                    return Ok(());
+                }
+                let offset = self.readers[place].offset();
+                let Some(run) = self.readers[place].previous_run(out.limits.records)? else { break };
+                let Some(left) = out.take_end(&run)? else {
+                    self.readers[place].seek(offset);
+                    self.heap.push((behind, place));
+                    return Ok(());
+                };
+                self.before = run.first_position.plus(left.into());
+                self.readers[place].seek(run.first_offset.plus(left.into()));
+                end = self.readers[place].peek_back()?;
+            }
+            if let Some(end) = end {
+                self.heap.push((end, place));
+            }
+        }
+        self.before = Position::default();
+        Ok(())
+    }
+}

@@ -1,0 +1,148 @@
+//! Where a reader stands: what it selects, looked up, and the place it has come to.
+//!
+//! Readers of both directions and reads by time begin with one. Invariant: what it names exists.
+
+use std::sync::Arc;
+
+use super::{request::require_events, streams::StreamKey};
+use crate::{
+    engine::Engine,
+    error::LogError,
+    ids::{Offset, Position, StreamHead, StreamId, StreamVersion, Timestamp, TopicId, TopicName},
+    record::Selection,
+    topic_store::Partition,
+};
+
+use super::tail::Since;
+
+/// Which topics a merged read returns.
+#[derive(Debug)]
+pub(crate) enum Topics {
+    These(Vec<TopicId>),
+    Users,
+}
+
+impl Topics {
+    pub(crate) fn takes(&self, partition: &Partition) -> bool {
+        match self {
+            Self::These(ids) => ids.contains(&partition.topic.id),
+            Self::Users => !partition.topic.name.is_system(),
+        }
+    }
+}
+
+/// A selection and a place in it: forwards that of the next record, backwards that behind it.
+#[derive(Clone, Debug)]
+pub(crate) enum Cursor {
+    Partition { partition: Arc<Partition>, next: Offset },
+    Stream { partition: Arc<Partition>, key: StreamKey, next: StreamVersion },
+    Merged { topics: Arc<Topics>, next: Position },
+}
+
+impl Cursor {
+    /// The cursor of `selection`, once its place is known to exist.
+    ///
+    /// # Errors
+    /// As [`crate::backend::LogBackend::reader`].
+    pub(crate) fn open(engine: &Engine, selection: Selection) -> Result<Self, LogError> {
+        let end = engine.tail.end();
+        let within = |position: Position| {
+            if position <= end { Ok(position) } else { Err(LogError::PositionOutOfRange { asked: position, end }) }
+        };
+        Ok(match selection {
+            Selection::Partition(topic, id, next) => {
+                let partition = Arc::clone(engine.topics.get(&topic)?.partition(id)?);
+                let end = engine.tail.end_of(partition.index);
+                if next > end {
+                    return Err(LogError::OffsetOutOfRange { topic, partition: id, asked: next, first: Offset::default(), end });
+                }
+                Self::Partition { partition, next }
+            }
+            Selection::Stream(topic, stream, from) => {
+                let (partition, key) = stream_of(engine, &topic, &stream)?;
+                Self::Stream { partition, key, next: from.max(StreamVersion::FIRST) }
+            }
+            Selection::Topics(names, next) => Self::Merged { topics: Arc::new(these(engine, &names)?), next: within(next)? },
+            Selection::All(next) => Self::Merged { topics: Arc::new(Topics::Users), next: within(next)? },
+        })
+    }
+}
+
+fn stream_of(engine: &Engine, topic: &TopicName, stream: &StreamId) -> Result<(Arc<Partition>, StreamKey), LogError> {
+    let entry = engine.topics.get(topic)?;
+    require_events(&entry, "it has no streams")?;
+    let name = stream.as_str().as_bytes();
+    let partition = Arc::clone(entry.partition_for(name));
+    let key = StreamKey::of(&engine.hasher, &partition, name);
+    Ok((partition, key))
+}
+
+fn these(engine: &Engine, names: &[TopicName]) -> Result<Topics, LogError> {
+    let ids: Result<_, _> = names.iter().map(|name| engine.topics.get(name).map(|entry| entry.topic.id)).collect();
+    Ok(Topics::These(ids?))
+}
+
+/// The selection from its first record on that the server recorded at `time` or later; see
+/// [`crate::backend::LogBackend::at_time`].
+///
+/// Server time rises with positions, so that the places of a time are found by search: in the tail group by group, below it by
+/// the heads of blocks of `.runs`.
+pub(crate) fn at_time(engine: &Engine, selection: Selection, time: Timestamp) -> Result<Selection, LogError> {
+    Ok(match selection {
+        Selection::Partition(topic, id, _) => {
+            let partition = Arc::clone(engine.topics.get(&topic)?.partition(id)?);
+            Selection::Partition(topic, id, offset_at(engine, &partition, time)?)
+        }
+        Selection::Stream(topic, stream, _) => {
+            let (partition, key) = stream_of(engine, &topic, &stream)?;
+            let version = version_at(engine, &partition, key, time)?;
+            Selection::Stream(topic, stream, version)
+        }
+        Selection::Topics(names, _) => {
+            let position = position_at(engine, &these(engine, &names)?, time)?;
+            Selection::Topics(names, position)
+        }
+        Selection::All(_) => Selection::All(position_at(engine, &Topics::Users, time)?),
+    })
+}
+
+fn offset_at(engine: &Engine, partition: &Partition, time: Timestamp) -> Result<Offset, LogError> {
+    // The tail first: what it lets go meanwhile is in segments then.
+    match engine.tail.offset_at(partition.index, time) {
+        Since::Here(offset) => Ok(offset),
+        Since::HereOrBefore(offset) => {
+            let Some(segments) = engine.segments(partition) else { return Ok(offset) };
+            Ok(segments.at_time(time)?.map_or(offset, |(found, _)| found.min(offset)))
+        }
+    }
+}
+
+fn version_at(engine: &Engine, partition: &Partition, key: StreamKey, time: Timestamp) -> Result<StreamVersion, LogError> {
+    let offset = offset_at(engine, partition, time)?;
+    let behind = match engine.stream_head(partition, &key)? {
+        StreamHead::Absent => StreamVersion::FIRST,
+        StreamHead::At(version) => version.plus(1),
+    };
+    // Asked before segments: what they take over meanwhile is found there then.
+    let recent = engine.streams.recent_at(&key, offset);
+    let below = match engine.segments(partition) {
+        Some(segments) => segments.version_at(key.hash, offset)?,
+        None => None,
+    };
+    Ok(below.or(recent).unwrap_or(behind))
+}
+
+fn position_at(engine: &Engine, topics: &Topics, time: Timestamp) -> Result<Position, LogError> {
+    let mut first = match engine.tail.position_at(time) {
+        // A group is shown a moment before the end is moved behind it.
+        Since::Here(position) => return Ok(position.min(engine.tail.end())),
+        Since::HereOrBefore(position) => position.min(engine.tail.end()),
+    };
+    for partition in engine.topics.partitions().into_iter().filter(|partition| topics.takes(partition)) {
+        let Some(segments) = engine.segments(&partition) else { continue };
+        if let Some((_, position)) = segments.at_time(time)? {
+            first = first.min(position);
+        }
+    }
+    Ok(first)
+}

@@ -1,0 +1,127 @@
+//! Where the events of one stream lie in a partition's segments.
+//!
+//! For readers of streams, which look up some hundreds of events at once and say where they were, so that each segment is looked
+//! into once. Invariant: versions that may be lost are reported, and those around them found.
+
+use crate::{
+    error::LogError,
+    ids::{Offset, StreamVersion},
+};
+
+use super::{
+    key_index::Key,
+    part::{Damage, Segment},
+    set::Segments,
+};
+
+impl Segments {
+    /// Versions and offsets of a stream's events in here from a version (inclusive) on, in order, at most `most`. They must lie at
+    /// `behind` or further; none if nobody knows, which costs a probe of each segment down to the one that holds the first.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`], [`LogError::Io`].
+    pub fn stream(
+        &self,
+        stream: u128,
+        from: StreamVersion,
+        behind: Option<Offset>,
+        most: usize,
+    ) -> Result<Vec<(StreamVersion, Offset)>, LogError> {
+        let behind = match behind {
+            Some(behind) => behind,
+            None => self.base_of(stream, from)?,
+        };
+        let list = self.list.read().clone();
+        let mut gathered = Gathered::default();
+        for segment in &list[list.partition_point(|segment| segment.end() <= behind)..] {
+            let is_wanted = |key: &Key| key.version >= from.get();
+            gathered.take(segment, |left| self.with_keys(segment, |keys| keys.look_up(stream, is_wanted, left)), most)?;
+            if gathered.found.len() >= most {
+                break;
+            }
+        }
+        let first = from.get().max(1);
+        gathered.following((0..).map(|place| first + place))
+    }
+
+    /// Versions and offsets of a stream's events in here before a version and below an offset, the newest first, at most `most`.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`], [`LogError::Io`].
+    pub fn stream_before(
+        &self,
+        stream: u128,
+        before: StreamVersion,
+        below: Offset,
+        most: usize,
+    ) -> Result<Vec<(StreamVersion, Offset)>, LogError> {
+        let list = self.list.read().clone();
+        let mut gathered = Gathered::default();
+        for segment in list[..list.partition_point(|segment| segment.id.base < below)].iter().rev() {
+            let is_wanted = |key: &Key| key.version < before.get();
+            gathered.take(segment, |left| self.with_keys(segment, |keys| keys.look_up_back(stream, is_wanted, left)), most)?;
+            if gathered.found.len() >= most {
+                break;
+            }
+        }
+        gathered.following((1..before.get()).rev())
+    }
+
+    /// Version of a stream's first event in here at an offset or behind it; none if there is none.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`], also where damage may hold that event; [`LogError::Io`].
+    pub fn version_at(&self, stream: u128, offset: Offset) -> Result<Option<StreamVersion>, LogError> {
+        let list = self.list.read().clone();
+        for segment in &list[list.partition_point(|segment| segment.end() <= offset)..] {
+            if let Some(damage) = segment.damage() {
+                return Err(damage.report());
+            }
+            let found = self.with_keys(segment, |keys| keys.look_up(stream, |key| key.offset >= offset.get(), 1))?;
+            if let Some(first) = found.first() {
+                return Ok(Some(StreamVersion::new(first.version)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Base of the segment that holds a version of a stream; 0 if it may be a lost one.
+    fn base_of(&self, stream: u128, version: StreamVersion) -> Result<Offset, LogError> {
+        for segment in self.list.read().clone().iter().rev().filter(|segment| segment.damage().is_none()) {
+            let found = self.with_keys(segment, |keys| keys.look_up(stream, |_| true, 1))?;
+            // Versions have no gaps: what is older lies before.
+            if found.first().is_some_and(|first| first.version <= version.get()) {
+                return Ok(segment.id.base);
+            }
+        }
+        Ok(Offset::default())
+    }
+}
+
+/// What a lookup of a stream has found, segment by segment, and the first damage that it came by.
+#[derive(Default)]
+struct Gathered {
+    found: Vec<(StreamVersion, Offset)>,
+    lost: Option<Damage>,
+}
+
+impl Gathered {
+    /// Takes what a segment has, up to `most` in all.
+    fn take(&mut self, segment: &Segment, look_up: impl FnOnce(usize) -> Result<Vec<Key>, LogError>, most: usize) -> Result<(), LogError> {
+        if let Some(damage) = segment.damage() {
+            self.lost.get_or_insert(damage.clone());
+            return Ok(());
+        }
+        let keys = look_up(most - self.found.len())?;
+        self.found.extend(keys.into_iter().map(|key| (StreamVersion::new(key.version), Offset::new(key.offset))));
+        Ok(())
+    }
+
+    /// What was found. What is lost may lie anywhere but between versions that follow each other: behind damage only these count.
+    fn following(mut self, versions: impl Iterator<Item = u64>) -> Result<Vec<(StreamVersion, Offset)>, LogError> {
+        let Some(damage) = self.lost else { return Ok(self.found) };
+        let following = versions.zip(&self.found).take_while(|(expected, (version, _))| version.get() == *expected).count();
+        self.found.truncate(following);
+        if self.found.is_empty() { Err(damage.report()) } else { Ok(self.found) }
+    }
+}
