@@ -126,7 +126,7 @@ impl<D: Decider> Aggregates<D> {
     /// Folds what was appended since.
     async fn catch_up(&self, stream: &str, loaded: &mut Loaded<D>) -> Result<(), Error> {
         let from_version = loaded.version.unwrap_or(0) + 1;
-        let source = Source::Stream { topic: self.topic.clone(), stream: stream.to_owned(), from_version };
+        let source = Source::Stream { topic: self.topic.clone(), stream: stream.to_owned(), from_version: Some(from_version) };
         let mut reading = self.client.read(source).start().await?;
         while let Some(event) = reading.next().await? {
             loaded.state.evolve(&event.decode()?);

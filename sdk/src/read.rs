@@ -9,10 +9,10 @@ use tonic::Streaming;
 use crate::{
     client::{Client, Pauses, Repeat, with_retries},
     error::Error,
-    event::{Recorded, Token},
+    event::{Recorded, Token, timestamp},
 };
 
-/// Which events, from where (inclusive), forwards.
+/// Which events, and from where (inclusive): with no number from the beginning, or backwards from the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// One stream of a topic, by version; 0 and 1 are its beginning.
@@ -21,8 +21,8 @@ pub enum Source {
         topic: String,
         /// The stream.
         stream: String,
-        /// First version.
-        from_version: u64,
+        /// Version to begin with.
+        from_version: Option<u64>,
     },
     /// One partition of a topic, by offset.
     Partition {
@@ -30,20 +30,20 @@ pub enum Source {
         topic: String,
         /// The partition.
         partition: u32,
-        /// First offset.
-        from_offset: u64,
+        /// Offset to begin with.
+        from_offset: Option<u64>,
     },
     /// A topic, in position order.
     Topic {
         /// The topic.
         topic: String,
-        /// First position.
-        from_position: u64,
+        /// Position to begin with.
+        from_position: Option<u64>,
     },
     /// Every topic but foldlog's own, in position order.
     All {
-        /// First position.
-        from_position: u64,
+        /// Position to begin with.
+        from_position: Option<u64>,
     },
 }
 
@@ -51,25 +51,25 @@ impl Source {
     /// A whole topic.
     #[must_use]
     pub fn topic(topic: impl Into<String>) -> Self {
-        Self::Topic { topic: topic.into(), from_position: 0 }
+        Self::Topic { topic: topic.into(), from_position: None }
     }
 
     /// A whole stream.
     #[must_use]
     pub fn stream(topic: impl Into<String>, stream: impl Into<String>) -> Self {
-        Self::Stream { topic: topic.into(), stream: stream.into(), from_version: 0 }
+        Self::Stream { topic: topic.into(), stream: stream.into(), from_version: None }
     }
 
     /// A whole partition.
     #[must_use]
     pub fn partition(topic: impl Into<String>, partition: u32) -> Self {
-        Self::Partition { topic: topic.into(), partition, from_offset: 0 }
+        Self::Partition { topic: topic.into(), partition, from_offset: None }
     }
 
     /// Everything.
     #[must_use]
     pub const fn all() -> Self {
-        Self::All { from_position: 0 }
+        Self::All { from_position: None }
     }
 }
 
@@ -92,7 +92,7 @@ macro_rules! source_to_proto {
 source_to_proto!(read_request subscribe_request);
 
 impl Client {
-    /// Begins a read up to the end that stands when it starts.
+    /// Begins a read up to the end that stands when it starts, or [backwards](Read::backwards).
     ///
     /// ```no_run
     /// # async fn example(client: foldlog_sdk::Client) -> Result<(), foldlog_sdk::Error> {
@@ -128,6 +128,28 @@ impl Read {
     /// Reads at most this many events.
     pub const fn limit(mut self, events: u64) -> Self {
         self.request.limit = events;
+        self
+    }
+
+    /// Reads backwards, the newest first: from where the source says (inclusive), or from the end.
+    ///
+    /// ```no_run
+    /// # async fn example(client: foldlog_sdk::Client) -> Result<(), foldlog_sdk::Error> {
+    /// use foldlog_sdk::Source;
+    ///
+    /// let last_ten = client.read(Source::stream("accounts", "account-1")).backwards().limit(10).start().await?.collect().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn backwards(mut self) -> Self {
+        self.request.set_direction(v1::Direction::Backwards);
+        self
+    }
+
+    /// Begins with the first event that the server recorded at this time or later, in milliseconds since 1970 UTC; backwards
+    /// with the last one recorded at this time or before. For a source that says no number.
+    pub fn from_time(mut self, ms: i64) -> Self {
+        self.request.from_time = Some(timestamp(ms));
         self
     }
 
@@ -218,6 +240,8 @@ enum Start {
     After(Token),
     /// With what is appended from now on.
     Now,
+    /// With what was recorded at a time or later.
+    Time(i64),
 }
 
 /// A subscription that is being put together.
@@ -242,6 +266,12 @@ impl Subscribe {
         self
     }
 
+    /// Begins with the first event that the server recorded at this time or later, in milliseconds since 1970 UTC.
+    pub fn from_time(mut self, ms: i64) -> Self {
+        self.start = Start::Time(ms);
+        self
+    }
+
     /// Starts the subscription.
     ///
     /// # Errors
@@ -258,6 +288,7 @@ async fn open(client: &Client, source: &Source, start: &Start) -> Result<Streami
         Start::Source => None,
         Start::After(token) => Some(subscribe_request::Start::After(token.as_bytes().clone())),
         Start::Now => Some(subscribe_request::Start::Now(subscribe_request::FromNow {})),
+        Start::Time(ms) => Some(subscribe_request::Start::FromTime(timestamp(*ms))),
     };
     let request = v1::SubscribeRequest { source: Some(source.clone().into()), start, ..v1::SubscribeRequest::default() };
     Ok(client.log().subscribe(request).await.map_err(|status| client.error(status))?.into_inner())
@@ -406,8 +437,8 @@ impl Subscription {
     /// Streams and partitions go on by number; the rest by token, which also notices another folder.
     fn move_behind(&mut self, last: &v1::RecordedEvent) {
         match &mut self.source {
-            Source::Stream { from_version, .. } => *from_version = last.stream_version + 1,
-            Source::Partition { from_offset, .. } => *from_offset = last.offset + 1,
+            Source::Stream { from_version, .. } => *from_version = Some(last.stream_version + 1),
+            Source::Partition { from_offset, .. } => *from_offset = Some(last.offset + 1),
             Source::Topic { .. } | Source::All { .. } => return,
         }
         self.start = Start::Source;

@@ -133,7 +133,7 @@ async fn a_killed_server_loses_nothing_that_it_acknowledged() {
             TopicsClient::connect(url.clone()).await.unwrap().create(topic).await.unwrap();
         }
         let mut log = EventLogClient::connect(url).await.unwrap();
-        let source = pb::read_request::Source::Topic(pb::TopicRange { topic: "t".into(), from_position: 0 });
+        let source = pb::read_request::Source::Topic(pb::TopicRange { topic: "t".into(), from_position: Some(0) });
         let mut batches = log.read(pb::ReadRequest { source: Some(source), ..Default::default() }).await.unwrap().into_inner();
         let mut found = Vec::new();
         while let Some(batch) = batches.message().await.unwrap() {

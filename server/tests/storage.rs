@@ -134,7 +134,7 @@ fn append(text: &str) -> pb::AppendRequest {
 }
 
 async fn texts(log: &mut EventLogClient<Channel>) -> Vec<String> {
-    let source = pb::read_request::Source::Topic(pb::TopicRange { topic: "t".into(), from_position: 0 });
+    let source = pb::read_request::Source::Topic(pb::TopicRange { topic: "t".into(), from_position: Some(0) });
     let mut batches = log.read(pb::ReadRequest { source: Some(source), ..Default::default() }).await.unwrap().into_inner();
     let mut texts = Vec::new();
     while let Some(batch) = batches.message().await.unwrap() {

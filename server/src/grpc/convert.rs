@@ -4,8 +4,8 @@ use std::{hash::Hasher as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use foldlog_log::{
-    Append, Appended, Durability, EventId, Expected, Identity, NewEvent, NewRecord, Offset, PartitionId, Position, Precondition, RequestId,
-    RequestKey, Selection, StreamId, StreamVersion, Tag, Timestamp, Topic, TopicKind, TopicName, Write,
+    Append, Appended, Durability, EventId, Expected, Identity, NewEvent, NewRecord, PartitionId, Precondition, RequestId, RequestKey,
+    StreamId, StreamVersion, Tag, Timestamp, Topic, TopicKind, TopicName, Write,
 };
 use foldlog_proto::v1 as pb;
 use prost::Message as _;
@@ -85,7 +85,8 @@ pub fn topic(name: &str, field: impl Fn() -> String) -> Result<TopicName, Failur
     name.parse().map_err(|error| Failure::name(field(), &error))
 }
 
-fn stream(name: &str, field: impl Fn() -> String) -> Result<StreamId, Failure> {
+/// Any stream.
+pub fn stream(name: &str, field: impl Fn() -> String) -> Result<StreamId, Failure> {
     name.parse().map_err(|error| Failure::name(field(), &error))
 }
 
@@ -341,7 +342,7 @@ fn filled(bytes: Bytes) -> Option<Bytes> {
     (!bytes.is_empty()).then_some(bytes)
 }
 
-fn time(time: ProtoTimestamp, field: impl Fn() -> String) -> Result<Timestamp, Failure> {
+pub fn time(time: ProtoTimestamp, field: impl Fn() -> String) -> Result<Timestamp, Failure> {
     let invalid = || Failure::invalid(field(), "a time between the years 1 and 9999, with 0 to 999,999,999 nanoseconds");
     if !(0..1_000_000_000).contains(&time.nanos) {
         return Err(invalid());
@@ -409,60 +410,9 @@ pub fn proto_topic(topic: &Topic) -> pb::Topic {
     }
 }
 
-/// Where a read begins: the four kinds of source that reads and subscriptions share.
-pub enum Source {
-    /// One stream.
-    Stream(pb::StreamRange),
-    /// One partition.
-    Partition(pb::PartitionRange),
-    /// One topic.
-    Topic(pb::TopicRange),
-    /// Everything.
-    All(pb::AllRange),
-}
-
-macro_rules! source_from {
-    ($($module:ident)*) => {$(
-        impl From<pb::$module::Source> for Source {
-            fn from(source: pb::$module::Source) -> Self {
-                match source {
-                    pb::$module::Source::Stream(range) => Self::Stream(range),
-                    pb::$module::Source::Partition(range) => Self::Partition(range),
-                    pb::$module::Source::Topic(range) => Self::Topic(range),
-                    pb::$module::Source::All(range) => Self::All(range),
-                }
-            }
-        }
-    )*};
-}
-source_from!(read_request subscribe_request);
-
-impl Source {
-    /// The selection that begins where the source says.
-    pub fn selection(self) -> Result<Selection, Failure> {
-        Ok(match self {
-            Self::Stream(range) => Selection::Stream(
-                topic(&range.topic, || "stream.topic".to_owned())?,
-                stream(&range.stream, || "stream.stream".to_owned())?,
-                StreamVersion::new(range.from_version.max(1)),
-            ),
-            Self::Partition(range) => Selection::Partition(
-                topic(&range.topic, || "partition.topic".to_owned())?,
-                PartitionId::new(range.partition),
-                Offset::new(range.from_offset),
-            ),
-            Self::Topic(range) => {
-                let topic = topic(&range.topic, || "topic.topic".to_owned())?;
-                Selection::Topics(vec![topic], Position::new(range.from_position))
-            }
-            Self::All(range) => Selection::All(Position::new(range.from_position)),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use foldlog_log::{FolderId, Head};
+    use foldlog_log::{FolderId, Head, Position};
 
     use super::*;
 

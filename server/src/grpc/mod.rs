@@ -9,6 +9,7 @@ pub mod events;
 mod queries;
 mod reading;
 mod rows;
+mod source;
 pub mod status;
 mod topics;
 mod wire;

@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
-use foldlog_log::{Chunk, LogError, LogReader, Offset, Position, ReadLimits, Run, Selection, StreamHead, StreamVersion, batch};
+use foldlog_log::{Chunk, LogError, LogReader, Offset, Position, ReadLimits, Run, Selection, StreamHead, StreamVersion, Timestamp, batch};
 use foldlog_proto::v1::{self as pb, subscribe_batch::Message};
 use futures::{Stream, stream};
 use tokio::sync::watch;
 
 use super::{
-    convert::{self, Source},
+    convert,
+    source::{self, Direction, Source},
     wire::Outgoing,
 };
 use crate::{
@@ -42,16 +43,17 @@ impl Sent for Outgoing {
 struct Cursor {
     app: App,
     reader: Option<Box<dyn LogReader>>,
+    direction: Direction,
     limits: ReadLimits,
     /// What was read but did not fit into a message.
     rest: Option<Chunk>,
 }
 
 impl Cursor {
-    fn new(app: &App, reader: Box<dyn LogReader>, events: u32, bytes: u32) -> Self {
+    fn new(app: &App, reader: Box<dyn LogReader>, direction: Direction, events: u32, bytes: u32) -> Self {
         let or = |given: u32, default: u32, most: u32| if given == 0 { default } else { given.min(most) };
         let limits = ReadLimits { records: or(events, BATCH_EVENTS, BATCH_EVENTS), bytes: or(bytes, BATCH_BYTES, MAX_BATCH_BYTES) };
-        Self { app: app.clone(), reader: Some(reader), limits, rest: None }
+        Self { app: app.clone(), reader: Some(reader), direction, limits, rest: None }
     }
 
     fn in_memory(&self) -> bool {
@@ -64,7 +66,7 @@ impl Cursor {
             Some(rest) => rest,
             None => self.read_log(until, most).await?,
         };
-        let (chunk, rest) = within(chunk, self.limits.bytes as usize)?;
+        let (chunk, rest) = within(chunk, self.limits.bytes as usize, self.direction)?;
         self.rest = rest;
         self.app.metrics.read_events.inc_by(records(&chunk));
         Ok(chunk)
@@ -94,7 +96,7 @@ impl Cursor {
 
 /// Cuts what fits into a message of so many bytes off a chunk, at least one record. The log returns whole batches, and all
 /// that was committed together lies in one.
-fn within(chunk: Chunk, bytes: usize) -> Result<(Chunk, Option<Chunk>), Failure> {
+fn within(chunk: Chunk, bytes: usize, direction: Direction) -> Result<(Chunk, Option<Chunk>), Failure> {
     let (mut distinct, mut last) = (0, std::ptr::null());
     for run in &chunk.runs {
         distinct += if run.batch.as_ptr() == last { 0 } else { run.batch.len() };
@@ -105,33 +107,48 @@ fn within(chunk: Chunk, bytes: usize) -> Result<(Chunk, Option<Chunk>), Failure>
     }
     let mut taken = 0;
     for place in 0..chunk.runs.len() {
-        let run = &chunk.runs[place];
-        let mut at = run.start;
-        for count in 0..run.count {
-            let next = batch::skip(&run.batch, at, 1).map_err(|flaw| damaged(run, flaw))?;
-            taken += (next - at) as usize;
+        let mut lengths = lengths(&chunk.runs[place])?;
+        if direction == Direction::Backwards {
+            lengths.reverse();
+        }
+        for (count, length) in (0..).zip(lengths) {
+            taken += length;
             if taken > bytes && (place, count) != (0, 0) {
-                return Ok(cut(chunk, place, count, at));
+                return cut(chunk, place, count, direction);
             }
-            at = next;
         }
     }
     Ok((chunk, None))
 }
 
-/// Cuts a chunk before the record `count` of its run `place`, which lies at byte `at` of its batch.
-fn cut(mut chunk: Chunk, place: usize, count: u32, at: u32) -> (Chunk, Option<Chunk>) {
+/// Bytes of each record of a run.
+fn lengths(run: &Run) -> Result<Vec<usize>, Failure> {
+    let mut at = run.start;
+    let length = |_| {
+        let next = batch::skip(&run.batch, at, 1).map_err(|flaw| damaged(run, flaw))?;
+        Ok((std::mem::replace(&mut at, next)..next).len())
+    };
+    (0..run.count).map(length).collect()
+}
+
+/// Cuts a chunk behind the first `count` records that its run `place` gives in this direction.
+fn cut(mut chunk: Chunk, place: usize, count: u32, direction: Direction) -> Result<(Chunk, Option<Chunk>), Failure> {
     let mut rest = chunk.runs.split_off(place);
     if let Some(first) = rest.first_mut().filter(|_| count > 0) {
-        chunk.runs.push(Run { count, ..first.clone() });
-        first.first_offset = first.first_offset.plus(count.into());
-        first.first_position = first.first_position.plus(count.into());
-        first.count -= count;
-        first.start = at;
+        let left = first.count - count;
+        let (now, later) = match direction {
+            Direction::Forwards => (first.part(0, count)?, first.part(count, left)?),
+            Direction::Backwards => (first.part(left, count)?, first.part(0, left)?),
+        };
+        chunk.runs.push(now);
+        *first = later;
     }
-    let scanned_to = chunk.runs.last().map_or(chunk.scanned_to, Run::end_position);
+    let scanned_to = chunk.runs.last().map_or(chunk.scanned_to, |last| match direction {
+        Direction::Forwards => last.end_position(),
+        Direction::Backwards => last.first_position,
+    });
     let rest = Chunk { runs: rest, scanned_to: chunk.scanned_to };
-    (Chunk { scanned_to, ..chunk }, Some(rest))
+    Ok((Chunk { scanned_to, ..chunk }, Some(rest)))
 }
 
 fn damaged(run: &Run, flaw: batch::Flaw) -> Failure {
@@ -148,14 +165,27 @@ fn records(chunk: &Chunk) -> u64 {
 pub async fn read(app: &App, request: pb::ReadRequest) -> Result<impl Stream<Item = Result<Outgoing, Failure>> + use<>, Failure> {
     let stage = app.stage()?;
     let source = request.source.map(Source::from).ok_or_else(|| Failure::invalid("source", "is required"))?;
-    let selection = source.selection()?;
+    let direction = Direction::of(request.direction)?;
+    let from_time = request.from_time.map(|time| source::from_time(time, direction)).transpose()?;
+    if from_time.is_some() && source.begins_at().is_some() {
+        return Err(Failure::invalid("from_time", "the source says where to begin, too; give one of both"));
+    }
     let at_least = stage.tokens.read("at_least", &request.at_least)?;
     let wait = convert::duration(request.wait, DEFAULT_WAIT, MAX_WAIT, "wait")?;
     let place = app.stream_place()?;
-    let until = stage.reached(at_least, wait).await?;
-    let reader = stage.log.reader(selection)?;
+    stage.reached(at_least, wait).await?;
+    let selection = match from_time {
+        Some(time) => at_time(app, stage, source.selection()?, time).await?,
+        None => begin(stage, source, direction).await?,
+    };
+    // The end comes last: a read backwards begins at places that lie below it.
+    let until = stage.log.head().position;
+    let reader = match direction {
+        Direction::Forwards => stage.log.reader(selection)?,
+        Direction::Backwards => stage.log.backward_reader(selection)?,
+    };
     let reading = Reading {
-        cursor: Cursor::new(app, reader, request.max_batch_events, request.max_batch_bytes),
+        cursor: Cursor::new(app, reader, direction, request.max_batch_events, request.max_batch_bytes),
         until,
         left: if request.limit == 0 { u64::MAX } else { request.limit },
         head_token: stage.tokens.make(until),
@@ -181,9 +211,52 @@ impl Reading {
     async fn next(&mut self) -> Result<Outgoing, Failure> {
         let chunk = self.cursor.read(self.until, self.left).await?;
         self.left = self.left.saturating_sub(records(&chunk));
-        let over = chunk.runs.is_empty() || self.left == 0 || (chunk.scanned_to >= self.until && self.cursor.rest.is_none());
-        Ok(Outgoing::Read { chunk, last: over.then(|| self.head_token.clone()) })
+        let direction = self.cursor.direction;
+        let is_through = match direction {
+            Direction::Forwards => chunk.scanned_to >= self.until,
+            Direction::Backwards => chunk.scanned_to == Position::default(),
+        };
+        let over = chunk.runs.is_empty() || self.left == 0 || (is_through && self.cursor.rest.is_none());
+        Ok(Outgoing::Read { chunk, direction, last: over.then(|| self.head_token.clone()) })
     }
+}
+
+/// Where a read begins that is given a place, or none.
+async fn begin(stage: &Stage, source: Source, direction: Direction) -> Result<Selection, Failure> {
+    let from = source.begins_at();
+    let selection = source.selection()?;
+    if direction == Direction::Forwards {
+        return Ok(selection);
+    }
+    let end = place_of(&from_now(stage, selection.clone()).await?);
+    // Behind the record that comes first. What lies behind the end is for the log to refuse.
+    Ok(with_place(selection, from.map_or(end, |from| if from < end { from + 1 } else { from })))
+}
+
+fn place_of(selection: &Selection) -> u64 {
+    match selection {
+        Selection::Partition(_, _, offset) => offset.get(),
+        Selection::Stream(_, _, version) => version.get(),
+        Selection::Topics(_, position) | Selection::All(position) => position.get(),
+    }
+}
+
+fn with_place(selection: Selection, place: u64) -> Selection {
+    match selection {
+        Selection::Partition(topic, partition, _) => Selection::Partition(topic, partition, Offset::new(place)),
+        Selection::Stream(topic, stream, _) => Selection::Stream(topic, stream, StreamVersion::new(place)),
+        Selection::Topics(topics, _) => Selection::Topics(topics, Position::new(place)),
+        Selection::All(_) => Selection::All(Position::new(place)),
+    }
+}
+
+/// The same selection from a time on; where that is may have to be read from files.
+async fn at_time(app: &App, stage: &Stage, selection: Selection, time: Timestamp) -> Result<Selection, Failure> {
+    let log = std::sync::Arc::clone(&stage.log);
+    let place = app.file_reads.acquire().await.map_err(|_| Failure::draining())?;
+    let found = tokio::task::spawn_blocking(move || log.at_time(selection, time)).await;
+    drop(place);
+    Ok(found.map_err(|_| Failure::new(Kind::Internal, "READ_FAILED", "the read was interrupted"))??)
 }
 
 /// The messages of `Subscribe`; the first error is found before any message. Also says from which position it begins.
@@ -210,6 +283,10 @@ pub async fn subscribe(
             };
         }
         Some(Start::Now(_)) => selection = from_now(stage, selection).await?,
+        Some(Start::FromTime(time)) => {
+            let time = source::from_time(time, Direction::Forwards)?;
+            selection = at_time(app, stage, selection, time).await?;
+        }
     }
     let from = match &selection {
         Selection::Topics(_, from) | Selection::All(from) => *from,
@@ -219,7 +296,7 @@ pub async fn subscribe(
     let reader = stage.log.reader(selection)?;
     let now = app.clock.monotonic();
     let subscription = Subscription {
-        cursor: Cursor::new(app, reader, request.max_batch_events, request.max_batch_bytes),
+        cursor: Cursor::new(app, reader, Direction::Forwards, request.max_batch_events, request.max_batch_bytes),
         durable,
         scanned: from,
         told: from,

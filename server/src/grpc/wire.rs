@@ -6,7 +6,7 @@
 use std::marker::PhantomData;
 
 use bytes::BufMut;
-use foldlog_log::{Chunk, Position, RecordView, Run, Timestamp};
+use foldlog_log::{Chunk, LogError, Position, RecordView, Run, Timestamp};
 use foldlog_proto::v1 as pb;
 use prost::{
     Message,
@@ -21,6 +21,7 @@ use tonic_prost::ProstCodec;
 
 use super::{
     convert::{TRACEPARENT, TRACESTATE},
+    source::Direction,
     status::status,
 };
 
@@ -30,6 +31,8 @@ pub enum Outgoing {
     Read {
         /// The events.
         chunk: Chunk,
+        /// In which order they go.
+        direction: Direction,
         /// In the last message: the token of the end.
         last: Option<Bytes>,
     },
@@ -45,7 +48,7 @@ pub enum Outgoing {
 }
 
 impl Outgoing {
-    /// Everything below this position (exclusive) has been sent with this message.
+    /// Everything below this position (exclusive) has been sent with this message; of a read backwards everything from it on.
     pub const fn position(&self) -> Position {
         match self {
             Self::Read { chunk, .. } | Self::Events { chunk, .. } => chunk.scanned_to,
@@ -89,9 +92,9 @@ impl Encoder for WireEncoder {
 
     fn encode(&mut self, item: Outgoing, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
         match item {
-            Outgoing::Read { chunk, last } => {
+            Outgoing::Read { chunk, direction, last } => {
                 buf.reserve(stored_bytes(&chunk));
-                put_events(&chunk, buf)?;
+                put_events(&chunk, direction, buf)?;
                 put_bytes(2, last.as_deref().unwrap_or_default(), buf);
                 put_number(3, chunk.scanned_to.get(), buf);
                 put_number(4, u64::from(last.is_some()), buf);
@@ -99,7 +102,7 @@ impl Encoder for WireEncoder {
             Outgoing::Events { chunk, token } => {
                 self.events.clear();
                 self.events.reserve(stored_bytes(&chunk));
-                put_events(&chunk, &mut self.events)?;
+                put_events(&chunk, Direction::Forwards, &mut self.events)?;
                 put_bytes(2, &token, &mut self.events);
                 put_message_key(1, self.events.len(), buf);
                 buf.put_slice(&self.events);
@@ -119,10 +122,21 @@ fn stored_bytes(chunk: &Chunk) -> usize {
     (records * 96 + shared).min(1 << 20)
 }
 
-fn put_events(chunk: &Chunk, buf: &mut impl BufMut) -> Result<(), Status> {
+fn put_events(chunk: &Chunk, direction: Direction, buf: &mut impl BufMut) -> Result<(), Status> {
+    let damaged = |error: LogError| status(error.into(), None);
     for run in &chunk.runs {
-        for record in run.records() {
-            put_event(run, &record.map_err(|error| status(error.into(), None))?, buf);
+        match direction {
+            Direction::Forwards => {
+                for record in run.records() {
+                    put_event(run, &record.map_err(damaged)?, buf);
+                }
+            }
+            Direction::Backwards => {
+                let records = run.records().collect::<Result<Vec<_>, _>>().map_err(damaged)?;
+                for record in records.iter().rev() {
+                    put_event(run, record, buf);
+                }
+            }
         }
     }
     Ok(())

@@ -103,6 +103,29 @@ fn parts_of_a_topic_are_read_by_their_own_numbers() {
 }
 
 #[test]
+fn events_are_read_backwards_and_from_a_time() {
+    let server = with_three();
+    let positions = |arguments: &[&str]| server.rows(arguments).iter().map(|row| row["position"].as_u64().unwrap()).collect::<Vec<_>>();
+    assert_eq!(positions(&["read", "flights", "--backward"]), [2, 1, 0]);
+    assert_eq!(positions(&["read", "flights", "--backward", "--from", "1"]), [1, 0]);
+    assert_eq!(positions(&["read", "--all", "--backward", "--limit", "1"]), [2]);
+    let versions = |arguments: &[&str]| server.rows(arguments).iter().map(|row| row["version"].as_u64().unwrap()).collect::<Vec<_>>();
+    assert_eq!(versions(&["stream", "flights", "UA1", "--backward"]), [2, 1]);
+    assert_eq!(versions(&["stream", "flights", "UA1", "--last", "1"]), [2]);
+    assert_eq!(versions(&["stream", "flights", "UA1", "--last", "9"]), [1, 2]);
+
+    let recorded = server.rows(&["read", "flights"])[0]["recorded_at"].as_str().unwrap().to_owned();
+    assert_eq!(positions(&["read", "flights", "--from-time", &recorded]), [0, 1, 2]);
+    assert_eq!(positions(&["read", "flights", "--from-time", "2000-01-01T00:00:00Z", "--backward"]), [0_u64; 0]);
+    assert_eq!(positions(&["tail", "flights", "--from-time", &recorded, "--limit", "2"]), [0, 1]);
+    for usage in [&["--from", "1", "--from-time", &recorded][..], &["--from-time", "yesterday"]] {
+        let refused = server.run(&[&["read", "flights"], usage].concat());
+        assert_eq!(refused.code, Some(2), "{}", refused.notes);
+    }
+    assert_eq!(server.run(&["stream", "flights", "UA1", "--last", "1", "--backward"]).code, Some(2));
+}
+
+#[test]
 fn every_format_is_well_formed_and_harmless() {
     let server = with_three();
     let json: Value = serde_json::from_str(&server.run(&["read", "flights", "-o", "json"]).data).unwrap();

@@ -55,6 +55,12 @@ async fn what_is_appended_is_read_as_it_was() {
     assert_eq!((&first.schema, &first.attributes, &first.correlation_id), (&event.schema, &event.attributes, &event.correlation_id));
     assert_eq!((&first.tags, &read[1].tags), (&event.tags, &Vec::new()));
     assert_eq!(read[1].time_ms, read[1].recorded_at_ms);
+    let newest = client.read(Source::stream("t", "s")).backwards().limit(1).start().await.unwrap().collect().await.unwrap();
+    assert_eq!(newest, read[1..]);
+    let from = client.read(Source::topic("t")).from_time(first.recorded_at_ms).start().await.unwrap().collect().await.unwrap();
+    assert_eq!(from, read);
+    let mut subscription = client.subscribe(Source::topic("t")).from_time(first.recorded_at_ms).start().await.unwrap();
+    assert_eq!(timeout(LONG, subscription.next_event()).await.unwrap().unwrap(), read[0]);
     let info = client.get_stream("t", "s", None).await.unwrap();
     assert_eq!((info.version, info.partition), (Some(2), first.partition));
     assert_eq!(client.get_stream("t", "none", None).await.unwrap().version, None);

@@ -149,7 +149,7 @@ async fn numbers_at_their_ends_are_refused_by_name() {
     world.topic("t").await;
     world.topic_of("plain", pb::TopicKind::Records).await;
     for partition in [2, 1 << 31, u32::MAX] {
-        let source = pb::read_request::Source::Partition(pb::PartitionRange { topic: "t".into(), partition, from_offset: 0 });
+        let source = pb::read_request::Source::Partition(pb::PartitionRange { topic: "t".into(), partition, from_offset: Some(0) });
         let status = world.read_with(pb::ReadRequest { source: Some(source), ..Default::default() }).await.unwrap_err();
         assert_eq!((status.code(), reason(&status).as_str()), (Code::NotFound, "PARTITION_NOT_FOUND"), "{partition}");
         let record = pb::Event { data: Some("x".into()), ..Default::default() };

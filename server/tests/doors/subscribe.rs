@@ -79,7 +79,7 @@ async fn streams_partitions_and_everything_can_be_followed_from_now() {
     world.topic("t").await;
     world.append("t", "a", &["old"]).await;
     let now = Some(subscribe_request::Start::Now(subscribe_request::FromNow {}));
-    let stream = subscribe_request::Source::Stream(pb::StreamRange { topic: "t".into(), stream: "a".into(), from_version: 0 });
+    let stream = subscribe_request::Source::Stream(pb::StreamRange { topic: "t".into(), stream: "a".into(), from_version: Some(0) });
     let all = subscribe_request::Source::All(pb::AllRange::default());
     let mut followers = Vec::new();
     for source in [stream, all] {
@@ -90,7 +90,7 @@ async fn streams_partitions_and_everything_can_be_followed_from_now() {
     for follower in &mut followers {
         assert_eq!(texts(&take(follower, 1).await.0), ["new"]);
     }
-    let source = subscribe_request::Source::Partition(pb::PartitionRange { topic: "t".into(), partition, from_offset: 1 });
+    let source = subscribe_request::Source::Partition(pb::PartitionRange { topic: "t".into(), partition, from_offset: Some(1) });
     let request = pb::SubscribeRequest { source: Some(source), ..Default::default() };
     let mut follower = world.log.subscribe(request.clone()).await.unwrap().into_inner();
     assert_eq!(texts(&take(&mut follower, 1).await.0), ["new"]);
@@ -106,7 +106,7 @@ async fn streams_partitions_and_everything_can_be_followed_from_now() {
 async fn a_live_follower_of_a_stream_is_not_behind_because_others_write() {
     let mut world = world().await;
     world.topic("t").await;
-    let source = subscribe_request::Source::Stream(pb::StreamRange { topic: "t".into(), stream: "a".into(), from_version: 0 });
+    let source = subscribe_request::Source::Stream(pb::StreamRange { topic: "t".into(), stream: "a".into(), from_version: Some(0) });
     let request = pb::SubscribeRequest { source: Some(source), ..Default::default() };
     let mut batches = world.log.subscribe(request).await.unwrap().into_inner();
     assert!(matches!(next(&mut batches).await, Message::CaughtUp(_)));

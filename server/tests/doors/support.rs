@@ -134,17 +134,17 @@ pub fn texts(events: &[pb::RecordedEvent]) -> Vec<String> {
 
 /// A topic from its beginning, to read.
 pub fn topic_from(topic: &str, from_position: u64) -> read_request::Source {
-    read_request::Source::Topic(pb::TopicRange { topic: topic.into(), from_position })
+    read_request::Source::Topic(pb::TopicRange { topic: topic.into(), from_position: Some(from_position) })
 }
 
 /// A stream from its beginning, to read.
 pub fn stream_from(topic: &str, stream: &str, from_version: u64) -> read_request::Source {
-    read_request::Source::Stream(pb::StreamRange { topic: topic.into(), stream: stream.into(), from_version })
+    read_request::Source::Stream(pb::StreamRange { topic: topic.into(), stream: stream.into(), from_version: Some(from_version) })
 }
 
 /// A topic from a position, to follow.
 pub fn follow(topic: &str, from_position: u64) -> pb::SubscribeRequest {
-    let source = subscribe_request::Source::Topic(pb::TopicRange { topic: topic.into(), from_position });
+    let source = subscribe_request::Source::Topic(pb::TopicRange { topic: topic.into(), from_position: Some(from_position) });
     pb::SubscribeRequest { source: Some(source), ..Default::default() }
 }
 

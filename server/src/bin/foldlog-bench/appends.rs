@@ -148,7 +148,7 @@ async fn subscribe(
     mut reader: foldlog_proto::v1::event_log_client::EventLogClient<tonic::transport::Channel>,
     arrived: mpsc::Sender<(Instant, Option<u64>)>,
 ) -> anyhow::Result<()> {
-    let range = TopicRange { topic: TOPIC.to_owned(), from_position: 0 };
+    let range = TopicRange { topic: TOPIC.to_owned(), from_position: Some(0) };
     let request = SubscribeRequest {
         source: Some(subscribe_request::Source::Topic(range)),
         start: Some(subscribe_request::Start::Now(subscribe_request::FromNow {})),

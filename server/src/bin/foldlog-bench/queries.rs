@@ -67,7 +67,7 @@ async fn full_read(bench: &Bench, subject: &Subject, report: &mut Report) -> any
 
 /// Events a second. `limit` 0: all there are.
 async fn read(url: &str, limit: u64) -> anyhow::Result<f64> {
-    let range = TopicRange { topic: TOPIC.to_owned(), from_position: 0 };
+    let range = TopicRange { topic: TOPIC.to_owned(), from_position: Some(0) };
     let request = ReadRequest { source: Some(read_request::Source::Topic(range)), limit, ..ReadRequest::default() };
     let mut client = event_log(connect(url).await?);
     let began = Instant::now();
@@ -145,7 +145,7 @@ async fn follow(channel: Channel, arrived: mpsc::Sender<(Instant, u64)>) -> anyh
 async fn stalled(subject: &Subject, report: &mut Report) -> anyhow::Result<()> {
     let from = 2 * EVENTS;
     let start = Some(subscribe_request::Start::Now(subscribe_request::FromNow {}));
-    let range = TopicRange { topic: TOPIC.to_owned(), from_position: 0 };
+    let range = TopicRange { topic: TOPIC.to_owned(), from_position: Some(0) };
     let request = SubscribeRequest { source: Some(subscribe_request::Source::Topic(range)), start, ..SubscribeRequest::default() };
     let mut client = event_log(connect(&subject.server.url()).await?);
     let before = subject.memory()?;

@@ -112,7 +112,7 @@ pub async fn outputs(channel: &Channel) -> anyhow::Result<Vec<Output>> {
 }
 
 async fn read(channel: &Channel, topic: &str) -> anyhow::Result<Vec<RecordedEvent>> {
-    let range = TopicRange { topic: topic.to_owned(), from_position: 0 };
+    let range = TopicRange { topic: topic.to_owned(), from_position: Some(0) };
     let request = ReadRequest { source: Some(read_request::Source::Topic(range)), ..ReadRequest::default() };
     let mut batches = event_log(channel.clone()).read(request).await.context("cannot read")?.into_inner();
     let (mut records, mut ended) = (Vec::new(), false);
@@ -144,7 +144,7 @@ fn output(record: RecordedEvent) -> anyhow::Result<Output> {
 
 /// Follows the output topic from its beginning or `from` and keeps what it is shown, until the server is gone.
 pub async fn follow_outputs(channel: Channel, from: u64, shown: watch::Sender<Vec<Output>>) -> anyhow::Result<()> {
-    let range = TopicRange { topic: OUTPUTS.to_owned(), from_position: from };
+    let range = TopicRange { topic: OUTPUTS.to_owned(), from_position: Some(from) };
     let request = SubscribeRequest { source: Some(subscribe_request::Source::Topic(range)), ..SubscribeRequest::default() };
     let Ok(batches) = event_log(channel).subscribe(request).await else { return Ok(()) };
     let mut batches = batches.into_inner();

@@ -13,17 +13,16 @@ use super::{
 };
 use crate::cli::{
     Failed,
-    output::{OutputArgs, note},
+    output::{OutputArgs, note, text::parse_time},
 };
 
-/// Read events up to the end of now, in the order of their positions
+/// Read events up to the end of now, in the order of their positions, or backwards
 #[derive(Debug, clap::Args)]
 pub struct Read {
     #[command(flatten)]
     what: What,
-    /// First position, version (with --stream) or offset (with --partition)
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    from: u64,
+    #[command(flatten)]
+    begin: Begin,
     /// Most events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
@@ -39,6 +38,26 @@ pub struct Read {
     output: OutputArgs,
 }
 
+/// Where a read begins and which way it goes.
+#[derive(Debug, clap::Args)]
+struct Begin {
+    /// Begin with this position, version (of a stream) or offset (of a partition) [default: the beginning, with --backward the end]
+    #[arg(long, value_name = "N")]
+    from: Option<u64>,
+    /// Begin with the first event that the server recorded at this time (2013-01-01T10:15:00Z) or later; with --backward with the last
+    /// one at this time or before
+    #[arg(long, value_name = "TIME", conflicts_with = "from", value_parser = parse_begin)]
+    from_time: Option<i64>,
+    /// Read backwards: the newest first
+    #[arg(long)]
+    backward: bool,
+}
+
+/// Milliseconds since 1970 of a time given as text.
+fn parse_begin(text: &str) -> Result<i64, &'static str> {
+    parse_time(text).ok_or("a time is RFC 3339, like 2013-01-01T10:15:00Z")
+}
+
 /// Follow events as they are appended, until Ctrl-C
 #[derive(Debug, clap::Args)]
 pub struct Tail {
@@ -47,6 +66,9 @@ pub struct Tail {
     /// Begin with what is there, at this position, version (with --stream) or offset (with --partition) [default: from now]
     #[arg(long, value_name = "N")]
     from: Option<u64>,
+    /// Begin with the first event that the server recorded at this time (2013-01-01T10:15:00Z) or later
+    #[arg(long, value_name = "TIME", conflicts_with = "from", value_parser = parse_begin)]
+    from_time: Option<i64>,
     /// End after so many events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
@@ -63,9 +85,11 @@ pub struct Stream {
     topic: String,
     /// Stream
     stream: String,
-    /// First version
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    from: u64,
+    #[command(flatten)]
+    begin: Begin,
+    /// Only the newest so many events, in the order of their versions
+    #[arg(long, value_name = "N", conflicts_with = "Begin", value_parser = clap::value_parser!(u64).range(1..))]
+    last: Option<u64>,
     #[command(flatten)]
     connection: Connection,
     #[command(flatten)]
@@ -89,7 +113,7 @@ struct What {
 }
 
 impl What {
-    fn source(&self, from: u64) -> Source {
+    fn source(&self, from: Option<u64>) -> Source {
         let topic = self.topic.clone().unwrap_or_default();
         match (&self.stream, self.partition) {
             (Some(stream), _) => Source::Stream { topic, stream: stream.clone(), from_version: from },
@@ -112,7 +136,13 @@ impl Read {
     pub async fn run(self) -> Result<(), Stop> {
         let client = self.connection.open().await?;
         let columns = self.what.columns(&client).await?;
-        let mut read = client.read(self.what.source(self.from));
+        let mut read = client.read(self.what.source(self.begin.from));
+        if self.begin.backward {
+            read = read.backwards();
+        }
+        if let Some(ms) = self.begin.from_time {
+            read = read.from_time(ms);
+        }
         if let Some(limit) = self.limit {
             read = read.limit(limit);
         }
@@ -144,7 +174,11 @@ impl Stream {
             return Err(Failed::Operation(anyhow!("stream {:?} of topic {} has no events", self.stream, self.topic)).into());
         };
         note(&format!("stream {} is at version {version}, in partition {} of {}", info.stream, info.partition, info.topic));
-        Read { what, from: self.from, limit: None, at_least: Some(info.token), wait: 10, connection: self.connection, output: self.output }
+        let begin = match self.last {
+            Some(last) => Begin { from: Some(version.saturating_sub(last - 1)), from_time: None, backward: false },
+            None => self.begin,
+        };
+        Read { what, begin, limit: None, at_least: Some(info.token), wait: 10, connection: self.connection, output: self.output }
             .run()
             .await
     }
@@ -157,10 +191,12 @@ impl Tail {
     pub async fn run(self) -> Result<(), Stop> {
         let client = self.connection.open().await?;
         let columns = self.what.columns(&client).await?;
-        let mut subscribe = client.subscribe(self.what.source(self.from.unwrap_or(0)));
-        if self.from.is_none() {
-            subscribe = subscribe.from_now();
-        }
+        let mut subscribe = client.subscribe(self.what.source(self.from));
+        subscribe = match self.from_time {
+            Some(ms) => subscribe.from_time(ms),
+            None if self.from.is_none() => subscribe.from_now(),
+            None => subscribe,
+        };
         let mut subscription = subscribe.start().await?;
         let mut follower =
             Follower { printer: self.output.stdout().printer(&columns.heads()), columns, left: self.limit.unwrap_or(u64::MAX) };
