@@ -28,9 +28,10 @@ pub struct LogConfig {
     pub queue_requests: usize,
     /// The newest records up to this many bytes are read from memory. Default 256 MiB. Any value.
     pub tail_bytes: u64,
-    /// Bytes of journal after which they are copied into segments. Default 32 MiB. At least 4 KiB.
+    /// Bytes of journal, and of what is kept in memory of types and tags meanwhile, after which they are copied into segments.
+    /// Default 32 MiB. At least 4 KiB.
     pub tidy_bytes: u64,
-    /// Bytes of journal not yet in segments over which appends are refused. Default 512 MiB. More than `tidy_bytes`.
+    /// The same, not yet in segments, over which appends are refused. Default 512 MiB. More than `tidy_bytes`.
     pub untidied_bytes: u64,
     /// Size after which a segment is closed and the next begun. Default 128 MiB. From 4 KiB to 1 GiB.
     pub segment_bytes: u64,

@@ -253,11 +253,12 @@ impl LogBackend for EmbeddedLog {
         if let Some(reason) = engine.read_only.get() {
             return Err(LogError::ReadOnly { reason: reason.clone() });
         }
-        if engine.tail.untidied_bytes() > engine.config.untidied_bytes {
+        if engine.untidied_bytes() > engine.config.untidied_bytes {
             return Err(LogError::Overloaded { what: "segments are too far behind the journal" });
         }
         let (reply, answer) = oneshot::channel();
-        let request = request::prepare(append, &engine.topics, &engine.hasher, engine.config.append_limit(), reply)?;
+        let mut request = request::prepare(append, &engine.topics, &engine.hasher, engine.config.append_limit(), reply)?;
+        engine.look_up(&mut request)?;
         match self.turns.get() {
             Some(turns) => turns.append(request)?,
             None => engine.queue.push(request)?,

@@ -26,6 +26,7 @@ use crate::{
         streams::{StreamKey, Streams},
         tail::Tail,
     },
+    postings::Postings,
     segment::{Checkpointed, OpenFiles, Segments, StreamHasher},
     tidy::Signal,
     topic_store::{Partition, TopicStore},
@@ -43,6 +44,7 @@ pub(crate) struct Engine {
     pub(crate) topics: TopicStore,
     pub(crate) hasher: StreamHasher,
     pub(crate) streams: Streams,
+    pub(crate) postings: Postings,
     pub(crate) tail: Tail,
     pub(crate) journal: JournalFiles,
     pub(crate) window: Mutex<Window>,
@@ -140,9 +142,14 @@ impl Engine {
         true
     }
 
+    /// Bytes of journal that segments do not hold yet, with what is kept in memory beside it.
+    pub(crate) fn untidied_bytes(&self) -> u64 {
+        self.tail.untidied_bytes() + self.postings.recent.bytes()
+    }
+
     /// Wakes tidy if there is enough for it to do.
     pub(crate) fn wake_tidy(&self) {
-        if self.tail.untidied_bytes() >= self.config.tidy_bytes || self.journal.wants_file() {
+        if self.untidied_bytes() >= self.config.tidy_bytes || self.journal.wants_file() {
             self.tidy.raise();
         }
     }
@@ -277,7 +284,7 @@ pub struct Metrics {
     pub slow_syncs: u64,
     /// Bytes of journal files, now.
     pub journal_bytes: u64,
-    /// Bytes of journal that segments do not hold yet, now.
+    /// Bytes of journal that segments do not hold yet and of what is kept in memory because of it, now.
     pub untidied_bytes: u64,
     /// Checkpoints written.
     pub checkpoints: u64,
@@ -303,7 +310,7 @@ impl Engine {
             slowest_sync: Duration::from_nanos(of(&counters.slowest_sync_nanos)),
             slow_syncs: of(&counters.slow_syncs),
             journal_bytes: self.journal.bytes(),
-            untidied_bytes: self.tail.untidied_bytes(),
+            untidied_bytes: self.untidied_bytes(),
             checkpoints: of(&counters.checkpoints),
             unsynced_bytes,
             unsynced_age,

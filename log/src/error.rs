@@ -187,8 +187,7 @@ pub enum LogError {
 }
 
 fn list(violations: &[Violation]) -> String {
-    let each = |v: &Violation| format!("stream {} is {}, expected {}", v.stream, v.actual, v.expected);
-    violations.iter().map(each).collect::<Vec<_>>().join("; ")
+    violations.iter().map(|violation| violation.found.to_string()).collect::<Vec<_>>().join("; ")
 }
 
 impl LogError {

@@ -17,6 +17,7 @@ pub mod ids;
 pub(crate) mod journal;
 pub(crate) mod manifest;
 pub(crate) mod partition;
+pub(crate) mod postings;
 pub mod record;
 pub(crate) mod segment;
 pub(crate) mod start;
@@ -40,7 +41,7 @@ pub use ids::{
     Timestamp, TopicId, TopicName,
 };
 pub use record::{
-    Append, Appended, AppendedRange, Chunk, Identity, NewEvent, NewRecord, Precondition, ReadLimits, RequestKey, Run, Selection, StreamAt,
-    Violation, Write,
+    Append, Appended, AppendedRange, Chunk, EventQuery, Found, Identity, NewEvent, NewRecord, Precondition, QueryAbsent, QueryItem,
+    ReadLimits, RequestKey, Run, Scope, Selection, StreamAt, Violation, Write,
 };
 pub use topic::{Topic, TopicKind, TopicSettings};

@@ -3,12 +3,12 @@
 //! In: an [`Append`], one unit of writes and beliefs. Out: [`Appended`], and [`Run`]s of records that lie together on disk
 //! and are looked at in place, without copying.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 
 use crate::{
-    batch::RecordView,
+    batch::{EventView, RecordView},
     durability::Durability,
     error::LogError,
     ids::{EventId, Expected, Offset, PartitionId, Position, RequestId, StreamHead, StreamId, StreamVersion, Tag, Timestamp, TopicName},
@@ -81,15 +81,93 @@ pub enum Write {
     },
 }
 
-/// One belief about a stream, checked in the same step as the append.
+/// One belief, checked in the same step as the append.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Precondition {
-    /// Topic of kind `events`.
-    pub topic: TopicName,
-    /// The stream; it need not be written to.
-    pub stream: StreamId,
-    /// Where it should stand.
-    pub expected: Expected,
+pub enum Precondition {
+    /// A stream stands where it should.
+    Stream {
+        /// Topic of kind `events`.
+        topic: TopicName,
+        /// The stream; it need not be written to.
+        stream: StreamId,
+        /// Where it should stand.
+        expected: Expected,
+    },
+    /// No event matches a query.
+    QueryAbsent(QueryAbsent),
+}
+
+/// The belief that no event matches a query, or none since the appender read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryAbsent {
+    /// Which topics are meant.
+    pub scope: Scope,
+    /// Which events there must not be.
+    pub query: EventQuery,
+    /// Events up to this position (inclusive) do not count; none: all do.
+    pub after: Option<Position>,
+}
+
+/// Which topics of kind `events` something is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// These; at least one.
+    Topics(Vec<TopicName>),
+    /// All but foldlog's own, also those created later.
+    Everything,
+}
+
+/// Which events are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventQuery {
+    /// Every event.
+    All,
+    /// Those that match any of these; at least one.
+    Items(Vec<QueryItem>),
+}
+
+/// Events of some types with some tags.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueryItem {
+    /// The event has one of these types; none: whatever its type.
+    pub types: Vec<Arc<str>>,
+    /// And each of these tags.
+    pub tags: Vec<Tag>,
+}
+
+impl EventQuery {
+    /// Whether an event is meant.
+    #[must_use]
+    pub fn matches(&self, event: &EventView<'_>) -> bool {
+        let Self::Items(items) = self else { return true };
+        let has = |wanted: &Tag| event.tags().any(|tag| tag == wanted.as_str());
+        items.iter().any(|item| {
+            let is_of_type = item.types.is_empty() || item.types.iter().any(|kind| **kind == *event.kind);
+            is_of_type && item.tags.iter().all(has)
+        })
+    }
+
+    /// Combinations of type and tag that it asks for.
+    pub(crate) fn combinations(&self) -> usize {
+        let Self::Items(items) = self else { return 1 };
+        items.iter().map(|item| item.types.len().max(1).saturating_mul(item.tags.len().max(1))).fold(0, usize::saturating_add)
+    }
+
+    /// Refuses what cannot be meant.
+    ///
+    /// # Errors
+    /// [`LogError::Invalid`].
+    pub(crate) fn check(&self) -> Result<(), LogError> {
+        let invalid = |reason: &str| Err(LogError::Invalid { field: "query".into(), reason: reason.into() });
+        let Self::Items(items) = self else { return Ok(()) };
+        if items.is_empty() {
+            return invalid("it has no item, so that no event can match it");
+        }
+        if items.iter().flat_map(|item| &item.types).any(|kind| !(1..=255).contains(&kind.len())) {
+            return invalid("an event's type has 1 to 255 bytes");
+        }
+        Ok(())
+    }
 }
 
 /// Who asks, and under which id a repeat is recognised.
@@ -131,12 +209,36 @@ pub struct Append {
 pub struct Violation {
     /// Place in [`Append::preconditions`].
     pub index: usize,
-    /// The stream.
-    pub stream: StreamId,
-    /// What was expected.
-    pub expected: Expected,
-    /// Where the stream stands.
-    pub actual: StreamHead,
+    /// What is so instead.
+    pub found: Found,
+}
+
+/// What is so where a precondition did not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A stream stands elsewhere.
+    Stream {
+        /// The stream.
+        stream: StreamId,
+        /// What was expected.
+        expected: Expected,
+        /// Where the stream stands.
+        actual: StreamHead,
+    },
+    /// An event matches the query.
+    Event {
+        /// Position of the first one that does.
+        first: Position,
+    },
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stream { stream, expected, actual } => write!(f, "stream {stream} is {actual}, expected {expected}"),
+            Self::Event { first } => write!(f, "the event at position {first} matches a query that none was to match"),
+        }
+    }
 }
 
 /// Where the records of one partition went.

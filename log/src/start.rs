@@ -37,6 +37,7 @@ use crate::{
         streams::{StreamKey, StreamSpan, Streams},
         tail::Tail,
     },
+    postings::{self, Postings, postings_of},
     segment::{Checkpointed, OpenFiles, Segments, StreamHasher},
     tidy::{Signal, Tidy},
     topic::TopicKind,
@@ -97,9 +98,10 @@ pub(crate) fn open(
     // Everything is read before anything is written: a folder with a damaged journal stays as it is.
     let topics = TopicStore::open(Arc::clone(&disk), folder)?;
     let (journal, shortened) = JournalFiles::open(Arc::clone(&disk), folder, &config, &checkpoint.files)?;
-    let mut replay = Replay::new(&checkpoint, topics, &config)?;
-    let window_file = WindowFile::open(Arc::clone(&disk), folder, checkpoint.folder, checkpoint.window, &mut replay.window)?;
     let files = OpenFiles::new(Arc::clone(&disk), OPEN_FILES);
+    let postings = Postings::open(Arc::clone(&files), folder, checkpoint.folder, checkpoint.next)?;
+    let mut replay = Replay::new(&checkpoint, topics, postings, &config)?;
+    let window_file = WindowFile::open(Arc::clone(&disk), folder, checkpoint.folder, checkpoint.window, &mut replay.window)?;
     let segments = replay.open_segments(&files, &checkpoint, &config)?;
     let found = recovery::scan(&journal, &checkpoint, |accepted| replay.take(accepted))?;
     let mut read_only = found.rot.as_ref().or(shortened.as_ref()).map(LogError::in_full);
@@ -116,6 +118,10 @@ pub(crate) fn open(
         read_only = settle(&journal, &mut slots, &mut checkpoint, &mut replay, &found, &mut random)?;
         // Both slots name the same file now.
         window_file.settle()?;
+        replay.postings.checkpointed()?;
+        if read_only.is_none() {
+            postings::complete(&replay.postings, &segments, &replay.hasher, checkpoint.next)?;
+        }
     }
     replay.report.damage.clone_from(&read_only);
     replay.tail.tell();
@@ -139,6 +145,7 @@ pub(crate) fn open(
         topics: replay.topics,
         hasher: replay.hasher,
         streams: replay.streams,
+        postings: replay.postings,
         tail: replay.tail,
         journal,
         window: Mutex::new(replay.window),
@@ -257,6 +264,7 @@ struct Replay {
     topics: TopicStore,
     hasher: StreamHasher,
     streams: Streams,
+    postings: Postings,
     tail: Tail,
     window: Window,
     offsets: Vec<Offset>,
@@ -268,7 +276,7 @@ struct Replay {
 }
 
 impl Replay {
-    fn new(checkpoint: &Checkpoint, topics: TopicStore, config: &LogConfig) -> Result<Self, LogError> {
+    fn new(checkpoint: &Checkpoint, topics: TopicStore, postings: Postings, config: &LogConfig) -> Result<Self, LogError> {
         let mut offsets = vec![Offset::default(); topics.partitions().len()];
         for mark in &checkpoint.partitions {
             let Some(partition) = topics.partition(mark.topic, mark.partition) else {
@@ -281,6 +289,7 @@ impl Replay {
             hasher: StreamHasher::new(checkpoint.folder),
             topics,
             streams: Streams::default(),
+            postings,
             tail,
             window: Window::new(config.window_requests, config.window_bytes),
             offsets,
@@ -351,6 +360,7 @@ impl Replay {
             let spans = spans_of(slice, &self.hasher).ok_or_else(|| damage("its records cannot be followed"))?;
             group.spans.extend(spans);
         }
+        self.post(&group)?;
         self.window.restore(&group.entries).ok_or_else(|| damage("its request ids cannot be read"))?;
         self.streams.apply(&group.spans);
         self.position = header.end();
@@ -360,6 +370,20 @@ impl Replay {
         self.recent.retain(|earlier| earlier.header.number > header.durable);
         self.recent.push(accepted);
         self.tail.push(Arc::new(group));
+        Ok(())
+    }
+}
+
+impl Replay {
+    /// Posts the events of a group as admission did: those of a topic in order of position, whatever their partition.
+    fn post(&self, group: &Group) -> Result<(), LogError> {
+        let mut postings = Vec::new();
+        for slice in &group.slices {
+            let runs = slice.runs.iter().map(|run| group.cut(slice, run, 0, run.count)).collect::<Result<Vec<_>, _>>()?;
+            postings.extend(postings_of(&runs, &self.hasher)?);
+        }
+        postings.sort_unstable_by_key(|posting| posting.first);
+        postings.iter().for_each(|posting| self.postings.recent.add(posting, Position::default()));
         Ok(())
     }
 }

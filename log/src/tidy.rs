@@ -12,6 +12,7 @@ use crate::{
     engine::{Engine, FailOnPanic},
     error::LogError,
     partition::group::{Group, Slice},
+    postings::postings_of,
     record::Run,
     window_file::WindowFile,
 };
@@ -124,8 +125,13 @@ impl Tidy {
                 }
             }
         }
+        let mut postings = Vec::new();
         for (slice, runs) in runs.values() {
             self.engine.segments_for(&slice.partition)?.append(runs)?;
+            postings.extend(postings_of(runs, &self.engine.hasher)?);
+        }
+        if let Some(last) = groups.last() {
+            self.engine.postings.add(postings, last.end)?;
         }
         for group in groups {
             self.entries.extend_from_slice(&group.entries);
@@ -173,6 +179,7 @@ impl Tidy {
         self.slots.write(&mut checkpoint)?;
         self.checkpoint = checkpoint;
         self.window.checkpointed()?;
+        self.engine.postings.checkpointed()?;
         self.engine.tail.tidied(last.end, last.number);
         for group in self.copied.drain(..) {
             self.engine.streams.forget(&group.spans);

@@ -205,6 +205,11 @@ impl TopicStore {
         self.state.read().by_id.get(&id).map(|entry| entry.topic.name.clone())
     }
 
+    /// How many topics there are; only grows.
+    pub(crate) fn count(&self) -> usize {
+        self.state.read().by_name.len()
+    }
+
     /// All topics by name.
     pub(crate) fn all(&self) -> Vec<Arc<TopicEntry>> {
         self.state.read().by_name.values().cloned().collect()

@@ -229,7 +229,7 @@ fn where_streams_of_a_damaged_partition_stand_is_not_guessed() {
     let (_, report) = read_all(&log, Selection::Stream(e.clone(), s0.clone(), StreamVersion::FIRST), |offset, _| offset);
     assert!(report.unwrap().contains(&newest.display().to_string()), "a stream that may go on does not just end");
     // A belief about it cannot be checked, so nothing may rest on it.
-    let condition = Precondition { topic: e.clone(), stream: s0.clone(), expected: Expected::Absent };
+    let condition = Precondition::Stream { topic: e.clone(), stream: s0.clone(), expected: Expected::Absent };
     let believed = Append { preconditions: vec![condition], ..records(1, 0) };
     assert!(matches!(append(&log, &mut stepper, believed), Err(LogError::PartitionReadOnly { .. })));
 }

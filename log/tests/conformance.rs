@@ -3,8 +3,8 @@
 use std::{cell::RefCell, path::Path, sync::Arc};
 
 use foldlog_log::{
-    Append, AppendFuture, Capabilities, Chunk, EmbeddedLog, Head, LogBackend, LogConfig, LogError, LogReader, Offset, Position,
-    Precondition, ReadLimits, Run, Selection, StreamHead, StreamId, Timestamp, Topic, TopicName, TopicSettings, Write,
+    Append, AppendFuture, Capabilities, Chunk, EmbeddedLog, EventQuery, Head, LogBackend, LogConfig, LogError, LogReader, Offset, Position,
+    Precondition, QueryAbsent, ReadLimits, Run, Selection, StreamHead, StreamId, Timestamp, Topic, TopicName, TopicSettings, Write,
     clock::{ManualClock, SystemClock},
     disk::RealDisk,
     testing::{
@@ -29,7 +29,14 @@ impl Subject for InMemory {
 #[test]
 fn the_log_in_memory_keeps_the_contract_but_for_restarts() {
     let left_out = check(|| InMemory(MemoryLog::new(Arc::new(ManualClock::at(Timestamp::new(1_000))))));
-    assert_eq!(left_out, ["everything is there after a restart", "versions, offsets, positions and repeats go on after a restart"]);
+    assert_eq!(
+        left_out,
+        [
+            "a query condition judges the same after a restart",
+            "everything is there after a restart",
+            "versions, offsets, positions and repeats go on after a restart"
+        ]
+    );
 }
 
 /// Ways in which a log can be wrong.
@@ -38,6 +45,8 @@ enum Wrong {
     /// Request ids mean nothing.
     ForgetsRepeats,
     /// One violated precondition is reported, whatever their number.
+    LooksAtAllTags,
+    ForgetsThePast,
     ReportsOneViolation,
     /// Preconditions on other streams than those written are not looked at.
     ChecksWrittenStreamsOnly,
@@ -87,10 +96,28 @@ impl LogBackend for Broken {
             Wrong::ForgetsRepeats => append.identity = None,
             Wrong::AnswersWeaker => append.durability = None,
             Wrong::ChecksWrittenStreamsOnly if !append.writes.is_empty() => {
-                let is_written = |one: &Precondition| {
-                    append.writes.iter().any(|write| matches!(write, Write::Stream { stream, .. } if *stream == one.stream))
+                let is_written = |one: &Precondition| match one {
+                    Precondition::Stream { stream: asked, .. } => {
+                        append.writes.iter().any(|write| matches!(write, Write::Stream { stream, .. } if stream == asked))
+                    }
+                    Precondition::QueryAbsent(_) => true,
                 };
                 append.preconditions = append.preconditions.iter().filter(|one| is_written(one)).cloned().collect();
+            }
+            Wrong::LooksAtAllTags => {
+                // As if one of an item's tags were enough.
+                for one in &mut append.preconditions {
+                    let Precondition::QueryAbsent(QueryAbsent { query: EventQuery::Items(items), .. }) = one else { continue };
+                    items.iter_mut().for_each(|item| item.tags.truncate(1));
+                }
+            }
+            Wrong::ForgetsThePast => {
+                let end = self.0.head().position.get();
+                for one in &mut append.preconditions {
+                    if let Precondition::QueryAbsent(asked) = one {
+                        asked.after = end.checked_sub(1).map(Position::new);
+                    }
+                }
             }
             Wrong::SplitsUnits if append.writes.len() > 2 => {
                 let first = Append { writes: append.writes.drain(..1).collect(), ..Append::default() };
@@ -195,6 +222,8 @@ fn the_suite_objects_to_every_wrong_log() {
     use Wrong::*;
     let all = [
         ForgetsRepeats,
+        LooksAtAllTags,
+        ForgetsThePast,
         ReportsOneViolation,
         ChecksWrittenStreamsOnly,
         ReadsPastTheEnd,

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use foldlog_log::{
-    Append, Appended, EmbeddedLog, Expected, Identity, LogBackend, LogConfig, LogError, NewEvent, Offset, PartitionId, Position,
+    Append, Appended, EmbeddedLog, Expected, Found, Identity, LogBackend, LogConfig, LogError, NewEvent, Offset, PartitionId, Position,
     Precondition, ReadLimits, RequestId, RequestKey, Selection, StreamHead, StreamVersion, TopicKind, TopicSettings, Write,
     clock::SystemClock, disk::RealDisk,
 };
@@ -32,7 +32,7 @@ fn unit(writes: Vec<Write>) -> Append {
 }
 
 fn expect(topic: &str, stream: &str, expected: Expected) -> Precondition {
-    Precondition { topic: topic.parse().unwrap(), stream: stream.parse().unwrap(), expected }
+    Precondition::Stream { topic: topic.parse().unwrap(), stream: stream.parse().unwrap(), expected }
 }
 
 async fn append(log: &EmbeddedLog, append: Append) -> Result<Appended, LogError> {
@@ -175,7 +175,7 @@ async fn every_violated_precondition_is_reported_and_nothing_is_written() {
     let refused = Append { writes: vec![write("a", "y", &["no"])], preconditions: conditions, ..Append::default() };
     let Err(LogError::Conflict { violations, seen }) = append(&log, refused).await else { panic!("no conflict") };
     assert_eq!(violations.iter().map(|violation| violation.index).collect::<Vec<_>>(), [0, 2, 3]);
-    assert_eq!(violations[0].actual, StreamHead::At(StreamVersion::new(2)));
+    assert!(matches!(violations[0].found, Found::Stream { actual: StreamHead::At(version), .. } if version.get() == 2));
     assert_eq!(seen, before.position);
     assert_eq!(log.head(), before);
 }

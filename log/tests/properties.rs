@@ -7,9 +7,9 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use foldlog_log::{
-    Append, Appended, AppendedRange, Durability, EmbeddedLog, Expected, Identity, LogBackend, LogConfig, LogError, LogReader, NewEvent,
-    NewRecord, Offset, PartitionId, Position, Precondition, ReadLimits, RequestId, RequestKey, Selection, Stepper, StreamAt, StreamHead,
-    StreamVersion, Timestamp, TopicKind, TopicName, TopicSettings, Violation, Write,
+    Append, Appended, AppendedRange, Durability, EmbeddedLog, EventQuery, Expected, Found, Identity, LogBackend, LogConfig, LogError,
+    LogReader, NewEvent, NewRecord, Offset, PartitionId, Position, Precondition, QueryAbsent, QueryItem, ReadLimits, RequestId, RequestKey,
+    Scope, Selection, Stepper, StreamAt, StreamHead, StreamVersion, Tag, Timestamp, TopicKind, TopicName, TopicSettings, Violation, Write,
     clock::{Clock, ManualClock},
     testing::{Random, SimDisk},
 };
@@ -33,6 +33,9 @@ struct Stored {
     version: u64,
     value: String,
     recorded_at: i64,
+    /// Type; empty where there are no events.
+    kind: String,
+    tags: Vec<String>,
 }
 
 /// What an append must be answered.
@@ -72,14 +75,24 @@ impl Model {
         }
         let mut violations = Vec::new();
         for (index, condition) in append.preconditions.iter().enumerate() {
-            let actual = self.head(condition.topic.as_str(), condition.stream.as_str());
-            let holds = match (condition.expected, actual) {
+            let (topic, stream, expected) = match condition {
+                Precondition::Stream { topic, stream, expected } => (topic, stream, expected),
+                Precondition::QueryAbsent(asked) => {
+                    let found = self.records.iter().find(|record| is_meant(asked, record));
+                    let found = found.map(|record| Found::Event { first: Position::new(record.position) });
+                    violations.extend(found.map(|found| Violation { index, found }));
+                    continue;
+                }
+            };
+            let actual = self.head(topic.as_str(), stream.as_str());
+            let holds = match (*expected, actual) {
                 (Expected::Any, _) | (Expected::Absent, StreamHead::Absent) | (Expected::Exists, StreamHead::At(_)) => true,
                 (Expected::Version(expected), StreamHead::At(version)) => expected == version,
                 _ => false,
             };
             if !holds {
-                violations.push(Violation { index, stream: condition.stream.clone(), expected: condition.expected, actual });
+                let found = Found::Stream { stream: stream.clone(), expected: *expected, actual };
+                violations.push(Violation { index, found });
             }
         }
         if !violations.is_empty() {
@@ -108,6 +121,10 @@ impl Model {
                         StreamHead::At(version) => version.get() + 1,
                     };
                     self.push(topic, partition, Some(stream.to_string()), version, &event.data, answer);
+                    if let Some(record) = self.records.last_mut() {
+                        record.kind = event.kind.to_string();
+                        record.tags = event.tags.iter().map(ToString::to_string).collect();
+                    }
                     let at = StreamAt { topic: topic.clone(), stream: stream.clone(), version: StreamVersion::new(version) };
                     match answer.versions.iter_mut().find(|known| known.topic == at.topic && known.stream == at.stream) {
                         Some(known) => *known = at,
@@ -133,7 +150,18 @@ impl Model {
         let offset = self.end(topic.as_str(), partition);
         let (position, value) = (self.records.len() as u64, String::from_utf8(value.to_vec()).unwrap());
         let recorded_at = answer.recorded_at.get();
-        self.records.push(Stored { position, topic: topic.to_string(), partition, offset, key, version, value, recorded_at });
+        self.records.push(Stored {
+            position,
+            topic: topic.to_string(),
+            partition,
+            offset,
+            key,
+            version,
+            value,
+            recorded_at,
+            kind: String::new(),
+            tags: Vec::new(),
+        });
         let (partition, last) = (PartitionId::new(partition), Offset::new(offset));
         match answer.ranges.iter_mut().find(|range| range.topic == *topic && range.partition == partition) {
             Some(range) => range.last = last,
@@ -153,6 +181,24 @@ fn durability(append: &Append) -> Durability {
         None if append.writes.iter().all(is_written) => Durability::Written,
         None => Durability::Synced,
     }
+}
+
+/// Whether an event violates a query condition.
+fn is_meant(asked: &QueryAbsent, record: &Stored) -> bool {
+    let counts = asked.after.is_none_or(|after| record.position > after.get());
+    let in_scope = match &asked.scope {
+        Scope::Topics(topics) => topics.iter().any(|topic| topic.as_str() == record.topic),
+        Scope::Everything => true,
+    };
+    let is_of = |item: &QueryItem| {
+        let tags = item.tags.iter().all(|tag| record.tags.iter().any(|has| has == tag.as_str()));
+        tags && (item.types.is_empty() || item.types.iter().any(|kind| **kind == *record.kind))
+    };
+    let matches = match &asked.query {
+        EventQuery::All => true,
+        EventQuery::Items(items) => items.iter().any(is_of),
+    };
+    counts && in_scope && matches && !record.kind.is_empty()
 }
 
 /// The partition of a key; that it is Kafka's has a test of its own.
@@ -302,8 +348,11 @@ impl Run {
         let values: Vec<String> = (0..count).map(|_| "v".repeat(self.random.below(200) as usize)).collect();
         let topic: TopicName = topic.parse().unwrap();
         if kind == TopicKind::Events {
-            let event = |value: String| NewEvent { kind: "E".into(), data: value.into(), ..NewEvent::default() };
-            return Write::Stream { topic, stream: key.parse().unwrap(), events: values.into_iter().map(event).collect() };
+            let mut events = Vec::new();
+            for value in values {
+                events.push(NewEvent { kind: self.kind(), data: value.into(), tags: self.tags(), ..NewEvent::default() });
+            }
+            return Write::Stream { topic, stream: key.parse().unwrap(), events };
         }
         let partition = self.random.one_in(3).then(|| PartitionId::new(self.random.below(u64::from(partitions)) as u32));
         let mut records = Vec::new();
@@ -315,7 +364,47 @@ impl Run {
         Write::Records { topic, partition, records }
     }
 
+    fn kind(&mut self) -> Arc<str> {
+        // The last ones are rare.
+        ["E", "E", "E", "E", "F", "F", "F", "G"][self.random.below(8) as usize].into()
+    }
+
+    fn tags(&mut self) -> Vec<Tag> {
+        let bits = self.random.next();
+        let given = (0..8).filter(|place| bits >> (place * 3) & 7 < 2 && bits >> 40 & 1 == 0);
+        given
+            .map(|place| format!("tag{place}"))
+            .chain(self.random.one_in(3).then(|| format!("id{}", self.random.below(500))))
+            .map(|tag| tag.parse().unwrap())
+            .collect()
+    }
+
+    /// Mostly what nothing since some position matches.
+    fn query(&mut self) -> QueryAbsent {
+        let topics: [&[&str]; 4] = [&["a"], &["b"], &["a", "b"], &["b", "b"]];
+        let scope = match self.random.below(5) {
+            4 => Scope::Everything,
+            one => Scope::Topics(topics[one as usize].iter().map(|topic| topic.parse().unwrap()).collect()),
+        };
+        let mut items = Vec::new();
+        for _ in 0..1 + self.random.below(2) {
+            let types = (0..self.random.below(3)).map(|_| self.kind()).collect();
+            let mut tags = self.tags();
+            tags.truncate(self.random.below(4) as usize);
+            items.push(QueryItem { types, tags });
+        }
+        let query = if self.random.one_in(12) { EventQuery::All } else { EventQuery::Items(items) };
+        // What is in line is not durable, so that nobody can have read it.
+        let end = self.model.records.len() as u64;
+        let back = if self.random.one_in(3) { self.random.below(end + 1) } else { self.random.below(30) };
+        let after = end.checked_sub(1 + back).map(Position::new);
+        QueryAbsent { scope, query, after }
+    }
+
     fn condition(&mut self) -> Precondition {
+        if self.random.one_in(2) {
+            return Precondition::QueryAbsent(self.query());
+        }
         let topic = ["a", "b"][self.random.below(2) as usize];
         let stream = format!("s{}", self.random.below(7));
         let expected = match (self.random.below(8), self.model.head(topic, &stream)) {
@@ -327,7 +416,7 @@ impl Run {
             (_, StreamHead::Absent) => Expected::Absent,
             (_, StreamHead::At(version)) => Expected::Version(version),
         };
-        Precondition { topic: topic.parse().unwrap(), stream: stream.parse().unwrap(), expected }
+        Precondition::Stream { topic: topic.parse().unwrap(), stream: stream.parse().unwrap(), expected }
     }
 
     fn read(&mut self, log: &EmbeddedLog) {
@@ -405,6 +494,8 @@ fn read_all(mut reader: Box<dyn LogReader>, until: Position, limits: ReadLimits,
                     version: record.event().map_or(0, |event| event.version.get()),
                     value: record.value.map(text).unwrap(),
                     recorded_at: run.recorded_at.get(),
+                    kind: record.event().map_or_else(String::new, |event| event.kind.to_owned()),
+                    tags: record.event().map_or_else(Vec::new, |event| event.tags().map(ToOwned::to_owned).collect()),
                 });
             }
             if backwards {

@@ -138,7 +138,7 @@ fn append(topic: &str, durability: Option<Durability>) -> Append {
 }
 
 fn believing(topic: &str, expected: Expected) -> Append {
-    let condition = Precondition { topic: topic.parse().unwrap(), stream: "s".parse().unwrap(), expected };
+    let condition = Precondition::Stream { topic: topic.parse().unwrap(), stream: "s".parse().unwrap(), expected };
     Append { preconditions: vec![condition], ..append(topic, Some(Durability::Written)) }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     client::{Client, Repeat, with_retries},
     durability::Durability,
     error::Error,
-    event::{Expected, NewEvent, NewRecord, Token, millis},
+    event::{EventQuery, Expected, NewEvent, NewRecord, Token, millis},
 };
 
 impl Client {
@@ -79,6 +79,27 @@ impl Append {
     pub fn expect_in(mut self, topic: impl Into<String>, stream: impl Into<String>, expected: Expected) -> Self {
         let state = v1::StreamState { stream: stream.into(), topic: topic.into(), expect: Some(expected.to_proto()) };
         self.request.preconditions.push(v1::Precondition { kind: Some(v1::precondition::Kind::Stream(state)) });
+        self
+    }
+
+    /// Requires that no event of the append's topic matches `query`, or none behind position `after`: that of the newest event the
+    /// appender knew of when it decided, whether that one matched or not.
+    pub fn absent(self, query: EventQuery, after: Option<u64>) -> Self {
+        self.absent_in::<String>([], query, after)
+    }
+
+    /// Requires it of several topics.
+    pub fn absent_in<T: Into<String>>(mut self, topics: impl IntoIterator<Item = T>, query: EventQuery, after: Option<u64>) -> Self {
+        let topics = topics.into_iter().map(Into::into).collect();
+        let absent = v1::EventQueryAbsent { query: Some(query.into_proto()), after, topics, all_topics: false };
+        self.request.preconditions.push(v1::Precondition { kind: Some(v1::precondition::Kind::Query(absent)) });
+        self
+    }
+
+    /// Requires it of every topic of kind `events`.
+    pub fn absent_everywhere(mut self, query: EventQuery, after: Option<u64>) -> Self {
+        let absent = v1::EventQueryAbsent { query: Some(query.into_proto()), after, topics: Vec::new(), all_topics: true };
+        self.request.preconditions.push(v1::Precondition { kind: Some(v1::precondition::Kind::Query(absent)) });
         self
     }
 
@@ -152,9 +173,9 @@ impl Append {
 }
 
 fn topic_of(request: &v1::AppendRequest, precondition: usize) -> String {
-    let named = request.preconditions.get(precondition).and_then(|precondition| {
-        let v1::precondition::Kind::Stream(state) = precondition.kind.as_ref()?;
-        Some(&state.topic)
+    let named = request.preconditions.get(precondition).and_then(|precondition| match precondition.kind.as_ref()? {
+        v1::precondition::Kind::Stream(state) => Some(&state.topic),
+        v1::precondition::Kind::Query(query) => query.topics.first(),
     });
     named.filter(|topic| !topic.is_empty()).unwrap_or(&request.topic).clone()
 }

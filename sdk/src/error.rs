@@ -90,18 +90,23 @@ pub struct ServerError {
 pub struct Violation {
     /// Place among the append's preconditions.
     pub index: usize,
-    /// The topic.
+    /// The topic; of a query the first that was named.
     pub topic: String,
-    /// The stream.
+    /// The stream; empty for a query.
     pub stream: String,
-    /// What was expected.
+    /// What was expected; anything for a query.
     pub expected: Expected,
     /// Version of the stream's newest event; none if it has none.
     pub actual: Option<u64>,
+    /// Position of the first event that matches a query; none if a stream was expected elsewhere.
+    pub first_conflicting_position: Option<u64>,
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(first) = self.first_conflicting_position {
+            return write!(f, "the event at position {first} matches a query that none was to match");
+        }
         write!(f, "stream {} is ", self.stream)?;
         match self.actual {
             Some(version) => write!(f, "at version {version}")?,
@@ -155,6 +160,9 @@ impl Error {
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Server(error) if !error.reason.is_empty() => Some(&error.reason),
+            Self::Conflict { violations, .. } if violations.iter().all(|one| one.first_conflicting_position.is_some()) => {
+                Some("QUERY_CONDITION_FAILED")
+            }
             Self::Conflict { .. } => Some("STREAM_VERSION_CONFLICT"),
             _ => None,
         }
@@ -261,6 +269,7 @@ impl Violation {
             topic: state.topic,
             stream: state.stream,
             actual: violation.actual_version,
+            first_conflicting_position: violation.first_conflicting_position,
         }
     }
 }
@@ -300,7 +309,8 @@ mod tests {
     #[test]
     fn a_conflict_lists_every_violation() {
         let state = v1::StreamState { stream: "s".into(), topic: "t".into(), expect: Some(v1::stream_state::Expect::Version(3)) };
-        let violation = v1::PreconditionViolation { index: 1, expected: Some(state), actual_version: Some(4) };
+        let violation =
+            v1::PreconditionViolation { index: 1, expected: Some(state), actual_version: Some(4), first_conflicting_position: None };
         let detail = v1::PreconditionViolations { violations: vec![violation], token: vec![7].into() };
         let any = tonic_types::pb::Status {
             code: Code::Aborted as i32,
@@ -310,7 +320,14 @@ mod tests {
         let status = Status::with_details(Code::Aborted, "no", any.encode_to_vec().into());
         let Error::Conflict { violations, token, .. } = Error::from_status(status, "http://x") else { panic!("a conflict") };
         assert_eq!(token, Some(Token::from_bytes(vec![7].into())));
-        let expected = Violation { index: 1, topic: "t".into(), stream: "s".into(), expected: Expected::Version(3), actual: Some(4) };
+        let expected = Violation {
+            index: 1,
+            topic: "t".into(),
+            stream: "s".into(),
+            expected: Expected::Version(3),
+            actual: Some(4),
+            first_conflicting_position: None,
+        };
         assert_eq!(violations, [expected]);
         assert_eq!(violations[0].to_string(), "stream s is at version 4, expected version 3");
     }

@@ -58,6 +58,41 @@ impl fmt::Display for Expected {
     }
 }
 
+/// Which events are meant: those that match any of its items.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventQuery {
+    /// None: every event.
+    items: Option<Vec<v1::event_query::Item>>,
+}
+
+impl EventQuery {
+    /// Every event.
+    #[must_use]
+    pub const fn all() -> Self {
+        Self { items: None }
+    }
+
+    /// Events of one of some types (none: of any) that have each of some tags.
+    #[must_use]
+    pub fn of<T: Into<String>, U: Into<String>>(types: impl IntoIterator<Item = T>, tags: impl IntoIterator<Item = U>) -> Self {
+        Self { items: Some(Vec::new()) }.or(types, tags)
+    }
+
+    /// And those of other types and tags. Every event stays every event.
+    #[must_use]
+    pub fn or<T: Into<String>, U: Into<String>>(mut self, types: impl IntoIterator<Item = T>, tags: impl IntoIterator<Item = U>) -> Self {
+        if let Some(items) = &mut self.items {
+            let (types, tags) = (types.into_iter().map(Into::into).collect(), tags.into_iter().map(Into::into).collect());
+            items.push(v1::event_query::Item { types, tags });
+        }
+        self
+    }
+
+    pub(crate) fn into_proto(self) -> v1::EventQuery {
+        v1::EventQuery { all: self.items.is_none(), items: self.items.unwrap_or_default() }
+    }
+}
+
 /// An opaque mark of how far the log was: reads and queries that are given it reflect everything up to there.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Token(Bytes);

@@ -23,7 +23,7 @@ pub use client::{Client, DEFAULT_URL, URL_VARIABLE};
 pub use decider::Decider;
 pub use durability::Durability;
 pub use error::{Class, Error, ServerError, Violation};
-pub use event::{Expected, NewEvent, NewRecord, Recorded, Token};
+pub use event::{EventQuery, Expected, NewEvent, NewRecord, Recorded, Token};
 pub use query::{Answer, Changes, Done, Mark, Pushed};
 pub use read::{Delivery, Reading, Source, Subscription};
 pub use topics::{Head, StreamInfo, Topic, TopicDescription, TopicKind, TopicSettings};

@@ -1,8 +1,13 @@
 //! The append router: what every door calls to append. It measures, and hands to the log; order is fixed by that call.
 
-use foldlog_log::{Append, Appended, Write};
+use std::sync::Arc;
 
-use crate::{app::App, failure::Failure};
+use foldlog_log::{Append, Appended, Precondition, Write};
+
+use crate::{
+    app::App,
+    failure::{Failure, Kind},
+};
 
 impl App {
     /// Appends one unit; ends when it is as durable as it asks, or its topics say.
@@ -12,7 +17,15 @@ impl App {
     pub async fn append(&self, append: Append) -> Result<Appended, Failure> {
         let began = self.clock.monotonic();
         let events: usize = append.writes.iter().map(count).sum();
-        let appended = self.stage()?.log.append(append)?.await?;
+        let log = Arc::clone(&self.stage()?.log);
+        let appending = if append.preconditions.iter().any(|one| matches!(one, Precondition::QueryAbsent(_))) {
+            // Such a condition may be looked up in files.
+            let appending = tokio::task::spawn_blocking(move || log.append(append)).await;
+            appending.map_err(|_| Failure::new(Kind::Unknown, "OUTCOME_UNKNOWN", "the append was interrupted"))?
+        } else {
+            log.append(append)
+        };
+        let appended = appending?.await?;
         if !appended.deduplicated {
             self.metrics.appends.inc();
             self.metrics.appended_events.inc_by(events as u64);

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use foldlog_log::{InvalidName, LogError, Position, Violation};
+use foldlog_log::{Found, InvalidName, LogError, Position, Violation};
 use foldlog_query::{Place, QueryError};
 
 /// What a caller can do about it, in the terms that every protocol has a code for.
@@ -144,7 +144,9 @@ impl From<LogError> for Failure {
             LogError::UnknownPartition { .. } => plain(Kind::NotFound, "PARTITION_NOT_FOUND"),
             LogError::WrongKind { .. } => plain(Kind::Precondition, "TOPIC_KIND_MISMATCH"),
             LogError::Conflict { violations, seen } => {
-                plain(Kind::Conflict, "STREAM_VERSION_CONFLICT").with(Detail::Violations(violations, seen))
+                let of_stream = violations.iter().any(|violation| matches!(violation.found, Found::Stream { .. }));
+                let reason = if of_stream { "STREAM_VERSION_CONFLICT" } else { "QUERY_CONDITION_FAILED" };
+                plain(Kind::Conflict, reason).with(Detail::Violations(violations, seen))
             }
             LogError::RequestIdReused { first, .. } => plain(Kind::Exists, "REQUEST_ID_REUSED").with(Detail::Position(first)),
             LogError::OutOfWindow { low_mark, .. } => plain(Kind::Precondition, "OUT_OF_WINDOW").with(Detail::Position(low_mark)),

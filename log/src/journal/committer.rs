@@ -27,7 +27,7 @@ use crate::{
     error::LogError,
     ids::{Position, Timestamp},
     partition::{
-        admission::{Admission, OpenGroup, Verdict},
+        admission::{Admission, Known, OpenGroup, Verdict},
         group::Group,
         request::Request,
         streams::StreamSpan,
@@ -188,7 +188,7 @@ impl Committer {
         }
     }
 
-    fn judge(&mut self, request: Request) {
+    fn judge(&mut self, mut request: Request) {
         if self.group.is_empty() {
             self.group = self.next_group();
         }
@@ -210,8 +210,19 @@ impl Committer {
             }
         }
         let engine = &self.engine;
-        let verdict = self.admission.admit(&request, &mut self.group, &engine.streams, &engine.topics, &mut engine.window.lock());
+        let known = Known { streams: &engine.streams, topics: &engine.topics, recent: &engine.postings.recent };
+        let verdict = loop {
+            let verdict = self.admission.admit(&request, &mut self.group, &known, &mut engine.window.lock());
+            if !matches!(verdict, Verdict::TooOld) {
+                break verdict;
+            }
+            // Only what came since is looked up, in the newest files.
+            if let Err(error) = engine.look_up(&mut request) {
+                return drop(request.reply.send(Err(error)));
+            }
+        };
         let answer = match verdict {
+            Verdict::TooOld => return,
             Verdict::Admitted(answer) => {
                 engine.counters.appends.fetch_add(1, Ordering::Relaxed);
                 engine.counters.records.fetch_add(answer.end.get() - answer.first.get(), Ordering::Relaxed);

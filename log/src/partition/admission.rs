@@ -8,8 +8,9 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::{
+    condition::Judged,
     group::{Group, Slice, SliceRun, order_of},
-    request::{PreparedWrite, Request},
+    request::{PreparedCondition, PreparedWrite, Request},
     streams::{StreamKey, StreamSpan, Streams},
 };
 use crate::{
@@ -20,7 +21,8 @@ use crate::{
         file::FramePlace,
         frame::{FrameBody, FrameRun, FrameSlice, table_len},
     },
-    record::{Appended, AppendedRange, StreamAt, Violation},
+    postings::Recent,
+    record::{Appended, AppendedRange, Found, StreamAt, Violation},
     topic_store::{Partition, TopicStore},
     window::{Seen, Window},
 };
@@ -35,6 +37,15 @@ pub(crate) struct Admission {
     pending: HashMap<StreamKey, (StreamVersion, u64)>,
 }
 
+/// What admission decides by.
+#[derive(Debug)]
+pub(crate) struct Known<'a> {
+    pub(crate) streams: &'a Streams,
+    pub(crate) topics: &'a TopicStore,
+    /// Events are posted here as they are admitted.
+    pub(crate) recent: &'a Recent,
+}
+
 /// What becomes of a request.
 #[derive(Debug)]
 pub(crate) enum Verdict {
@@ -42,6 +53,8 @@ pub(crate) enum Verdict {
     Admitted(Appended),
     /// Nothing was written; the answer may leave when everything admitted so far is durable.
     Settled(Result<Appended, LogError>),
+    /// A query was last looked up so long ago that memory does not hold all that came since: look again.
+    TooOld,
 }
 
 impl Admission {
@@ -55,14 +68,8 @@ impl Admission {
     }
 
     /// Judges a request and, if it may, places it in `group`.
-    pub(crate) fn admit(
-        &mut self,
-        request: &Request,
-        group: &mut OpenGroup,
-        streams: &Streams,
-        topics: &TopicStore,
-        window: &mut Window,
-    ) -> Verdict {
+    pub(crate) fn admit(&mut self, request: &Request, group: &mut OpenGroup, known: &Known<'_>, window: &mut Window) -> Verdict {
+        let topics = known.topics;
         if let Some(identity) = &request.identity {
             let name = |id| topics.name_of(id);
             match window.look_up(identity, name) {
@@ -71,7 +78,10 @@ impl Admission {
                 Seen::Refused(error) => return Verdict::Settled(Err(error)),
             }
         }
-        let violations = self.violations(request, streams);
+        if let Some(asked) = request.queries().find_map(|query| query.out_of_range(self.next_position)) {
+            return Verdict::Settled(Err(LogError::PositionOutOfRange { asked, end: self.next_position }));
+        }
+        let Some(violations) = self.violations(request, known) else { return Verdict::TooOld };
         if !violations.is_empty() {
             return Verdict::Settled(Err(LogError::Conflict { violations, seen: self.next_position }));
         }
@@ -86,7 +96,7 @@ impl Admission {
             durability: request.durability,
         };
         for write in &request.writes {
-            self.place(write, group, streams, &mut answer);
+            self.place(write, group, known, &mut answer);
         }
         answer.end = self.next_position;
         if let Some(identity) = &request.identity {
@@ -100,16 +110,24 @@ impl Admission {
         Verdict::Admitted(answer)
     }
 
-    fn violations(&self, request: &Request, streams: &Streams) -> Vec<Violation> {
+    /// Every condition that does not hold; none if that cannot be told from memory.
+    fn violations(&self, request: &Request, known: &Known<'_>) -> Option<Vec<Violation>> {
         let mut violations = Vec::new();
-        for (index, prepared) in request.conditions.iter().enumerate() {
-            let actual = self.head(&prepared.key, streams);
-            if !prepared.condition.expected.holds(actual) {
-                let condition = &prepared.condition;
-                violations.push(Violation { index, stream: condition.stream.clone(), expected: condition.expected, actual });
-            }
+        for (index, condition) in request.conditions.iter().enumerate() {
+            let found = match condition {
+                PreparedCondition::Stream { key, stream, expected } => {
+                    let actual = self.head(key, known.streams);
+                    (!expected.holds(actual)).then(|| Found::Stream { stream: stream.clone(), expected: *expected, actual })
+                }
+                PreparedCondition::Query(query) => match query.judge(known.recent, known.topics) {
+                    Judged::TooOld => return None,
+                    Judged::Holds => None,
+                    Judged::Violated(first) => Some(Found::Event { first }),
+                },
+            };
+            violations.extend(found.map(|found| Violation { index, found }));
         }
-        violations
+        Some(violations)
     }
 
     fn head(&self, key: &StreamKey, streams: &Streams) -> StreamHead {
@@ -119,7 +137,7 @@ impl Admission {
         }
     }
 
-    fn place(&mut self, write: &PreparedWrite, group: &mut OpenGroup, streams: &Streams, answer: &mut Appended) {
+    fn place(&mut self, write: &PreparedWrite, group: &mut OpenGroup, known: &Known<'_>, answer: &mut Appended) {
         let index = write.partition.index;
         if self.next_offsets.len() <= index {
             self.next_offsets.resize(index + 1, Offset::default());
@@ -127,13 +145,16 @@ impl Admission {
         let count = write.records.count();
         let first_version = match &write.stream {
             None => StreamVersion::FIRST,
-            Some(stream) => match self.head(&stream.key, streams) {
+            Some(stream) => match self.head(&stream.key, known.streams) {
                 StreamHead::Absent => StreamVersion::FIRST,
                 StreamHead::At(version) => version.plus(1),
             },
         };
         let offset = self.next_offsets[index];
         let start = group.push(write, offset, self.next_position, first_version);
+        for posting in &write.postings {
+            known.recent.add(posting, self.next_position);
+        }
         self.next_offsets[index] = offset.plus(u64::from(count));
         self.next_position = self.next_position.plus(u64::from(count));
         extend_range(answer, &write.partition, offset, count);

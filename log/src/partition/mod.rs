@@ -3,6 +3,7 @@
 pub(crate) mod admission;
 pub(crate) mod backward;
 pub(crate) mod below;
+pub(crate) mod condition;
 pub(crate) mod cursor;
 pub(crate) mod group;
 pub(crate) mod output;

@@ -4,12 +4,16 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::streams::StreamKey;
+use super::{
+    condition::{MAX_COMBINATIONS, PreparedQuery, too_many},
+    streams::StreamKey,
+};
 use crate::{
     batch::Encoded,
     durability::Durability,
     error::LogError,
-    ids::{StreamId, TopicName},
+    ids::{Expected, StreamId, Tag, TopicName},
+    postings::{Poster, Posting},
     record::{Append, Appended, Identity, NewRecord, Precondition, Write},
     segment::StreamHasher,
     topic::TopicKind,
@@ -35,13 +39,15 @@ pub(crate) struct PreparedWrite {
     pub(crate) partition: Arc<Partition>,
     pub(crate) records: Encoded,
     pub(crate) stream: Option<WriteStream>,
+    /// Of its events, counted from the first.
+    pub(crate) postings: Vec<Posting>,
 }
 
-/// A precondition with its stream's key.
+/// A precondition with the keys that it is judged by; its place is that in [`Append::preconditions`].
 #[derive(Debug)]
-pub(crate) struct PreparedCondition {
-    pub(crate) key: StreamKey,
-    pub(crate) condition: Precondition,
+pub(crate) enum PreparedCondition {
+    Stream { key: StreamKey, stream: StreamId, expected: Expected },
+    Query(PreparedQuery),
 }
 
 /// An append in line.
@@ -55,6 +61,16 @@ pub(crate) struct Request {
     /// How durable it must be when answered.
     pub(crate) durability: Durability,
     pub(crate) reply: oneshot::Sender<Result<Appended, LogError>>,
+}
+
+impl Request {
+    /// The query conditions.
+    pub(crate) fn queries(&self) -> impl Iterator<Item = &PreparedQuery> {
+        self.conditions.iter().filter_map(|condition| match condition {
+            PreparedCondition::Query(query) => Some(query),
+            PreparedCondition::Stream { .. } => None,
+        })
+    }
 }
 
 /// Checks and encodes an append.
@@ -93,13 +109,26 @@ pub(crate) fn prepare(
     }
     let durability = Durability::of(append.durability, writes.iter().map(|write| write.partition.topic.settings.durability));
     let mut conditions = Vec::with_capacity(append.preconditions.len());
+    let mut combinations = 0;
     for condition in append.preconditions {
-        let entry = topics.get(&condition.topic)?;
-        require_events(&entry, "it has no streams to expect anything of")?;
-        let name = condition.stream.as_str().as_bytes();
-        let partition = entry.partition_for(name);
-        partition.writable()?;
-        conditions.push(PreparedCondition { key: StreamKey::of(hasher, partition, name), condition });
+        conditions.push(match condition {
+            Precondition::Stream { topic, stream, expected } => {
+                let entry = topics.get(&topic)?;
+                require_events(&entry, "it has no streams to expect anything of")?;
+                let name = stream.as_str().as_bytes();
+                let partition = entry.partition_for(name);
+                partition.writable()?;
+                PreparedCondition::Stream { key: StreamKey::of(hasher, partition, name), stream, expected }
+            }
+            Precondition::QueryAbsent(asked) => {
+                let query = PreparedQuery::new(asked, topics.store, hasher)?;
+                combinations += query.combinations();
+                if combinations > MAX_COMBINATIONS {
+                    return Err(too_many());
+                }
+                PreparedCondition::Query(query)
+            }
+        });
     }
     writes.iter().try_for_each(|write| write.partition.writable())?;
     let bytes = writes.iter().map(|write| write.records.max_len() as u64 + 128).sum::<u64>()
@@ -128,13 +157,15 @@ fn prepare_stream(
     }
     let bytes = events.iter().map(|event| event.data.len() + stream.as_str().len() + EVENT_OVERHEAD).sum();
     let mut records = Encoded::with_capacity(events.len(), bytes);
-    for event in events {
+    let mut poster = Poster::new(hasher, entry.topic.id);
+    for (place, event) in (0..).zip(events) {
         records.push_event(&stream, event)?;
+        poster.post(place, &event.kind, event.tags.iter().map(Tag::as_str));
     }
     let name = stream.as_str().as_bytes();
     let partition = Arc::clone(entry.partition_for(name));
     let key = StreamKey::of(hasher, &partition, name);
-    Ok(PreparedWrite { partition, records, stream: Some(WriteStream { key, id: stream }) })
+    Ok(PreparedWrite { partition, records, stream: Some(WriteStream { key, id: stream }), postings: poster.finish() })
 }
 
 /// Records that go to different partitions become several writes, so that positions follow the order given.
@@ -166,7 +197,7 @@ fn prepare_records(
             _ => {
                 let mut encoded = Encoded::default();
                 encoded.push_record(record)?;
-                writes.push(PreparedWrite { partition: Arc::clone(partition), records: encoded, stream: None });
+                writes.push(PreparedWrite { partition: Arc::clone(partition), records: encoded, stream: None, postings: Vec::new() });
             }
         }
     }

@@ -152,7 +152,7 @@ pub(super) fn read_range(file: &dyn DiskFile, path: &Path, from: u64, length: u6
 }
 
 /// Creates a file, or empties the one that a failed attempt left.
-pub(super) fn fresh(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn DiskFile>, LogError> {
+pub(crate) fn fresh(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn DiskFile>, LogError> {
     match disk.create(path) {
         Ok(file) => Ok(file),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -165,7 +165,7 @@ pub(super) fn fresh(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn DiskFile>, L
 }
 
 /// Removes a file that may be gone already.
-pub(super) fn remove_if_there(disk: &dyn Disk, path: &Path) -> Result<(), LogError> {
+pub(crate) fn remove_if_there(disk: &dyn Disk, path: &Path) -> Result<(), LogError> {
     match disk.remove(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
         _ => Ok(()),
@@ -209,7 +209,7 @@ impl OpenFiles {
     }
 
     /// Opens an existing file, or takes the one that is open.
-    pub(super) fn get(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+    pub(crate) fn get(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         if let Some(file) = self.open.lock().touch(path) {
             return Ok(file);
         }
@@ -220,7 +220,7 @@ impl OpenFiles {
     }
 
     /// Forgets a file that is about to be removed.
-    pub(super) fn forget(&self, path: &Path) {
+    pub(crate) fn forget(&self, path: &Path) {
         self.open.lock().remove(path);
     }
 }

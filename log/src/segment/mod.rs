@@ -19,6 +19,7 @@ mod tests;
 mod writer;
 
 pub use file::OpenFiles;
+pub(crate) use file::{fresh, remove_if_there};
 pub use key_index::StreamHasher;
 pub use reader::Reader;
 pub use set::{Checkpointed, Segments, Start};

@@ -19,7 +19,10 @@ use crate::{
     durability::Durability,
     error::LogError,
     ids::{FolderId, Offset, PartitionId, Position, StreamHead, StreamId, StreamVersion, Timestamp, TopicId, TopicName},
-    record::{Append, Appended, AppendedRange, Chunk, NewRecord, ReadLimits, RequestKey, Run, Selection, StreamAt, Violation, Write},
+    record::{
+        Append, Appended, AppendedRange, Chunk, Found, NewRecord, Precondition, QueryAbsent, ReadLimits, RequestKey, Run, Scope, Selection,
+        StreamAt, Violation, Write,
+    },
     topic::{Topic, TopicKind, TopicSettings},
 };
 
@@ -64,13 +67,46 @@ impl State {
     }
 
     fn admit(&self, append: &Append) -> Result<(), LogError> {
-        let violated = |(index, one): (usize, &crate::record::Precondition)| {
-            let actual = self.head_of(&one.topic, &one.stream);
-            let holds = one.expected.holds(actual);
-            (!holds).then(|| Violation { index, stream: one.stream.clone(), expected: one.expected, actual })
+        let violated = |(index, one): (usize, &Precondition)| {
+            let found = match one {
+                Precondition::Stream { topic, stream, expected } => {
+                    let actual = self.head_of(topic, stream);
+                    (!expected.holds(actual)).then(|| Found::Stream { stream: stream.clone(), expected: *expected, actual })
+                }
+                Precondition::QueryAbsent(asked) => self.first_match(asked).map(|first| Found::Event { first }),
+            };
+            found.map(|found| Violation { index, found })
         };
         let violations: Vec<_> = append.preconditions.iter().enumerate().filter_map(violated).collect();
         if violations.is_empty() { Ok(()) } else { Err(LogError::Conflict { violations, seen: self.end }) }
+    }
+
+    /// The first event that counts and matches.
+    fn first_match(&self, asked: &QueryAbsent) -> Option<Position> {
+        let is_meant = |topic: &Topic| match &asked.scope {
+            Scope::Topics(names) => names.contains(&topic.name),
+            Scope::Everything => !topic.name.is_system(),
+        };
+        let counts = |position: Position| asked.after.is_none_or(|after| position > after);
+        let records = self.runs.iter().filter(|run| is_meant(&run.topic)).flat_map(Run::records).flatten();
+        let mut matching = records.filter(|record| record.event().is_some_and(|event| asked.query.matches(&event)));
+        matching.find(|record| counts(record.position)).map(|record| record.position)
+    }
+
+    fn check_query(&self, asked: &QueryAbsent) -> Result<(), LogError> {
+        asked.query.check()?;
+        if let Some(after) = asked.after.filter(|after| *after >= self.end) {
+            return Err(LogError::PositionOutOfRange { asked: after, end: self.end });
+        }
+        let Scope::Topics(names) = &asked.scope else { return Ok(()) };
+        if names.is_empty() {
+            return Err(LogError::Invalid { field: "query".into(), reason: "it names no topic".into() });
+        }
+        for name in names {
+            let topic = self.topic(name)?;
+            expect_kind(topic, topic.settings.kind == TopicKind::Events, "queries are about topics of kind events")?;
+        }
+        Ok(())
     }
 
     /// Encodes every write before the first one is placed, so that a malformed one leaves nothing behind.
@@ -80,8 +116,13 @@ impl State {
             return invalid("writes", "the append holds nothing");
         }
         for one in &append.preconditions {
-            let topic = self.topic(&one.topic)?;
-            expect_kind(topic, topic.settings.kind == TopicKind::Events, "it has no streams")?;
+            match one {
+                Precondition::Stream { topic, .. } => {
+                    let topic = self.topic(topic)?;
+                    expect_kind(topic, topic.settings.kind == TopicKind::Events, "it has no streams")?;
+                }
+                Precondition::QueryAbsent(asked) => self.check_query(asked)?,
+            }
         }
         let mut all = Vec::new();
         for write in &append.writes {

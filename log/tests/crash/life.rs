@@ -348,7 +348,7 @@ impl Life {
         };
         // Units before it may create the stream, but none removes it.
         if expected == Expected::Absent {
-            let condition = Precondition { topic: "a".parse().unwrap(), stream: "s0".parse().unwrap(), expected };
+            let condition = Precondition::Stream { topic: "a".parse().unwrap(), stream: "s0".parse().unwrap(), expected };
             wrong.1.preconditions.push(condition);
             self.fates.insert(wrong.0, Fate::Gone);
             if let Ok(future) = log.append(wrong.1.clone()) {

@@ -39,10 +39,14 @@ const PROVEN: [(&str, &str); 21] = [
 ];
 
 /// Syncs that another one makes up for, and why they are there nevertheless.
-const MADE_UP_FOR: [&str; 9] = [
+const MADE_UP_FOR: [&str; 13] = [
     // Derived files are made again when they are not whole; their syncs spare a start that work.
     "start: sync of file /data/topics/#-#-#-#-#/#/#.index",
     "start: sync of file /data/topics/#-#-#-#-#/#/#.keys",
+    "start: sync of file /data/postings/#-#.postings",
+    "start: sync of folder /data/postings",
+    "tidy: sync of file /data/postings/#-#.postings",
+    "tidy: sync of folder /data/postings",
     "tidy: sync of file /data/topics/#-#-#-#-#/#/#.index",
     "tidy: sync of file /data/topics/#-#-#-#-#/#/#.keylog",
     "tidy: sync of file /data/topics/#-#-#-#-#/#/#.keys",

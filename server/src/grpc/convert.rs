@@ -4,8 +4,8 @@ use std::{hash::Hasher as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use foldlog_log::{
-    Append, Appended, Durability, EventId, Expected, Identity, NewEvent, NewRecord, PartitionId, Precondition, RequestId, RequestKey,
-    StreamId, StreamVersion, Tag, Timestamp, Topic, TopicKind, TopicName, Write,
+    Append, Appended, Durability, EventId, EventQuery, Expected, Identity, NewEvent, NewRecord, PartitionId, Position, Precondition,
+    QueryAbsent, QueryItem, RequestId, RequestKey, Scope, StreamId, StreamVersion, Tag, Timestamp, Topic, TopicKind, TopicName, Write,
 };
 use foldlog_proto::v1 as pb;
 use prost::Message as _;
@@ -255,8 +255,10 @@ fn new_record(event: pb::Event, key: Option<Bytes>, at: impl Fn() -> String) -> 
 fn precondition(place: usize, given: pb::Precondition, topics: &mut Topics<'_>) -> Result<Precondition, Failure> {
     use pb::stream_state::Expect;
     let field = |name: &str| format!("preconditions[{place}].{name}");
-    let Some(pb::precondition::Kind::Stream(state)) = given.kind else {
-        return Err(Failure::invalid(field("kind"), "is required"));
+    let state = match given.kind {
+        Some(pb::precondition::Kind::Stream(state)) => state,
+        Some(pb::precondition::Kind::Query(query)) => return query_absent(query, topics, field),
+        None => return Err(Failure::invalid(field("kind"), "is required")),
     };
     let expected = match state.expect {
         None => return Err(Failure::invalid(field("stream.expect"), "is required: version, absent, exists or any")),
@@ -268,7 +270,7 @@ fn precondition(place: usize, given: pb::Precondition, topics: &mut Topics<'_>) 
         Some(Expect::Exists(_)) => Expected::Exists,
         Some(Expect::Any(_)) => Expected::Any,
     };
-    Ok(Precondition {
+    Ok(Precondition::Stream {
         topic: topics.named(&state.topic, || field("stream.topic"))?,
         stream: stream(&state.stream, || field("stream.stream"))?,
         expected,
@@ -290,6 +292,38 @@ const fn proto_durability(durability: Durability) -> pb::Durability {
         Durability::Synced => pb::Durability::Synced,
         Durability::Written => pb::Durability::Written,
     }
+}
+
+fn query_absent(given: pb::EventQueryAbsent, topics: &mut Topics<'_>, field: impl Fn(&str) -> String) -> Result<Precondition, Failure> {
+    let scope = match (given.all_topics, given.topics.is_empty()) {
+        (true, true) => Scope::Everything,
+        (true, false) => return Err(Failure::invalid(field("query.topics"), "means nothing with all_topics")),
+        (false, true) => Scope::Topics(vec![topics.named("", || field("query.topics"))?]),
+        (false, false) => {
+            let named = |(place, name): (usize, &String)| topic(name, || field(&format!("query.topics[{place}]")));
+            Scope::Topics(given.topics.iter().enumerate().map(named).collect::<Result<_, _>>()?)
+        }
+    };
+    let query = event_query(given.query.unwrap_or_default(), |name| field(&format!("query.query.{name}")))?;
+    Ok(Precondition::QueryAbsent(QueryAbsent { scope, query, after: given.after.map(Position::new) }))
+}
+
+fn event_query(given: pb::EventQuery, field: impl Fn(&str) -> String) -> Result<EventQuery, Failure> {
+    match (given.all, given.items.is_empty()) {
+        (true, true) => return Ok(EventQuery::All),
+        (true, false) => return Err(Failure::invalid(field("items"), "means nothing with all")),
+        (false, true) => return Err(Failure::invalid(field("items"), "at least one is needed, or all")),
+        (false, false) => {}
+    }
+    let mut items = Vec::with_capacity(given.items.len());
+    for (place, item) in given.items.into_iter().enumerate() {
+        let at = |name: &str| field(&format!("items[{place}].{name}"));
+        if item.types.iter().any(|kind| !(1..=255).contains(&kind.len())) {
+            return Err(Failure::invalid(at("types"), "a type has 1 to 255 bytes"));
+        }
+        items.push(QueryItem { types: item.types.into_iter().map(Arc::from).collect(), tags: tags(&item.tags, at)? });
+    }
+    Ok(EventQuery::Items(items))
 }
 
 fn identity(request: &pb::AppendRequest, tokens: &Tokens) -> Result<Option<Identity>, Failure> {

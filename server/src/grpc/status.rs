@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use foldlog_log::{Expected, StreamHead, Violation};
+use foldlog_log::{Expected, Found, StreamHead, Violation};
 use foldlog_proto::v1 as pb;
 use prost::Message as _;
 use prost_types::Any;
@@ -97,19 +97,27 @@ fn within_bounds(violations: &[Violation], token: prost::bytes::Bytes) -> pb::Pr
 
 fn violation_of(violation: &Violation) -> pb::PreconditionViolation {
     use pb::stream_state::{Absent, Any, Exists, Expect};
-    let expect = match violation.expected {
+    let index = u32::try_from(violation.index).unwrap_or(u32::MAX);
+    let (stream, expected, actual) = match &violation.found {
+        Found::Stream { stream, expected, actual } => (stream, *expected, *actual),
+        Found::Event { first } => {
+            return pb::PreconditionViolation { index, first_conflicting_position: Some(first.get()), ..Default::default() };
+        }
+    };
+    let expect = match expected {
         Expected::Any => Expect::Any(Any {}),
         Expected::Absent => Expect::Absent(Absent {}),
         Expected::Exists => Expect::Exists(Exists {}),
         Expected::Version(version) => Expect::Version(version.get()),
     };
     pb::PreconditionViolation {
-        index: u32::try_from(violation.index).unwrap_or(u32::MAX),
-        expected: Some(pb::StreamState { stream: violation.stream.to_string(), expect: Some(expect), topic: String::new() }),
-        actual_version: match violation.actual {
+        index,
+        expected: Some(pb::StreamState { stream: stream.to_string(), expect: Some(expect), topic: String::new() }),
+        actual_version: match actual {
             StreamHead::Absent => None,
             StreamHead::At(version) => Some(version.get()),
         },
+        first_conflicting_position: None,
     }
 }
 
@@ -132,9 +140,11 @@ mod tests {
         let stream = "s".repeat(200).parse::<foldlog_log::StreamId>().unwrap();
         let violation = |index| Violation {
             index,
-            stream: stream.clone(),
-            expected: Expected::Version(StreamVersion::new(4)),
-            actual: StreamHead::At(StreamVersion::new(5)),
+            found: Found::Stream {
+                stream: stream.clone(),
+                expected: Expected::Version(StreamVersion::new(4)),
+                actual: StreamHead::At(StreamVersion::new(5)),
+            },
         };
         let error = foldlog_log::LogError::Conflict { violations: (0..5000).map(violation).collect(), seen: Position::new(9) };
         let status = status(error.into(), None);

@@ -151,6 +151,15 @@ fn exit_codes_tell_what_happened() {
     let right = server.run_with(&["append", "flights", "--stream", "UA1", "--expect", "2"], event);
     assert_eq!(right.code, Some(0), "{}", right.notes);
 
+    let tagged = "{\"stream\":\"UA1\",\"type\":\"X\",\"data\":1,\"tags\":[\"gate:7\"]}\n";
+    let once = ["append", "flights", "--none-of-type", "X", "--none-tagged", "gate:7"];
+    assert_eq!(server.run_with(&once, tagged).code, Some(0));
+    let again = server.run_with(&once, tagged);
+    assert_eq!((again.code, again.data.as_str()), (Some(4), ""));
+    assert!(again.notes.contains("the event at position 4 matches"), "{}", again.notes);
+    assert_eq!(server.run_with(&[&once[..], &["--after", "4"]].concat(), tagged).code, Some(0));
+    assert_eq!(server.run_with(&["append", "flights", "--after", "4"], tagged).code, Some(2));
+
     let missing = server.run(&["read", "nowhere"]);
     assert_eq!(missing.code, Some(1));
     assert!(missing.notes.contains("foldlog topic create nowhere"), "{}", missing.notes);

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use foldlog_sdk::{
-    Append, Appended, Class, Client, Decider, Delivery, Durability, Error, ExecuteError, Expected, Mark, NewEvent, NewRecord, Pushed, Row,
-    Source, Subscription, Token, TopicKind, TopicSettings,
+    Append, Appended, Class, Client, Decider, Delivery, Durability, Error, EventQuery, ExecuteError, Expected, Mark, NewEvent, NewRecord,
+    Pushed, Row, Source, Subscription, Token, TopicKind, TopicSettings,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{task::JoinSet, time::timeout};
@@ -416,4 +416,29 @@ async fn next_rows(pushed: &mut Pushed) -> (Vec<(Mark, String, i64)>, Token) {
             return (changes.rows.iter().map(row).collect(), changes.resume.unwrap());
         }
     }
+}
+
+#[tokio::test]
+async fn of_two_that_claim_a_name_one_is_told_who_was_first() {
+    let server = Server::start();
+    let client = connect(&server, "users").await;
+    let claim = |stream: &str| {
+        let event = NewEvent::new("Registered", "{}").tagged(["name:ada"]);
+        client.append("users").absent(EventQuery::of(["Registered"], ["name:ada"]), None).event(stream, event)
+    };
+    let first = claim("user-1").send().await.unwrap();
+    let error = claim("user-2").send().await.unwrap_err();
+    assert_eq!(error.reason(), Some("QUERY_CONDITION_FAILED"));
+    let Error::Conflict { violations, .. } = error else { panic!("a conflict") };
+    assert_eq!((violations[0].topic.as_str(), violations[0].first_conflicting_position), ("users", Some(first.first_position)));
+    // After that position nothing matches, in this topic or any.
+    let since = Some(first.last_position);
+    let query = EventQuery::of(["Renamed"], ["name:ada"]).or(["Registered"], Vec::<String>::new());
+    let append = client.append("users").absent_in(["users"], query.clone(), since).absent_everywhere(EventQuery::all(), since);
+    append.event("user-1", NewEvent::new("Seen", "{}")).send().await.unwrap();
+    let append = client.append("users").absent_everywhere(query, since).absent(EventQuery::all(), since);
+    let Error::Conflict { violations, .. } = append.event("user-1", NewEvent::new("Seen", "{}")).send().await.unwrap_err() else {
+        panic!("an event came since")
+    };
+    assert_eq!(violations.iter().map(|one| one.index).collect::<Vec<_>>(), [1]);
 }

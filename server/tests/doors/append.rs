@@ -234,3 +234,50 @@ async fn what_cannot_be_appended_is_refused_by_name() {
     assert!(world.read(topic_from("bank", 0)).await.is_empty());
     world.stop().await;
 }
+
+fn absent(items: &[(&[&str], &[&str])], after: Option<u64>) -> pb::Precondition {
+    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    let items = items.iter().map(|(types, tags)| pb::event_query::Item { types: texts(types), tags: texts(tags) }).collect();
+    let query = pb::EventQueryAbsent { query: Some(pb::EventQuery { items, all: false }), after, ..Default::default() };
+    pb::Precondition { kind: Some(pb::precondition::Kind::Query(query)) }
+}
+
+#[tokio::test]
+async fn an_append_that_a_query_forbids_is_told_the_first_event_that_matches() {
+    let mut world = world().await;
+    world.topic("courses").await;
+    let subscribe = |student: &str, preconditions: Vec<pb::Precondition>| {
+        let tags = vec!["course:1".to_owned(), format!("student:{student}")];
+        let event = pb::Event { r#type: "Subscribed".into(), data: Some("{}".into()), tags, ..Default::default() };
+        let write = pb::Write { stream: student.into(), events: vec![event], ..Default::default() };
+        pb::AppendRequest { topic: "courses".into(), writes: vec![write], preconditions, ..Default::default() }
+    };
+    let once = |student: &str| absent(&[(&["Subscribed"], &["course:1", student])], None);
+    let first = world.log.append(subscribe("a", vec![once("student:a")])).await.unwrap().into_inner();
+    world.log.append(subscribe("b", vec![once("student:b")])).await.unwrap();
+    let status = world.log.append(subscribe("a", vec![once("student:a"), once("student:c")])).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Aborted, "QUERY_CONDITION_FAILED"));
+    let details = tonic_types::pb::Status::decode(status.details()).unwrap().details;
+    let detail = details.iter().find(|detail| detail.type_url.ends_with("PreconditionViolations")).unwrap();
+    let told = pb::PreconditionViolations::decode(&*detail.value).unwrap();
+    let [violation] = &*told.violations else { panic!("{told:?}") };
+    assert_eq!((violation.index, violation.first_conflicting_position), (0, Some(first.first_position)));
+    assert!(violation.expected.is_none() && !told.token.is_empty());
+    // Decided on everything up to the newest event: nothing has come since.
+    let newest = first.first_position + 1;
+    world.log.append(subscribe("c", vec![absent(&[(&[], &["course:1"])], Some(newest))])).await.unwrap();
+    let late = world.log.append(subscribe("d", vec![absent(&[(&[], &["course:1"])], Some(newest))])).await.unwrap_err();
+    assert_eq!(reason(&late), "QUERY_CONDITION_FAILED");
+    let ahead = world.log.append(subscribe("d", vec![absent(&[(&[], &["x"])], Some(newest + 9))])).await.unwrap_err();
+    assert_eq!(ahead.code(), Code::OutOfRange);
+    for (kind, what) in [
+        (pb::EventQueryAbsent::default(), "a query without items"),
+        (pb::EventQueryAbsent { topics: vec!["courses".into()], all_topics: true, ..Default::default() }, "topics and all of them"),
+    ] {
+        let given = pb::Precondition { kind: Some(pb::precondition::Kind::Query(kind)) };
+        let status = world.log.append(subscribe("d", vec![given])).await.unwrap_err();
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "INVALID_REQUEST"), "{what}");
+    }
+    assert_eq!(world.read(topic_from("courses", 0)).await.len(), 3);
+    world.stop().await;
+}

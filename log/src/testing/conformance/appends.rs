@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     durability::Durability,
-    ids::{EventId, RequestId, StreamHead, Timestamp},
+    ids::{EventId, RequestId, Timestamp},
     record::{Identity, RequestKey},
 };
 
@@ -141,8 +141,8 @@ fn every_precondition(subject: &mut dyn Subject) {
                 Ok(_) => assert!(expected.holds(head), "{id} {expected}"),
                 Err(LogError::Conflict { violations, .. }) => {
                     assert!(!expected.holds(head), "{id} {expected}");
-                    let found = violations.iter().map(|v| (v.index, v.stream.as_str(), v.expected, v.actual)).collect::<Vec<_>>();
-                    assert_eq!(found, [(0, id, expected, head)]);
+                    let found = Found::Stream { stream: stream(id), expected, actual: head };
+                    assert_eq!(violations, [Violation { index: 0, found }]);
                 }
                 Err(error) => panic!("{id} {expected}: {error}"),
             }
@@ -165,7 +165,7 @@ fn all_violations(subject: &mut dyn Subject) {
     let one = Append { preconditions, ..writes([events_of("e", "a", &["2"]), events_of("e", "c", &["1"])]) };
     let Err(LogError::Conflict { violations, seen }) = append(&*log, one) else { panic!("three of them do not hold") };
     let at = |number| StreamHead::At(StreamVersion::new(number));
-    let found = violations.iter().map(|v| (v.index, v.stream.as_str(), v.actual)).collect::<Vec<_>>();
+    let found = violations.iter().map(|violation| (violation.index, stands(violation).0, stands(violation).1)).collect::<Vec<_>>();
     assert_eq!(found, [(0, "a", at(1)), (2, "b", at(2)), (3, "none", StreamHead::Absent)]);
     assert!(before.end <= log.head().position && seen <= log.head().position, "a verdict rests on what is durable");
     assert_eq!(log.head().position, before.end, "a conflict writes nothing");
@@ -192,7 +192,7 @@ fn versions_within_and_across_units(subject: &mut dyn Subject) {
     ];
     let answers = futures.map(|future| block_on(future.expect("there is room")));
     assert!(
-        matches!(&answers[2], Err(LogError::Conflict { violations, .. }) if violations[0].actual == StreamHead::At(StreamVersion::new(3)))
+        matches!(&answers[2], Err(LogError::Conflict { violations, .. }) if stands(&violations[0]).1 == StreamHead::At(StreamVersion::new(3)))
     );
     let versions = [0, 1, 3].map(|place| answers[place].as_ref().expect("its belief holds").versions[0].version.get());
     assert_eq!(versions, [2, 3, 4]);

@@ -28,7 +28,7 @@ fn one_winner(subject: &mut dyn Subject) {
         assert_eq!(won.len(), 1, "round {round}");
         for result in lost {
             let Err(LogError::Conflict { violations, seen }) = result else { panic!("not a conflict: {result:?}") };
-            assert_eq!(violations[0].actual.to_string(), format!("at version {round}"));
+            assert_eq!(stands(&violations[0]).1.to_string(), format!("at version {round}"));
             assert!(seen <= log.head().position, "the event that beat it is durable");
         }
     }

@@ -6,6 +6,7 @@
 mod appends;
 mod backwards;
 mod concurrency;
+mod queries;
 mod reads;
 mod restarts;
 
@@ -23,8 +24,8 @@ use bytes::Bytes;
 use crate::{
     backend::{Capabilities, LogBackend, Span},
     error::LogError,
-    ids::{Expected, Offset, PartitionId, Position, StreamId, StreamVersion, Timestamp, TopicName},
-    record::{Append, Appended, NewEvent, NewRecord, Precondition, ReadLimits, Run, Selection, Write},
+    ids::{Expected, Offset, PartitionId, Position, StreamHead, StreamId, StreamVersion, Timestamp, TopicName},
+    record::{Append, Appended, Found, NewEvent, NewRecord, Precondition, ReadLimits, Run, Selection, Violation, Write},
     topic::{TopicKind, TopicSettings},
 };
 
@@ -59,7 +60,8 @@ struct Case {
 /// When a case fails, with its name.
 pub fn check<S: Subject>(mut make: impl FnMut() -> S) -> Vec<&'static str> {
     let mut left_out = Vec::new();
-    for case in [appends::CASES, reads::CASES, backwards::CASES, concurrency::CASES, restarts::CASES].into_iter().flatten() {
+    for case in [appends::CASES, queries::CASES, reads::CASES, backwards::CASES, concurrency::CASES, restarts::CASES].into_iter().flatten()
+    {
         let mut subject = make();
         if !can(&subject.log().capabilities(), case.needs) || case.needs == Needs::Restart && !subject.restart() {
             left_out.push(case.name);
@@ -124,8 +126,14 @@ fn record(key: &str, value: &str) -> NewRecord {
     NewRecord { key: Some(Bytes::from(key.to_owned())), value: Some(Bytes::from(value.to_owned())), ..NewRecord::default() }
 }
 
+/// The stream that a violated belief is about, and where it stands.
+fn stands(violation: &Violation) -> (&str, StreamHead) {
+    let Found::Stream { stream, actual, .. } = &violation.found else { panic!("not about a stream: {violation:?}") };
+    (stream.as_str(), *actual)
+}
+
 fn expect(topic: &str, id: &str, expected: Expected) -> Precondition {
-    Precondition { topic: name(topic), stream: stream(id), expected }
+    Precondition::Stream { topic: name(topic), stream: stream(id), expected }
 }
 
 fn writes(writes: impl Into<Vec<Write>>) -> Append {

@@ -63,7 +63,9 @@ fn it_goes_on(subject: &mut dyn Subject) {
             ..writes([events_of("e", "s", &["z"])])
         };
         match append(&*log, stale) {
-            Err(LogError::Conflict { violations, .. }) => assert_eq!(violations[0].actual, StreamHead::At(StreamVersion::new(before + 2))),
+            Err(LogError::Conflict { violations, .. }) => {
+                assert_eq!(stands(&violations[0]).1, StreamHead::At(StreamVersion::new(before + 2)))
+            }
             other => panic!("the stream has moved on: {other:?}"),
         }
         drop(log);

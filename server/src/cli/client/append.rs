@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::anyhow;
-use foldlog_sdk::{Append as SdkAppend, Appended, Client, Durability, Expected, TopicKind};
+use foldlog_sdk::{Append as SdkAppend, Appended, Client, Durability, EventQuery, Expected, TopicKind};
 use tokio::io::AsyncRead;
 
 use super::{
@@ -53,6 +53,16 @@ pub struct Append {
     /// [default: as the topic says]
     #[arg(long)]
     durability: Option<Durability>,
+    /// Append only if the topic has no event of this type (of any of them, if given again) with every --none-tagged. All lines are then
+    /// one unit; exit code 4 if it has
+    #[arg(long, value_name = "TYPE")]
+    none_of_type: Vec<String>,
+    /// Append only if the topic has no event with this tag (with all of them, if given again) and --none-of-type
+    #[arg(long, value_name = "TAG")]
+    none_tagged: Vec<String>,
+    /// Events up to this position do not count for --none-of-type and --none-tagged: that of the newest event you have read
+    #[arg(long, value_name = "POSITION")]
+    after: Option<u64>,
     #[command(flatten)]
     connection: Connection,
     #[command(flatten)]
@@ -72,10 +82,17 @@ fn parse_expected(text: &str) -> Result<Expected, String> {
 
 impl Append {
     pub async fn run(self) -> Result<(), Stop> {
+        if self.after.is_some() && !self.has_query() {
+            return Err(Failed::Usage(anyhow!("--after goes with --none-of-type or --none-tagged")).into());
+        }
         let client = self.connection.open().await?;
         let kind = client.describe_topic(&self.topic).await?.topic.kind;
         if kind != TopicKind::Events && self.expect.is_some() {
             return Err(Failed::Usage(anyhow!("topic {} is of kind {kind}, --expect is for topics of kind events", self.topic)).into());
+        }
+        if kind != TopicKind::Events && self.has_query() {
+            let error = anyhow!("topic {} is of kind {kind}, --none-of-type and --none-tagged are for topics of kind events", self.topic);
+            return Err(Failed::Usage(error).into());
         }
         if io::stdin().is_terminal() {
             note("reading events from the terminal, one JSON object a line; Ctrl-D ends");
@@ -86,7 +103,11 @@ impl Append {
     }
 
     const fn is_one_unit(&self) -> bool {
-        self.atomic || self.expect.is_some()
+        self.atomic || self.expect.is_some() || self.has_query()
+    }
+
+    const fn has_query(&self) -> bool {
+        !self.none_of_type.is_empty() || !self.none_tagged.is_empty()
     }
 }
 
@@ -151,10 +172,14 @@ impl Sender<'_> {
         if let Some(durability) = self.verb.durability {
             append = append.durability(durability);
         }
-        match (self.verb.expect, &self.verb.stream) {
+        append = match (self.verb.expect, &self.verb.stream) {
             (Some(expected), Some(stream)) => append.expect(stream.as_str(), expected),
             _ => append,
+        };
+        if !self.verb.has_query() {
+            return append;
         }
+        append.absent(EventQuery::of(self.verb.none_of_type.clone(), self.verb.none_tagged.clone()), self.verb.after)
     }
 
     async fn send(&mut self, batch: SdkAppend) -> Result<(), Stop> {

@@ -1,0 +1,100 @@
+//! Postings made again from segments: at a start those that no file holds, and those of a file that turns out to be damaged.
+
+use std::{path::Path, sync::Arc};
+
+use tracing::info;
+
+use super::{
+    key::{Posting, postings_of},
+    set::Postings,
+};
+use crate::{
+    engine::Engine,
+    error::LogError,
+    ids::Position,
+    segment::{Segments, Start, StreamHasher},
+    topic::TopicKind,
+};
+
+/// Positions of which postings are made at once: as many as fit into memory, whatever tags their events have.
+const POSITIONS: u64 = 65_536;
+
+/// Makes what files lack up to a checkpoint. What lies in segments that are damaged is passed over, for nothing is asked of their
+/// topics; the next start tries again.
+///
+/// # Errors
+/// [`LogError::Io`]; [`LogError::Corrupt`] for damage that was not known yet.
+pub(crate) fn complete(
+    postings: &Postings,
+    segments: &[Option<Arc<Segments>>],
+    hasher: &StreamHasher,
+    checkpointed: Position,
+) -> Result<(), LogError> {
+    let mut from = postings.covered();
+    if from == checkpointed {
+        return Ok(());
+    }
+    let (whole, damaged): (Vec<_>, Vec<_>) = segments.iter().flatten().partition(|segments| segments.damage().is_none());
+    if !damaged.is_empty() {
+        postings.lacks_something();
+    }
+    info!(%from, end = %checkpointed, "making postings again");
+    while from < checkpointed {
+        let end = from.plus(POSITIONS).min(checkpointed);
+        let mut made = Vec::new();
+        for segments in &whole {
+            collect(segments, hasher, from, end, &mut made)?;
+        }
+        postings.add(made, end)?;
+        postings.checkpointed()?;
+        from = end;
+    }
+    Ok(())
+}
+
+/// Adds postings of a partition's events from a position (inclusive) to another (exclusive).
+fn collect(
+    segments: &Arc<Segments>,
+    hasher: &StreamHasher,
+    from: Position,
+    end: Position,
+    into: &mut Vec<Posting>,
+) -> Result<(), LogError> {
+    if segments.topic().settings.kind != TopicKind::Events {
+        return Ok(());
+    }
+    let mut reader = segments.reader(Start::Position(from), true)?;
+    while reader.peek()?.is_some_and(|position| position < end) {
+        let Some(run) = reader.next_run(u32::MAX)? else { break };
+        let cut = |mut posting: Posting| {
+            let count = end.get().saturating_sub(posting.first).min(posting.count.into());
+            posting.count = u32::try_from(count).unwrap_or(posting.count);
+            posting
+        };
+        into.extend(postings_of(&[run], hasher)?.into_iter().map(cut).filter(|posting| posting.count > 0));
+    }
+    Ok(())
+}
+
+impl Engine {
+    /// Makes a damaged file of postings again.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] if segments are damaged, too; [`LogError::Io`].
+    pub(crate) fn mend_postings(&self, damaged: &Path) -> Result<(), LogError> {
+        self.postings.mend(damaged, |from, end| {
+            let (mut made, mut is_whole) = (Vec::new(), true);
+            for partition in self.topics.partitions() {
+                let Some(segments) = self.segments(&partition) else { continue };
+                if partition.damage.get().is_some() {
+                    is_whole = false;
+                    continue;
+                }
+                collect(&segments, &self.hasher, from, end, &mut made).inspect_err(|error| {
+                    self.note_damage(error);
+                })?;
+            }
+            Ok((made, is_whole))
+        })
+    }
+}

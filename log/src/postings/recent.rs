@@ -1,0 +1,127 @@
+//! What was posted of late, in memory: admitted events, durable or not, that no table holds yet.
+//!
+//! The committer adds while it admits, lookups and admission ask, tidy takes away what tables hold. Sharded, so that no growth of a
+//! map stalls appends. Invariant: at and above the floor nothing is missing; the floor moves before anything goes.
+
+use std::{
+    collections::VecDeque,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use hashbrown::HashMap;
+use parking_lot::RwLock;
+
+use super::key::Posting;
+use crate::ids::Position;
+
+const SHARDS: usize = 256;
+/// Bytes that a key and a span take, about, with what the maps around them need.
+const KEY_BYTES: u64 = 96;
+const SPAN_BYTES: u64 = 32;
+
+/// Positions from `first` up to `end` (exclusive).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    first: u64,
+    end: u64,
+}
+
+/// By key, in order of position.
+type Shard = HashMap<u128, VecDeque<Span>>;
+
+/// Postings at and above a floor.
+#[derive(Debug)]
+pub(crate) struct Recent {
+    shards: Vec<RwLock<Shard>>,
+    floor: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Recent {
+    pub(super) fn new(floor: Position) -> Self {
+        let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
+        Self { shards, floor: AtomicU64::new(floor.get()), bytes: AtomicU64::new(0) }
+    }
+
+    fn shard(&self, key: u128) -> &RwLock<Shard> {
+        // The lowest byte of a keyed hash is as good as any.
+        &self.shards[(key & 0xff) as usize]
+    }
+
+    /// Adds a posting behind those of its key; its positions count from `base` on.
+    pub(crate) fn add(&self, posting: &Posting, base: Position) {
+        let span = Span { first: base.get() + posting.first, end: base.get() + posting.end() };
+        let mut shard = self.shard(posting.key).write();
+        let spans = shard.entry(posting.key).or_default();
+        match spans.back_mut().filter(|last| last.end == span.first) {
+            Some(last) => last.end = span.end,
+            None => {
+                let cost = if spans.is_empty() { KEY_BYTES } else { SPAN_BYTES };
+                spans.push_back(span);
+                self.bytes.fetch_add(cost, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The first position at or behind `at` that is posted under `key`, of those above the floor.
+    pub(super) fn next(&self, key: u128, at: u64) -> Option<u64> {
+        let shard = self.shard(key).read();
+        let spans = shard.get(&key)?;
+        let place = spans.partition_point(|span| span.end <= at);
+        spans.get(place).map(|span| span.first.max(at))
+    }
+
+    /// Position at and above which nothing is missing here. Read it after what it is asked for.
+    pub(crate) fn floor(&self) -> Position {
+        Position::new(self.floor.load(Ordering::SeqCst))
+    }
+
+    /// Lets go what tables hold: of these postings everything below a position.
+    pub(super) fn forget(&self, postings: &[Posting], below: Position) {
+        self.floor.store(below.get(), Ordering::SeqCst);
+        for posting in postings {
+            let mut shard = self.shard(posting.key).write();
+            let Some(spans) = shard.get_mut(&posting.key) else { continue };
+            let mut freed = 0;
+            while spans.pop_front_if(|span| span.end <= below.get()).is_some() {
+                freed += SPAN_BYTES;
+            }
+            if let Some(first) = spans.front_mut() {
+                first.first = first.first.max(below.get());
+            } else {
+                shard.remove(&posting.key);
+                freed = (freed + KEY_BYTES).saturating_sub(SPAN_BYTES);
+            }
+            self.bytes.fetch_sub(freed, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes of memory that it takes, about.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(recent: &Recent, key: u128, first: u64, count: u32) {
+        recent.add(&Posting { key, first: 0, count }, Position::new(first));
+    }
+
+    #[test]
+    fn the_next_posting_is_found_until_tables_hold_it() {
+        let recent = Recent::new(Position::new(5));
+        add(&recent, 1, 5, 2);
+        add(&recent, 1, 7, 1);
+        add(&recent, 1, 20, 5);
+        add(&recent, 2, 30, 1);
+        let found = |at| recent.next(1, at);
+        assert_eq!([found(0), found(7), found(8), found(22), found(25)], [Some(5), Some(7), Some(20), Some(22), None]);
+        recent.forget(&[Posting { key: 1, first: 5, count: 3 }, Posting { key: 1, first: 20, count: 2 }], Position::new(22));
+        assert_eq!((recent.floor(), found(0), recent.next(2, 0)), (Position::new(22), Some(22), Some(30)));
+        recent.forget(&[Posting { key: 1, first: 22, count: 3 }, Posting { key: 2, first: 30, count: 1 }], Position::new(31));
+        assert_eq!((found(0), recent.next(2, 0), recent.bytes()), (None, None, 0));
+    }
+}

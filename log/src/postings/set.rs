@@ -1,0 +1,221 @@
+//! The postings of a folder: recent ones in memory, and files that follow each other in position up to where those begin.
+//!
+//! Tidy adds files, a start chooses those that a checkpoint covers, lookups ask. Invariant: the files leave no gap below the floor
+//! of what is in memory; a file that was replaced is removed only when a checkpoint covers what replaced it and no lookup holds it.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use parking_lot::{Mutex, RwLock};
+use tracing::warn;
+
+use super::{
+    key::Posting,
+    recent::Recent,
+    table::{self, Range, Table},
+};
+use crate::{
+    error::LogError,
+    ids::{FolderId, Position},
+    segment::{OpenFiles, fresh, remove_if_there},
+};
+
+/// Folder of postings within the data folder.
+const FOLDER: &str = "postings";
+/// End of the name of a file that is made of everything there was.
+const WHOLE: &str = "postings";
+/// End of the name of a file that lacks what could not be read when it was made; the next start makes it again.
+const PARTIAL: &str = "partial";
+/// Most bytes of pages that are merged into one file, which happens in memory.
+const MERGE_BYTES: usize = 16 << 20;
+
+/// Where an event can be found by type and tags.
+#[derive(Debug)]
+pub(crate) struct Postings {
+    files: Arc<OpenFiles>,
+    folder: PathBuf,
+    id: FolderId,
+    pub(crate) recent: Recent,
+    /// By position.
+    tables: RwLock<Vec<Arc<Table>>>,
+    writer: Mutex<Writer>,
+}
+
+#[derive(Debug, Default)]
+struct Writer {
+    /// Whether something could not be read for a file, or one before it.
+    is_partial: bool,
+    /// Whether the folder was made, or found.
+    has_folder: bool,
+    /// What a start passed over, and what was replaced, with the table that lookups may still hold.
+    stale: Vec<(PathBuf, Option<Arc<Table>>)>,
+}
+
+impl Postings {
+    /// Takes the files that follow each other from the beginning and that a checkpoint covers. Changes nothing.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub(crate) fn open(files: Arc<OpenFiles>, data: &Path, id: FolderId, checkpointed: Position) -> Result<Self, LogError> {
+        let folder = data.join(FOLDER);
+        let (entries, has_folder) = match files.disk().list(&folder) {
+            Ok(entries) => (entries, true),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => (Vec::new(), false),
+            Err(source) => return Err(LogError::io("list", &folder, source)),
+        };
+        let mut stale = Vec::new();
+        let mut ranges = Vec::new();
+        for entry in entries.iter().filter(|entry| !entry.is_folder) {
+            match parse(&entry.name) {
+                Some((range, WHOLE)) if range.covers <= checkpointed => ranges.push(range),
+                Some(_) => stale.push((folder.join(&entry.name), None)),
+                None => {}
+            }
+        }
+        // Of files that begin at the same position the one that covers most was made of the others.
+        ranges.sort_unstable_by_key(|range| (range.from, std::cmp::Reverse(range.covers)));
+        let mut tables: Vec<Arc<Table>> = Vec::new();
+        for range in ranges {
+            let path = folder.join(name(range, WHOLE));
+            let next = tables.last().map_or(Position::default(), |table| table.range.covers);
+            if range.from != next {
+                stale.push((path, None));
+                continue;
+            }
+            match Table::open(&files, path.clone(), id, range) {
+                Ok(table) => tables.push(Arc::new(table)),
+                Err(error) => {
+                    warn!(%error, "making postings again");
+                    stale.push((path, None));
+                }
+            }
+        }
+        let writer = Mutex::new(Writer { is_partial: false, has_folder, stale });
+        Ok(Self { files, folder, id, recent: Recent::new(checkpointed), tables: RwLock::new(tables), writer })
+    }
+
+    /// Removes what opening passed over, and what was replaced. The checkpoint after the last [`Postings::add`] must be durable.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub(crate) fn checkpointed(&self) -> Result<(), LogError> {
+        let mut writer = self.writer.lock();
+        // Nobody finds such a table any more; who found it before looks on, and the next call removes it.
+        let is_held = |table: &Option<Arc<Table>>| table.as_ref().is_some_and(|table| Arc::strong_count(table) > 1);
+        let (held, free): (Vec<_>, Vec<_>) = std::mem::take(&mut writer.stale).into_iter().partition(|(_, table)| is_held(table));
+        writer.stale = held;
+        for (path, _) in free {
+            self.files.forget(&path);
+            remove_if_there(&**self.files.disk(), &path)?;
+        }
+        Ok(())
+    }
+
+    /// Position below which files hold everything.
+    pub(crate) fn covered(&self) -> Position {
+        self.tables.read().last().map_or(Position::default(), |table| table.range.covers)
+    }
+
+    /// From now on files lack something.
+    pub(crate) fn lacks_something(&self) {
+        self.writer.lock().is_partial = true;
+    }
+
+    /// Adds all postings up to a position behind those that files hold, durably, and lets memory go. For tidy and a start.
+    ///
+    /// # Errors
+    /// [`LogError::Io`]; after a failed sync the process must end.
+    pub(crate) fn add(&self, mut postings: Vec<Posting>, covers: Position) -> Result<(), LogError> {
+        let mut writer = self.writer.lock();
+        let tables = self.tables.read().clone();
+        let mut range = Range { from: tables.last().map_or(Position::default(), |table| table.range.covers), covers };
+        if range.from >= covers || postings.is_empty() {
+            // The next file begins where the last one ends, so it leaves no gap.
+            self.recent.forget(&[], covers);
+            return Ok(());
+        }
+        let own = postings.clone();
+        let mut size = postings.len() * size_of::<Posting>() / 2;
+        let mut keep = tables.len();
+        while let Some(last) = keep.checked_sub(1)
+            && let Some(older) = tables.get(last)
+            && older.size() <= 2 * size
+            && older.size() + size <= MERGE_BYTES
+        {
+            let before = postings.len();
+            if let Err(error) = older.all(&mut postings) {
+                // Whoever looks there next makes it again.
+                warn!(%error, "a file of postings cannot be merged");
+                postings.truncate(before);
+                break;
+            }
+            (size, keep, range.from) = (size + older.size(), last, older.range.from);
+        }
+        let (kept, merged) = tables.split_at(keep);
+        let table = self.write(&mut writer, range, &mut postings)?;
+        writer.stale.extend(merged.iter().map(|table| (table.path.clone(), Some(Arc::clone(table)))));
+        *self.tables.write() = kept.iter().cloned().chain([Arc::new(table)]).collect();
+        // Lookups ask memory first, so that what moves is seen.
+        self.recent.forget(&own, covers);
+        Ok(())
+    }
+
+    fn write(&self, writer: &mut Writer, range: Range, postings: &mut Vec<Posting>) -> Result<Table, LogError> {
+        let disk = &**self.files.disk();
+        if !writer.has_folder {
+            disk.create_folder(&self.folder).map_err(|source| LogError::io("create folder", &self.folder, source))?;
+            writer.has_folder = true;
+        }
+        let path = self.folder.join(name(range, if writer.is_partial { PARTIAL } else { WHOLE }));
+        let file = fresh(disk, &path)?;
+        file.write_at(0, &table::encode(self.id, range, postings)).map_err(|source| LogError::io("write", &path, source))?;
+        file.sync().map_err(|source| LogError::io("sync", &path, source))?;
+        disk.sync_folder(&self.folder).map_err(|source| LogError::io("sync folder", &self.folder, source))?;
+        self.files.forget(&path);
+        Table::open(&self.files, path, self.id, range)
+    }
+
+    /// Files that reach a position or further, by position.
+    pub(super) fn tables_from(&self, position: Position) -> Vec<Arc<Table>> {
+        let tables = self.tables.read();
+        let first = tables.partition_point(|table| table.range.covers <= position);
+        tables.iter().skip(first).cloned().collect()
+    }
+
+    /// Makes a damaged file again: `collect` reads what is posted in a range, and says whether that is all.
+    ///
+    /// # Errors
+    /// Those of `collect`; [`LogError::Io`].
+    pub(crate) fn mend(
+        &self,
+        damaged: &Path,
+        collect: impl FnOnce(Position, Position) -> Result<(Vec<Posting>, bool), LogError>,
+    ) -> Result<(), LogError> {
+        let mut writer = self.writer.lock();
+        let tables = self.tables.read().clone();
+        let Some((place, table)) = tables.iter().enumerate().find(|(_, table)| table.path == damaged) else { return Ok(()) };
+        warn!(file = %damaged.display(), "making postings again");
+        let (mut postings, is_whole) = collect(table.range.from, table.range.covers)?;
+        writer.is_partial |= !is_whole;
+        self.files.forget(damaged);
+        let table = Arc::new(self.write(&mut writer, table.range, &mut postings)?);
+        if let Some(old) = self.tables.write().get_mut(place) {
+            *old = table;
+        }
+        Ok(())
+    }
+}
+
+fn name(range: Range, extension: &str) -> String {
+    format!("{:020}-{:020}.{extension}", range.from.get(), range.covers.get())
+}
+
+fn parse(file: &str) -> Option<(Range, &'static str)> {
+    let (range, extension) = file.split_once('.')?;
+    let (from, covers) = range.split_once('-')?;
+    let extension = [WHOLE, PARTIAL].into_iter().find(|known| *known == extension)?;
+    let range = Range { from: Position::new(from.parse().ok()?), covers: Position::new(covers.parse().ok()?) };
+    (name(range, extension) == file && range.from < range.covers).then_some((range, extension))
+}
