@@ -1,0 +1,163 @@
+//! Kafka's own reader of segments finds in ours what was appended, and nothing else. `run`, beside this file, fetches it.
+
+mod dump;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use dump::{Record, dump};
+use foldlog_log::{
+    Append, Appended, EmbeddedLog, LogBackend, LogConfig, NewEvent, NewRecord, PartitionId, Timestamp, TopicKind, TopicSettings, Write,
+    clock::ManualClock,
+    disk::{Disk, RealDisk},
+    testing::{Random, conformance::block_on},
+};
+
+const UNITS: u64 = 1_500;
+const NOW: Timestamp = Timestamp::new(1_357_000_000_000);
+const TOPICS: [(&str, TopicKind); 2] = [("accounts", TopicKind::Events), ("plain", TopicKind::Records)];
+
+/// What was acknowledged, by topic and partition, in order of offset.
+type Told = BTreeMap<(String, PartitionId), Vec<Record>>;
+
+fn event(number: u64, random: &mut Random) -> NewEvent {
+    NewEvent {
+        kind: if random.one_in(2) { "Deposited".into() } else { "Withdrawn".into() },
+        data: data(number, random),
+        tags: (0..random.below(3)).map(|tag| format!("tag-{tag}").parse().expect("a valid tag")).collect(),
+        time: time(number, random),
+        ..NewEvent::default()
+    }
+}
+
+fn record(number: u64, random: &mut Random) -> NewRecord {
+    NewRecord {
+        key: (!random.one_in(5)).then(|| Bytes::from(format!("key-{}", random.below(20)))),
+        value: (!random.one_in(5)).then(|| data(number, random)),
+        headers: (0..random.below(3)).map(|header| (format!("h{header}").into(), Some(Bytes::from_static(b"v")))).collect(),
+        time: time(number, random),
+    }
+}
+
+fn data(number: u64, random: &mut Random) -> Bytes {
+    let length = usize::try_from(random.below(300)).expect("small");
+    Bytes::from(format!("{{\"number\":{number},\"text\":\"{}\"}}", "x".repeat(length)))
+}
+
+fn time(number: u64, random: &mut Random) -> Option<Timestamp> {
+    random.one_in(3).then(|| Timestamp::new(1_356_000_000_000 + i64::try_from(number).expect("small")))
+}
+
+/// Appends a unit of events and records, and notes what was acknowledged.
+fn append(log: &EmbeddedLog, number: u64, random: &mut Random, told: &mut Told, commit: impl FnOnce()) {
+    let events = (0..=random.below(20)).map(|_| event(number, random)).collect::<Vec<_>>();
+    let records = (0..=random.below(5)).map(|_| record(number, random)).collect::<Vec<_>>();
+    let stream = format!("account-{}", random.below(10));
+    let shown = |key: Option<String>, value: Option<&Bytes>, time: Option<Timestamp>, headers: Vec<String>| Record {
+        offset: 0,
+        time: time.unwrap_or(NOW).get(),
+        key,
+        value: value.map(text),
+        headers,
+    };
+    let mut shown = [
+        events.iter().map(|one| shown(Some(stream.clone()), Some(&one.data), one.time, vec!["f".into()])).collect::<Vec<_>>(),
+        records
+            .iter()
+            .map(|one| {
+                let headers = one.headers.iter().map(|(name, _)| name.to_string()).collect();
+                shown(one.key.as_ref().map(text), one.value.as_ref(), one.time, headers)
+            })
+            .collect(),
+    ]
+    .into_iter();
+    let [accounts, plain] = TOPICS.map(|(name, _)| name.parse().expect("a valid name"));
+    let writes = vec![
+        Write::Stream { topic: accounts, stream: stream.parse().expect("a valid id"), events },
+        Write::Records { topic: plain, partition: Some(PartitionId::new(u32::from(random.one_in(2)))), records },
+    ];
+    let answer = log.append(Append { writes, ..Append::default() }).expect("there is room");
+    commit();
+    let Appended { ranges, .. } = block_on(answer).expect("nothing speaks against it");
+    for range in ranges {
+        let records = told.entry((range.topic.to_string(), range.partition)).or_default();
+        records.extend(
+            (range.first.get()..=range.last.get())
+                .zip(shown.next().expect("a range a write"))
+                .map(|(offset, record)| Record { offset, ..record }),
+        );
+    }
+}
+
+fn text(bytes: &Bytes) -> String {
+    String::from_utf8(bytes.to_vec()).expect("the test writes text")
+}
+
+/// The segments of a partition, in order.
+fn segments(log: &EmbeddedLog, topic: &str, partition: PartitionId) -> Vec<PathBuf> {
+    let topic = log.topic(&topic.parse().expect("a valid name")).expect("it is there");
+    let folder = log.folder().join("topics").join(topic.id.to_string()).join(format!("{:05}", partition.get()));
+    let mut found = RealDisk.list(&folder).expect("it is there").iter().map(|entry| folder.join(&entry.name)).collect::<Vec<_>>();
+    found.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+    found.sort();
+    found
+}
+
+#[test]
+#[ignore = "needs Java and Kafka's tools: log/tests/kafka/run"]
+fn kafkas_tool_finds_what_was_appended_and_sees_one_flipped_byte() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let config = LogConfig { segment_bytes: 256 << 10, ..LogConfig::default() };
+    let mut random = Random::new(7);
+    let mut salt = random.fork();
+    let salt = move || u128::from(salt.next());
+    let clock = Arc::new(ManualClock::at(NOW));
+    let (log, mut stepper) =
+        EmbeddedLog::open_stepped(Arc::new(RealDisk), clock, &folder.path().join("data"), config, salt).expect("it opens");
+    for (name, kind) in TOPICS {
+        log.create_topic(name.parse().expect("a valid name"), TopicSettings::new(kind, 2)).expect("it is new");
+    }
+    let mut told = Told::new();
+    for number in 0..UNITS {
+        append(&log, number, &mut random, &mut told, || stepper.commit().expect("no fault"));
+    }
+    stepper.tidy().expect("no fault");
+
+    let (mut records, mut batches, mut files) = (0, 0, 0);
+    for ((topic, partition), expected) in &told {
+        let paths = segments(&log, topic, *partition);
+        let dumped = dump(&paths);
+        assert_eq!(dumped.keys().collect::<Vec<_>>(), paths.iter().collect::<Vec<_>>());
+        for (path, one) in &dumped {
+            assert_eq!(one.faults, Vec::<String>::new(), "{}", path.display());
+            assert!(one.codecs.iter().all(|codec| codec == "none"));
+            batches += one.codecs.len();
+        }
+        let found = dumped.values().flat_map(|one| &one.records).collect::<Vec<_>>();
+        assert!(found.into_iter().eq(expected), "{topic}/{partition} holds what was appended");
+        (records, files) = (records + expected.len(), files + paths.len());
+    }
+    assert!(files > 2 * told.len() && records > 10_000, "{records} records in {files} segments of {} partitions", told.len());
+    println!("Kafka's tool found {records} records in {batches} batches, {files} segments, {} partitions, as appended", told.len());
+
+    let path = &segments(&log, "accounts", PartitionId::new(0))[0];
+    let damaged = damage(path, folder.path());
+    let one = &dump(std::slice::from_ref(&damaged))[&damaged];
+    assert!(one.faults.iter().any(|line| line.ends_with("isvalid: false")), "a flipped byte is seen: {:?}", one.faults);
+}
+
+/// A copy with one byte flipped in a payload.
+fn damage(segment: &Path, folder: &Path) -> PathBuf {
+    let file = RealDisk.open(segment).expect("it is there");
+    let mut bytes = vec![0; usize::try_from(file.len().expect("it is there")).expect("small")];
+    file.read_at(0, &mut bytes).expect("it can be read");
+    let place = bytes.windows(6).position(|window| window == b"number").expect("a payload");
+    bytes[place] ^= 1;
+    let copy = folder.join(segment.file_name().expect("it has a name"));
+    RealDisk.create(&copy).expect("it is new").write_at(0, &bytes).expect("there is room");
+    copy
+}
