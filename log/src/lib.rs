@@ -44,4 +44,4 @@ pub use record::{
     Append, Appended, AppendedRange, Chunk, EventQuery, Found, Identity, NewEvent, NewRecord, Precondition, QueryAbsent, QueryItem,
     ReadLimits, RequestKey, Run, Scope, Selection, StreamAt, Violation, Write,
 };
-pub use topic::{Topic, TopicKind, TopicSettings};
+pub use topic::{Compression, Topic, TopicKind, TopicSettings};

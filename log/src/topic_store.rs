@@ -20,7 +20,7 @@ use crate::{
     error::LogError,
     ids::{PartitionId, TopicId, TopicName},
     manifest,
-    topic::{Topic, TopicKind, TopicSettings},
+    topic::{Compression, Topic, TopicKind, TopicSettings},
 };
 
 /// Folder of topics within the data folder.
@@ -75,6 +75,9 @@ struct Manifest {
     /// Since format 2.
     #[serde(default, skip_serializing_if = "is_default")]
     durability: Durability,
+    /// Since format 2.
+    #[serde(default, skip_serializing_if = "is_default")]
+    compression: Compression,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -83,13 +86,13 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 
 impl Manifest {
     fn new(name: &TopicName, settings: TopicSettings, id: TopicId) -> Self {
-        let TopicSettings { kind, partitions, durability } = settings;
+        let TopicSettings { kind, partitions, durability, compression } = settings;
         let format = if settings == TopicSettings::new(kind, partitions) { 1 } else { FORMAT };
-        Self { format, name: name.as_str().into(), id: id.to_string(), kind, partitions, durability }
+        Self { format, name: name.as_str().into(), id: id.to_string(), kind, partitions, durability, compression }
     }
 
     const fn settings(&self) -> TopicSettings {
-        TopicSettings { kind: self.kind, partitions: self.partitions, durability: self.durability }
+        TopicSettings { kind: self.kind, partitions: self.partitions, durability: self.durability, compression: self.compression }
     }
 }
 
@@ -266,6 +269,9 @@ fn exists(topic: &Topic, asked: TopicSettings) -> LogError {
     if topic.settings.durability != asked.durability {
         differences.push(format!("durability {} instead of {}", topic.settings.durability, asked.durability));
     }
+    if topic.settings.compression != asked.compression {
+        differences.push(format!("compression {} instead of {}", topic.settings.compression, asked.compression));
+    }
     LogError::TopicExists { topic: topic.name.clone(), difference: differences.join(" and ") }
 }
 
@@ -285,14 +291,15 @@ mod tests {
         let store = TopicStore::open(Arc::new(disk.clone()), data).unwrap();
         let plain = TopicSettings::new(TopicKind::Events, 1);
         let written = TopicSettings { durability: Durability::Written, ..plain };
-        for (number, settings, format) in [(1, plain, "\"format\":1,"), (2, written, "\"format\":2,")] {
+        let compressed = TopicSettings { compression: Compression::Zstd, ..plain };
+        for (number, settings, format) in [(1, plain, "\"format\":1,"), (2, written, "\"format\":2,"), (3, compressed, "\"format\":2,")] {
             let id = TopicId::new([number; 16]);
             store.create(format!("t{number}").parse().unwrap(), settings, id).unwrap();
             let text = disk.bytes_of(&data.join(FOLDER).join(format!("{id}.json"))).unwrap();
             assert!(String::from_utf8(text).unwrap().contains(format));
         }
         let again = TopicStore::open(Arc::new(disk.clone()), data).unwrap();
-        assert_eq!(again.all().iter().map(|entry| entry.topic.settings).collect::<Vec<_>>(), [plain, written]);
+        assert_eq!(again.all().iter().map(|entry| entry.topic.settings).collect::<Vec<_>>(), [plain, written, compressed]);
 
         let path = data.join(FOLDER).join("next.json");
         manifest::write(&disk, &path, &serde_json::json!({ "format": 3, "unheard_of": true })).unwrap();

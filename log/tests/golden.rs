@@ -1,10 +1,14 @@
 //! Data folders committed beside this file, of format version 1 and with what came later: today's log writes the same bytes, and
 //! opens what was written.
 //!
+//! `v1` is format version 1; the topics of the others have manifests of format 2: in `manifest-v2` for their durability, in `v2-lz4`
+//! and `v2-zstd` because they are compressed.
+//!
 //! When the first test fails the format has changed: raise its version and keep the old folder. `FOLDLOG_WRITE_GOLDEN=1` writes
-//! the folder anew.
+//! the folders anew.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,8 +16,8 @@ use std::{
 
 use bytes::Bytes;
 use foldlog_log::{
-    Append, Durability, EmbeddedLog, EventId, Identity, LogBackend, LogConfig, NewEvent, NewRecord, Position, ReadLimits, RequestId,
-    RequestKey, Selection, Timestamp, TopicKind, TopicSettings, Write,
+    Append, Compression, Durability, EmbeddedLog, EventId, Identity, LogBackend, LogConfig, NewEvent, NewRecord, Position, ReadLimits,
+    RequestId, RequestKey, Selection, Timestamp, TopicKind, TopicSettings, Write,
     clock::ManualClock,
     disk::{Disk, RealDisk},
     testing::{SimDisk, conformance::block_on},
@@ -21,8 +25,8 @@ use foldlog_log::{
 
 const DATA: &str = "/data";
 
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1")
+fn golden(version: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(version)
 }
 
 fn config() -> LogConfig {
@@ -59,8 +63,9 @@ fn event(number: u64) -> Append {
     Append { writes: vec![write, plain], identity: Some(Identity { key, digest: number.into(), first_attempt: None }), ..Append::default() }
 }
 
-/// Writes the folder: forty units, most of them in segments, some in the journal alone.
-fn write() -> SimDisk {
+/// Writes a folder whose topics are compressed: forty units, so many in a group, most of them in segments, some in the
+/// journal alone.
+fn write(compression: Compression, group: u64) -> SimDisk {
     let disk = SimDisk::new(1);
     let mut drawn = 0;
     let random = move || {
@@ -69,14 +74,17 @@ fn write() -> SimDisk {
     };
     let (log, mut stepper) =
         EmbeddedLog::open_stepped(Arc::new(disk.clone()), clock(), Path::new(DATA), config(), random).expect("it opens");
-    for (topic, kind, partitions) in [("accounts", TopicKind::Events, 2), ("plain", TopicKind::Records, 1)] {
-        log.create_topic(topic.parse().expect("a valid name"), TopicSettings::new(kind, partitions)).expect("it is new");
+    let topics = [("accounts", TopicKind::Events, 2), ("plain", TopicKind::Records, 1)];
+    for (topic, kind, partitions) in topics {
+        let settings = TopicSettings { compression, ..TopicSettings::new(kind, partitions) };
+        log.create_topic(topic.parse().expect("a valid name"), settings).expect("it is new");
     }
-    for number in 0..40 {
-        let answer = log.append(event(number)).expect("there is room");
+    for first in (0..40).step_by(usize::try_from(group).expect("small")) {
+        let units = first..(first + group).min(40);
+        let answers: Vec<_> = units.clone().map(|number| log.append(event(number)).expect("there is room")).collect();
         stepper.commit().expect("no fault");
-        block_on(answer).expect("nothing speaks against it");
-        if number % 6 == 5 {
+        answers.into_iter().for_each(|answer| drop(block_on(answer).expect("nothing speaks against it")));
+        if units.end % 6 == 0 {
             stepper.tidy().expect("no fault");
         }
     }
@@ -108,20 +116,26 @@ fn listed(disk: &dyn Disk, folder: &Path) -> Vec<PathBuf> {
 
 /// Holds every file of a folder that is written now against the golden one.
 fn compare(disk: &SimDisk, golden: &Path) {
-    if std::env::var_os("FOLDLOG_WRITE_GOLDEN").is_some() {
-        for path in listed(disk, Path::new(DATA)) {
-            let to = golden.join(&path);
-            RealDisk.create_folder(to.parent().expect("it lies in the folder")).expect("it can be made");
-            let file = RealDisk.create(&to).expect("remove the old folder first");
-            file.write_at(0, &disk.bytes_of(&Path::new(DATA).join(&path)).expect("it is listed")).expect("there is room");
-        }
-    }
+    keep(disk, golden);
     assert_eq!(listed(disk, Path::new(DATA)), listed(&RealDisk, golden));
     for path in listed(disk, Path::new(DATA)) {
         let (today, then) = (disk.bytes_of(&Path::new(DATA).join(&path)), read_file(&RealDisk, &golden.join(&path)).expect("it is listed"));
         let today = today.expect("it is listed");
         let same = today.iter().zip(&then).take_while(|(one, other)| one == other).count();
         assert!(today == then, "{} differs from byte {same} on", path.display());
+    }
+}
+
+/// Writes a golden folder anew, if that was asked for.
+fn keep(disk: &SimDisk, golden: &Path) {
+    if std::env::var_os("FOLDLOG_WRITE_GOLDEN").is_none() {
+        return;
+    }
+    for path in listed(disk, Path::new(DATA)) {
+        let to = golden.join(&path);
+        RealDisk.create_folder(to.parent().expect("it lies in the folder")).expect("it can be made");
+        let file = RealDisk.create(&to).expect("remove the old folder first");
+        file.write_at(0, &disk.bytes_of(&Path::new(DATA).join(&path)).expect("it is listed")).expect("there is room");
     }
 }
 
@@ -137,10 +151,11 @@ fn copy(golden: &Path, data: &Path) {
 
 #[test]
 fn what_is_written_today_is_format_version_1() {
-    compare(&write(), &golden());
+    let golden = golden("v1");
+    compare(&write(Compression::None, 1), &golden);
     for kind in ["log", "runs", "index", "keys", "keylog", "journal"] {
         let is_there = |path: &PathBuf| path.extension().is_some_and(|extension| extension == kind);
-        assert!(listed(&RealDisk, &golden()).iter().any(is_there), "the folder has a .{kind}");
+        assert!(listed(&RealDisk, &golden).iter().any(is_there), "the folder has a .{kind}");
     }
 }
 
@@ -174,7 +189,7 @@ fn to_manifest_2() -> Append {
 
 #[test]
 fn a_topic_with_a_durability_of_its_own_has_a_manifest_of_version_2() {
-    let golden = golden().with_file_name("manifest-v2");
+    let golden = golden("manifest-v2");
     compare(&write_manifest_2(), &golden);
     let folder = tempfile::tempdir().expect("a folder for the test");
     let data = folder.path().join("data");
@@ -187,10 +202,46 @@ fn a_topic_with_a_durability_of_its_own_has_a_manifest_of_version_2() {
 }
 
 #[test]
+fn compressed_topics_have_manifests_of_format_2() {
+    for (compression, version, codec) in [(Compression::Lz4, "v2-lz4", 3), (Compression::Zstd, "v2-zstd", 4)] {
+        let disk = write(compression, 6);
+        keep(&disk, &golden(version));
+        compare_compressed(&disk, version, codec);
+    }
+}
+
+fn compare_compressed(disk: &SimDisk, version: &str, codec: u8) {
+    // How well the libraries compress may change; what says that they did, and the journal, may not.
+    let mut codecs = BTreeSet::new();
+    for path in listed(&RealDisk, &golden(version)) {
+        let is_manifest = path.starts_with("topics") && path.extension().is_some_and(|extension| extension == "json");
+        let (today, then) = (disk.bytes_of(&Path::new(DATA).join(&path)), read_file(&RealDisk, &golden(version).join(&path)));
+        let (today, then) = (today.expect("it is written"), then.expect("it is listed"));
+        if is_manifest || path.starts_with("journal") {
+            assert!(today == then, "{} differs", path.display());
+        }
+        assert!(!is_manifest || today.starts_with(b"{\"format\":2,"));
+        if path.extension().is_some_and(|extension| extension == "log") {
+            codecs.extend([today[22], then[22]]);
+        }
+    }
+    assert_eq!(codecs, BTreeSet::from([0, codec]), "batches that begin its segments are compressed, and small ones are not");
+}
+
+#[test]
 fn a_folder_of_version_1_is_read_and_goes_on() {
+    is_read_and_goes_on("v1");
+}
+
+#[test]
+fn a_folder_of_version_2_is_read_and_goes_on() {
+    ["v2-lz4", "v2-zstd"].into_iter().for_each(is_read_and_goes_on);
+}
+
+fn is_read_and_goes_on(version: &str) {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let data = folder.path().join("data");
-    copy(&golden(), &data);
+    copy(&golden(version), &data);
     for round in 0..3 {
         let log = EmbeddedLog::open(Arc::new(RealDisk), clock(), &data, config()).expect("it opens");
         assert_eq!(log.report().damage, None);

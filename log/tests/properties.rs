@@ -7,9 +7,10 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use foldlog_log::{
-    Append, Appended, AppendedRange, Durability, EmbeddedLog, EventQuery, Expected, Found, Identity, LogBackend, LogConfig, LogError,
-    LogReader, NewEvent, NewRecord, Offset, PartitionId, Position, Precondition, QueryAbsent, QueryItem, ReadLimits, RequestId, RequestKey,
-    Scope, Selection, Stepper, StreamAt, StreamHead, StreamVersion, Tag, Timestamp, TopicKind, TopicName, TopicSettings, Violation, Write,
+    Append, Appended, AppendedRange, Compression, Durability, EmbeddedLog, EventQuery, Expected, Found, Identity, LogBackend, LogConfig,
+    LogError, LogReader, NewEvent, NewRecord, Offset, PartitionId, Position, Precondition, QueryAbsent, QueryItem, ReadLimits, RequestId,
+    RequestKey, Scope, Selection, Stepper, StreamAt, StreamHead, StreamVersion, Tag, Timestamp, TopicKind, TopicName, TopicSettings,
+    Violation, Write,
     clock::{Clock, ManualClock},
     testing::{Random, SimDisk},
 };
@@ -17,6 +18,8 @@ use futures::FutureExt;
 
 const TOPICS: [(&str, TopicKind, u32); 4] =
     [("a", TopicKind::Events, 3), ("b", TopicKind::Events, 1), ("r", TopicKind::Records, 2), ("t", TopicKind::Table, 2)];
+/// How each of [`TOPICS`] is compressed.
+const COMPRESSIONS: [Compression; 4] = [Compression::Lz4, Compression::None, Compression::Zstd, Compression::Lz4];
 
 /// Topics whose appends are answered before they are synced, unless they ask for more.
 const WRITTEN: [&str; 2] = ["b", "r"];
@@ -254,9 +257,9 @@ impl Run {
         let disk = Arc::new(self.disk.clone());
         let (log, stepper) = EmbeddedLog::open_stepped(disk, self.clock.clone(), Path::new("/data"), self.config.clone(), random).unwrap();
         assert_eq!((&log.report().damage, log.report().damaged.len()), (&None, 0));
-        for (name, kind, partitions) in TOPICS {
+        for ((name, kind, partitions), compression) in TOPICS.into_iter().zip(COMPRESSIONS) {
             let durability = if WRITTEN.contains(&name) { Durability::Written } else { Durability::Synced };
-            let settings = TopicSettings { durability, ..TopicSettings::new(kind, partitions) };
+            let settings = TopicSettings { durability, compression, ..TopicSettings::new(kind, partitions) };
             assert_eq!(log.create_topic(name.parse().unwrap(), settings).unwrap().settings, settings);
         }
         (log, stepper)

@@ -26,5 +26,5 @@ pub use error::{Class, Error, ServerError, Violation};
 pub use event::{EventQuery, Expected, NewEvent, NewRecord, Recorded, Token};
 pub use query::{Answer, Changes, Done, Mark, Pushed};
 pub use read::{Delivery, Reading, Source, Subscription};
-pub use topics::{Head, StreamInfo, Topic, TopicDescription, TopicKind, TopicSettings};
+pub use topics::{Compression, Head, StreamInfo, Topic, TopicDescription, TopicKind, TopicSettings};
 pub use value::{Column, ColumnType, Columns, Row, Value};

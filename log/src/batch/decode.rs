@@ -13,7 +13,7 @@ use crate::{
     error::LogError,
     ids::{Offset, StreamVersion, Timestamp},
     record::Run,
-    topic::TopicKind,
+    topic::{Compression, TopicKind},
 };
 
 /// A record as it lies in its batch, before anyone knows its position.
@@ -50,7 +50,7 @@ pub(crate) struct StoredRecords<'a> {
 
 impl<'a> StoredRecords<'a> {
     pub(crate) fn from(batch: &'a [u8], start: usize) -> Result<Self, Flaw> {
-        let header = BatchHeader::parse(batch)?;
+        let header = uncompressed(batch)?;
         let Some(records) = batch.get(..header.length).and_then(|batch| batch.get(start..)) else {
             return Err(Flaw::new(start, "the batch ends before its first record"));
         };
@@ -92,6 +92,15 @@ impl<'a> Iterator for StoredRecords<'a> {
         let record = self.decode();
         self.failed = record.is_err();
         Some(record)
+    }
+}
+
+/// The header of a batch whose records can be read in place.
+fn uncompressed(batch: &[u8]) -> Result<BatchHeader, Flaw> {
+    let header = BatchHeader::parse(batch)?;
+    match header.compression {
+        Compression::None => Ok(header),
+        _ => Err(Flaw::new(0, "the batch is compressed where none should be")),
     }
 }
 
@@ -189,7 +198,7 @@ pub fn skip(batch: &[u8], start: u32, count: u32) -> Result<u32, Flaw> {
 
 /// Byte place of the record with an offset, looked for from the record at `start` on.
 pub(crate) fn find(batch: &[u8], start: u32, offset: Offset) -> Result<u32, Flaw> {
-    let base = BatchHeader::parse(batch)?.base_offset;
+    let base = uncompressed(batch)?.base_offset;
     let wanted = offset.get().checked_sub(base.get()).ok_or(Flaw::new(0, "the batch begins behind the offset"))?;
     let records = batch.get(start as usize..).ok_or(Flaw::new(batch.len(), "the batch ends before its first record"))?;
     let mut cursor = Cursor::new(records);

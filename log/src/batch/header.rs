@@ -4,8 +4,11 @@
 //! Format: `log/FORMAT.md`, "Batches" (Kafka's RecordBatch v2, big-endian).
 #![deny(clippy::indexing_slicing)]
 
-use super::varint::Cursor;
-use crate::ids::{Offset, Timestamp};
+use super::{compression, varint::Cursor};
+use crate::{
+    ids::{Offset, Timestamp},
+    topic::Compression,
+};
 
 /// Bytes before the first record.
 pub const HEADER_LEN: usize = 61;
@@ -45,6 +48,8 @@ pub struct BatchHeader {
     pub epoch: i32,
     /// CRC-32C of everything from the attributes on.
     pub checksum: u32,
+    /// How the records behind the header are compressed.
+    pub compression: Compression,
     /// Offset of the last record (inclusive), less the base offset.
     pub last_offset_delta: u32,
     /// Timestamp that the records' deltas count from.
@@ -73,9 +78,9 @@ impl BatchHeader {
         let Some(length) = length.filter(|length| (HEADER_LEN..=MAX_BATCH_LEN).contains(length)) else {
             return Err(Flaw::new(8, "the batch's length is out of bounds"));
         };
-        if fields.attributes & 0x07 != 0 {
-            return Err(Flaw::new(CHECKED_FROM, "the batch is compressed, which this build does not read"));
-        }
+        let Some(compression) = compression::of_attributes(fields.attributes) else {
+            return Err(Flaw::new(CHECKED_FROM, "the batch is compressed in a way that this build does not read"));
+        };
         let last_offset_delta = u32::try_from(fields.last_offset_delta).map_err(|_| Flaw::new(23, "the last offset is negative"))?;
         let count = u32::try_from(fields.count).map_err(|_| Flaw::new(57, "the number of records is negative"))?;
         if u64::from(count) > u64::from(last_offset_delta) + 1 {
@@ -89,6 +94,7 @@ impl BatchHeader {
             length,
             epoch: fields.epoch,
             checksum: fields.checksum,
+            compression,
             last_offset_delta,
             base_timestamp: Timestamp::new(fields.base_timestamp),
             max_timestamp: Timestamp::new(fields.max_timestamp),

@@ -3,6 +3,7 @@
 //! Encoded in two steps ([`Encoded`] by the caller, [`BatchBuilder`] by the committer), decoded in place and lazily
 //! ([`Run::records`](crate::record::Run::records)). Whatever bytes are given, decoding ends, is bounded and never panics.
 
+mod compression;
 mod decode;
 mod encode;
 mod event;
@@ -13,6 +14,7 @@ pub(crate) mod varint;
 
 use crate::ids::{EventId, Offset, Position, StreamVersion, Timestamp};
 
+pub(crate) use compression::{compress, decompress};
 pub use decode::skip;
 pub(crate) use decode::{StoredRecords, corrupt, find, records_of};
 pub use encode::{BatchBuilder, Encoded, MAX_ENCODED_LEN, MAX_RECORD_LEN};

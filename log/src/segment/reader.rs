@@ -1,7 +1,7 @@
 //! Reads a partition's segments, forwards or backwards: run by run, batches checked as they are read.
 //!
 //! Belongs to one reader of the log; several may read while tidy appends. Invariant: a batch whose checksum, header or place is
-//! not what `.runs` says is reported, never returned, never skipped.
+//! not what `.runs` says is reported, never returned, never skipped. What is returned is decompressed, once a batch.
 
 use std::sync::Arc;
 
@@ -176,7 +176,7 @@ struct SegmentReader {
     batch: Option<Batch>,
 }
 
-/// The batch last read, checked.
+/// The batch last read, checked and decompressed.
 #[derive(Debug)]
 struct Batch {
     at: u64,
@@ -259,6 +259,7 @@ impl SegmentReader {
         if header.length != bytes.len() || header_check(&bytes) != stored.batch_check {
             return Err(self.damage(stored, Flaw::new(0, "this is another batch than the one that was written here")));
         }
+        let bytes = batch::decompress(bytes).map_err(|flaw| self.damage(stored, flaw))?;
         let first = u32::try_from(BATCH_HEADER_LEN).unwrap_or(u32::MAX);
         self.batch = Some(Batch { at: stored.batch_at, bytes, known: (first, header.base_offset), places: Vec::new() });
         Ok(())

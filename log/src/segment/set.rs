@@ -252,7 +252,7 @@ impl Segments {
                 continue;
             }
             let (now, later) = rest.split_at(count);
-            active.append(now, &self.hasher)?;
+            active.append(now, self.topic.settings.compression, &self.hasher)?;
             rest = later;
         }
         Ok(())

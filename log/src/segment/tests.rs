@@ -1,6 +1,8 @@
 //! Segments, whole: what was appended is read back, from every place, after every cut, or the damage is named.
 
-use std::{collections::BTreeMap, path::Path};
+mod compression;
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use bytes::Bytes;
 
@@ -12,9 +14,8 @@ use crate::{
     ids::{FolderId, Offset, PartitionId, Position, StreamVersion, Timestamp, TopicId},
     record::{NewEvent, Run},
     testing::{CallKind, Fault, Random, SimDisk},
-    topic::{Topic, TopicKind, TopicSettings},
+    topic::{Compression, Topic, TopicKind, TopicSettings},
 };
-use std::sync::Arc;
 
 const FOLDER: &str = "/data/t/0";
 
@@ -29,8 +30,8 @@ struct Model {
     position: u64,
 }
 
-fn topic() -> Arc<Topic> {
-    let settings = TopicSettings::new(TopicKind::Events, 1);
+fn topic(compression: Compression) -> Arc<Topic> {
+    let settings = TopicSettings { compression, ..TopicSettings::new(TopicKind::Events, 1) };
     Arc::new(Topic { name: "t".parse().expect("a valid name"), id: TopicId::new([3; 16]), settings })
 }
 
@@ -45,6 +46,11 @@ impl Model {
 
     /// The runs of one group: a batch of several units, between which other partitions took positions.
     fn group(&mut self, random: &mut Random) -> Vec<Run> {
+        self.group_with(random, |random| vec![b'x'; usize::try_from(random.below(60)).expect("small")])
+    }
+
+    /// As [`Model::group`], with what payloads are told.
+    fn group_with(&mut self, random: &mut Random, payload: impl Fn(&mut Random) -> Vec<u8>) -> Vec<Run> {
         let base = Offset::new(self.end());
         let mut builder = BatchBuilder::new(base);
         let mut runs = Vec::new();
@@ -57,7 +63,7 @@ impl Model {
             let mut encoded = Encoded::default();
             let first = self.end();
             for place in 0..=random.below(4) {
-                let data = vec![b'x'; usize::try_from(random.below(60)).expect("small")];
+                let data = payload(random);
                 let event = NewEvent { kind: "Happened".into(), data: Bytes::from(data.clone()), ..NewEvent::default() };
                 encoded.push_event(&id, &event).expect("within limits");
                 self.records.push((first + place, self.position + place, now.get(), stream.clone(), version + 1 + place, data));
@@ -65,7 +71,7 @@ impl Model {
             let start = builder.push(&encoded, StreamVersion::new(version + 1), now);
             self.versions.insert(stream, version + u64::from(encoded.count()));
             runs.push(Run {
-                topic: topic(),
+                topic: topic(Compression::None),
                 partition: PartitionId::new(0),
                 first_offset: Offset::new(first),
                 first_position: Position::new(self.position),
@@ -92,11 +98,16 @@ fn new_disk(seed: u64) -> SimDisk {
 
 const SMALL: u64 = 4_000;
 
-/// Opens what is there, whole or not, and changes nothing.
+/// Opens what is there, whole or not, and changes nothing. What is appended is compressed in another way each time.
 fn look_at(disk: &SimDisk, mark: Option<&PartitionMark>) -> Result<Arc<Segments>, LogError> {
+    let place = usize::try_from(mark.map_or(1, |mark| mark.end.get()) % 3).expect("small");
+    look_as(disk, mark, Compression::ALL[place])
+}
+
+fn look_as(disk: &SimDisk, mark: Option<&PartitionMark>, compression: Compression) -> Result<Arc<Segments>, LogError> {
     let files = OpenFiles::new(Arc::new(disk.clone()), 4);
     let known = mark.map(|mark| Checkpointed { mark: *mark, below: Position::new(u64::MAX) });
-    Segments::open(files, FOLDER.into(), topic(), PartitionId::new(0), SMALL, hasher(), known)
+    Segments::open(files, FOLDER.into(), topic(compression), PartitionId::new(0), SMALL, hasher(), known)
 }
 
 /// Opens what must be whole.
@@ -324,7 +335,8 @@ fn open_files_are_bounded() {
     let (mut random, mut model) = (Random::new(4), Model::default());
     let disk = new_disk(4);
     let files = OpenFiles::new(Arc::new(disk), 3);
-    let segments = Segments::open(files.clone(), FOLDER.into(), topic(), PartitionId::new(0), SMALL, hasher(), None).expect("opens");
+    let segments =
+        Segments::open(files.clone(), FOLDER.into(), topic(Compression::Lz4), PartitionId::new(0), SMALL, hasher(), None).expect("opens");
     segments.settle().expect("no fault");
     fill(&segments, &mut model, &mut random, 30).expect("appends");
     compare(&segments, &model, model.end()).expect("reads");
@@ -333,9 +345,14 @@ fn open_files_are_bounded() {
 
 /// A small partition with sealed segments and an active one.
 fn sample() -> (SimDisk, PartitionMark, Model) {
+    sample_as(Compression::None)
+}
+
+fn sample_as(compression: Compression) -> (SimDisk, PartitionMark, Model) {
     let (mut random, mut model) = (Random::new(11), Model::default());
     let disk = new_disk(11);
-    let segments = open(&disk, None).expect("opens");
+    let segments = look_as(&disk, None, compression).expect("opens");
+    segments.settle().expect("no fault");
     let (mark, _) = fill(&segments, &mut model, &mut random, 12).expect("appends").expect("something was appended");
     assert!(mark.active > Offset::new(0), "there are sealed segments");
     (disk.power_cut(), mark, model)

@@ -3,14 +3,15 @@
 //! Driven by tidy alone. Invariants: nothing is counted before all of it was written, so a refused write (a full disk) can be
 //! tried again with the same runs; what a [`PartitionMark`] names was synced before it was given.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use crate::{
-    batch::{BatchHeader, HEADER_LEN as BATCH_HEADER_LEN, varint::Cursor},
+    batch::{self, BatchHeader, HEADER_LEN as BATCH_HEADER_LEN, varint::Cursor},
     disk::{Disk, DiskFile},
     error::LogError,
     ids::{Offset, Timestamp},
     record::Run,
+    topic::Compression,
 };
 
 use super::{
@@ -127,12 +128,12 @@ impl ActiveSegment {
         Ok(written)
     }
 
-    /// Appends whole batches, all of whose runs are there, in order, right behind what the segment has.
-    pub(super) fn append(&mut self, runs: &[Run], hasher: &StreamHasher) -> Result<(), LogError> {
+    /// Appends whole batches, all of whose runs are there, in order, right behind what the segment has. They come uncompressed.
+    pub(super) fn append(&mut self, runs: &[Run], compression: Compression, hasher: &StreamHasher) -> Result<(), LogError> {
         let written = self.files()?;
         let log_path = self.segment.id.path(Kind::Log);
         let runs_path = self.segment.id.path(Kind::Runs);
-        let laid_out = LaidOut::new(runs, self.log_len, self.end, self.max_timestamp)?;
+        let laid_out = LaidOut::new(runs, compression, self)?;
         let keys = if self.segment.has_keys { keys_of(runs, hasher)? } else { Vec::new() };
 
         let mut at = self.log_len;
@@ -286,17 +287,21 @@ pub(super) fn keys_of(runs: &[Run], hasher: &StreamHasher) -> Result<Vec<Key>, L
 
 /// Where runs and their batches come to lie in `.log`.
 struct LaidOut<'a> {
-    batches: Vec<&'a [u8]>,
+    /// As they are to lie there: compressed where that pays.
+    batches: Vec<Cow<'a, [u8]>>,
     runs: Vec<StoredRun>,
     end: Offset,
     max_timestamp: Timestamp,
 }
 
 impl<'a> LaidOut<'a> {
-    fn new(runs: &'a [Run], log_len: u64, end: Offset, max_timestamp: Timestamp) -> Result<Self, LogError> {
+    /// Lays `runs` out behind what `segment` has.
+    fn new(runs: &'a [Run], compression: Compression, segment: &ActiveSegment) -> Result<Self, LogError> {
+        let (end, max_timestamp) = (segment.end, segment.max_timestamp);
         let mut out = Self { batches: Vec::new(), runs: Vec::with_capacity(runs.len()), end, max_timestamp };
-        let mut next_batch_at = log_len;
-        let mut batch: Option<(BatchHeader, u64, u32)> = None;
+        let mut next_batch_at = segment.log_len;
+        // Header, place, length and check of the header of the batch that runs are in.
+        let mut batch: Option<(BatchHeader, u64, usize, u32)> = None;
         for run in runs {
             let refuse = |what: &str| LogError::Invalid { field: format!("run at offset {}", run.first_offset), reason: what.into() };
             let header = BatchHeader::parse(&run.batch).map_err(|flaw| refuse(flaw.what))?;
@@ -305,12 +310,13 @@ impl<'a> LaidOut<'a> {
                 if header.base_offset != out.end {
                     return Err(refuse("its batch does not follow the one before"));
                 }
-                batch = Some((header, next_batch_at, header_check(bytes)));
-                next_batch_at += bytes.len() as u64;
-                out.batches.push(bytes);
+                let stored = batch::compress(bytes, compression).map_or(Cow::Borrowed(bytes), Cow::Owned);
+                batch = Some((header, next_batch_at, stored.len(), header_check(&stored)));
+                next_batch_at += stored.len() as u64;
+                out.batches.push(stored);
                 out.max_timestamp = out.max_timestamp.max(header.max_timestamp);
             }
-            let Some((header, batch_at, batch_check)) = batch else { continue };
+            let Some((header, batch_at, batch_len, batch_check)) = batch else { continue };
             if run.first_offset != out.end || run.first_offset.plus(run.count.into()) > header.end_offset() {
                 return Err(refuse("it does not follow the run before"));
             }
@@ -320,7 +326,7 @@ impl<'a> LaidOut<'a> {
                 first_position: run.first_position,
                 recorded_at: run.recorded_at,
                 batch_at,
-                batch_len: u32::try_from(header.length).unwrap_or(u32::MAX),
+                batch_len: u32::try_from(batch_len).unwrap_or(u32::MAX),
                 batch_check,
             };
             out.end = stored.end_offset();
@@ -330,14 +336,14 @@ impl<'a> LaidOut<'a> {
     }
 
     /// The batches' bytes, coalesced so that small batches do not cost a call each.
-    fn pieces(&self) -> impl Iterator<Item = std::borrow::Cow<'a, [u8]>> {
+    fn pieces(&self) -> impl Iterator<Item = Cow<'_, [u8]>> {
         let mut rest = self.batches.as_slice();
         std::iter::from_fn(move || {
             let mut size = 0;
             let count = rest.iter().take_while(|batch| (size + batch.len() <= PIECE, size += batch.len()).0).count().max(1);
             let (now, later) = rest.split_at_checked(count)?;
             rest = later;
-            Some(if let [single] = now { (*single).into() } else { now.concat().into() })
+            Some(if let [single] = now { (&**single).into() } else { now.concat().into() })
         })
     }
 }

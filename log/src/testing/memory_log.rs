@@ -275,8 +275,8 @@ impl LogBackend for MemoryLog {
             if known.settings == settings {
                 return Ok(Arc::clone(known));
             }
-            let TopicSettings { kind, partitions, durability } = known.settings;
-            let difference = format!("kind {kind}, {partitions} partitions and durability {durability}");
+            let TopicSettings { kind, partitions, durability, compression } = known.settings;
+            let difference = format!("kind {kind}, {partitions} partitions, durability {durability} and compression {compression}");
             return Err(LogError::TopicExists { topic: name, difference });
         }
         let number = u128::try_from(state.topics.len()).unwrap_or_default() + 1;

@@ -33,7 +33,7 @@ const PROVEN: [(&str, &str); 21] = [
     ("tidy: sync of folder /data/topics/#-#-#-#-#/#", "refused"),
     ("tidy: sync of file /data/#.window", "refused"),
     ("tidy: sync of file /data/checkpoint.a", "lost"),
-    ("tidy: sync of file /data/checkpoint.b", "refused"),
+    ("tidy: sync of file /data/checkpoint.b", "lost"),
     ("tidy: sync of file /data/topics/#-#-#-#-#/#/#.log", "refused"),
     ("tidy: sync of file /data/topics/#-#-#-#-#/#/#.runs", "refused"),
 ];

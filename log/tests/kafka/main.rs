@@ -11,7 +11,8 @@ use std::{
 use bytes::Bytes;
 use dump::{Record, dump};
 use foldlog_log::{
-    Append, Appended, EmbeddedLog, LogBackend, LogConfig, NewEvent, NewRecord, PartitionId, Timestamp, TopicKind, TopicSettings, Write,
+    Append, Appended, Compression, EmbeddedLog, LogBackend, LogConfig, NewEvent, NewRecord, PartitionId, Timestamp, TopicKind,
+    TopicSettings, Write,
     clock::ManualClock,
     disk::{Disk, RealDisk},
     testing::{Random, conformance::block_on},
@@ -110,44 +111,56 @@ fn segments(log: &EmbeddedLog, topic: &str, partition: PartitionId) -> Vec<PathB
 #[test]
 #[ignore = "needs Java and Kafka's tools: log/tests/kafka/run"]
 fn kafkas_tool_finds_what_was_appended_and_sees_one_flipped_byte() {
-    let folder = tempfile::tempdir().expect("a folder for the test");
-    let config = LogConfig { segment_bytes: 256 << 10, ..LogConfig::default() };
+    for compression in Compression::ALL {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let (log, told) = written(folder.path(), compression);
+        let (mut records, mut files, mut batches) = (0, 0, BTreeMap::new());
+        for ((topic, partition), expected) in &told {
+            let paths = segments(&log, topic, *partition);
+            let dumped = dump(&paths);
+            assert_eq!(dumped.keys().collect::<Vec<_>>(), paths.iter().collect::<Vec<_>>());
+            for (path, one) in &dumped {
+                assert_eq!(one.faults, Vec::<String>::new(), "{}", path.display());
+                one.codecs.iter().for_each(|codec| *batches.entry(codec.clone()).or_insert(0) += 1);
+            }
+            let found = dumped.values().flat_map(|one| &one.records).collect::<Vec<_>>();
+            assert!(found.into_iter().eq(expected), "{topic}/{partition} holds what was appended");
+            (records, files) = (records + expected.len(), files + paths.len());
+        }
+        assert!(files > 2 * told.len() && records > 10_000, "{records} records in {files} segments of {} partitions", told.len());
+        println!("Kafka's tool found {records} records in batches {batches:?}, {files} segments, {} partitions, as appended", told.len());
+        let compressed = batches.remove(compression.as_str()).unwrap_or(0);
+        // What is small stays as it is.
+        assert!(compressed > 1_000 && batches.keys().all(|codec| codec == "none"), "{compressed} with {compression}, and {batches:?}");
+
+        if compression == Compression::None {
+            let path = &segments(&log, "accounts", PartitionId::new(0))[0];
+            let damaged = damage(path, folder.path());
+            let one = &dump(std::slice::from_ref(&damaged))[&damaged];
+            assert!(one.faults.iter().any(|line| line.ends_with("isvalid: false")), "a flipped byte is seen: {:?}", one.faults);
+        }
+    }
+}
+
+/// A log with everything in segments, and what was acknowledged.
+fn written(folder: &Path, compression: Compression) -> (EmbeddedLog, Told) {
+    let segment_bytes = if compression == Compression::None { 256 << 10 } else { 64 << 10 };
+    let config = LogConfig { segment_bytes, ..LogConfig::default() };
     let mut random = Random::new(7);
     let mut salt = random.fork();
     let salt = move || u128::from(salt.next());
     let clock = Arc::new(ManualClock::at(NOW));
-    let (log, mut stepper) =
-        EmbeddedLog::open_stepped(Arc::new(RealDisk), clock, &folder.path().join("data"), config, salt).expect("it opens");
+    let (log, mut stepper) = EmbeddedLog::open_stepped(Arc::new(RealDisk), clock, &folder.join("data"), config, salt).expect("it opens");
     for (name, kind) in TOPICS {
-        log.create_topic(name.parse().expect("a valid name"), TopicSettings::new(kind, 2)).expect("it is new");
+        let settings = TopicSettings { compression, ..TopicSettings::new(kind, 2) };
+        log.create_topic(name.parse().expect("a valid name"), settings).expect("it is new");
     }
     let mut told = Told::new();
     for number in 0..UNITS {
         append(&log, number, &mut random, &mut told, || stepper.commit().expect("no fault"));
     }
     stepper.tidy().expect("no fault");
-
-    let (mut records, mut batches, mut files) = (0, 0, 0);
-    for ((topic, partition), expected) in &told {
-        let paths = segments(&log, topic, *partition);
-        let dumped = dump(&paths);
-        assert_eq!(dumped.keys().collect::<Vec<_>>(), paths.iter().collect::<Vec<_>>());
-        for (path, one) in &dumped {
-            assert_eq!(one.faults, Vec::<String>::new(), "{}", path.display());
-            assert!(one.codecs.iter().all(|codec| codec == "none"));
-            batches += one.codecs.len();
-        }
-        let found = dumped.values().flat_map(|one| &one.records).collect::<Vec<_>>();
-        assert!(found.into_iter().eq(expected), "{topic}/{partition} holds what was appended");
-        (records, files) = (records + expected.len(), files + paths.len());
-    }
-    assert!(files > 2 * told.len() && records > 10_000, "{records} records in {files} segments of {} partitions", told.len());
-    println!("Kafka's tool found {records} records in {batches} batches, {files} segments, {} partitions, as appended", told.len());
-
-    let path = &segments(&log, "accounts", PartitionId::new(0))[0];
-    let damaged = damage(path, folder.path());
-    let one = &dump(std::slice::from_ref(&damaged))[&damaged];
-    assert!(one.faults.iter().any(|line| line.ends_with("isvalid: false")), "a flipped byte is seen: {:?}", one.faults);
+    (log, told)
 }
 
 /// A copy with one byte flipped in a payload.

@@ -70,7 +70,6 @@ impl Core {
         }
 
         let mut source = self.sink(&catalog, create, sql)?;
-        let settings = TopicSettings::new(source.topic_kind, create.options.partitions.unwrap_or(SINK_PARTITIONS));
         let id = match create.kind {
             SourceKind::Stream => "csas",
             SourceKind::Table => "ctas",
@@ -95,7 +94,11 @@ impl Core {
             fingerprint: plan.fingerprint,
         });
 
-        self.log.create_topic(source.topic.clone(), settings)?;
+        // An empty topic of the right shape that is there already stays as its creator wanted it.
+        if self.log.topic(&source.topic).is_err() {
+            let partitions = create.options.partitions.unwrap_or(SINK_PARTITIONS);
+            self.log.create_topic(source.topic.clone(), TopicSettings::new(source.topic_kind, partitions))?;
+        }
         let end = self.commit(&Change::Create { source: Arc::clone(&source), query: Some(Arc::clone(&query)) })?;
         if let Err(error) = self.supervisor.start(&query, &plan) {
             self.commit(&Change::Drop { name: create.name.clone() })?;
@@ -222,7 +225,8 @@ impl Core {
             Err(LogError::UnknownTopic { .. }) => return Ok(true),
             Err(error) => return Err(error.into()),
         };
-        let fits = topic.settings == TopicSettings::new(kind, options.partitions.unwrap_or(SINK_PARTITIONS));
+        let settings = topic.settings;
+        let fits = settings.kind == kind && settings.partitions == options.partitions.unwrap_or(SINK_PARTITIONS);
         // A query that reads it without a declaration would not know that another feeds it, and might be fed by itself.
         let used = catalog.sources().any(|source| source.topic == *name) || reads_topic(catalog, name.as_str()).is_some();
         let empty = self.log.ends(name)?.iter().all(|end| end.get() == 0);

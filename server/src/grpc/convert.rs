@@ -4,8 +4,9 @@ use std::{hash::Hasher as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use foldlog_log::{
-    Append, Appended, Durability, EventId, EventQuery, Expected, Identity, NewEvent, NewRecord, PartitionId, Position, Precondition,
-    QueryAbsent, QueryItem, RequestId, RequestKey, Scope, StreamId, StreamVersion, Tag, Timestamp, Topic, TopicKind, TopicName, Write,
+    Append, Appended, Compression, Durability, EventId, EventQuery, Expected, Identity, NewEvent, NewRecord, PartitionId, Position,
+    Precondition, QueryAbsent, QueryItem, RequestId, RequestKey, Scope, StreamId, StreamVersion, Tag, Timestamp, Topic, TopicKind,
+    TopicName, Write,
 };
 use foldlog_proto::v1 as pb;
 use prost::Message as _;
@@ -441,6 +442,12 @@ pub fn proto_topic(topic: &Topic) -> pb::Topic {
         .into(),
         partitions: topic.settings.partitions,
         durability: proto_durability(topic.settings.durability).into(),
+        compression: match topic.settings.compression {
+            Compression::None => pb::Compression::None,
+            Compression::Lz4 => pb::Compression::Lz4,
+            Compression::Zstd => pb::Compression::Zstd,
+        }
+        .into(),
     }
 }
 

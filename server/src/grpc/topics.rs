@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use foldlog_log::{NewEvent, Tag, TopicKind, TopicSettings};
+use foldlog_log::{Compression, NewEvent, Tag, TopicKind, TopicSettings};
 use foldlog_proto::v1::{self as pb, topics_server};
 use tonic::{Request, Response, Status};
 
@@ -45,12 +45,18 @@ async fn create(app: &App, request: pb::CreateTopicRequest) -> Result<pb::Topic,
         Ok(pb::TopicKind::Table) => TopicKind::Table,
         Err(unknown) => return Err(Failure::invalid("kind", format_args!("{} is no kind of topic", unknown.0))),
     };
+    let compression = match pb::Compression::try_from(request.compression) {
+        Ok(pb::Compression::Unspecified | pb::Compression::None) => Compression::None,
+        Ok(pb::Compression::Lz4) => Compression::Lz4,
+        Ok(pb::Compression::Zstd) => Compression::Zstd,
+        Err(unknown) => return Err(Failure::invalid("compression", format_args!("{} is no compression", unknown.0))),
+    };
     let partitions = request.partitions.unwrap_or(TopicSettings::DEFAULT_PARTITIONS);
     if !(1..=TopicSettings::MAX_PARTITIONS).contains(&partitions) {
         return Err(Failure::invalid("partitions", format_args!("1 to {}", TopicSettings::MAX_PARTITIONS)));
     }
     let durability = convert::durability(request.durability)?.unwrap_or_default();
-    let settings = TopicSettings { durability, ..TopicSettings::new(kind, partitions) };
+    let settings = TopicSettings { kind, partitions, durability, compression };
     let log = Arc::clone(&stage.log);
     let created = tokio::task::spawn_blocking(move || log.create_topic(name, settings)).await;
     let topic = created.map_err(|_| Failure::new(Kind::Unknown, "OUTCOME_UNKNOWN", "the creation was interrupted"))??;

@@ -25,7 +25,10 @@ fn with_three() -> Server {
 #[test]
 fn topics_are_created_listed_and_described() {
     let server = Server::start();
-    assert_eq!(server.rows(&["topic", "create", "b"]), [json!({ "name": "b", "kind": "events", "partitions": 8, "durability": "synced" })]);
+    assert_eq!(
+        server.rows(&["topic", "create", "b"]),
+        [json!({ "name": "b", "kind": "events", "partitions": 8, "durability": "synced", "compression": "none" })]
+    );
     let table = ["topic", "create", "a", "--kind", "table", "--partitions", "2"];
     assert_eq!(server.rows(&table), server.rows(&table), "again is no error");
     let listed = server.rows(&["topic", "list"]);
@@ -53,6 +56,22 @@ fn durability_is_asked_for_by_topic_or_append_and_named() {
     let unknown = server.run_with(&["append", "strong", "--durability", "maybe"], THREE);
     assert_eq!(unknown.code, Some(2));
     assert!(unknown.notes.contains("synced and written"), "{}", unknown.notes);
+}
+
+#[test]
+fn a_topic_says_how_it_is_compressed() {
+    let server = Server::start();
+    for compression in ["none", "lz4", "zstd"] {
+        let made = server.rows(&["topic", "create", compression, "--compression", compression]);
+        assert_eq!(made[0]["compression"], compression);
+        assert_eq!(server.rows(&["topic", "describe", compression])[0]["compression"], compression);
+    }
+    let other = server.run(&["topic", "create", "lz4"]);
+    assert_eq!(other.code, Some(1));
+    assert!(other.notes.contains("compression lz4 instead of none"), "{}", other.notes);
+    let unknown = server.run(&["topic", "create", "x", "--compression", "gzip"]);
+    assert_eq!(unknown.code, Some(2));
+    assert!(unknown.notes.contains("there are none, lz4 and zstd"), "{}", unknown.notes);
 }
 
 #[test]

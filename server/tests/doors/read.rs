@@ -267,6 +267,9 @@ async fn topics_are_created_once_listed_and_described() {
         let request = pb::CreateTopicRequest { name: name.into(), kind: 0, partitions: Some(partitions), ..Default::default() };
         assert_eq!(world.topics.create(request).await.unwrap_err().code(), Code::InvalidArgument, "{name} {partitions}");
     }
+    let unknown = pb::CreateTopicRequest { name: "ok".into(), compression: 9, ..Default::default() };
+    let status = world.topics.create(unknown).await.unwrap_err();
+    assert_eq!((status.code(), status.message().contains("compression")), (Code::InvalidArgument, true), "{status}");
     let list = world.topics.list(pb::ListTopicsRequest::default()).await.unwrap().into_inner().topics;
     assert_eq!(
         list.iter().map(|topic| (topic.name.as_str(), topic.kind())).collect::<Vec<_>>(),

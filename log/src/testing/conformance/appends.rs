@@ -30,6 +30,7 @@ fn topics_are_made_once(subject: &mut dyn Subject) {
     let others = [
         TopicSettings { partitions: 4, ..settings },
         TopicSettings { kind: TopicKind::Table, ..settings },
+        TopicSettings { compression: Compression::Lz4, ..settings },
         TopicSettings { durability: Durability::Written, ..settings },
     ];
     for other in others {

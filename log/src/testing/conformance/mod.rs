@@ -26,7 +26,7 @@ use crate::{
     error::LogError,
     ids::{Expected, Offset, PartitionId, Position, StreamHead, StreamId, StreamVersion, Timestamp, TopicName},
     record::{Append, Appended, Found, NewEvent, NewRecord, Precondition, ReadLimits, Run, Selection, Violation, Write},
-    topic::{TopicKind, TopicSettings},
+    topic::{Compression, TopicKind, TopicSettings},
 };
 
 /// A backend under test.

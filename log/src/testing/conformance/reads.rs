@@ -10,6 +10,7 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "foldlog's own topics are left out of everything", needs: Needs::Order, run: system_topics },
     Case { name: "the end is where it was captured", needs: Needs::Order, run: captured_end },
     Case { name: "limits cut and lose nothing", needs: Needs::Nothing, run: limits },
+    Case { name: "compressed topics are read as all others", needs: Needs::ServerTime, run: compressed },
     Case { name: "a start out of range is refused", needs: Needs::Nothing, run: out_of_range },
 ];
 
@@ -125,6 +126,64 @@ fn system_topics(subject: &mut dyn Subject) {
     put(&*log, writes([events_of("later", "a", &["4"])]));
     let chunk = reader.read(log.head().position, ReadLimits::default()).expect("the log is whole");
     assert_eq!(values(&chunk.runs.iter().flat_map(records_of).collect::<Vec<_>>()), ["4"]);
+}
+
+fn compressed(subject: &mut dyn Subject) {
+    for round in 0..2 {
+        let log = subject.log();
+        for compression in Compression::ALL {
+            for (prefix, kind) in [("e", TopicKind::Events), ("r", TopicKind::Records)] {
+                let settings = TopicSettings { compression, ..TopicSettings::new(kind, 2) };
+                let topic = log.create_topic(name(&format!("{prefix}-{compression}")), settings).expect("it is new, or the same");
+                assert_eq!(topic.settings, settings);
+            }
+        }
+        let names = Compression::ALL.map(|compression| format!("e-{compression}"));
+        let expected = |unit: u64| format!("{unit} {}", "compresses well ".repeat(usize::try_from(unit % 7 * 9).expect("small")));
+        for unit in round * 60..(round + 1) * 60 {
+            for compression in Compression::ALL {
+                let data = expected(unit);
+                let event = events_of(&format!("e-{compression}"), &format!("s{}", unit % 3), &[&data, &data]);
+                let plain = Write::Records { topic: name(&format!("r-{compression}")), partition: None, records: vec![record("k", &data)] };
+                put(&*log, writes([event, plain]));
+            }
+        }
+        let units = || 0..(round + 1) * 60;
+        let doubled = units().flat_map(|unit| [expected(unit), expected(unit)]);
+        let names = names.each_ref().map(String::as_str);
+        let all = read(&*log, topics(&names, 0));
+        assert_newest_first(&*log, topics(&names, log.head().position.get()), &all);
+        let middle = all.get(all.len() / 2).expect("units were appended").recorded_at;
+        let place = log.at_time(topics(&names, 0), middle).expect("the log is whole");
+        let is_older = |record: &&Read| record.recorded_at < middle;
+        assert_newest_first(&*log, place.clone(), &all.iter().filter(is_older).cloned().collect::<Vec<_>>());
+        let newer = all.iter().filter(|record| !is_older(record)).cloned().collect::<Vec<_>>();
+        assert_same(&read(&*log, place), &newer, "from a time");
+        for topic in names {
+            let of_topic = all.iter().filter(|record| record.topic == *topic).filter_map(|record| record.value.clone());
+            assert!(of_topic.eq(doubled.clone()), "topic {topic}");
+            let of_stream = units().filter(|unit| unit % 3 == 1).flat_map(|unit| [expected(unit), expected(unit)]);
+            let found = read(&*log, from_version(topic, "s1", 4));
+            assert!(values(&found).into_iter().eq(of_stream.skip(3)), "a stream of {topic}");
+            assert_newest_first(&*log, from_version(topic, "s1", u64::MAX), &read(&*log, from_version(topic, "s1", 1)));
+        }
+        for compression in Compression::ALL {
+            let topic = format!("r-{compression}");
+            let place = PartitionId::for_key(b"k", 2).get();
+            let found = read(&*log, partition(&topic, place, 5));
+            assert!(values(&found).into_iter().eq(units().skip(5).map(expected)), "a partition of {topic}");
+            assert_newest_first(&*log, partition(&topic, place, 5), &read(&*log, partition(&topic, place, 0))[..5]);
+        }
+        if !subject.restart() {
+            return;
+        }
+    }
+}
+
+/// Holds what lies before a selection's place against `records`, the oldest of which comes first.
+fn assert_newest_first(log: &dyn LogBackend, selection: Selection, records: &[Read]) {
+    let found = read_back(log, selection, log.head().position, ReadLimits::default());
+    assert_same(&found, &records.iter().rev().cloned().collect::<Vec<_>>(), "backwards");
 }
 
 fn captured_end(subject: &mut dyn Subject) {

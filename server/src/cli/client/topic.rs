@@ -1,7 +1,7 @@
 //! `foldlog topic create | list | describe`.
 
 use clap::Subcommand;
-use foldlog_sdk::{Durability, Topic as SdkTopic, TopicKind, TopicSettings};
+use foldlog_sdk::{Compression, Durability, Topic as SdkTopic, TopicKind, TopicSettings};
 
 use super::{Connection, Stop};
 use crate::cli::output::{Cell, Head, OutputArgs, Record};
@@ -23,6 +23,9 @@ pub enum Topic {
         /// process) [default: synced]
         #[arg(long)]
         durability: Option<Durability>,
+        /// How its batches are compressed where they lie for long: none, lz4 (fast) or zstd (smaller)
+        #[arg(long, default_value_t = Compression::None)]
+        compression: Compression,
         #[command(flatten)]
         connection: Connection,
         #[command(flatten)]
@@ -52,8 +55,8 @@ pub enum Topic {
 impl Topic {
     pub async fn run(self) -> Result<(), Stop> {
         match self {
-            Self::Create { name, kind, partitions, durability, connection, output } => {
-                let settings = TopicSettings { kind, partitions, durability };
+            Self::Create { name, kind, partitions, durability, compression, connection, output } => {
+                let settings = TopicSettings { kind, partitions, durability, compression };
                 let topic = connection.open().await?.create_topic_with(&name, settings).await?;
                 print_topics(output, &[topic])
             }
@@ -67,7 +70,7 @@ impl Topic {
 }
 
 fn print_topics(output: OutputArgs, topics: &[SdkTopic]) -> Result<(), Stop> {
-    let heads = [Head::text("name"), Head::text("kind"), Head::number("partitions"), Head::text("durability")];
+    let heads = [Head::text("name"), Head::text("kind"), Head::number("partitions"), Head::text("durability"), Head::text("compression")];
     let mut printer = output.stdout().printer(&heads);
     for topic in topics {
         let cells = vec![
@@ -75,6 +78,7 @@ fn print_topics(output: OutputArgs, topics: &[SdkTopic]) -> Result<(), Stop> {
             topic.kind.as_str().into(),
             u64::from(topic.partitions).into(),
             topic.durability.as_str().into(),
+            topic.compression.as_str().into(),
         ];
         printer.print(&Record { heads: &heads, cells })?;
     }
@@ -88,6 +92,7 @@ async fn describe(name: &str, connection: &Connection, output: OutputArgs) -> Re
         Head::text("kind"),
         Head::number("partitions"),
         Head::text("durability"),
+        Head::text("compression"),
         Head::number("records"),
         Head::text("ends"),
         Head::number("max_event_bytes"),
@@ -102,6 +107,7 @@ async fn describe(name: &str, connection: &Connection, output: OutputArgs) -> Re
         description.topic.kind.as_str().into(),
         u64::from(description.topic.partitions).into(),
         description.topic.durability.as_str().into(),
+        description.topic.compression.as_str().into(),
         description.ends.iter().sum::<u64>().into(),
         Cell::Json(format!("[{ends}]")),
         description.max_event_bytes.into(),
