@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::{
     error::LogError,
     ids::{FolderId, Offset, Position, StreamHead, StreamId, Timestamp, TopicName},
+    life::StreamState,
     record::{Append, Appended, Chunk, ReadLimits, Selection},
     topic::{Topic, TopicSettings},
 };
@@ -77,11 +78,13 @@ pub trait LogBackend: Send + Sync + 'static {
     fn topics(&self) -> Vec<Arc<Topic>>;
 
     /// Puts an append in line. Order is fixed by this call; durability is what the future awaits. Where that takes no longer than
-    /// to hand it to another thread, it may be durable on return.
+    /// to hand it to another thread, it may be durable on return. With a query condition or a [`StreamChange`](crate::life::StreamChange) it may touch files
+    /// (blocking).
     ///
     /// # Errors
     /// At once: a malformed append, an unknown topic, a full queue. Through the future: verdicts of admission
-    /// ([`LogError::Conflict`], [`LogError::RequestIdReused`], [`LogError::OutOfWindow`]), full disk, and
+    /// ([`LogError::Conflict`], [`LogError::Tombstoned`], [`LogError::TruncatedBeyondEnd`], [`LogError::RequestIdReused`],
+    /// [`LogError::OutOfWindow`]), full disk, and
     /// [`LogError::Unknown`] when the log stopped.
     fn append(&self, append: Append) -> Result<AppendFuture, LogError>;
 
@@ -97,17 +100,26 @@ pub trait LogBackend: Send + Sync + 'static {
     /// [`LogError::UnknownTopic`].
     fn ends(&self, topic: &TopicName) -> Result<Vec<Offset>, LogError>;
 
-    /// Where a stream stands in the durable log. May read an index on disk (blocking).
+    /// Where a stream stands in the durable log, and where it begins. May read an index on disk (blocking).
     ///
     /// # Errors
     /// [`LogError::UnknownTopic`], [`LogError::WrongKind`].
-    fn stream_head(&self, topic: &TopicName, stream: &StreamId) -> Result<StreamHead, LogError>;
+    fn stream_state(&self, topic: &TopicName, stream: &StreamId) -> Result<StreamState, LogError>;
+
+    /// Where a stream stands: [`LogBackend::stream_state`] without its beginning.
+    ///
+    /// # Errors
+    /// As there.
+    fn stream_head(&self, topic: &TopicName, stream: &StreamId) -> Result<StreamHead, LogError> {
+        Ok(self.stream_state(topic, stream)?.head)
+    }
 
     /// Opens a reader; its start is checked against what exists.
     ///
     /// # Errors
     /// [`LogError::UnknownTopic`], [`LogError::UnknownPartition`], [`LogError::OffsetOutOfRange`],
-    /// [`LogError::PositionOutOfRange`], [`LogError::WrongKind`]. A stream that does not exist is empty; starting one past its end is no error.
+    /// [`LogError::PositionOutOfRange`], [`LogError::WrongKind`]. A stream that does not exist is empty; starting one past its end is no
+    /// error. One whose first events are gone begins behind them, and [`Chunk::beginning`] says so.
     fn reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError>;
 
     /// Opens a reader that goes backwards from the place of `selection` (exclusive), newest first, down to the first record

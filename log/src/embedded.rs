@@ -19,12 +19,13 @@ use crate::{
     disk::Disk,
     engine::{Engine, Metrics},
     error::LogError,
-    ids::{Offset, Position, StreamHead, StreamId, Timestamp, TopicId, TopicName},
+    ids::{Offset, Position, StreamId, Timestamp, TopicId, TopicName},
     journal::{
         committer::Committer,
         queue::Closed,
         turns::{self, Turns},
     },
+    life::StreamState,
     partition::{backward::BackwardReader, cursor, reader::EmbeddedReader, request, streams::StreamKey},
     record::{Append, Selection},
     start,
@@ -259,6 +260,7 @@ impl LogBackend for EmbeddedLog {
         let (reply, answer) = oneshot::channel();
         let mut request = request::prepare(append, &engine.topics, &engine.hasher, engine.config.append_limit(), reply)?;
         engine.look_up(&mut request)?;
+        request.changed().try_for_each(|topic| engine.admit_changes(topic))?;
         match self.turns.get() {
             Some(turns) => turns.append(request)?,
             None => engine.queue.push(request)?,
@@ -279,7 +281,7 @@ impl LogBackend for EmbeddedLog {
         Ok(entry.partitions.iter().map(|partition| self.engine.tail.end_of(partition.index)).collect())
     }
 
-    fn stream_head(&self, topic: &TopicName, stream: &StreamId) -> Result<StreamHead, LogError> {
+    fn stream_state(&self, topic: &TopicName, stream: &StreamId) -> Result<StreamState, LogError> {
         let entry = self.engine.topics.get(topic)?;
         if entry.topic.settings.kind != TopicKind::Events {
             let reason = "it has no streams";
@@ -287,7 +289,7 @@ impl LogBackend for EmbeddedLog {
         }
         let name = stream.as_str().as_bytes();
         let partition = entry.partition_for(name);
-        self.engine.stream_head(partition, &StreamKey::of(&self.engine.hasher, partition, name))
+        Ok(self.engine.standing(partition, &StreamKey::of(&self.engine.hasher, partition, name))?.state())
     }
 
     fn reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError> {

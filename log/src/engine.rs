@@ -16,11 +16,12 @@ use crate::{
     clock::Clock,
     config::LogConfig,
     error::LogError,
-    ids::{FolderId, StreamHead},
+    ids::{FolderId, StreamHead, TopicName},
     journal::{
         file::JournalFiles,
         queue::{Closed, Queue},
     },
+    life::Standing,
     partition::{
         group::Group,
         streams::{StreamKey, Streams},
@@ -102,19 +103,19 @@ impl Engine {
         Ok(opened)
     }
 
-    /// Where a stream stands in the durable log.
+    /// Where a stream stands in the durable log, and what became of it.
     ///
     /// # Errors
     /// The report of damage, if it may stand in what cannot be read.
-    pub(crate) fn stream_head(&self, partition: &Partition, key: &StreamKey) -> Result<StreamHead, LogError> {
-        let head = self.streams.head(key);
-        if head == StreamHead::Absent
+    pub(crate) fn standing(&self, partition: &Partition, key: &StreamKey) -> Result<Standing, LogError> {
+        let standing = self.streams.standing(key);
+        if standing.head() == StreamHead::Absent
             && let Some(segments) = self.segments(partition)
             && let Some(damage) = segments.damage()
         {
             return Err(damage.report());
         }
-        Ok(head)
+        Ok(standing)
     }
 
     /// Remembers damage that was met: from now on nothing is appended to the partition whose segments it lies in, or, if it
@@ -140,6 +141,21 @@ impl Engine {
             }
         }
         true
+    }
+
+    /// Makes durable that lives of a topic's streams were changed, so that no build that knows nothing of it opens the folder.
+    ///
+    /// # Errors
+    /// [`LogError::Io`]; the log has failed then, for nobody knows what reached the disk. [`LogError::DiskFull`].
+    pub(crate) fn admit_changes(&self, topic: &TopicName) -> Result<(), LogError> {
+        match self.topics.admit_changes(topic) {
+            Err(LogError::Io { doing, path, source }) => {
+                let again = std::io::Error::new(source.kind(), source.to_string());
+                self.fail(LogError::Io { doing, path: path.clone(), source });
+                Err(LogError::Io { doing, path, source: again })
+            }
+            result => result,
+        }
     }
 
     /// Bytes of journal that segments do not hold yet, with what is kept in memory beside it.

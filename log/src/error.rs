@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    ids::{FolderId, InvalidName, Offset, PartitionId, Position, RequestId, TopicName},
+    ids::{FolderId, InvalidName, Offset, PartitionId, Position, RequestId, StreamHead, StreamId, StreamVersion, TopicName},
     record::Violation,
 };
 
@@ -65,6 +65,24 @@ pub enum LogError {
         violations: Vec<Violation>,
         /// Everything the verdict rests on lies below this position (exclusive) and is durable.
         seen: Position,
+    },
+    /// The stream was ended for good; nothing was written.
+    #[error("stream {stream} of topic {topic} is tombstoned: nothing is appended to it any more")]
+    Tombstoned {
+        /// The topic.
+        topic: TopicName,
+        /// The stream.
+        stream: StreamId,
+    },
+    /// A truncation beyond the end of a stream; nothing was written.
+    #[error("stream {stream} is {actual}; it cannot be truncated before version {before}, which is more than the next one")]
+    TruncatedBeyondEnd {
+        /// The stream.
+        stream: StreamId,
+        /// What was asked for.
+        before: StreamVersion,
+        /// Where it stands.
+        actual: StreamHead,
     },
     /// The request id was used for something else.
     #[error("request id {id} was used before for another request, committed at position {first}; use a new id")]

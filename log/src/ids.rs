@@ -259,6 +259,21 @@ pub enum StreamHead {
     Absent,
     /// The version of its newest event.
     At(StreamVersion),
+    /// It was deleted, and nothing was appended since; the next event gets the version after this one.
+    Deleted(StreamVersion),
+    /// It was ended for good: nothing is appended any more.
+    Tombstoned,
+}
+
+impl StreamHead {
+    /// Version of the newest event it was ever given; none if it has none, or was ended for good.
+    #[must_use]
+    pub const fn version(self) -> Option<StreamVersion> {
+        match self {
+            Self::At(version) | Self::Deleted(version) => Some(version),
+            Self::Absent | Self::Tombstoned => None,
+        }
+    }
 }
 
 impl fmt::Display for StreamHead {
@@ -266,6 +281,8 @@ impl fmt::Display for StreamHead {
         match self {
             Self::Absent => f.write_str("absent"),
             Self::At(version) => write!(f, "at version {version}"),
+            Self::Deleted(version) => write!(f, "deleted at version {version}"),
+            Self::Tombstoned => f.write_str("tombstoned"),
         }
     }
 }
@@ -275,12 +292,14 @@ impl fmt::Display for StreamHead {
 pub enum Expected {
     /// No belief.
     Any,
-    /// The stream has no event.
+    /// The stream has no event: it never had one, or was deleted and nothing was appended since.
     Absent,
-    /// The stream has at least one event.
+    /// The stream has at least one event, and was not deleted since.
     Exists,
-    /// The newest event has exactly this version.
+    /// The newest event it was ever given has exactly this version, also if it was deleted since.
     Version(StreamVersion),
+    /// The stream was deleted, and nothing was appended since.
+    Deleted,
 }
 
 impl Expected {
@@ -288,8 +307,11 @@ impl Expected {
     #[must_use]
     pub fn holds(self, head: StreamHead) -> bool {
         match (self, head) {
-            (Self::Any, _) | (Self::Absent, StreamHead::Absent) | (Self::Exists, StreamHead::At(_)) => true,
-            (Self::Version(expected), StreamHead::At(actual)) => expected == actual,
+            (Self::Any, _)
+            | (Self::Absent, StreamHead::Absent | StreamHead::Deleted(_))
+            | (Self::Exists, StreamHead::At(_))
+            | (Self::Deleted, StreamHead::Deleted(_)) => true,
+            (Self::Version(expected), StreamHead::At(actual) | StreamHead::Deleted(actual)) => expected == actual,
             _ => false,
         }
     }
@@ -302,6 +324,7 @@ impl fmt::Display for Expected {
             Self::Absent => f.write_str("absent"),
             Self::Exists => f.write_str("exists"),
             Self::Version(version) => write!(f, "version {version}"),
+            Self::Deleted => f.write_str("deleted"),
         }
     }
 }

@@ -15,6 +15,7 @@ pub(crate) mod engine;
 pub mod error;
 pub mod ids;
 pub(crate) mod journal;
+pub mod life;
 pub(crate) mod manifest;
 pub(crate) mod partition;
 pub(crate) mod postings;
@@ -30,7 +31,7 @@ pub(crate) mod window;
 pub(crate) mod window_file;
 
 pub use backend::{AppendFuture, Capabilities, Head, LogBackend, LogReader, Span};
-pub use batch::{EventView, RecordView};
+pub use batch::{EventView, MarkView, RecordView};
 pub use config::LogConfig;
 pub use durability::Durability;
 pub use embedded::{EmbeddedLog, OpenReport, Stepper};
@@ -40,6 +41,7 @@ pub use ids::{
     EventId, Expected, FolderId, InvalidName, Offset, PartitionId, Position, RequestId, StreamHead, StreamId, StreamVersion, Tag,
     Timestamp, TopicId, TopicName,
 };
+pub use life::{Beginning, Mark, StreamChange, StreamState};
 pub use record::{
     Append, Appended, AppendedRange, Chunk, EventQuery, Found, Identity, NewEvent, NewRecord, Precondition, QueryAbsent, QueryItem,
     ReadLimits, RequestKey, Run, Scope, Selection, StreamAt, Violation, Write,

@@ -12,6 +12,7 @@ use crate::{
     durability::Durability,
     error::LogError,
     ids::{EventId, Expected, Offset, PartitionId, Position, RequestId, StreamHead, StreamId, StreamVersion, Tag, Timestamp, TopicName},
+    life::{Beginning, StreamChange},
     topic::Topic,
 };
 
@@ -78,6 +79,17 @@ pub enum Write {
         partition: Option<PartitionId>,
         /// At least one, in order.
         records: Vec<NewRecord>,
+    },
+    /// A change of a stream's life. The unit must not write to the stream otherwise. Where it changes nothing, nothing is written.
+    Change {
+        /// Topic of kind `events`.
+        topic: TopicName,
+        /// The stream.
+        stream: StreamId,
+        /// What becomes of it.
+        change: StreamChange,
+        /// Who wants it, for the record; up to 255 bytes.
+        by: Arc<str>,
     },
 }
 
@@ -335,6 +347,8 @@ impl Run {
 }
 
 /// What a reader returns at once.
+///
+/// Marks ([`Write::Change`]) are passed over: they take offsets and positions, and no reader returns them.
 #[derive(Clone, Debug, Default)]
 pub struct Chunk {
     /// In the selection's order: by offset or version within one partition or stream, by position across several. A reader that
@@ -342,6 +356,8 @@ pub struct Chunk {
     pub runs: Vec<Run>,
     /// Everything selected below this position (exclusive) has now been returned; backwards: everything from it (inclusive) on.
     pub scanned_to: Position,
+    /// Of a stream whose first events are gone: where it begins.
+    pub beginning: Option<Beginning>,
 }
 
 /// Which records, and the place where a reader begins: forwards with the record there, backwards with the one before it.

@@ -34,7 +34,7 @@ use crate::{
     partition::{
         admission::Admission,
         group::{Group, Slice},
-        streams::{StreamKey, StreamSpan, Streams},
+        streams::{StreamKey, StreamMark, StreamSpan, Streams},
         tail::Tail,
     },
     postings::{self, Postings, postings_of},
@@ -314,13 +314,13 @@ impl Replay {
                 return Err(self.topics.missing(named.topic));
             };
             let streams = &self.streams;
-            let restore = |hash, version| {
+            let restore = |hash, standing| {
                 let key = StreamKey { partition: u32::try_from(partition.index).unwrap_or(u32::MAX), hash };
-                streams.restore(key, version);
+                streams.restore(key, standing);
             };
             let known = Checkpointed { mark: named.mark, below: checkpoint.next };
             let segments = open_segments(files, &self.topics, &self.hasher, config, &partition, Some(known))?;
-            segments.for_each_head(restore)?;
+            segments.for_each_stream(restore)?;
             if let Some(damage) = segments.damage() {
                 let reason = partition.damage.get_or_init(|| damage.report().in_full());
                 self.report.damaged.push(reason.clone());
@@ -357,12 +357,13 @@ impl Replay {
                 return Err(damage("its offsets do not follow on those before"));
             }
             *next = slice.end();
-            let spans = spans_of(slice, &self.hasher).ok_or_else(|| damage("its records cannot be followed"))?;
+            let (spans, marks) = streams_of(slice, &self.hasher).ok_or_else(|| damage("its records cannot be followed"))?;
             group.spans.extend(spans);
+            group.marks.extend(marks);
         }
         self.post(&group)?;
         self.window.restore(&group.entries).ok_or_else(|| damage("its request ids cannot be read"))?;
-        self.streams.apply(&group.spans);
+        self.streams.apply(&group.spans, &group.marks);
         self.position = header.end();
         self.time = self.time.max(header.time);
         self.report.frames += 1;
@@ -388,21 +389,26 @@ impl Replay {
     }
 }
 
-/// The streams of a slice, in order; none for topics without streams. A span lies within one run, so that its positions
-/// follow each other.
-fn spans_of(slice: &Slice, hasher: &StreamHasher) -> Option<Vec<StreamSpan>> {
-    let mut spans: Vec<StreamSpan> = Vec::new();
+/// The streams of a slice and the marks in their lives, in order; none for topics without streams. A span lies within one run, so
+/// that its positions follow each other.
+fn streams_of(slice: &Slice, hasher: &StreamHasher) -> Option<(Vec<StreamSpan>, Vec<StreamMark>)> {
+    let (mut spans, mut marks): (Vec<StreamSpan>, Vec<StreamMark>) = Default::default();
     if slice.partition.topic.settings.kind != TopicKind::Events {
-        return Some(spans);
+        return Some((spans, marks));
     }
     let mut last_key: &[u8] = &[];
     let mut count = 0;
     let mut runs = slice.runs.iter().peekable();
     for record in StoredRecords::from(&slice.batch, crate::batch::HEADER_LEN).ok()? {
         let record = record.ok()?;
-        let (name, version) = (record.key?, record.version()?);
+        let name = record.key?;
         count += 1;
         let begins_run = runs.next_if(|run| run.first_offset == record.offset).is_some();
+        let Some(version) = record.version() else {
+            marks.push(StreamMark { key: StreamKey::of(hasher, &slice.partition, name), life: record.mark()?.life() });
+            last_key = &[];
+            continue;
+        };
         match spans.last_mut().filter(|span| !begins_run && name == last_key && span.last_version().plus(1) == version) {
             Some(span) => span.count += 1,
             None => spans.push(StreamSpan {
@@ -415,5 +421,5 @@ fn spans_of(slice: &Slice, hasher: &StreamHasher) -> Option<Vec<StreamSpan>> {
         }
         last_key = name;
     }
-    (count == slice.count).then_some(spans)
+    (count == slice.count).then_some((spans, marks))
 }

@@ -7,7 +7,10 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     str::FromStr,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use hashbrown::HashMap;
@@ -55,6 +58,8 @@ impl Partition {
 pub(crate) struct TopicEntry {
     pub(crate) topic: Arc<Topic>,
     pub(crate) partitions: Vec<Arc<Partition>>,
+    /// Whether lives of its streams may have been changed; durable before the first change is.
+    has_changes: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -78,6 +83,9 @@ struct Manifest {
     /// Since format 2.
     #[serde(default, skip_serializing_if = "is_default")]
     compression: Compression,
+    /// Whether lives of streams may have been changed. Since format 2.
+    #[serde(default, skip_serializing_if = "is_default")]
+    changes: bool,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -85,10 +93,11 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 impl Manifest {
-    fn new(name: &TopicName, settings: TopicSettings, id: TopicId) -> Self {
-        let TopicSettings { kind, partitions, durability, compression } = settings;
-        let format = if settings == TopicSettings::new(kind, partitions) { 1 } else { FORMAT };
-        Self { format, name: name.as_str().into(), id: id.to_string(), kind, partitions, durability, compression }
+    fn new(topic: &Topic, changes: bool) -> Self {
+        let TopicSettings { kind, partitions, durability, compression } = topic.settings;
+        let is_plain = topic.settings == TopicSettings::new(kind, partitions) && !changes;
+        let format = if is_plain { 1 } else { FORMAT };
+        Self { format, name: topic.name.as_str().into(), id: topic.id.to_string(), kind, partitions, durability, compression, changes }
     }
 
     const fn settings(&self) -> TopicSettings {
@@ -132,7 +141,7 @@ impl TopicStore {
             if store.state.read().by_name.contains_key(&name) {
                 return Err(corrupt("another topic has its name"));
             }
-            store.add(Topic { name, id: TopicId::new(*id.as_bytes()), settings });
+            store.add(Topic { name, id: TopicId::new(*id.as_bytes()), settings }, manifest.changes);
         }
         Ok(store)
     }
@@ -168,12 +177,34 @@ impl TopicStore {
         if let Ok(entry) = self.get(&name) {
             return if entry.topic.settings == settings { Ok(entry) } else { Err(exists(&entry.topic, settings)) };
         }
-        let manifest = Manifest::new(&name, settings, id);
-        manifest::write(self.disk.as_ref(), &self.folder.join(format!("{}.json", manifest.id)), &manifest)?;
-        Ok(self.add(Topic { name, id, settings }))
+        let topic = Topic { name, id, settings };
+        self.write(&Manifest::new(&topic, false))?;
+        Ok(self.add(topic, false))
     }
 
-    fn add(&self, topic: Topic) -> Arc<TopicEntry> {
+    fn write(&self, manifest: &Manifest) -> Result<(), LogError> {
+        manifest::write(self.disk.as_ref(), &self.folder.join(format!("{}.json", manifest.id)), manifest)
+    }
+
+    /// Lets lives of a topic's streams be changed: its manifest says so from the first time on, durably, so that no build that would
+    /// pass over the marks opens the folder.
+    ///
+    /// # Errors
+    /// [`LogError::UnknownTopic`], [`LogError::Io`].
+    pub(crate) fn admit_changes(&self, name: &TopicName) -> Result<(), LogError> {
+        let entry = self.get(name)?;
+        if entry.has_changes.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _writing = self.creating.lock();
+        if !entry.has_changes.load(Ordering::Acquire) {
+            self.write(&Manifest::new(&entry.topic, true))?;
+            entry.has_changes.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn add(&self, topic: Topic, has_changes: bool) -> Arc<TopicEntry> {
         let topic = Arc::new(topic);
         let mut state = self.state.write();
         let first = state.partitions.len();
@@ -181,7 +212,7 @@ impl TopicStore {
             |(index, id)| Arc::new(Partition { topic: Arc::clone(&topic), id: PartitionId::new(id), index, damage: OnceLock::new() });
         let partitions: Vec<_> = (first..).zip(0..topic.settings.partitions).map(partition).collect();
         state.partitions.extend(partitions.iter().cloned());
-        let entry = Arc::new(TopicEntry { topic: Arc::clone(&topic), partitions });
+        let entry = Arc::new(TopicEntry { topic: Arc::clone(&topic), partitions, has_changes: has_changes.into() });
         state.by_name.insert(topic.name.clone(), Arc::clone(&entry));
         state.by_id.insert(topic.id, Arc::clone(&entry));
         entry

@@ -4,7 +4,7 @@ use std::{cell::RefCell, path::Path, sync::Arc};
 
 use foldlog_log::{
     Append, AppendFuture, Capabilities, Chunk, EmbeddedLog, EventQuery, Head, LogBackend, LogConfig, LogError, LogReader, Offset, Position,
-    Precondition, QueryAbsent, ReadLimits, Run, Selection, StreamHead, StreamId, Timestamp, Topic, TopicName, TopicSettings, Write,
+    Precondition, QueryAbsent, ReadLimits, Run, Selection, StreamId, StreamState, Timestamp, Topic, TopicName, TopicSettings, Write,
     clock::{ManualClock, SystemClock},
     disk::RealDisk,
     testing::{
@@ -33,6 +33,7 @@ fn the_log_in_memory_keeps_the_contract_but_for_restarts() {
         left_out,
         [
             "a query condition judges the same after a restart",
+            "lives of streams go on after a restart",
             "everything is there after a restart",
             "versions, offsets, positions and repeats go on after a restart"
         ]
@@ -154,8 +155,8 @@ impl LogBackend for Broken {
         self.0.ends(topic)
     }
 
-    fn stream_head(&self, topic: &TopicName, stream: &StreamId) -> Result<StreamHead, LogError> {
-        self.0.stream_head(topic, stream)
+    fn stream_state(&self, topic: &TopicName, stream: &StreamId) -> Result<StreamState, LogError> {
+        self.0.stream_state(topic, stream)
     }
 
     fn reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError> {

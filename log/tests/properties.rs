@@ -9,8 +9,8 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 use foldlog_log::{
     Append, Appended, AppendedRange, Compression, Durability, EmbeddedLog, EventQuery, Expected, Found, Identity, LogBackend, LogConfig,
     LogError, LogReader, NewEvent, NewRecord, Offset, PartitionId, Position, Precondition, QueryAbsent, QueryItem, ReadLimits, RequestId,
-    RequestKey, Scope, Selection, Stepper, StreamAt, StreamHead, StreamVersion, Tag, Timestamp, TopicKind, TopicName, TopicSettings,
-    Violation, Write,
+    RequestKey, Scope, Selection, Stepper, StreamAt, StreamChange, StreamHead, StreamId, StreamVersion, Tag, Timestamp, TopicKind,
+    TopicName, TopicSettings, Violation, Write,
     clock::{Clock, ManualClock},
     testing::{Random, SimDisk},
 };
@@ -39,6 +39,18 @@ struct Stored {
     /// Type; empty where there are no events.
     kind: String,
     tags: Vec<String>,
+    /// Whether it is a mark, which no reader returns.
+    is_mark: bool,
+}
+
+/// What became of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Life {
+    /// Version of the first event that is left.
+    first: u64,
+    /// Version with which it began anew.
+    anew: u64,
+    is_over: bool,
 }
 
 /// What an append must be answered.
@@ -47,21 +59,70 @@ enum Verdict {
     Done(Appended),
     Violated(Vec<Violation>),
     Reused(Position),
+    Tombstoned(StreamId),
+    BeyondEnd(StreamId, StreamHead),
 }
 
 #[derive(Default)]
 struct Model {
     records: Vec<Stored>,
+    lives: BTreeMap<(String, String), Life>,
     /// Answers by request id, with the digest of the request.
     remembered: BTreeMap<u64, (u128, Appended)>,
 }
 
 impl Model {
+    /// Number of events that a stream was ever given.
+    fn newest(&self, topic: &str, stream: &str) -> u64 {
+        let is_its = |record: &&Stored| record.topic == topic && record.key.as_deref() == Some(stream) && !record.is_mark;
+        self.records.iter().filter(is_its).count() as u64
+    }
+
+    fn life(&self, topic: &str, stream: &str) -> Life {
+        self.lives.get(&(topic.into(), stream.into())).copied().unwrap_or(Life { first: 1, anew: 1, is_over: false })
+    }
+
     fn head(&self, topic: &str, stream: &str) -> StreamHead {
-        match self.records.iter().filter(|record| record.topic == topic && record.key.as_deref() == Some(stream)).count() {
+        let (newest, life) = (self.newest(topic, stream), self.life(topic, stream));
+        match newest {
+            _ if life.is_over => StreamHead::Tombstoned,
             0 => StreamHead::Absent,
-            count => StreamHead::At(StreamVersion::new(count as u64)),
+            newest if newest < life.anew => StreamHead::Deleted(StreamVersion::new(newest)),
+            newest => StreamHead::At(StreamVersion::new(newest)),
         }
+    }
+
+    /// Why a unit is refused whatever it believes.
+    fn refusal(&self, append: &Append) -> Option<Verdict> {
+        append.writes.iter().find_map(|write| {
+            let (topic, stream, change) = match write {
+                Write::Stream { topic, stream, .. } => (topic, stream, None),
+                Write::Change { topic, stream, change, .. } => (topic, stream, Some(*change)),
+                Write::Records { .. } => return None,
+            };
+            let (topic, id) = (topic.as_str(), stream.as_str());
+            match change {
+                Some(StreamChange::Tombstone) => None,
+                _ if self.life(topic, id).is_over => Some(Verdict::Tombstoned(stream.clone())),
+                Some(StreamChange::Truncate { before }) if before.get() > self.newest(topic, id) + 1 => {
+                    Some(Verdict::BeyondEnd(stream.clone(), self.head(topic, id)))
+                }
+                _ => None,
+            }
+        })
+    }
+
+    /// What a change makes of a stream, if anything.
+    fn changed(&self, topic: &str, stream: &str, change: StreamChange) -> Option<Life> {
+        let (newest, life) = (self.newest(topic, stream), self.life(topic, stream));
+        let changed = match change {
+            StreamChange::Truncate { before } => Life { first: life.first.max(before.get()), ..life },
+            StreamChange::Delete if newest == 0 => life,
+            StreamChange::Delete => Life { first: newest + 1, anew: newest + 1, ..life },
+            StreamChange::Tombstone if life.is_over => life,
+            StreamChange::Tombstone => Life { first: newest + 1, anew: newest + 1, is_over: true },
+        };
+        (changed != life).then_some(changed)
     }
 
     fn end(&self, topic: &str, partition: u32) -> u64 {
@@ -75,6 +136,9 @@ impl Model {
                 true => Verdict::Done(Appended { deduplicated: true, durability: Durability::Synced, ..answer.clone() }),
                 false => Verdict::Reused(answer.first),
             };
+        }
+        if let Some(refusal) = self.refusal(append) {
+            return refusal;
         }
         let mut violations = Vec::new();
         for (index, condition) in append.preconditions.iter().enumerate() {
@@ -90,7 +154,8 @@ impl Model {
             let actual = self.head(topic.as_str(), stream.as_str());
             let holds = match (*expected, actual) {
                 (Expected::Any, _) | (Expected::Absent, StreamHead::Absent) | (Expected::Exists, StreamHead::At(_)) => true,
-                (Expected::Version(expected), StreamHead::At(version)) => expected == version,
+                (Expected::Absent | Expected::Deleted, StreamHead::Deleted(_)) => true,
+                (Expected::Version(expected), StreamHead::At(version) | StreamHead::Deleted(version)) => expected == version,
                 _ => false,
             };
             if !holds {
@@ -108,6 +173,10 @@ impl Model {
             self.place(write, &mut answer);
         }
         answer.end = Position::new(self.records.len() as u64);
+        if answer.end == first && id.is_none() {
+            // Nothing was written, so that there is nothing to be less durable.
+            answer.durability = Durability::Synced;
+        }
         if let (Some(id), Some(digest)) = (id, digest) {
             self.remembered.insert(id, (digest, answer.clone()));
         }
@@ -119,10 +188,7 @@ impl Model {
             Write::Stream { topic, stream, events } => {
                 let partition = hashed(topic.as_str(), stream.as_str());
                 for event in events {
-                    let version = match self.head(topic.as_str(), stream.as_str()) {
-                        StreamHead::Absent => 1,
-                        StreamHead::At(version) => version.get() + 1,
-                    };
+                    let version = self.newest(topic.as_str(), stream.as_str()) + 1;
                     self.push(topic, partition, Some(stream.to_string()), version, &event.data, answer);
                     if let Some(record) = self.records.last_mut() {
                         record.kind = event.kind.to_string();
@@ -134,6 +200,17 @@ impl Model {
                         None => answer.versions.push(at),
                     }
                 }
+            }
+            Write::Change { topic, stream, change, .. } => {
+                let Some(life) = self.changed(topic.as_str(), stream.as_str(), *change) else { return };
+                self.lives.insert((topic.to_string(), stream.to_string()), life);
+                self.push(topic, hashed(topic.as_str(), stream.as_str()), Some(stream.to_string()), 0, b"", answer);
+                if let Some(record) = self.records.last_mut() {
+                    record.is_mark = true;
+                }
+                let newest = self.newest(topic.as_str(), stream.as_str());
+                let at = StreamAt { topic: topic.clone(), stream: stream.clone(), version: StreamVersion::new(newest) };
+                answer.versions.extend((newest > 0).then_some(at));
             }
             Write::Records { topic, partition, records } => {
                 for record in records {
@@ -164,6 +241,7 @@ impl Model {
             recorded_at,
             kind: String::new(),
             tags: Vec::new(),
+            is_mark: false,
         });
         let (partition, last) = (PartitionId::new(partition), Offset::new(offset));
         match answer.ranges.iter_mut().find(|range| range.topic == *topic && range.partition == partition) {
@@ -176,7 +254,7 @@ impl Model {
 /// How durable an append is when it is answered.
 fn durability(append: &Append) -> Durability {
     let is_written = |write: &Write| match write {
-        Write::Stream { topic, .. } | Write::Records { topic, .. } => WRITTEN.contains(&topic.as_str()),
+        Write::Stream { topic, .. } | Write::Records { topic, .. } | Write::Change { topic, .. } => WRITTEN.contains(&topic.as_str()),
     };
     match append.durability {
         _ if append.writes.is_empty() => Durability::Synced,
@@ -218,6 +296,8 @@ struct Seen {
     repeats: u64,
     written: u64,
     reused: u64,
+    changes: u64,
+    refused_changes: u64,
     restarts: u64,
     reads: u64,
     backward: u64,
@@ -290,6 +370,9 @@ impl Run {
             for stream in (0..6).map(|number| format!("s{number}")).filter(|_| kind == TopicKind::Events) {
                 let head = log.stream_head(&name.parse().unwrap(), &stream.parse().unwrap()).unwrap();
                 assert_eq!(head, self.model.head(name, &stream), "{stream} of {name}");
+                let beginning = log.stream_state(&name.parse().unwrap(), &stream.parse().unwrap()).unwrap().beginning;
+                let life = self.model.life(name, &stream);
+                assert_eq!((beginning.first.get(), beginning.anew.get()), (life.first, life.anew), "{stream} of {name}");
             }
         }
     }
@@ -308,6 +391,8 @@ impl Run {
                 Ok(answer) => Verdict::Done(answer),
                 Err(LogError::Conflict { violations, .. }) => Verdict::Violated(violations),
                 Err(LogError::RequestIdReused { first, .. }) => Verdict::Reused(first),
+                Err(LogError::Tombstoned { stream, .. }) => Verdict::Tombstoned(stream),
+                Err(LogError::TruncatedBeyondEnd { stream, actual, .. }) => Verdict::BeyondEnd(stream, actual),
                 Err(error) => panic!("{error}"),
             };
             assert_eq!(found, expected, "{append:?}");
@@ -316,16 +401,21 @@ impl Run {
                 Verdict::Done(answer) => {
                     self.seen.repeats += u64::from(answer.deduplicated);
                     self.seen.written += u64::from(answer.durability == Durability::Written);
+                    self.seen.changes += append.writes.iter().filter(|write| matches!(write, Write::Change { .. })).count() as u64;
                 }
                 Verdict::Violated(violations) => self.seen.violations += violations.len() as u64,
                 Verdict::Reused(_) => self.seen.reused += 1,
+                Verdict::Tombstoned(_) | Verdict::BeyondEnd(..) => self.seen.refused_changes += 1,
             }
         }
         assert_eq!(log.head().position, Position::new(self.model.records.len() as u64));
     }
 
     fn request(&mut self) -> (Append, Option<u64>) {
-        let writes: Vec<_> = (0..self.random.below(5)).map(|_| self.write()).collect();
+        let mut writes: Vec<_> = (0..self.random.below(5)).map(|_| self.write()).collect();
+        if self.random.one_in(5) {
+            writes.extend(self.change(&writes));
+        }
         let preconditions: Vec<_> = (0..self.random.below(3)).map(|_| self.condition()).collect();
         let must_have_id = writes.is_empty() && preconditions.is_empty();
         let id = (must_have_id || self.random.one_in(3)).then(|| {
@@ -365,6 +455,21 @@ impl Run {
             records.push(NewRecord { key, value: Some(value.into()), ..NewRecord::default() });
         }
         Write::Records { topic, partition, records }
+    }
+
+    /// A change of a stream that is not written to otherwise.
+    fn change(&mut self, writes: &[Write]) -> Option<Write> {
+        let topic: TopicName = ["a", "b"][self.random.below(2) as usize].parse().unwrap();
+        let stream: StreamId = format!("s{}", self.random.below(6)).parse().unwrap();
+        let newest = self.model.newest(topic.as_str(), stream.as_str());
+        let change = match self.random.below(40) {
+            0 => StreamChange::Tombstone,
+            1..15 => StreamChange::Delete,
+            _ => StreamChange::Truncate { before: StreamVersion::new(1 + self.random.below(newest + 3)) },
+        };
+        let is_written =
+            writes.iter().any(|write| matches!(write, Write::Stream { topic: t, stream: s, .. } if (t, s) == (&topic, &stream)));
+        (!is_written).then(|| Write::Change { topic, stream, change, by: "somebody".into() })
     }
 
     fn kind(&mut self) -> Arc<str> {
@@ -415,9 +520,10 @@ impl Run {
             (1, _) => Expected::Absent,
             (2, _) => Expected::Exists,
             (3, _) => Expected::Version(StreamVersion::new(1 + self.random.below(20))),
+            (4, StreamHead::Deleted(_)) => Expected::Deleted,
             // Mostly what was true when the line began.
-            (_, StreamHead::Absent) => Expected::Absent,
-            (_, StreamHead::At(version)) => Expected::Version(version),
+            (_, StreamHead::Absent | StreamHead::Tombstoned) => Expected::Absent,
+            (_, StreamHead::At(version) | StreamHead::Deleted(version)) => Expected::Version(version),
         };
         Precondition::Stream { topic: topic.parse().unwrap(), stream: stream.parse().unwrap(), expected }
     }
@@ -428,11 +534,13 @@ impl Run {
         let end = log.head().position;
         // What is selected, and each record's own number in it.
         type Number = fn(&Stored) -> u64;
-        let records = self.model.records.iter();
+        let records = self.model.records.iter().filter(|record| !record.is_mark);
         let (selection, mut expected, number): (_, Vec<&Stored>, Number) = match self.random.below(4) {
             0 if kind == TopicKind::Events => {
                 let (stream, from) = (format!("s{}", self.random.below(6)), 1 + self.random.below(10));
-                let mine = records.filter(|record| record.topic == topic && record.key.as_ref() == Some(&stream));
+                let first = self.model.life(topic, &stream).first;
+                let is_left = |record: &&Stored| record.topic == topic && record.key.as_ref() == Some(&stream) && record.version >= first;
+                let mine = records.filter(is_left);
                 (Selection::Stream(name, stream.parse().unwrap(), StreamVersion::new(from)), mine.collect(), |record| record.version)
             }
             0 | 1 => {
@@ -499,6 +607,7 @@ fn read_all(mut reader: Box<dyn LogReader>, until: Position, limits: ReadLimits,
                     recorded_at: run.recorded_at.get(),
                     kind: record.event().map_or_else(String::new, |event| event.kind.to_owned()),
                     tags: record.event().map_or_else(Vec::new, |event| event.tags().map(ToOwned::to_owned).collect()),
+                    is_mark: record.mark().is_some(),
                 });
             }
             if backwards {
@@ -521,6 +630,8 @@ fn the_log_answers_what_a_model_of_lists_answers() {
         sum.repeats += run.seen.repeats;
         sum.written += run.seen.written;
         sum.reused += run.seen.reused;
+        sum.changes += run.seen.changes;
+        sum.refused_changes += run.seen.refused_changes;
         sum.restarts += run.seen.restarts;
         sum.reads += run.seen.reads;
         sum.backward += run.seen.backward;
@@ -529,5 +640,6 @@ fn the_log_answers_what_a_model_of_lists_answers() {
     }
     println!("{sum:?}");
     assert!(sum.appends > 5000 && sum.violations > 1000 && sum.repeats > 200 && sum.reused > 50 && sum.written > 1000, "{sum:?}");
+    assert!(sum.changes > 700 && sum.refused_changes > 300, "{sum:?}");
     assert!(sum.restarts > 400 && sum.reads > 1500 && sum.records > 30_000 && sum.backward > 700 && sum.by_time > 400, "{sum:?}");
 }

@@ -25,7 +25,7 @@ use datafusion::{
 };
 use foldlog_log::{
     Append, AppendFuture, Capabilities, Durability, Head, LogBackend, LogError, LogReader, NewRecord, Offset, Position, Selection,
-    StreamHead, StreamId, Timestamp, Topic, TopicKind, TopicName, TopicSettings,
+    StreamId, StreamState, Timestamp, Topic, TopicKind, TopicName, TopicSettings,
     clock::SystemClock,
     testing::{MemoryLog, Random},
 };
@@ -374,8 +374,8 @@ impl LogBackend for Refusing {
     fn ends(&self, topic: &TopicName) -> Result<Vec<Offset>, LogError> {
         self.log.ends(topic)
     }
-    fn stream_head(&self, topic: &TopicName, stream: &StreamId) -> Result<StreamHead, LogError> {
-        self.log.stream_head(topic, stream)
+    fn stream_state(&self, topic: &TopicName, stream: &StreamId) -> Result<StreamState, LogError> {
+        self.log.stream_state(topic, stream)
     }
     fn reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError> {
         self.log.reader(selection)

@@ -39,7 +39,7 @@ impl<D> Clone for Aggregates<D> {
 /// A state and where its stream stood.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Loaded<D> {
-    /// Folded from every event up to `version`.
+    /// Folded from every event up to `version`, or since the stream was deleted.
     pub state: D,
     /// Version of the newest event folded; none: no event.
     pub version: Option<u64>,
@@ -78,10 +78,10 @@ pub enum ExecuteError<R> {
 }
 
 impl<D: Decider> Aggregates<D> {
-    /// Folds a stream from its beginning.
+    /// Folds a stream from its beginning; one that was deleted from where it began anew.
     ///
     /// # Errors
-    /// If it cannot be read, or holds an event that `D` does not know.
+    /// If it cannot be read, was truncated, or holds an event that `D` does not know.
     pub async fn load(&self, stream: &str) -> Result<Loaded<D>, Error> {
         let mut loaded = Loaded { state: D::default(), version: None };
         self.catch_up(stream, &mut loaded).await?;
@@ -106,7 +106,8 @@ impl<D: Decider> Aggregates<D> {
             match self.append(stream, loaded.version, &events).await {
                 Ok(appended) => {
                     events.iter().for_each(|event| loaded.state.evolve(event));
-                    loaded.version = Some(loaded.version.unwrap_or(0) + events.len() as u64);
+                    // Of a stream that was deleted it is not the number of events that were folded.
+                    loaded.version = appended.versions.first().map(|at| at.version);
                     return Ok(Executed { events, after: loaded, appended: Some(appended), decisions });
                 }
                 Err(conflict @ Error::Conflict { .. }) => {
@@ -125,13 +126,32 @@ impl<D: Decider> Aggregates<D> {
 
     /// Folds what was appended since.
     async fn catch_up(&self, stream: &str, loaded: &mut Loaded<D>) -> Result<(), Error> {
-        let from_version = loaded.version.unwrap_or(0) + 1;
-        let source = Source::Stream { topic: self.topic.clone(), stream: stream.to_owned(), from_version: Some(from_version) };
+        let mut next = loaded.version.unwrap_or(0) + 1;
+        let source = Source::Stream { topic: self.topic.clone(), stream: stream.to_owned(), from_version: Some(next) };
         let mut reading = self.client.read(source).start().await?;
-        while let Some(event) = reading.next().await? {
+        loop {
+            let event = reading.next().await?;
+            if let Some(beginning) = reading.beginning() {
+                if beginning.anew_version >= next {
+                    // Whatever was folded is gone.
+                    *loaded = Loaded { state: D::default(), version: None };
+                    next = beginning.anew_version;
+                }
+                if beginning.first_version > next {
+                    return Err(truncated(stream, beginning.first_version));
+                }
+            }
+            let Some(event) = event else { return Ok(()) };
+            if event.version != next {
+                return Err(truncated(stream, event.version));
+            }
             loaded.state.evolve(&event.decode()?);
             loaded.version = Some(event.version);
+            next += 1;
         }
-        Ok(())
     }
+}
+
+fn truncated(stream: &str, first: u64) -> Error {
+    Error::Invalid(format!("stream {stream} was truncated before version {first}: its state cannot be folded from what is left"))
 }

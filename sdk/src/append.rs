@@ -55,7 +55,35 @@ impl Append {
     /// Adds events to a stream of another topic, in order.
     pub fn events_in(mut self, topic: impl Into<String>, stream: impl Into<String>, events: impl IntoIterator<Item = NewEvent>) -> Self {
         let events = events.into_iter().map(NewEvent::into_proto).collect();
-        self.request.writes.push(v1::Write { stream: stream.into(), events, topic: topic.into(), key: None, partition: None });
+        self.request.writes.push(v1::Write {
+            stream: stream.into(),
+            events,
+            topic: topic.into(),
+            key: None,
+            partition: None,
+            change: None,
+        });
+        self
+    }
+
+    /// Truncates, deletes or tombstones a stream. The append must not write to it otherwise.
+    ///
+    /// ```no_run
+    /// # async fn example(client: foldlog_sdk::Client) -> Result<(), foldlog_sdk::Error> {
+    /// use foldlog_sdk::{Expected, StreamChange};
+    ///
+    /// client.append("accounts").expect("account-1", Expected::Version(7)).change("account-1", StreamChange::Delete).send().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn change(self, stream: impl Into<String>, change: StreamChange) -> Self {
+        self.change_in(String::new(), stream, change)
+    }
+
+    /// Truncates, deletes or tombstones a stream of another topic.
+    pub fn change_in(mut self, topic: impl Into<String>, stream: impl Into<String>, change: StreamChange) -> Self {
+        let change = Some(change.to_proto());
+        self.request.writes.push(v1::Write { stream: stream.into(), topic: topic.into(), change, ..v1::Write::default() });
         self
     }
 
@@ -143,7 +171,7 @@ impl Append {
     /// Whether there is nothing to append yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.request.writes.is_empty()
     }
 
     /// Appends: when this returns, it is as durable as [`Appended::durability`] says, which is synced unless the append or its topics
@@ -169,6 +197,30 @@ impl Append {
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+/// What becomes of a stream. Its events can no longer be read by stream, at once; by partition, topic and everything they can until they
+/// are physically removed. Where it is so already, nothing is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamChange {
+    /// Events before this version are gone, those from it on stay; at most the version after the newest.
+    TruncateBefore(u64),
+    /// All events are gone. The next one begins the stream anew, with the next version.
+    Delete,
+    /// All events are gone, and no append to the stream is taken any more. Final.
+    Tombstone,
+}
+
+impl StreamChange {
+    fn to_proto(self) -> v1::StreamChange {
+        use v1::stream_change::{Change, Delete, Tombstone};
+        let change = match self {
+            Self::TruncateBefore(version) => Change::TruncateBefore(version),
+            Self::Delete => Change::Delete(Delete {}),
+            Self::Tombstone => Change::Tombstone(Tombstone {}),
+        };
+        v1::StreamChange { change: Some(change) }
     }
 }
 

@@ -96,8 +96,12 @@ pub struct Violation {
     pub stream: String,
     /// What was expected; anything for a query.
     pub expected: Expected,
-    /// Version of the stream's newest event; none if it has none.
+    /// Version of the newest event that the stream was ever given; none if it has none, or is tombstoned.
     pub actual: Option<u64>,
+    /// Whether the stream was deleted, and nothing was appended since.
+    pub deleted: bool,
+    /// Whether the stream was ended for good.
+    pub tombstoned: bool,
     /// Position of the first event that matches a query; none if a stream was expected elsewhere.
     pub first_conflicting_position: Option<u64>,
 }
@@ -109,7 +113,9 @@ impl fmt::Display for Violation {
         }
         write!(f, "stream {} is ", self.stream)?;
         match self.actual {
+            Some(version) if self.deleted => write!(f, "deleted at version {version}")?,
             Some(version) => write!(f, "at version {version}")?,
+            None if self.tombstoned => f.write_str("tombstoned")?,
             None => f.write_str("absent")?,
         }
         write!(f, ", expected {}", self.expected)
@@ -269,6 +275,8 @@ impl Violation {
             topic: state.topic,
             stream: state.stream,
             actual: violation.actual_version,
+            deleted: violation.actual_deleted,
+            tombstoned: violation.actual_tombstoned,
             first_conflicting_position: violation.first_conflicting_position,
         }
     }
@@ -310,7 +318,7 @@ mod tests {
     fn a_conflict_lists_every_violation() {
         let state = v1::StreamState { stream: "s".into(), topic: "t".into(), expect: Some(v1::stream_state::Expect::Version(3)) };
         let violation =
-            v1::PreconditionViolation { index: 1, expected: Some(state), actual_version: Some(4), first_conflicting_position: None };
+            v1::PreconditionViolation { index: 1, expected: Some(state), actual_version: Some(4), ..v1::PreconditionViolation::default() };
         let detail = v1::PreconditionViolations { violations: vec![violation], token: vec![7].into() };
         let any = tonic_types::pb::Status {
             code: Code::Aborted as i32,
@@ -326,6 +334,8 @@ mod tests {
             stream: "s".into(),
             expected: Expected::Version(3),
             actual: Some(4),
+            deleted: false,
+            tombstoned: false,
             first_conflicting_position: None,
         };
         assert_eq!(violations, [expected]);

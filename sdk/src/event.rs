@@ -13,12 +13,14 @@ use crate::{codec, error::Error};
 pub enum Expected {
     /// No belief.
     Any,
-    /// It has no event.
+    /// It has no event: it never had one, or was deleted and nothing was appended since.
     Absent,
-    /// It has at least one event.
+    /// It has at least one event, and was not deleted since.
     Exists,
-    /// Its newest event has exactly this version, from 1.
+    /// The newest event it was ever given has exactly this version, from 1, also if it was deleted since.
     Version(u64),
+    /// It was deleted, and nothing was appended since.
+    Deleted,
 }
 
 impl Expected {
@@ -34,6 +36,7 @@ impl Expected {
             Self::Absent => Expect::Absent(v1::stream_state::Absent {}),
             Self::Exists => Expect::Exists(v1::stream_state::Exists {}),
             Self::Version(version) => Expect::Version(version),
+            Self::Deleted => Expect::Deleted(v1::stream_state::Deleted {}),
         }
     }
 
@@ -42,6 +45,7 @@ impl Expected {
             Some(Expect::Version(version)) => Self::Version(version),
             Some(Expect::Absent(_)) => Self::Absent,
             Some(Expect::Exists(_)) => Self::Exists,
+            Some(Expect::Deleted(_)) => Self::Deleted,
             Some(Expect::Any(_)) | None => Self::Any,
         }
     }
@@ -53,6 +57,7 @@ impl fmt::Display for Expected {
             Self::Any => f.write_str("anything"),
             Self::Absent => f.write_str("absent"),
             Self::Exists => f.write_str("exists"),
+            Self::Deleted => f.write_str("deleted"),
             Self::Version(version) => write!(f, "version {version}"),
         }
     }
@@ -231,7 +236,7 @@ impl NewRecord {
     pub(crate) fn into_proto(self, topic: String) -> v1::Write {
         let headers = self.headers.into_iter().map(|(name, value)| v1::Header { name, value }).collect();
         let event = v1::Event { data: self.value, time: self.time_ms.map(timestamp), headers, ..v1::Event::default() };
-        v1::Write { stream: String::new(), events: vec![event], topic, key: self.key, partition: self.partition }
+        v1::Write { stream: String::new(), events: vec![event], topic, key: self.key, partition: self.partition, change: None }
     }
 }
 

@@ -18,13 +18,13 @@ pub mod topics;
 pub mod value;
 
 pub use aggregate::{Aggregates, ExecuteError, Executed, Loaded};
-pub use append::{Append, Appended, AppendedRange, StreamAt};
+pub use append::{Append, Appended, AppendedRange, StreamAt, StreamChange};
 pub use client::{Client, DEFAULT_URL, URL_VARIABLE};
 pub use decider::Decider;
 pub use durability::Durability;
 pub use error::{Class, Error, ServerError, Violation};
 pub use event::{EventQuery, Expected, NewEvent, NewRecord, Recorded, Token};
 pub use query::{Answer, Changes, Done, Mark, Pushed};
-pub use read::{Delivery, Reading, Source, Subscription};
+pub use read::{Beginning, Delivery, Reading, Source, Subscription};
 pub use topics::{Compression, Head, StreamInfo, Topic, TopicDescription, TopicKind, TopicSettings};
 pub use value::{Column, ColumnType, Columns, Row, Value};

@@ -171,7 +171,7 @@ impl Read {
             async move { log.read(request).await.map_err(|status| client.error(status)) }
         });
         let batches = started.await?.into_inner();
-        Ok(Reading { client, batches, events: VecDeque::new(), end: None })
+        Ok(Reading { client, batches, events: VecDeque::new(), end: None, beginning: None })
     }
 }
 
@@ -182,6 +182,23 @@ pub struct Reading {
     batches: Streaming<v1::ReadBatch>,
     events: VecDeque<v1::RecordedEvent>,
     end: Option<Token>,
+    beginning: Option<Beginning>,
+}
+
+/// Where a stream begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beginning {
+    /// Version of the first event that is read; those before are gone.
+    pub first_version: u64,
+    /// Version with which it began anew after it was deleted last; 1 if it never was. What is missing from here to `first_version` was
+    /// truncated: whoever folds the stream needs a state of then.
+    pub anew_version: u64,
+}
+
+impl Beginning {
+    pub(crate) const fn from_proto(beginning: v1::StreamBeginning) -> Self {
+        Self { first_version: beginning.first_version, anew_version: beginning.anew_version }
+    }
 }
 
 impl Reading {
@@ -203,8 +220,15 @@ impl Reading {
             if batch.end {
                 self.end = Some(Token::from_bytes(batch.head_token));
             }
+            self.beginning = batch.beginning.map(Beginning::from_proto).or(self.beginning);
             self.events = batch.events.into();
         }
+    }
+
+    /// Of a stream whose first events are gone: where it begins, as of the newest message. Known once [`Self::next`] has returned.
+    #[must_use]
+    pub const fn beginning(&self) -> Option<Beginning> {
+        self.beginning
     }
 
     /// All that is left.

@@ -9,6 +9,7 @@ use crate::{
     durability::Durability,
     error::Error,
     event::Token,
+    read::Beginning,
 };
 
 /// What a topic holds and how it is kept.
@@ -181,7 +182,7 @@ pub struct TopicDescription {
     pub max_tag_bytes: u32,
 }
 
-/// Where a stream stands.
+/// Where a stream stands and begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamInfo {
     /// The topic.
@@ -190,8 +191,14 @@ pub struct StreamInfo {
     pub stream: String,
     /// Its partition.
     pub partition: u32,
-    /// Version of its newest event; none if it has none.
+    /// Version of the newest event it was ever given; none if it has none, or is tombstoned.
     pub version: Option<u64>,
+    /// Where it begins.
+    pub beginning: Beginning,
+    /// Whether it was deleted, and nothing was appended since.
+    pub deleted: bool,
+    /// Whether it was ended for good.
+    pub tombstoned: bool,
     /// The end of the log as of this answer.
     pub token: Token,
 }
@@ -271,7 +278,7 @@ impl Client {
         })
     }
 
-    /// Tells where a stream stands; with a token, at least as of that.
+    /// Tells where a stream stands and begins; with a token, at least as of that.
     ///
     /// # Errors
     /// If the topic does not exist or has no streams.
@@ -288,6 +295,9 @@ impl Client {
             stream: info.stream,
             partition: info.partition,
             version: info.version,
+            beginning: Beginning::from_proto(info.beginning.unwrap_or(v1::StreamBeginning { first_version: 1, anew_version: 1 })),
+            deleted: info.deleted,
+            tombstoned: info.tombstoned,
             token: Token::from_bytes(info.token),
         })
     }

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     error::LogError,
     ids::{Offset, StreamVersion, Timestamp},
+    life::Mark,
     record::Run,
     topic::{Compression, TopicKind},
 };
@@ -30,12 +31,21 @@ pub(crate) struct StoredRecord<'a> {
 }
 
 impl<'a> StoredRecord<'a> {
-    /// Version of the event in header `f`; none if there is none.
+    /// Version of the event in header `f`; none if it is not an event's.
     pub(crate) fn version(&self) -> Option<StreamVersion> {
+        Some(event::decode(self.header_f()?)?.version)
+    }
+
+    /// The mark in header `f`; none if it is not a mark's.
+    pub(crate) fn mark(&self) -> Option<Mark> {
+        Some(event::decode_mark(self.header_f()?)?.mark)
+    }
+
+    fn header_f(&self) -> Option<&'a [u8]> {
         let mut cursor = Cursor::new(self.headers);
         let mut headers = (0..self.header_count).map_while(move |_| take_header(&mut cursor));
         let (_, value) = headers.find(|(name, _)| *name == event::NAME)?;
-        Some(event::decode(value?)?.version)
+        value
     }
 }
 

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     error::LogError,
     ids::{Offset, StreamId, StreamVersion, Timestamp},
+    life,
     record::{NewEvent, NewRecord},
 };
 
@@ -66,15 +67,32 @@ impl Encoded {
     /// [`LogError::Invalid`] if a part of the event is longer than the format or the log allows; then nothing was appended.
     pub fn push_event(&mut self, stream: &StreamId, event: &NewEvent) -> Result<(), LogError> {
         check_event(event)?;
-        let (from, bodies) = (self.bodies.len(), &mut self.bodies);
-        put_bytes(bodies, stream.as_str().as_bytes());
-        put_bytes(bodies, &event.data);
+        let from = self.bodies.len();
+        put_bytes(&mut self.bodies, stream.as_str().as_bytes());
+        put_bytes(&mut self.bodies, &event.data);
+        self.push_f(from, event.time, |out| event::encode(out, event))
+    }
+
+    /// Appends a mark in the life of `stream`, which takes the version given for it when it is placed.
+    ///
+    /// # Errors
+    /// As [`Encoded::push_event`].
+    pub fn push_mark(&mut self, stream: &StreamId, mark: life::Mark, by: &str) -> Result<(), LogError> {
+        let from = self.bodies.len();
+        put_bytes(&mut self.bodies, stream.as_str().as_bytes());
+        put_nullable(&mut self.bodies, None);
+        self.push_f(from, None, |out| event::encode_mark(out, mark, by))
+    }
+
+    /// Appends header `f` to the record that begins at `from`, and ends it.
+    fn push_f(&mut self, from: usize, time: Option<Timestamp>, encode: impl FnOnce(&mut Vec<u8>)) -> Result<(), LogError> {
+        let bodies = &mut self.bodies;
         put_long(bodies, 1);
         put_bytes(bodies, event::NAME.as_bytes());
         // The header is encoded behind room for the shortest length; the rare longer one moves it.
         let length_at = bodies.len();
         bodies.push(0);
-        event::encode(bodies, event);
+        encode(bodies);
         let end = bodies.len();
         put_long(bodies, size(end - length_at - 1));
         let version_at = length_at + bodies.len() - end;
@@ -84,7 +102,7 @@ impl Encoded {
             let length = bodies.split_off(end);
             bodies.splice(length_at..=length_at, length);
         }
-        self.mark(from, Some(version_at), event.time)
+        self.mark(from, Some(version_at), time)
     }
 
     /// Appends a plain record.

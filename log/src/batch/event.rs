@@ -4,9 +4,10 @@
 //! Format: `log/FORMAT.md`, "Header f".
 #![deny(clippy::indexing_slicing)]
 
-use super::{EventView, varint::Cursor};
+use super::{EventView, MarkView, varint::Cursor};
 use crate::{
     ids::{EventId, StreamVersion},
+    life::Mark,
     record::NewEvent,
 };
 
@@ -15,8 +16,10 @@ pub(crate) const NAME: &str = "f";
 /// Length from which on a field's length stands in bytes of its own.
 const LONG: u8 = 31;
 
-/// Kinds of fields, the upper three bits of a field's first byte. 0 is kept for later; readers skip it.
+/// Kinds of fields, the upper three bits of a field's first byte.
 mod field {
+    /// In the place of an event's fields: the record is none, but a mark.
+    pub(super) const MARK: u8 = 0;
     pub(super) const CONTENT_TYPE: u8 = 1;
     pub(super) const EVENT_ID: u8 = 2;
     pub(super) const CORRELATION_ID: u8 = 3;
@@ -52,6 +55,12 @@ pub(crate) fn encode(out: &mut Vec<u8>, event: &NewEvent) {
     }
 }
 
+/// Appends the header's value of a mark; its version is left at 0, as an event's is.
+pub(crate) fn encode_mark(out: &mut Vec<u8>, mark: Mark, by: &str) {
+    out.extend_from_slice(&[0; 9]);
+    put(out, field::MARK, &[&[mark.code()], by.as_bytes()]);
+}
+
 fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
     let length: usize = parts.iter().map(|part| part.len()).sum();
     match u8::try_from(length) {
@@ -66,7 +75,7 @@ fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
     }
 }
 
-/// Reads the header's value; none if it is not one.
+/// Reads the header's value; none if it is not an event's.
 pub(crate) fn decode(value: &[u8]) -> Option<EventView<'_>> {
     let mut cursor = Cursor::new(value);
     let version = StreamVersion::new(u64::from_be_bytes(cursor.array()?));
@@ -87,6 +96,7 @@ pub(crate) fn decode(value: &[u8]) -> Option<EventView<'_>> {
         let from = cursor.rest();
         let (kind, value) = take(&mut cursor)?;
         match kind {
+            field::MARK => return None,
             field::CONTENT_TYPE => view.content_type = Some(text(value)?),
             field::EVENT_ID => view.event_id = Some(EventId::new(value.try_into().ok()?)),
             field::CORRELATION_ID => view.correlation_id = Some(value),
@@ -108,6 +118,22 @@ pub(crate) fn decode(value: &[u8]) -> Option<EventView<'_>> {
         }
     }
     Some(view)
+}
+
+/// Reads the header's value of a mark; none if it is not one.
+pub(crate) fn decode_mark(value: &[u8]) -> Option<MarkView<'_>> {
+    let mut cursor = Cursor::new(value);
+    let first = StreamVersion::new(u64::from_be_bytes(cursor.array()?));
+    let kind_len = cursor.byte()?;
+    cursor.take(kind_len.into())?;
+    while !cursor.is_empty() {
+        let (kind, value) = take(&mut cursor)?;
+        if kind == field::MARK {
+            let (code, by) = value.split_first()?;
+            return Some(MarkView { mark: Mark::of(*code, first), by: text(by)? });
+        }
+    }
+    None
 }
 
 fn take<'a>(cursor: &mut Cursor<'a>) -> Option<(u8, &'a [u8])> {

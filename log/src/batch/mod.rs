@@ -12,7 +12,12 @@ mod header;
 mod tests;
 pub(crate) mod varint;
 
-use crate::ids::{EventId, Offset, Position, StreamVersion, Timestamp};
+use crate::{
+    ids::{EventId, Offset, Position, StreamVersion, Timestamp},
+    life::Mark,
+    record::Run,
+    topic::TopicKind,
+};
 
 pub(crate) use compression::{compress, decompress};
 pub use decode::skip;
@@ -52,12 +57,40 @@ impl<'a> RecordView<'a> {
     /// What makes the record an event of a stream; none for plain records.
     #[must_use]
     pub fn event(&self) -> Option<EventView<'a>> {
+        event::decode(self.header_f()?)
+    }
+
+    /// What makes the record a mark in the life of a stream, which its key names; none for events and plain records. Readers do not
+    /// return marks.
+    #[must_use]
+    pub fn mark(&self) -> Option<MarkView<'a>> {
+        if self.value.is_some() {
+            return None;
+        }
+        event::decode_mark(self.header_f()?)
+    }
+
+    fn header_f(&self) -> Option<&'a [u8]> {
         if !self.is_event {
             return None;
         }
         let (_, value) = self.headers().find(|(name, _)| *name == event::NAME)?;
-        event::decode(value?)
+        value
     }
+}
+
+/// Whether a run is a mark: marks have runs of their own.
+pub(crate) fn is_mark(run: &Run) -> bool {
+    run.count == 1 && run.topic.settings.kind == TopicKind::Events && run.records().flatten().any(|record| record.mark().is_some())
+}
+
+/// A mark in the life of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MarkView<'a> {
+    /// What it says.
+    pub mark: Mark,
+    /// Who wanted it.
+    pub by: &'a str,
 }
 
 /// The part of an event that lies in header `f`.

@@ -30,7 +30,7 @@ use crate::{
         admission::{Admission, Known, OpenGroup, Verdict},
         group::Group,
         request::Request,
-        streams::StreamSpan,
+        streams::StreamKey,
     },
     record::Appended,
 };
@@ -74,7 +74,7 @@ pub(crate) struct Committer {
     early: Vec<Reply>,
     taken: VecDeque<Request>,
     /// Streams of the group that syncs, to be retired when it is durable.
-    in_flight: Option<(u64, Vec<StreamSpan>)>,
+    in_flight: Option<(u64, Vec<StreamKey>)>,
     /// Whether the last group is provably durable: a seal or open frame follows it.
     sealed: bool,
     /// Groups of one unit in a row.
@@ -164,6 +164,7 @@ impl Committer {
             slices: Vec::new(),
             order: Vec::new(),
             spans: Vec::new(),
+            marks: Vec::new(),
             entries: bytes::Bytes::new(),
             loaded: true,
         }));
@@ -304,7 +305,8 @@ impl Committer {
         self.advance(&header);
         self.sealed = false;
         self.lone = if self.replies.len() + self.early.len() == 1 { self.lone.saturating_add(1) } else { 0 };
-        self.in_flight = Some((group.number, group.spans.clone()));
+        let streams = group.spans.iter().map(|span| span.key).chain(group.marks.iter().map(|mark| mark.key));
+        self.in_flight = Some((group.number, streams.collect()));
         let (early, replies) = (mem::take(&mut self.early), mem::take(&mut self.replies));
         Ok(Some(Closing { group: Some((group, bytes)), early, replies }))
     }
@@ -326,8 +328,8 @@ impl Committer {
             self.synced_in = Some(took);
             self.expects_lone.store(self.lone >= LONE_GROUPS && took <= SHORT_SYNC, Ordering::Relaxed);
         }
-        if let Some((number, spans)) = self.in_flight.take() {
-            self.admission.retire(number, &spans);
+        if let Some((number, streams)) = self.in_flight.take() {
+            self.admission.retire(number, streams);
         }
     }
 
@@ -406,7 +408,7 @@ impl Engine {
             done.synced_in = Some(self.sync(group.place)?);
             self.unsynced.end();
             self.counters.groups.fetch_add(1, Ordering::Relaxed);
-            self.streams.apply(&group.spans);
+            self.streams.apply(&group.spans, &group.marks);
             self.tail.push(Arc::new(group));
             done.buffer = bytes;
         }

@@ -11,16 +11,18 @@ use super::{
     condition::Judged,
     group::{Group, Slice, SliceRun, order_of},
     request::{PreparedCondition, PreparedWrite, Request},
-    streams::{StreamKey, StreamSpan, Streams},
+    streams::{StreamKey, StreamMark, StreamSpan, Streams},
 };
 use crate::{
     batch::BatchBuilder,
+    durability::Durability,
     error::LogError,
-    ids::{Offset, Position, StreamHead, StreamVersion, Timestamp},
+    ids::{Offset, Position, StreamVersion, Timestamp},
     journal::{
         file::FramePlace,
         frame::{FrameBody, FrameRun, FrameSlice, table_len},
     },
+    life::{Standing, StreamChange},
     postings::Recent,
     record::{Appended, AppendedRange, Found, StreamAt, Violation},
     topic_store::{Partition, TopicStore},
@@ -33,8 +35,8 @@ pub(crate) struct Admission {
     next_position: Position,
     /// Next offset of each partition, by its index.
     next_offsets: Vec<Offset>,
-    /// Streams written by groups that are not durable yet, with the group that wrote them last.
-    pending: HashMap<StreamKey, (StreamVersion, u64)>,
+    /// Streams written or changed by groups that are not durable yet, with the group that did so last.
+    pending: HashMap<StreamKey, (Standing, u64)>,
 }
 
 /// What admission decides by.
@@ -81,6 +83,9 @@ impl Admission {
         if let Some(asked) = request.queries().find_map(|query| query.out_of_range(self.next_position)) {
             return Verdict::Settled(Err(LogError::PositionOutOfRange { asked, end: self.next_position }));
         }
+        if let Some(error) = self.refused(request, known.streams) {
+            return Verdict::Settled(Err(error));
+        }
         let Some(violations) = self.violations(request, known) else { return Verdict::TooOld };
         if !violations.is_empty() {
             return Verdict::Settled(Err(LogError::Conflict { violations, seen: self.next_position }));
@@ -103,11 +108,33 @@ impl Admission {
             let id = |name: &_| topics.get(name).ok().map(|entry| entry.topic.id);
             group.entries.extend(window.remember(identity, &answer, id));
         }
-        if request.writes.is_empty() && request.identity.is_none() {
-            // Beliefs alone, and they hold: nothing to write.
+        if answer.end == first && request.identity.is_none() {
+            // Beliefs alone, and they hold, or changes to what is so already: nothing to write.
+            answer.durability = Durability::Synced;
             return Verdict::Settled(Ok(answer));
         }
         Verdict::Admitted(answer)
+    }
+
+    /// Why a stream that it writes to takes no such write, whatever is believed.
+    fn refused(&self, request: &Request, streams: &Streams) -> Option<LogError> {
+        if !streams.has_tombstones() && request.changed().next().is_none() {
+            return None;
+        }
+        request.writes.iter().find_map(|write| {
+            let stream = write.stream.as_ref()?;
+            let standing = self.standing(&stream.key, streams);
+            match write.change {
+                Some(StreamChange::Tombstone) => None,
+                _ if standing.life.tombstoned => {
+                    Some(LogError::Tombstoned { topic: write.partition.topic.name.clone(), stream: stream.id.clone() })
+                }
+                Some(StreamChange::Truncate { before }) if before > standing.newest.plus(1) => {
+                    Some(LogError::TruncatedBeyondEnd { stream: stream.id.clone(), before, actual: standing.head() })
+                }
+                _ => None,
+            }
+        })
     }
 
     /// Every condition that does not hold; none if that cannot be told from memory.
@@ -116,7 +143,7 @@ impl Admission {
         for (index, condition) in request.conditions.iter().enumerate() {
             let found = match condition {
                 PreparedCondition::Stream { key, stream, expected } => {
-                    let actual = self.head(key, known.streams);
+                    let actual = self.standing(key, known.streams).head();
                     (!expected.holds(actual)).then(|| Found::Stream { stream: stream.clone(), expected: *expected, actual })
                 }
                 PreparedCondition::Query(query) => match query.judge(known.recent, known.topics) {
@@ -130,10 +157,10 @@ impl Admission {
         Some(violations)
     }
 
-    fn head(&self, key: &StreamKey, streams: &Streams) -> StreamHead {
+    fn standing(&self, key: &StreamKey, streams: &Streams) -> Standing {
         match self.pending.get(key) {
-            Some((version, _)) => StreamHead::At(*version),
-            None => streams.head(key),
+            Some((standing, _)) => *standing,
+            None => streams.standing(key),
         }
     }
 
@@ -143,11 +170,16 @@ impl Admission {
             self.next_offsets.resize(index + 1, Offset::default());
         }
         let count = write.records.count();
-        let first_version = match &write.stream {
-            None => StreamVersion::FIRST,
-            Some(stream) => match self.head(&stream.key, known.streams) {
-                StreamHead::Absent => StreamVersion::FIRST,
-                StreamHead::At(version) => version.plus(1),
+        let mut standing = write.stream.as_ref().map_or_else(Standing::default, |stream| self.standing(&stream.key, known.streams));
+        let first_version = match write.change {
+            None => standing.newest.plus(1),
+            Some(change) => match standing.mark(change) {
+                Some(mark) => {
+                    standing.life = standing.life.and(mark.life());
+                    mark.first()
+                }
+                // It is so already.
+                None => return,
             },
         };
         let offset = self.next_offsets[index];
@@ -159,25 +191,33 @@ impl Admission {
         self.next_position = self.next_position.plus(u64::from(count));
         extend_range(answer, &write.partition, offset, count);
         if let Some(stream) = &write.stream {
-            let span = StreamSpan { key: stream.key, first_version, offset, count, start };
-            self.pending.insert(stream.key, (span.last_version(), group.number));
-            group.spans.push(span);
+            if write.change.is_some() {
+                if standing.life.tombstoned {
+                    known.streams.expect_tombstones();
+                }
+                group.marks.push(StreamMark { key: stream.key, life: standing.life });
+            } else {
+                let span = StreamSpan { key: stream.key, first_version, offset, count, start };
+                standing.newest = span.last_version();
+                group.spans.push(span);
+            }
+            self.pending.insert(stream.key, (standing, group.number));
+            let newest = standing.newest;
             match answer.versions.iter_mut().rev().find(|at| at.stream == stream.id && at.topic == write.partition.topic.name) {
-                Some(at) => at.version = span.last_version(),
-                None => answer.versions.push(StreamAt {
-                    topic: write.partition.topic.name.clone(),
-                    stream: stream.id.clone(),
-                    version: span.last_version(),
-                }),
+                Some(at) => at.version = newest,
+                None if newest < StreamVersion::FIRST => {}
+                None => {
+                    answer.versions.push(StreamAt { topic: write.partition.topic.name.clone(), stream: stream.id.clone(), version: newest })
+                }
             }
         }
     }
 
     /// A group is durable: its streams stand in [`Streams`] now.
-    pub(crate) fn retire(&mut self, number: u64, spans: &[StreamSpan]) {
-        for span in spans {
-            if self.pending.get(&span.key).is_some_and(|(_, group)| *group == number) {
-                self.pending.remove(&span.key);
+    pub(crate) fn retire(&mut self, number: u64, streams: impl IntoIterator<Item = StreamKey>) {
+        for key in streams {
+            if self.pending.get(&key).is_some_and(|(_, group)| *group == number) {
+                self.pending.remove(&key);
             }
         }
     }
@@ -197,6 +237,8 @@ struct OpenSlice {
     base: Offset,
     builder: BatchBuilder,
     runs: Vec<SliceRun>,
+    /// Whether the last record is a mark: marks have runs of their own.
+    ends_in_mark: bool,
 }
 
 /// A group that still takes units.
@@ -211,12 +253,23 @@ pub(crate) struct OpenGroup {
     by_partition: HashMap<usize, usize>,
     runs: usize,
     spans: Vec<StreamSpan>,
+    marks: Vec<StreamMark>,
     entries: Vec<u8>,
 }
 
 impl OpenGroup {
     pub(crate) fn new(number: u64, first: Position, time: Timestamp) -> Self {
-        Self { number, time, first, slices: Vec::new(), by_partition: HashMap::new(), runs: 0, spans: Vec::new(), entries: Vec::new() }
+        Self {
+            number,
+            time,
+            first,
+            slices: Vec::new(),
+            by_partition: HashMap::new(),
+            runs: 0,
+            spans: Vec::new(),
+            marks: Vec::new(),
+            entries: Vec::new(),
+        }
     }
 
     /// Whether there is nothing to write.
@@ -234,13 +287,16 @@ impl OpenGroup {
         let count = write.records.count();
         let place = *self.by_partition.entry(write.partition.index).or_insert_with(|| {
             let partition = Arc::clone(&write.partition);
-            self.slices.push(OpenSlice { partition, base: offset, builder: BatchBuilder::new(offset), runs: Vec::new() });
+            let builder = BatchBuilder::new(offset);
+            self.slices.push(OpenSlice { partition, base: offset, builder, runs: Vec::new(), ends_in_mark: false });
             self.slices.len() - 1
         });
         let slice = &mut self.slices[place];
         let start = slice.builder.push(&write.records, first_version, self.time);
+        let is_mark = write.change.is_some();
+        let follows_mark = std::mem::replace(&mut slice.ends_in_mark, is_mark);
         match slice.runs.last_mut() {
-            Some(run) if run.end_position() == position => run.count += count,
+            Some(run) if !is_mark && !follows_mark && run.end_position() == position => run.count += count,
             _ => {
                 slice.runs.push(SliceRun { first_offset: offset, first_position: position, count, start });
                 self.runs += 1;
@@ -278,6 +334,7 @@ impl OpenGroup {
             order: order_of(&slices),
             slices,
             spans: self.spans,
+            marks: self.marks,
             entries: entries.clone(),
             loaded: true,
         };

@@ -46,13 +46,8 @@ struct Merge {
 
 impl Below {
     /// Fills `out` with a partition's records from `next` on. Returns the next offset.
-    pub(crate) fn partition(
-        &mut self,
-        engine: &Engine,
-        partition: &Partition,
-        mut next: Offset,
-        out: &mut Output,
-    ) -> Result<Offset, LogError> {
+    pub(crate) fn partition(&mut self, engine: &Engine, partition: &Partition, from: Offset, out: &mut Output) -> Result<Offset, LogError> {
+        let mut next = from;
         let mut reader = match self.reader.take() {
             Some(reader) => reader,
             None => segments_of(engine, partition)?.reader(Start::Offset(next), true)?,
@@ -66,7 +61,7 @@ impl Below {
             next = next.plus(u64::from(taken));
             reader.seek(next);
         }
-        let none = out.runs.is_empty() && !out.complete;
+        let none = next == from && !out.complete;
         self.reader = Some(reader);
         if none && engine.tail.slices_from(partition.index, next, 0).is_empty() {
             return Err(lost(engine, partition, next));

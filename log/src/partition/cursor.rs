@@ -8,7 +8,7 @@ use super::{request::require_events, streams::StreamKey};
 use crate::{
     engine::Engine,
     error::LogError,
-    ids::{Offset, Position, StreamHead, StreamId, StreamVersion, Timestamp, TopicId, TopicName},
+    ids::{Offset, Position, StreamId, StreamVersion, Timestamp, TopicId, TopicName},
     record::Selection,
     topic_store::Partition,
 };
@@ -119,10 +119,7 @@ fn offset_at(engine: &Engine, partition: &Partition, time: Timestamp) -> Result<
 
 fn version_at(engine: &Engine, partition: &Partition, key: StreamKey, time: Timestamp) -> Result<StreamVersion, LogError> {
     let offset = offset_at(engine, partition, time)?;
-    let behind = match engine.stream_head(partition, &key)? {
-        StreamHead::Absent => StreamVersion::FIRST,
-        StreamHead::At(version) => version.plus(1),
-    };
+    let behind = engine.standing(partition, &key)?.newest.plus(1);
     // Asked before segments: what they take over meanwhile is found there then.
     let recent = engine.streams.recent_at(&key, offset);
     let below = match engine.segments(partition) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::streams::StreamSpan;
+use super::streams::{StreamMark, StreamSpan};
 use crate::{
     batch,
     engine::Engine,
@@ -71,6 +71,8 @@ pub(crate) struct Group {
     /// Places of runs (slice, run) in order of position; empty when the group is not in memory.
     pub(crate) order: Vec<(u32, u32)>,
     pub(crate) spans: Vec<StreamSpan>,
+    /// Of streams whose lives it changes; empty when the group is not in memory.
+    pub(crate) marks: Vec<StreamMark>,
     /// Window entries as encoded.
     pub(crate) entries: Bytes,
     /// Whether the batches are here.
@@ -100,6 +102,7 @@ impl Group {
             slices: self.slices.iter().map(slice).collect(),
             order: Vec::new(),
             spans: self.spans.clone(),
+            marks: Vec::new(),
             entries: self.entries.clone(),
             loaded: false,
             ..*self
@@ -135,6 +138,7 @@ impl Group {
             order: order_of(&slices),
             slices,
             spans: Vec::new(),
+            marks: Vec::new(),
             // A copy: a part of the frame would keep all of it in memory.
             entries: Bytes::copy_from_slice(&body.entries),
             loaded: true,

@@ -6,9 +6,11 @@ use bytes::Bytes;
 
 use super::group::{Group, Slice, SliceRun};
 use crate::{
+    batch::is_mark,
     error::LogError,
     ids::Position,
-    record::{ReadLimits, Run},
+    life::Beginning,
+    record::{Chunk, ReadLimits, Run},
 };
 
 /// What one call of `read` returns, and what is left of its limits.
@@ -22,13 +24,25 @@ pub(crate) struct Output {
     pub(crate) complete: bool,
     /// Everything selected below was returned, as far as a merged read knows.
     pub(crate) scanned_to: Position,
+    /// Where the stream begins whose events are returned.
+    pub(crate) beginning: Beginning,
     /// A limit was met.
     full: bool,
 }
 
 impl Output {
     pub(crate) fn new(until: Position, limits: ReadLimits) -> Self {
-        Self { until, limits, runs: Vec::new(), records: 0, bytes: 0, complete: false, scanned_to: Position::default(), full: false }
+        Self {
+            until,
+            limits,
+            runs: Vec::new(),
+            records: 0,
+            bytes: 0,
+            complete: false,
+            scanned_to: Position::default(),
+            beginning: Beginning::default(),
+            full: false,
+        }
     }
 
     /// Whether the call ends here.
@@ -43,42 +57,44 @@ impl Output {
 
     /// Takes as much of a run, from its `skip`th record on, as `until` and the limits allow. None: the call is over.
     pub(crate) fn take(&mut self, group: &Group, slice: &Slice, run: &SliceRun, skip: u32) -> Result<Option<u32>, LogError> {
-        let first = run.first_position.plus(u64::from(skip));
-        let Some(count) = self.room_for(first, run.count - skip, &slice.batch) else { return Ok(None) };
-        self.runs.push(group.cut(slice, run, skip, count)?);
-        Ok(Some(count))
+        Ok(self.take_run(group.cut(slice, run, skip, run.count - skip)?))
     }
 
-    /// Takes as much of the front of a run as `until` and the limits allow. None: the call is over.
+    /// Takes as much of the front of a run as `until` and the limits allow; a mark is passed over. None: the call is over.
     pub(crate) fn take_run(&mut self, run: Run) -> Option<u32> {
-        let count = self.room_for(run.first_position, run.count, &run.batch)?;
-        self.runs.push(Run { count, ..run });
-        Some(count)
-    }
-
-    fn room_for(&mut self, first: Position, count: u32, batch: &Bytes) -> Option<u32> {
-        let below = u32::try_from(self.until.get().saturating_sub(first.get())).unwrap_or(u32::MAX);
+        let below = u32::try_from(self.until.get().saturating_sub(run.first_position.get())).unwrap_or(u32::MAX);
         if below == 0 {
             self.complete = true;
             return None;
         }
-        let room = self.room(count, batch)?.min(below);
-        self.count(room, count, batch);
+        // What was cut is gone on with first.
+        if !self.full && is_mark(&run) {
+            return Some(run.count);
+        }
+        let room = self.room(run.count, &run.batch)?.min(below);
+        self.count(room, run.count, &run.batch);
+        self.runs.push(Run { count: room, ..run });
         Some(room)
     }
 
-    /// Takes as much of the end of a run as `until` and the limits allow, and says how many records are left at its front. None: the
+    /// Takes as much of the end of a run, but for a mark, as `until` and the limits allow, and says how many records are left at its front. None: the
     /// call is over.
     pub(crate) fn take_end(&mut self, run: &Run) -> Result<Option<u32>, LogError> {
         let below = u32::try_from(self.until.get().saturating_sub(run.first_position.get())).unwrap_or(u32::MAX);
         let below = below.min(run.count);
-        if below == 0 {
+        if below == 0 || !self.full && is_mark(run) {
             return Ok(Some(0));
         }
         let Some(room) = self.room(below, &run.batch) else { return Ok(None) };
         self.runs.push(run.part(below - room, room)?);
         self.count(room, below, &run.batch);
         Ok(Some(below - room))
+    }
+
+    /// The chunk that it becomes, once everything selected below `scanned_to` was returned.
+    pub(crate) fn into_chunk(self, scanned_to: Position) -> Chunk {
+        let beginning = (self.beginning != Beginning::default()).then_some(self.beginning);
+        Chunk { runs: self.runs, scanned_to, beginning }
     }
 
     /// How many of `count` records the limits allow.

@@ -16,7 +16,7 @@ use crate::{
     backend::LogReader,
     engine::Engine,
     error::LogError,
-    ids::{Offset, Position, StreamHead, StreamVersion},
+    ids::{Offset, Position, StreamVersion},
     record::{Chunk, ReadLimits, Run, Selection},
     topic_store::Partition,
 };
@@ -98,16 +98,12 @@ impl EmbeddedReader {
         mut next: StreamVersion,
         out: &mut Output,
     ) -> Result<StreamVersion, LogError> {
-        let head = self.engine.stream_head(partition, &key);
+        let standing = self.engine.standing(partition, &key);
         let spans = self.engine.streams.recent(&key, next, SPANS);
-        match (spans.first(), head) {
+        match (spans.first(), standing) {
             (Some(first), _) if first.first_version <= next => {}
             // Nothing so new exists.
-            (None, Ok(StreamHead::Absent)) => {
-                out.complete = true;
-                return Ok(next);
-            }
-            (None, Ok(StreamHead::At(head))) if head < next => {
+            (None, Ok(standing)) if standing.newest < next => {
                 out.complete = true;
                 return Ok(next);
             }
@@ -155,6 +151,10 @@ impl EmbeddedReader {
 
     /// Takes one step: from the tail if it holds what comes next, else from segments.
     fn try_step(&mut self, out: &mut Output) -> Result<(), LogError> {
+        if let Cursor::Stream { key, next, .. } = &mut self.cursor {
+            out.beginning = self.engine.streams.standing(key).life.beginning;
+            *next = (*next).max(out.beginning.first);
+        }
         match &self.cursor {
             Cursor::Partition { partition, next } => {
                 let (partition, from) = (Arc::clone(partition), *next);
@@ -198,23 +198,20 @@ impl LogReader for EmbeddedReader {
         }
         let last = out.runs.last().map_or(out.scanned_to, Run::end_position);
         let scanned_to = if out.complete { until } else { last.max(out.scanned_to) };
-        Ok(Chunk { runs: out.runs, scanned_to })
+        Ok(out.into_chunk(scanned_to))
     }
 
     fn in_memory(&self) -> bool {
         match &self.cursor {
             Cursor::Partition { partition, next } => self.engine.tail.holds_offset(partition.index, *next),
             Cursor::Stream { partition, key, next } => {
-                let nothing_to_read = match self.engine.stream_head(partition, key) {
-                    Ok(StreamHead::Absent) => true,
-                    Ok(StreamHead::At(version)) => version < *next,
-                    Err(_) => false,
-                };
-                let first = self.engine.streams.recent(key, *next, 1);
-                nothing_to_read
+                let Ok(standing) = self.engine.standing(partition, key) else { return false };
+                let next = (*next).max(standing.life.beginning.first);
+                let first = self.engine.streams.recent(key, next, 1);
+                standing.newest < next
                     || first
                         .first()
-                        .is_some_and(|span| span.first_version <= *next && self.engine.tail.holds_offset(partition.index, span.offset))
+                        .is_some_and(|span| span.first_version <= next && self.engine.tail.holds_offset(partition.index, span.offset))
             }
             Cursor::Merged { next, .. } => self.engine.tail.holds_position(*next),
         }

@@ -12,7 +12,8 @@ use crate::{
     batch::Encoded,
     durability::Durability,
     error::LogError,
-    ids::{Expected, StreamId, Tag, TopicName},
+    ids::{Expected, StreamId, StreamVersion, Tag, TopicName},
+    life::{Mark, StreamChange},
     postings::{Poster, Posting},
     record::{Append, Appended, Identity, NewRecord, Precondition, Write},
     segment::StreamHasher,
@@ -22,6 +23,9 @@ use crate::{
 
 /// Most records of one append.
 pub(crate) const MAX_RECORDS: usize = 10_000;
+
+/// Most bytes of the name of whoever changes a stream's life.
+const MAX_BY: usize = 255;
 
 /// What an event takes beside data and stream, mostly: a guess that spares growing.
 const EVENT_OVERHEAD: usize = 64;
@@ -39,6 +43,8 @@ pub(crate) struct PreparedWrite {
     pub(crate) partition: Arc<Partition>,
     pub(crate) records: Encoded,
     pub(crate) stream: Option<WriteStream>,
+    /// What becomes of the stream; its one record is the mark then.
+    pub(crate) change: Option<StreamChange>,
     /// Of its events, counted from the first.
     pub(crate) postings: Vec<Posting>,
 }
@@ -64,6 +70,11 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// Topics of the streams whose lives it changes.
+    pub(crate) fn changed(&self) -> impl Iterator<Item = &TopicName> {
+        self.writes.iter().filter(|write| write.change.is_some()).map(|write| &write.partition.topic.name)
+    }
+
     /// The query conditions.
     pub(crate) fn queries(&self) -> impl Iterator<Item = &PreparedQuery> {
         self.conditions.iter().filter_map(|condition| match condition {
@@ -91,6 +102,7 @@ pub(crate) fn prepare(
         records += match &write {
             Write::Stream { events, .. } => events.len(),
             Write::Records { records, .. } => records.len(),
+            Write::Change { .. } => 1,
         };
         if records > MAX_RECORDS {
             return Err(invalid("writes", format!("more than {MAX_RECORDS} records in one append")));
@@ -105,8 +117,13 @@ pub(crate) fn prepare(
                 let fixed = partition.map(|id| entry.partition(id).cloned()).transpose()?;
                 prepare_records(&entry, fixed.as_ref(), &records, &mut writes)?;
             }
+            Write::Change { topic, stream, change, by } => {
+                let entry = topics.get(&topic)?;
+                writes.push(prepare_change(&entry, stream, change, &by, hasher)?);
+            }
         }
     }
+    check_changes(&writes)?;
     let durability = Durability::of(append.durability, writes.iter().map(|write| write.partition.topic.settings.durability));
     let mut conditions = Vec::with_capacity(append.preconditions.len());
     let mut combinations = 0;
@@ -165,7 +182,42 @@ fn prepare_stream(
     let name = stream.as_str().as_bytes();
     let partition = Arc::clone(entry.partition_for(name));
     let key = StreamKey::of(hasher, &partition, name);
-    Ok(PreparedWrite { partition, records, stream: Some(WriteStream { key, id: stream }), postings: poster.finish() })
+    Ok(PreparedWrite { partition, records, stream: Some(WriteStream { key, id: stream }), change: None, postings: poster.finish() })
+}
+
+fn prepare_change(
+    entry: &TopicEntry,
+    stream: StreamId,
+    change: StreamChange,
+    by: &str,
+    hasher: &StreamHasher,
+) -> Result<PreparedWrite, LogError> {
+    require_events(entry, "it has no streams")?;
+    if matches!(change, StreamChange::Truncate { before } if before < StreamVersion::FIRST) {
+        return Err(invalid("before", "versions begin at 1".into()));
+    }
+    if by.len() > MAX_BY {
+        return Err(invalid("by", format!("a name of {} bytes, at most {MAX_BY} are allowed", by.len())));
+    }
+    let mut records = Encoded::default();
+    records.push_mark(&stream, Mark::new(change, StreamVersion::default()), by)?;
+    let name = stream.as_str().as_bytes();
+    let partition = Arc::clone(entry.partition_for(name));
+    let key = StreamKey::of(hasher, &partition, name);
+    Ok(PreparedWrite { partition, records, stream: Some(WriteStream { key, id: stream }), change: Some(change), postings: Vec::new() })
+}
+
+/// A stream whose life is changed is not written to in the same unit, so that a unit need not be judged write by write.
+fn check_changes(writes: &[PreparedWrite]) -> Result<(), LogError> {
+    if writes.iter().all(|write| write.change.is_none()) {
+        return Ok(());
+    }
+    let mut streams: Vec<_> = writes.iter().filter_map(|write| Some((write.stream.as_ref()?, write.change.is_some()))).collect();
+    streams.sort_unstable_by_key(|(stream, _)| stream.key);
+    match streams.windows(2).find(|pair| pair[0].0.key == pair[1].0.key && (pair[0].1 || pair[1].1)) {
+        Some(pair) => Err(invalid("writes", format!("stream {} is truncated or deleted and written to in one append", pair[0].0.id))),
+        None => Ok(()),
+    }
 }
 
 /// Records that go to different partitions become several writes, so that positions follow the order given.
@@ -197,7 +249,13 @@ fn prepare_records(
             _ => {
                 let mut encoded = Encoded::default();
                 encoded.push_record(record)?;
-                writes.push(PreparedWrite { partition: Arc::clone(partition), records: encoded, stream: None, postings: Vec::new() });
+                writes.push(PreparedWrite {
+                    partition: Arc::clone(partition),
+                    records: encoded,
+                    stream: None,
+                    change: None,
+                    postings: Vec::new(),
+                });
             }
         }
     }

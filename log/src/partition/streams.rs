@@ -3,13 +3,17 @@
 //! The committer applies each group after its sync, admission and readers look up, tidy takes away what segments hold.
 //! Streams are known by a keyed hash of 128 bits and their partition. Sharded, so that no growth of a map stalls appends.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use hashbrown::HashMap;
 use parking_lot::RwLock;
 
 use crate::{
-    ids::{Offset, StreamHead, StreamVersion},
+    ids::{Offset, StreamVersion},
+    life::{Life, Standing},
     segment::StreamHasher,
     topic_store::Partition,
 };
@@ -49,9 +53,18 @@ impl StreamSpan {
     }
 }
 
+/// A mark in the life of a stream, as it counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StreamMark {
+    pub(crate) key: StreamKey,
+    pub(crate) life: Life,
+}
+
 #[derive(Debug, Default)]
 struct Shard {
     heads: HashMap<StreamKey, StreamVersion>,
+    /// Of streams that were truncated, deleted or tombstoned.
+    lives: HashMap<StreamKey, Life>,
     /// In order of version.
     recent: HashMap<StreamKey, VecDeque<StreamSpan>>,
 }
@@ -60,11 +73,13 @@ struct Shard {
 #[derive(Debug)]
 pub(crate) struct Streams {
     shards: Vec<RwLock<Shard>>,
+    /// Whether there may be tombstones: most folders have none, and then no append asks for them.
+    has_tombstones: AtomicBool,
 }
 
 impl Default for Streams {
     fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| RwLock::default()).collect() }
+        Self { shards: (0..SHARDS).map(|_| RwLock::default()).collect(), has_tombstones: AtomicBool::default() }
     }
 }
 
@@ -74,16 +89,28 @@ impl Streams {
         &self.shards[(key.hash & 0xff) as usize]
     }
 
-    /// Where a stream stands.
-    pub(crate) fn head(&self, key: &StreamKey) -> StreamHead {
-        match self.shard(key).read().heads.get(key) {
-            Some(version) => StreamHead::At(*version),
-            None => StreamHead::Absent,
-        }
+    /// Where a stream stands, and what became of it.
+    pub(crate) fn standing(&self, key: &StreamKey) -> Standing {
+        let shard = self.shard(key).read();
+        let of = |newest: Option<&StreamVersion>| newest.copied().unwrap_or_default();
+        Standing { newest: of(shard.heads.get(key)), life: shard.lives.get(key).copied().unwrap_or_default() }
     }
 
-    /// Takes over events that have become durable.
-    pub(crate) fn apply(&self, spans: &[StreamSpan]) {
+    /// Whether any stream may be tombstoned.
+    pub(crate) fn has_tombstones(&self) -> bool {
+        self.has_tombstones.load(Ordering::Relaxed)
+    }
+
+    /// A stream is tombstoned, or about to be.
+    pub(crate) fn expect_tombstones(&self) {
+        self.has_tombstones.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes over events and marks that have become durable.
+    pub(crate) fn apply(&self, spans: &[StreamSpan], marks: &[StreamMark]) {
+        for mark in marks {
+            self.live(mark.key, mark.life);
+        }
         for span in spans {
             let mut shard = self.shard(&span.key).write();
             shard.heads.insert(span.key, span.last_version());
@@ -91,11 +118,25 @@ impl Streams {
         }
     }
 
-    /// Sets where a stream stands by what segments say; a newer version that is known already stays.
-    pub(crate) fn restore(&self, key: StreamKey, version: StreamVersion) {
+    fn live(&self, key: StreamKey, life: Life) {
+        if life.tombstoned {
+            self.expect_tombstones();
+        }
         let mut shard = self.shard(&key).write();
-        let head = shard.heads.entry(key).or_insert(version);
-        *head = (*head).max(version);
+        let known = shard.lives.entry(key).or_default();
+        *known = known.and(life);
+    }
+
+    /// Adds what segments say of a stream; a newer version that is known already stays.
+    pub(crate) fn restore(&self, key: StreamKey, standing: Standing) {
+        if standing.life != Life::default() {
+            self.live(key, standing.life);
+        }
+        if standing.newest >= StreamVersion::FIRST {
+            let mut shard = self.shard(&key).write();
+            let head = shard.heads.entry(key).or_insert(standing.newest);
+            *head = (*head).max(standing.newest);
+        }
     }
 
     /// Forgets where events lie that segments hold now.
@@ -151,9 +192,9 @@ mod tests {
     fn recent_spans_start_where_asked_and_go_when_segments_hold_them() {
         let streams = Streams::default();
         let key = span(1, 1, 0).key;
-        assert_eq!(streams.head(&key), StreamHead::Absent);
-        streams.apply(&[span(1, 2, 0), span(3, 1, 5), span(4, 3, 9)]);
-        assert_eq!(streams.head(&key), StreamHead::At(StreamVersion::new(6)));
+        assert_eq!(streams.standing(&key), Standing::default());
+        streams.apply(&[span(1, 2, 0), span(3, 1, 5), span(4, 3, 9)], &[]);
+        assert_eq!(streams.standing(&key).newest, StreamVersion::new(6));
         assert_eq!(streams.recent(&key, StreamVersion::new(2), 9).len(), 3);
         assert_eq!(streams.recent(&key, StreamVersion::new(3), 9), [span(3, 1, 5), span(4, 3, 9)]);
         assert_eq!(streams.recent_before(&key, StreamVersion::new(4), 9), [span(3, 1, 5), span(1, 2, 0)]);
@@ -163,6 +204,6 @@ mod tests {
         }
         streams.forget(&[span(1, 2, 0), span(3, 1, 5)]);
         assert_eq!(streams.recent(&key, StreamVersion::FIRST, 9), [span(4, 3, 9)]);
-        assert_eq!(streams.head(&key), StreamHead::At(StreamVersion::new(6)));
+        assert_eq!(streams.standing(&key).newest, StreamVersion::new(6));
     }
 }

@@ -20,6 +20,7 @@ use crate::{
     batch::varint::{Cursor, put_unsigned},
     error::LogError,
     ids::{FolderId, Offset},
+    life::Mark,
 };
 
 /// Hashes streams' names, differently in every data folder. The key is the folder's id, which tokens carry: no secret.
@@ -41,12 +42,19 @@ impl StreamHasher {
     }
 }
 
-/// One event as the index has it.
+/// One event as the index has it, or a mark, whose version is a number that says what it marks ([`Mark::to_key`]): higher than any
+/// event's, so that a stream's marks lie behind its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     pub(super) stream: u128,
     pub(super) version: u64,
     pub(super) offset: u64,
+}
+
+impl Key {
+    const fn is_mark(&self) -> bool {
+        Mark::is_key(self.version)
+    }
 }
 
 const PAGE: usize = 4096;
@@ -159,19 +167,21 @@ impl KeyTable {
     /// one event, it must hold for all behind it.
     fn look_up(&self, stream: u128, is_wanted: impl Fn(&Key) -> bool, each: impl FnMut(Key) -> ControlFlow<()>) -> Lookup {
         let pages = self.pages_of(stream);
-        let first = self.pages_before(&pages, |key| key.stream < stream || key.stream == stream && !is_wanted(key))?;
+        let is_before = |key: &Key| key.stream < stream || key.stream == stream && !key.is_mark() && !is_wanted(key);
+        let first = self.pages_before(&pages, is_before)?;
         // What is wanted may begin within the last page that begins before it.
-        self.events(stream, first.saturating_sub(1).max(pages.start)..pages.end, is_wanted, each)
+        self.events(stream, first.saturating_sub(1).max(pages.start)..pages.end, |key| !key.is_mark() && is_wanted(key), each)
     }
 
     /// The same from the newest to the oldest. If `is_wanted` holds for one event, it must hold for all before it.
     fn look_up_back(&self, stream: u128, is_wanted: impl Fn(&Key) -> bool, mut each: impl FnMut(Key) -> ControlFlow<()>) -> Lookup {
+        let is_wanted = |key: &Key| !key.is_mark() && is_wanted(key);
         let pages = self.pages_of(stream);
         let end = self.pages_before(&pages, |key| key.stream < stream || key.stream == stream && is_wanted(key))?;
         for number in (pages.start..end).rev() {
             let mut keys = Vec::new();
             visit(&self.page(number)?, Some(stream), &mut |key| keys.push(key));
-            let mut newest_first = keys.into_iter().rev().filter(&is_wanted);
+            let mut newest_first = keys.into_iter().rev().filter(is_wanted);
             if newest_first.try_for_each(&mut each).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -218,7 +228,7 @@ impl KeyTable {
         Ok(low)
     }
 
-    /// Calls `each` with every event, in order of stream and version.
+    /// Calls `each` with every event and mark, in order of stream and version.
     pub(super) fn for_each(&self, mut each: impl FnMut(Key)) -> Result<(), LogError> {
         for number in 0..self.fences.len() {
             visit(&self.page(number)?, None, &mut each);
@@ -542,6 +552,26 @@ mod tests {
                 let _ = table.for_each(|_| {});
             }
         }
+    }
+
+    #[test]
+    fn marks_lie_behind_events_of_any_number_of_pages_and_are_not_taken_for_them() {
+        let life = |first| Mark::from_key(1 << 63 | 1 << 56 | first).expect("it is a mark's").to_key();
+        let marks = (0..900).map(|number| Key { stream: 7, version: life(number * 3), offset: 10_000 - number * 5 });
+        let mut all = keys(&[(6, 900), (7, 3000), (8, 900)], 0);
+        all.extend(marks.clone());
+        let bytes = KeyTable::encode(&mut all, Offset::new(0), Offset::new(12_000));
+        let (table, _) = KeyTable::from_memory(&bytes).expect("it reads back");
+        let index = KeyIndex::sealed(table);
+        let events = all.iter().filter(|key| key.stream == 7 && !key.is_mark()).copied().collect::<Vec<_>>();
+        parts_are_found(&index, 7, &events.iter().map(|key| (key.version, key.offset)).collect::<Vec<_>>());
+        for offset in (0..12_000).step_by(97) {
+            let found = index.look_up(7, |key| key.offset >= offset, 1).expect("it is whole");
+            assert_eq!(found.first(), events.iter().find(|key| key.offset >= offset), "{offset}");
+        }
+        let mut found = 0;
+        index.for_each(|key| found += usize::from(key.is_mark())).expect("it is whole");
+        assert_eq!(found, marks.count());
     }
 
     #[test]

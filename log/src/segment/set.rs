@@ -14,13 +14,14 @@ use tracing::warn;
 use crate::{
     error::LogError,
     ids::{Offset, PartitionId, Position, StreamVersion, Timestamp},
+    life::{Mark, Standing},
     record::Run,
     topic::{Topic, TopicKind},
 };
 
 use super::{
     file::{Kind, OpenFiles, SegmentId, failed, remove_if_there},
-    key_index::{Key, KeyIndex, StreamHasher},
+    key_index::{KeyIndex, StreamHasher},
     offset_index::OffsetIndex,
     part::{Damage, Lost, Segment},
     reader::Reader,
@@ -364,33 +365,37 @@ impl Segments {
         list.get(list.partition_point(|segment| segment.end() <= offset)).cloned()
     }
 
-    /// Calls `each` with every stream's hash and the version of its newest event, some streams more than once: the highest
-    /// counts. For rebuilding what admission knows, at start. Ends at damage, for what lies before it may not be the newest;
-    /// [`Segments::damage`] says so then.
+    /// Calls `each` with every stream's hash, the version of its newest event and what became of it, some streams more than once:
+    /// all that is said of one counts together. For rebuilding what admission knows, at start. Ends at damage, for what lies
+    /// before it may not be the newest; [`Segments::damage`] says so then.
     ///
     /// # Errors
     /// [`LogError::Io`].
-    pub fn for_each_head(&self, mut each: impl FnMut(u128, StreamVersion)) -> Result<(), LogError> {
+    pub(crate) fn for_each_stream(&self, mut each: impl FnMut(u128, Standing)) -> Result<(), LogError> {
         for segment in self.list.read().clone().iter().rev() {
             if segment.damage().is_some() {
                 break;
             }
-            let mut last: Option<Key> = None;
+            let mut last: Option<(u128, Standing)> = None;
             let asked = self.with_keys(segment, |keys| {
                 last = None;
                 keys.for_each(|key| {
-                    if let Some(before) = last.filter(|before| before.stream != key.stream) {
-                        each(before.stream, StreamVersion::new(before.version));
+                    if let Some((stream, standing)) = last.take_if(|(stream, _)| *stream != key.stream) {
+                        each(stream, standing);
                     }
-                    last = Some(key);
+                    let (_, standing) = last.get_or_insert((key.stream, Standing::default()));
+                    match Mark::from_key(key.version) {
+                        Some(mark) => standing.life = standing.life.and(mark.life()),
+                        None => standing.newest = standing.newest.max(StreamVersion::new(key.version)),
+                    }
                 })
             });
             if let Err(hole) = self.or_hole(segment.id.base, segment.end(), asked)? {
                 self.damage.get_or_init(|| hole.damage);
                 break;
             }
-            if let Some(last) = last {
-                each(last.stream, StreamVersion::new(last.version));
+            if let Some((stream, standing)) = last {
+                each(stream, standing);
             }
         }
         Ok(())

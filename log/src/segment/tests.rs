@@ -12,6 +12,7 @@ use crate::{
     disk::Disk,
     error::LogError,
     ids::{FolderId, Offset, PartitionId, Position, StreamVersion, Timestamp, TopicId},
+    life::Standing,
     record::{NewEvent, Run},
     testing::{CallKind, Fault, Random, SimDisk},
     topic::{Compression, Topic, TopicKind, TopicSettings},
@@ -176,9 +177,9 @@ fn compare(segments: &Arc<Segments>, model: &Model, end: u64) -> Result<(), LogE
         assert_eq!(read_all(&mut reader, u32::MAX)?, expected, "from position {from}");
     }
     let mut heads = BTreeMap::new();
-    segments.for_each_head(|stream, version| {
-        let head = heads.entry(stream).or_insert(version);
-        *head = version.max(*head);
+    segments.for_each_stream(|stream, standing| {
+        let head = heads.entry(stream).or_insert(standing.newest);
+        *head = standing.newest.max(*head);
     })?;
     for stream in (0..6).map(|number| format!("stream-{number}")) {
         let hash = hasher().hash(stream.as_bytes());
@@ -525,11 +526,11 @@ fn around_a_lost_segment_everything_is_read_and_in_it_the_report() {
 /// Follows each stream through its versions: those before and behind the lost offsets are found, and between them the report.
 fn streams_around(segments: &Segments, model: &Model, lost: std::ops::Range<u64>, report: &str) -> usize {
     let mut heads = BTreeMap::new();
-    let newest = |stream, version: StreamVersion| {
-        let head = heads.entry(stream).or_insert(version);
-        *head = version.max(*head);
+    let newest = |stream, standing: Standing| {
+        let head = heads.entry(stream).or_insert(standing.newest);
+        *head = standing.newest.max(*head);
     };
-    segments.for_each_head(newest).expect("no fault");
+    segments.for_each_stream(newest).expect("no fault");
     let mut count = 0;
     for stream in (0..6).map(|number| format!("stream-{number}")) {
         let hash = hasher().hash(stream.as_bytes());

@@ -267,20 +267,21 @@ pub(super) fn write_whole(disk: &dyn Disk, id: &SegmentId, kind: Kind, bytes: &[
     file.sync().map_err(failed("sync", &path))
 }
 
-/// The index entries of runs of events.
+/// The index entries of runs of events and marks.
 pub(super) fn keys_of(runs: &[Run], hasher: &StreamHasher) -> Result<Vec<Key>, LogError> {
     let mut keys = Vec::with_capacity(runs.iter().map(|run| run.count as usize).sum());
     // Events of one stream mostly come together.
     let mut last: Option<(&[u8], u128)> = None;
     for record in runs.iter().flat_map(Run::records) {
         let record = record?;
-        let (Some(name), Some(event)) = (record.key, record.event()) else { continue };
+        let version = record.event().map(|event| event.version.get()).or_else(|| Some(record.mark()?.mark.to_key()));
+        let (Some(name), Some(version)) = (record.key, version) else { continue };
         let stream = match last {
             Some((same, stream)) if same == name => stream,
             _ => hasher.hash(name),
         };
         last = Some((name, stream));
-        keys.push(Key { stream, version: event.version.get(), offset: record.offset.get() });
+        keys.push(Key { stream, version, offset: record.offset.get() });
     }
     Ok(keys)
 }

@@ -14,11 +14,12 @@ use tokio::sync::watch;
 
 use crate::{
     backend::{AppendFuture, Capabilities, Head, LogBackend, LogReader, Span},
-    batch::{BatchBuilder, Encoded},
+    batch::{BatchBuilder, Encoded, is_mark},
     clock::Clock,
     durability::Durability,
     error::LogError,
-    ids::{FolderId, Offset, PartitionId, Position, StreamHead, StreamId, StreamVersion, Timestamp, TopicId, TopicName},
+    ids::{FolderId, Offset, PartitionId, Position, StreamId, StreamVersion, Timestamp, TopicId, TopicName},
+    life::{Beginning, Mark, Standing, StreamChange, StreamState},
     record::{
         Append, Appended, AppendedRange, Chunk, Found, NewRecord, Precondition, QueryAbsent, ReadLimits, RequestKey, Run, Scope, Selection,
         StreamAt, Violation, Write,
@@ -42,7 +43,7 @@ struct Inner {
 struct State {
     topics: BTreeMap<TopicName, Arc<Topic>>,
     ends: HashMap<(TopicName, PartitionId), Offset>,
-    streams: HashMap<(TopicName, StreamId), StreamVersion>,
+    streams: HashMap<(TopicName, StreamId), Standing>,
     requests: HashMap<RequestKey, (u128, Appended)>,
     /// In position order, without gaps.
     runs: Vec<Run>,
@@ -62,15 +63,42 @@ impl State {
         self.topics.get(name).ok_or_else(|| LogError::UnknownTopic { topic: name.clone() })
     }
 
-    fn head_of(&self, topic: &TopicName, stream: &StreamId) -> StreamHead {
-        self.streams.get(&(topic.clone(), stream.clone())).map_or(StreamHead::Absent, |version| StreamHead::At(*version))
+    fn standing(&self, topic: &TopicName, stream: &StreamId) -> Standing {
+        self.streams.get(&(topic.clone(), stream.clone())).copied().unwrap_or_default()
     }
 
-    fn admit(&self, append: &Append) -> Result<(), LogError> {
+    /// A selection without what is gone of its stream, and where that begins.
+    fn left_of(&self, selection: &Selection) -> (Selection, Option<Beginning>) {
+        let Selection::Stream(topic, stream, version) = selection else { return (selection.clone(), None) };
+        let beginning = self.standing(topic, stream).life.beginning;
+        let left = Selection::Stream(topic.clone(), stream.clone(), (*version).max(beginning.first));
+        (left, (beginning != Beginning::default()).then_some(beginning))
+    }
+
+    /// Why a stream takes no such write, whatever is believed.
+    fn refused(&self, placed: &[Placed]) -> Option<LogError> {
+        placed.iter().find_map(|one| {
+            let stream = one.stream.as_ref()?;
+            let standing = self.standing(&one.topic.name, stream);
+            match one.change {
+                Some(StreamChange::Tombstone) => None,
+                _ if standing.life.tombstoned => Some(LogError::Tombstoned { topic: one.topic.name.clone(), stream: stream.clone() }),
+                Some(StreamChange::Truncate { before }) if before > standing.newest.plus(1) => {
+                    Some(LogError::TruncatedBeyondEnd { stream: stream.clone(), before, actual: standing.head() })
+                }
+                _ => None,
+            }
+        })
+    }
+
+    fn admit(&self, append: &Append, placed: &[Placed]) -> Result<(), LogError> {
+        if let Some(error) = self.refused(placed) {
+            return Err(error);
+        }
         let violated = |(index, one): (usize, &Precondition)| {
             let found = match one {
                 Precondition::Stream { topic, stream, expected } => {
-                    let actual = self.head_of(topic, stream);
+                    let actual = self.standing(topic, stream).head();
                     (!expected.holds(actual)).then(|| Found::Stream { stream: stream.clone(), expected: *expected, actual })
                 }
                 Precondition::QueryAbsent(asked) => self.first_match(asked).map(|first| Found::Event { first }),
@@ -137,7 +165,7 @@ impl State {
                         records.push_event(stream, event)?;
                     }
                     let partition = PartitionId::for_key(stream.as_str().as_bytes(), topic.settings.partitions);
-                    all.push(Placed { topic: Arc::clone(topic), partition, stream: Some(stream.clone()), records });
+                    all.push(Placed { topic: Arc::clone(topic), partition, stream: Some(stream.clone()), change: None, records });
                 }
                 Write::Records { topic, partition, records } => {
                     let topic = self.topic(topic)?;
@@ -146,7 +174,23 @@ impl State {
                         place_record(topic, *partition, record, &mut all)?;
                     }
                 }
+                Write::Change { topic, stream, change, by } => {
+                    let topic = self.topic(topic)?;
+                    expect_kind(topic, topic.settings.kind == TopicKind::Events, "it has no streams")?;
+                    if matches!(change, StreamChange::Truncate { before } if *before < StreamVersion::FIRST) {
+                        return invalid("before", "versions begin at 1");
+                    }
+                    let mut records = Encoded::default();
+                    records.push_mark(stream, Mark::new(*change, StreamVersion::default()), by)?;
+                    let partition = PartitionId::for_key(stream.as_str().as_bytes(), topic.settings.partitions);
+                    all.push(Placed { topic: Arc::clone(topic), partition, stream: Some(stream.clone()), change: Some(*change), records });
+                }
             }
+        }
+        let is_same = |one: &Placed, other: &Placed| one.stream == other.stream && one.topic.name == other.topic.name;
+        let of_stream = |one: &Placed| all.iter().filter(|other| is_same(one, other)).count();
+        if all.iter().any(|one| one.change.is_some() && of_stream(one) > 1) {
+            return invalid("writes", "a stream is truncated or deleted and written to in one append");
         }
         Ok(all)
     }
@@ -158,18 +202,26 @@ impl State {
         let durability = Durability::of(asked, placed.iter().map(|one| one.topic.settings.durability));
         let mut answer =
             Appended { first, end: first, ranges: Vec::new(), versions: Vec::new(), recorded_at, deduplicated: false, durability };
-        for Placed { topic, partition, stream, records } in placed {
+        for Placed { topic, partition, stream, change, records } in placed {
+            let mut standing = stream.as_ref().map_or_else(Standing::default, |stream| self.standing(&topic.name, stream));
+            let version = match change.map(|change| standing.mark(change)) {
+                None => standing.newest.plus(1),
+                Some(Some(mark)) => {
+                    standing.life = standing.life.and(mark.life());
+                    mark.first()
+                }
+                // It is so already.
+                Some(None) => continue,
+            };
             let end = self.ends.entry((topic.name.clone(), partition)).or_default();
             let (first_offset, count) = (*end, records.count());
             *end = end.plus(u64::from(count));
-            let mut version = StreamVersion::FIRST;
             if let Some(stream) = stream {
-                let newest = self.streams.entry((topic.name.clone(), stream.clone())).or_default();
-                version = newest.plus(1);
-                *newest = newest.plus(u64::from(count));
-                let at = StreamAt { topic: topic.name.clone(), stream, version: *newest };
+                standing.newest = standing.newest.plus(if change.is_some() { 0 } else { count.into() });
+                self.streams.insert((topic.name.clone(), stream.clone()), standing);
+                let at = StreamAt { topic: topic.name.clone(), stream, version: standing.newest };
                 answer.versions.retain(|one| (&one.topic, &one.stream) != (&at.topic, &at.stream));
-                answer.versions.push(at);
+                answer.versions.extend((at.version >= StreamVersion::FIRST).then_some(at));
             }
             let mut builder = BatchBuilder::new(first_offset);
             let start = builder.push(&records, version, recorded_at);
@@ -223,6 +275,7 @@ struct Placed {
     topic: Arc<Topic>,
     partition: PartitionId,
     stream: Option<StreamId>,
+    change: Option<StreamChange>,
     records: Encoded,
 }
 
@@ -248,7 +301,7 @@ fn place_record(topic: &Arc<Topic>, partition: Option<PartitionId>, record: &New
         _ => {
             let mut records = Encoded::default();
             records.push_record(record)?;
-            all.push(Placed { topic: Arc::clone(topic), partition, stream: None, records });
+            all.push(Placed { topic: Arc::clone(topic), partition, stream: None, change: None, records });
             Ok(())
         }
     }
@@ -304,7 +357,7 @@ impl LogBackend for MemoryLog {
             let answer = if *digest == identity.digest { Ok(repeat) } else { Err(reused) };
             return Ok(futures::future::ready(answer).boxed());
         }
-        let answer = state.admit(&append).map(|()| state.commit(placed, append.durability, &*self.inner.clock));
+        let answer = state.admit(&append, &placed).map(|()| state.commit(placed, append.durability, &*self.inner.clock));
         if let (Some(identity), Ok(appended)) = (append.identity, &answer) {
             state.requests.insert(identity.key, (identity.digest, appended.clone()));
         }
@@ -326,11 +379,11 @@ impl LogBackend for MemoryLog {
         Ok(partitions.map(|one| state.ends.get(&(topic.clone(), PartitionId::new(one))).copied().unwrap_or_default()).collect())
     }
 
-    fn stream_head(&self, topic: &TopicName, stream: &StreamId) -> Result<StreamHead, LogError> {
+    fn stream_state(&self, topic: &TopicName, stream: &StreamId) -> Result<StreamState, LogError> {
         let state = self.inner.state.lock();
         let known = state.topic(topic)?;
         expect_kind(known, known.settings.kind == TopicKind::Events, "it has no streams")?;
-        Ok(state.head_of(topic, stream))
+        Ok(state.standing(topic, stream).state())
     }
 
     fn reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError> {
@@ -397,11 +450,12 @@ impl LogReader for MemoryReader {
 impl MemoryReader {
     fn collect(&self, until: Position, limits: ReadLimits) -> Result<Chunk, LogError> {
         let state = self.inner.state.lock();
-        let mut chunk = Chunk { runs: Vec::new(), scanned_to: self.from };
+        let (selection, beginning) = state.left_of(&self.selection);
+        let mut chunk = Chunk { runs: Vec::new(), scanned_to: self.from, beginning };
         let (mut records, mut bytes) = (0_u32, 0_usize);
         let place = state.runs.partition_point(|run| run.end_position() <= self.from);
         for run in state.runs.iter().skip(place).take_while(|run| run.first_position < until) {
-            for part in selected(run, &self.selection, self.from, until)? {
+            for part in selected(run, &selection, self.from, until)? {
                 let room = limits.records.saturating_sub(records).max(1);
                 let part = cut(&part, part.first_position, part.first_position.plus(u64::from(room)))?;
                 records += part.count;
@@ -442,11 +496,12 @@ impl LogReader for BackwardReader {
 impl BackwardReader {
     fn collect(&self, until: Position, limits: ReadLimits) -> Result<Chunk, LogError> {
         let state = self.inner.state.lock();
-        let mut chunk = Chunk::default();
+        let (left, beginning) = state.left_of(&whole_stream(&self.selection));
+        let mut chunk = Chunk { beginning, ..Chunk::default() };
         let (mut records, mut bytes) = (0_u32, 0_usize);
         let before = self.before.min(until);
         for run in state.runs.iter().rev().skip_while(|run| run.first_position >= before) {
-            for part in selected_below(run, &self.selection, before)?.iter().rev() {
+            for part in selected_below(run, &self.selection, &left, before)?.iter().rev() {
                 let room = limits.records.saturating_sub(records).max(1).min(part.count);
                 let part = part.part(part.count - room, room)?;
                 records += part.count;
@@ -463,8 +518,16 @@ impl BackwardReader {
     }
 }
 
-/// The parts of a run that are selected by what lies before the selection's place, up to `before`.
-fn selected_below(run: &Run, selection: &Selection, before: Position) -> Result<Vec<Run>, LogError> {
+/// All of a stream; any other selection as it is.
+fn whole_stream(selection: &Selection) -> Selection {
+    match selection {
+        Selection::Stream(topic, stream, _) => Selection::Stream(topic.clone(), stream.clone(), StreamVersion::FIRST),
+        other => other.clone(),
+    }
+}
+
+/// The parts of a run that are selected by what lies before the selection's place, up to `before`; of a stream, among what is `left`.
+fn selected_below(run: &Run, selection: &Selection, left: &Selection, before: Position) -> Result<Vec<Run>, LogError> {
     let start = Position::default();
     match selection {
         Selection::Partition(topic, partition, end) => {
@@ -472,8 +535,8 @@ fn selected_below(run: &Run, selection: &Selection, before: Position) -> Result<
             let end = run.first_position.plus(end.get().saturating_sub(run.first_offset.get()));
             if end <= run.first_position { Ok(Vec::new()) } else { selected(run, &whole, start, before.min(end)) }
         }
-        Selection::Stream(topic, stream, end) => {
-            let all = selected(run, &Selection::Stream(topic.clone(), stream.clone(), StreamVersion::FIRST), start, before)?;
+        Selection::Stream(_, _, end) => {
+            let all = selected(run, left, start, before)?;
             let is_older = |part: &Run| part.records().flatten().all(|record| record.event().is_some_and(|event| event.version < *end));
             Ok(all.into_iter().filter(is_older).collect())
         }
@@ -483,6 +546,9 @@ fn selected_below(run: &Run, selection: &Selection, before: Position) -> Result<
 
 /// The parts of a run that are selected, from position `at` up to `until`.
 fn selected(run: &Run, selection: &Selection, at: Position, until: Position) -> Result<Vec<Run>, LogError> {
+    if is_mark(run) {
+        return Ok(Vec::new());
+    }
     let whole = || cut(run, at, until).map(|run| vec![run]);
     match selection {
         Selection::Partition(topic, partition, offset) => {

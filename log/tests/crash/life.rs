@@ -345,8 +345,8 @@ impl Life {
         let head = log.stream_head(&"a".parse().unwrap(), &"s0".parse().unwrap()).unwrap();
         let mut wrong = self.unit();
         let expected = match head {
-            StreamHead::Absent => Expected::Exists,
             StreamHead::At(_) => Expected::Absent,
+            _ => Expected::Exists,
         };
         // Units before it may create the stream, but none removes it.
         if expected == Expected::Absent {

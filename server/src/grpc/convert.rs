@@ -4,9 +4,9 @@ use std::{hash::Hasher as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use foldlog_log::{
-    Append, Appended, Compression, Durability, EventId, EventQuery, Expected, Identity, NewEvent, NewRecord, PartitionId, Position,
-    Precondition, QueryAbsent, QueryItem, RequestId, RequestKey, Scope, StreamId, StreamVersion, Tag, Timestamp, Topic, TopicKind,
-    TopicName, Write,
+    Append, Appended, Beginning, Compression, Durability, EventId, EventQuery, Expected, Identity, NewEvent, NewRecord, PartitionId,
+    Position, Precondition, QueryAbsent, QueryItem, RequestId, RequestKey, Scope, StreamChange, StreamId, StreamVersion, Tag, Timestamp,
+    Topic, TopicKind, TopicName, Write,
 };
 use foldlog_proto::v1 as pb;
 use prost::Message as _;
@@ -130,6 +130,9 @@ impl Budget<'_> {
 fn write(place: usize, write: pb::Write, topics: &mut Topics<'_>, budget: &mut Budget<'_>) -> Result<Write, Failure> {
     let field = |name: &str| format!("writes[{place}].{name}");
     let topic = topics.named(&write.topic, || field("topic"))?;
+    if let Some(change) = &write.change {
+        return self::change(topic, &write, change, field);
+    }
     if write.events.is_empty() {
         return Err(Failure::field("EMPTY_EVENTS", field("events"), "a write needs at least one event"));
     }
@@ -154,6 +157,21 @@ fn write(place: usize, write: pb::Write, topics: &mut Topics<'_>, budget: &mut B
         records.push(new_record(event, write.key.clone(), at)?);
     }
     Ok(Write::Records { topic, partition: write.partition.map(PartitionId::new), records })
+}
+
+fn change(topic: TopicName, write: &pb::Write, change: &pb::StreamChange, field: impl Fn(&str) -> String) -> Result<Write, Failure> {
+    use pb::stream_change::Change;
+    if !write.events.is_empty() || write.key.is_some() || write.partition.is_some() {
+        return Err(Failure::invalid(field("change"), "it names a stream and nothing else: no events, no key, no partition"));
+    }
+    let change = match change.change {
+        Some(Change::TruncateBefore(0)) => return Err(Failure::invalid(field("change.truncate_before"), "versions begin at 1")),
+        Some(Change::TruncateBefore(version)) => StreamChange::Truncate { before: StreamVersion::new(version) },
+        Some(Change::Delete(_)) => StreamChange::Delete,
+        Some(Change::Tombstone(_)) => StreamChange::Tombstone,
+        None => return Err(Failure::invalid(field("change"), "truncate_before, delete or tombstone is needed")),
+    };
+    Ok(Write::Change { topic, stream: stream(&write.stream, || field("stream"))?, change, by: ANONYMOUS.into() })
 }
 
 /// What an event weighs against the limits: everything in it that takes room in the log.
@@ -269,6 +287,7 @@ fn precondition(place: usize, given: pb::Precondition, topics: &mut Topics<'_>) 
         Some(Expect::Version(version)) => Expected::Version(StreamVersion::new(version)),
         Some(Expect::Absent(_)) => Expected::Absent,
         Some(Expect::Exists(_)) => Expected::Exists,
+        Some(Expect::Deleted(_)) => Expected::Deleted,
         Some(Expect::Any(_)) => Expected::Any,
     };
     Ok(Precondition::Stream {
@@ -402,6 +421,11 @@ pub fn duration(given: Option<prost_types::Duration>, default: Duration, most: D
         Ok(duration) if duration <= most => Ok(duration),
         _ => Err(Failure::invalid(field, format_args!("0 to {} seconds", most.as_secs()))),
     }
+}
+
+/// Where a stream begins.
+pub const fn beginning(beginning: Beginning) -> pb::StreamBeginning {
+    pb::StreamBeginning { first_version: beginning.first.get(), anew_version: beginning.anew.get() }
 }
 
 /// The answer to an append.

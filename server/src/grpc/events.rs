@@ -1,7 +1,7 @@
 //! The service `EventLog`. Routed by hand, because reads and subscriptions encode their messages straight from the log
 //! ([`super::wire`]) and the generated service would insist on building them first.
 
-use foldlog_log::{PartitionId, Position, StreamHead, TopicName};
+use foldlog_log::{PartitionId, Position, StreamHead, StreamState, StreamVersion, TopicName};
 use foldlog_proto::v1 as pb;
 use futures::{Stream, StreamExt as _};
 use tonic::{
@@ -133,15 +133,15 @@ async fn get_stream(app: App, request: pb::GetStreamRequest) -> Result<pb::Strea
     let wait = convert::duration(request.wait, reading::DEFAULT_WAIT, reading::MAX_WAIT, "wait")?;
     let position = stage.reached(at_least, wait).await?;
     let topic = stage.log.topic(&name)?;
-    let head = reading::stream_head(stage, &name, &stream).await?;
+    let StreamState { head, beginning } = reading::stream_state(stage, &name, &stream).await?;
     Ok(pb::StreamInfo {
         partition: PartitionId::for_key(stream.as_str().as_bytes(), topic.settings.partitions).get(),
         topic: request.topic,
         stream: request.stream,
-        version: match head {
-            StreamHead::Absent => None,
-            StreamHead::At(version) => Some(version.get()),
-        },
+        version: head.version().map(StreamVersion::get),
+        beginning: Some(convert::beginning(beginning)),
+        deleted: matches!(head, StreamHead::Deleted(_)),
+        tombstoned: head == StreamHead::Tombstoned,
         // The end as it was before the look: the answer reflects at least that.
         token: stage.tokens.make(position),
     })

@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use foldlog_log::{Chunk, LogError, LogReader, Offset, Position, ReadLimits, Run, Selection, StreamHead, StreamVersion, Timestamp, batch};
+use foldlog_log::{
+    Chunk, LogError, LogReader, Offset, Position, ReadLimits, Run, Selection, StreamId, StreamState, StreamVersion, Timestamp, TopicName,
+    batch,
+};
 use foldlog_proto::v1::{self as pb, subscribe_batch::Message};
 use futures::{Stream, stream};
 use tokio::sync::watch;
@@ -147,7 +150,7 @@ fn cut(mut chunk: Chunk, place: usize, count: u32, direction: Direction) -> Resu
         Direction::Forwards => last.end_position(),
         Direction::Backwards => last.first_position,
     });
-    let rest = Chunk { runs: rest, scanned_to: chunk.scanned_to };
+    let rest = Chunk { runs: rest, scanned_to: chunk.scanned_to, beginning: chunk.beginning };
     Ok((Chunk { scanned_to, ..chunk }, Some(rest)))
 }
 
@@ -323,21 +326,18 @@ async fn from_now(stage: &Stage, selection: Selection) -> Result<Selection, Fail
             Selection::Partition(topic, partition, end)
         }
         Selection::Stream(topic, stream, _) => {
-            let head = stream_head(stage, &topic, &stream).await?;
-            let next = match head {
-                StreamHead::Absent => StreamVersion::FIRST,
-                StreamHead::At(version) => version.plus(1),
-            };
+            let StreamState { head, beginning } = stream_state(stage, &topic, &stream).await?;
+            let next = head.version().map_or(beginning.first, |version| version.plus(1));
             Selection::Stream(topic, stream, next)
         }
     })
 }
 
-/// Where a stream stands; the index may lie on disk.
-pub async fn stream_head(stage: &Stage, topic: &foldlog_log::TopicName, stream: &foldlog_log::StreamId) -> Result<StreamHead, Failure> {
+/// Where a stream stands and begins; the index may lie on disk.
+pub async fn stream_state(stage: &Stage, topic: &TopicName, stream: &StreamId) -> Result<StreamState, Failure> {
     let (log, topic, stream) = (std::sync::Arc::clone(&stage.log), topic.clone(), stream.clone());
-    let head = tokio::task::spawn_blocking(move || log.stream_head(&topic, &stream)).await;
-    Ok(head.map_err(|_| Failure::new(Kind::Internal, "READ_FAILED", "the read was interrupted"))??)
+    let state = tokio::task::spawn_blocking(move || log.stream_state(&topic, &stream)).await;
+    Ok(state.map_err(|_| Failure::new(Kind::Internal, "READ_FAILED", "the read was interrupted"))??)
 }
 
 struct Subscription {

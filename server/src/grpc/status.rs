@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use foldlog_log::{Expected, Found, StreamHead, Violation};
+use foldlog_log::{Expected, Found, StreamHead, StreamVersion, Violation};
 use foldlog_proto::v1 as pb;
 use prost::Message as _;
 use prost_types::Any;
@@ -96,7 +96,7 @@ fn within_bounds(violations: &[Violation], token: prost::bytes::Bytes) -> pb::Pr
 }
 
 fn violation_of(violation: &Violation) -> pb::PreconditionViolation {
-    use pb::stream_state::{Absent, Any, Exists, Expect};
+    use pb::stream_state::{Absent, Any, Deleted, Exists, Expect};
     let index = u32::try_from(violation.index).unwrap_or(u32::MAX);
     let (stream, expected, actual) = match &violation.found {
         Found::Stream { stream, expected, actual } => (stream, *expected, *actual),
@@ -109,15 +109,15 @@ fn violation_of(violation: &Violation) -> pb::PreconditionViolation {
         Expected::Absent => Expect::Absent(Absent {}),
         Expected::Exists => Expect::Exists(Exists {}),
         Expected::Version(version) => Expect::Version(version.get()),
+        Expected::Deleted => Expect::Deleted(Deleted {}),
     };
     pb::PreconditionViolation {
         index,
         expected: Some(pb::StreamState { stream: stream.to_string(), expect: Some(expect), topic: String::new() }),
-        actual_version: match actual {
-            StreamHead::Absent => None,
-            StreamHead::At(version) => Some(version.get()),
-        },
+        actual_version: actual.version().map(StreamVersion::get),
         first_conflicting_position: None,
+        actual_deleted: matches!(actual, StreamHead::Deleted(_)),
+        actual_tombstoned: actual == StreamHead::Tombstoned,
     }
 }
 
@@ -131,7 +131,7 @@ fn cut(text: &str, bytes: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use foldlog_log::{Position, StreamVersion};
+    use foldlog_log::Position;
 
     use super::*;
 

@@ -20,7 +20,7 @@ use tonic::{
 use tonic_prost::ProstCodec;
 
 use super::{
-    convert::{TRACEPARENT, TRACESTATE},
+    convert::{TRACEPARENT, TRACESTATE, beginning},
     source::Direction,
     status::status,
 };
@@ -98,6 +98,10 @@ impl Encoder for WireEncoder {
                 put_bytes(2, last.as_deref().unwrap_or_default(), buf);
                 put_number(3, chunk.scanned_to.get(), buf);
                 put_number(4, u64::from(last.is_some()), buf);
+                if let Some(beginning) = chunk.beginning.map(beginning) {
+                    put_message_key(5, beginning.encoded_len(), buf);
+                    beginning.encode(buf).map_err(|error| Status::internal(error.to_string()))?;
+                }
             }
             Outgoing::Events { chunk, token } => {
                 self.events.clear();

@@ -75,6 +75,40 @@ fn a_topic_says_how_it_is_compressed() {
 }
 
 #[test]
+fn a_stream_is_shown_truncated_deleted_and_tombstoned() {
+    let server = with_three();
+    let row = |state: &str, version: Value, first: u64, anew: u64| json!({ "topic": "flights", "stream": "UA1", "state": state, "version": version, "first_version": first, "anew_version": anew });
+    let verb = |verb: &str, rest: &[&str]| {
+        let mut rows = server.rows(&[&["stream", verb, "flights", "UA1"], rest].concat());
+        assert!(rows[0].as_object_mut().unwrap().remove("partition").is_some());
+        rows.remove(0)
+    };
+    assert_eq!(verb("show", &[]), row("live", json!(2), 1, 1));
+    assert_eq!(verb("truncate", &["--before", "2"]), row("live", json!(2), 2, 1));
+    assert_eq!(server.rows(&["stream", "flights", "UA1"]).len(), 1);
+    let read = server.run(&["stream", "flights", "UA1"]);
+    assert!(read.notes.contains("events before version 2 are gone"), "{}", read.notes);
+    let stale = server.run(&["stream", "delete", "flights", "UA1", "--expect", "1"]);
+    assert_eq!((stale.code, stale.data.as_str()), (Some(4), ""));
+    assert_eq!(verb("delete", &["--expect", "2"]), row("deleted", json!(2), 3, 3));
+    let again = server.run(&["stream", "delete", "flights", "UA1", "--expect", "deleted"]);
+    assert!(again.code == Some(0) && again.notes.contains("nothing was to be changed"), "{}", again.notes);
+    let departed = "{\"stream\":\"UA1\",\"type\":\"Departed\",\"data\":1}\n";
+    server.rows_with(&["append", "flights", "--stream", "UA1", "--expect", "absent"], departed);
+    assert_eq!(verb("show", &[]), row("live", json!(3), 3, 3));
+    assert_eq!(verb("tombstone", &[]), row("tombstoned", Value::Null, 4, 4));
+    let refused = server.run_with(&["append", "flights"], departed);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.notes.contains("stream UA1 of topic flights is tombstoned"), "{}", refused.notes);
+    let read = server.run(&["stream", "flights", "UA1"]);
+    assert!(read.code == Some(1) && read.notes.contains("is tombstoned"), "{}", read.notes);
+    for wrong in [&["stream", "truncate", "flights", "UA1"][..], &["stream", "truncate", "flights", "UA1", "--before", "0"], &["stream"]] {
+        assert_eq!(server.run(wrong).code, Some(2), "{wrong:?}");
+    }
+    assert_eq!(server.rows(&["read", "flights"]).len(), 4, "by topic all is read");
+}
+
+#[test]
 fn what_read_writes_append_takes() {
     let server = with_three();
     let text = server.run(&["read", "flights", "-o", "jsonl"]).data;

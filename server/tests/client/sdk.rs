@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use foldlog_sdk::{
-    Append, Appended, Class, Client, Decider, Delivery, Durability, Error, EventQuery, ExecuteError, Expected, Mark, NewEvent, NewRecord,
-    Pushed, Row, Source, Subscription, Token, TopicKind, TopicSettings,
+    Append, Appended, Beginning, Class, Client, Decider, Delivery, Durability, Error, EventQuery, ExecuteError, Expected, Mark, NewEvent,
+    NewRecord, Pushed, Row, Source, StreamChange, Subscription, Token, TopicKind, TopicSettings,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{task::JoinSet, time::timeout};
@@ -294,6 +294,52 @@ async fn deciders_that_race_sell_each_seat_once() {
     let seats: Vec<Sold> = events.iter().map(|event| event.decode().unwrap()).collect();
     assert_eq!(seats, (1..=SEATS).map(|seat| Sold::Ticket { seat }).collect::<Vec<_>>());
     assert_eq!(flights.load("UA1").await.unwrap().version, Some(u64::from(SEATS)));
+}
+
+#[tokio::test]
+async fn a_decider_goes_on_from_where_its_stream_began_anew() {
+    let server = Server::start();
+    let client = connect(&server, "t").await;
+    let flights = client.aggregates::<Flight>("t");
+    for _ in 0..3 {
+        flights.execute("UA1", &Buy::default()).await.unwrap();
+    }
+    let delete = |version| client.append("t").expect("UA1", Expected::Version(version)).change("UA1", StreamChange::Delete);
+    let deleted = delete(3).send().await.unwrap();
+    assert_eq!((deleted.ranges.len(), deleted.versions[0].version), (1, 3));
+    assert!(delete(3).send().await.unwrap().ranges.is_empty(), "it is so already");
+    let loaded = flights.load("UA1").await.unwrap();
+    assert_eq!((loaded.state.sold, loaded.version), (0, None));
+    let done = flights.execute("UA1", &Buy::default()).await.unwrap();
+    assert_eq!((done.after.state.sold, done.after.version, done.decisions), (1, Some(4), 1), "versions go on, the state begins anew");
+    let done = flights.execute("UA1", &Buy::default()).await.unwrap();
+    assert_eq!((done.after.state.sold, done.after.version), (2, Some(5)));
+    let mut reading = client.read(Source::stream("t", "UA1")).start().await.unwrap();
+    assert_eq!(reading.next().await.unwrap().unwrap().version, 4);
+    assert_eq!(reading.beginning(), Some(Beginning { first_version: 4, anew_version: 4 }));
+
+    // What is left of a truncated stream is not folded as if it were all.
+    client.append("t").change("UA1", StreamChange::TruncateBefore(5)).send().await.unwrap();
+    for error in [flights.load("UA1").await.unwrap_err(), flights.execute("UA1", &Buy::default()).await.map(drop).unwrap_err().into_log()] {
+        assert_eq!(error.class(), Class::Failed);
+        assert!(error.to_string().contains("truncated before version 5"), "{error}");
+    }
+    client.append("t").change("UA1", StreamChange::Tombstone).send().await.unwrap();
+    let info = client.get_stream("t", "UA1", None).await.unwrap();
+    assert_eq!((info.version, info.tombstoned, info.beginning.first_version), (None, true, 6));
+    let error = flights.execute("UA1", &Buy::default()).await.map(drop).unwrap_err();
+    assert_eq!(error.into_log().reason(), Some("STREAM_TOMBSTONED"));
+}
+
+trait IntoLog {
+    fn into_log(self) -> Error;
+}
+
+impl IntoLog for ExecuteError<&'static str> {
+    fn into_log(self) -> Error {
+        let Self::Log(error) = self else { panic!("the domain refused") };
+        error
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

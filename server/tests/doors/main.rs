@@ -6,6 +6,7 @@ mod append;
 mod floods;
 mod http;
 mod limits;
+mod lives;
 mod pull;
 mod push;
 mod read;

@@ -38,14 +38,9 @@ struct Merge {
 }
 
 impl Below {
-    /// Fills `out` with a partition's records before `before`, which is not 0. Returns the offset before which it goes on.
-    pub(super) fn partition(
-        &mut self,
-        engine: &Engine,
-        partition: &Partition,
-        mut before: Offset,
-        out: &mut Output,
-    ) -> Result<Offset, LogError> {
+    /// Fills `out` with a partition's records before `from`, which is not 0. Returns the offset before which it goes on.
+    pub(super) fn partition(&mut self, engine: &Engine, partition: &Partition, from: Offset, out: &mut Output) -> Result<Offset, LogError> {
+        let mut before = from;
         let mut reader = match self.reader.take() {
             Some(reader) => reader,
             None => segments_of(engine, partition)?.reader(Start::Offset(before), true)?,
@@ -62,19 +57,20 @@ impl Below {
             reader.seek(before);
         }
         self.reader = Some(reader);
-        if out.runs.is_empty() && before > Offset::default() {
+        if before == from {
             return Err(lost(engine, partition, Offset::default()));
         }
         Ok(before)
     }
 
-    /// Fills `out` with a stream's events before version `before`, which is not the first. Returns the version before which it
-    /// goes on.
+    /// Fills `out` with a stream's events from version `first` on and before `before`, which is higher. Returns the version before which
+    /// it goes on.
     pub(super) fn stream(
         &mut self,
         engine: &Engine,
         partition: &Partition,
         key: StreamKey,
+        first: StreamVersion,
         mut before: StreamVersion,
         out: &mut Output,
     ) -> Result<StreamVersion, LogError> {
@@ -89,13 +85,15 @@ impl Below {
             Some(reader) => reader,
             None => segments.reader(Start::Offset(Offset::default()), false)?,
         };
-        while !out.is_full()
+        while before > first
+            && !out.is_full()
             && let Some((version, offset)) = self.events.front().copied()
         {
             if version.plus(1) != before {
                 return Err(lost(engine, partition, offset));
             }
-            let together = (0..).zip(&self.events).take_while(|(place, (_, at))| at.plus(*place) == offset).count();
+            let is_next = |(place, (version, at)): &(u64, &(StreamVersion, Offset))| at.plus(*place) == offset && *version >= first;
+            let together = (0..).zip(&self.events).take_while(is_next).count();
             reader.seek(offset.plus(1));
             let run = reader.previous_run(u32::try_from(together).unwrap_or(1))?;
             let is_there = |run: &crate::record::Run| run.first_offset.plus(run.count.into()) == offset.plus(1);

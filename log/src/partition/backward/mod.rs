@@ -19,7 +19,7 @@ use crate::{
     backend::LogReader,
     engine::Engine,
     error::LogError,
-    ids::{Offset, Position, StreamHead, StreamVersion},
+    ids::{Offset, Position, StreamVersion},
     record::{Chunk, ReadLimits, Selection},
     topic_store::Partition,
 };
@@ -43,11 +43,7 @@ impl BackwardReader {
     pub(crate) fn open(engine: Arc<Engine>, selection: Selection) -> Result<Self, LogError> {
         let mut cursor = Cursor::open(&engine, selection)?;
         if let Cursor::Stream { partition, key, next } = &mut cursor {
-            let end = match engine.stream_head(partition, key)? {
-                StreamHead::Absent => StreamVersion::FIRST,
-                StreamHead::At(version) => version.plus(1),
-            };
-            *next = end.min(*next);
+            *next = engine.standing(partition, key)?.newest.plus(1).min(*next);
         }
         Ok(Self { engine, cursor, frame: Frame::default(), below: Below::default() })
     }
@@ -104,25 +100,30 @@ impl BackwardReader {
         Ok(before)
     }
 
-    /// Fills `out` with what the tail knows of one stream. Returns the version before which it goes on.
+    /// Fills `out` with what the tail knows of one stream from version `first` on. Returns the version before which it goes on.
     fn stream_runs(
         &mut self,
         partition: &Partition,
         key: StreamKey,
+        first: StreamVersion,
         mut before: StreamVersion,
         out: &mut Output,
     ) -> Result<StreamVersion, LogError> {
         let end = self.engine.tail.end_of(partition.index);
         for span in self.engine.streams.recent_before(&key, before, SPANS) {
+            let oldest = span.first_version.max(first);
+            if oldest >= before {
+                return Ok(before);
+            }
             if span.offset >= end {
                 // Known here a moment before it is shown.
-                before = span.first_version;
+                before = oldest;
                 continue;
             }
             let found = self.engine.tail.slices_from(partition.index, span.offset, 0).into_iter().next();
             let Some((group, slice)) = found else { return Ok(before) };
             if group.first >= out.until {
-                before = span.first_version;
+                before = oldest;
                 continue;
             }
             if !group.loaded && !out.runs.is_empty() {
@@ -131,9 +132,10 @@ impl BackwardReader {
             let Some(group) = self.frame.load(&self.engine, &group)? else { return Ok(before) };
             let Some(slice) = group.slices.get(slice as usize) else { return Ok(before) };
             let Some(run) = run_of(slice, &span) else { return Ok(before) };
-            let count = records_between(span.first_version.get(), before.get()).min(span.count);
-            let Some(left) = out.take_end(&group.cut(slice, &run, 0, count)?)? else { return Ok(before) };
-            before = span.first_version.plus(left.into());
+            let skip = records_between(span.first_version.get(), oldest.get());
+            let count = records_between(oldest.get(), before.get()).min(span.count - skip);
+            let Some(left) = out.take_end(&group.cut(slice, &run, skip, count)?)? else { return Ok(before) };
+            before = oldest.plus(left.into());
         }
         Ok(before)
     }
@@ -169,11 +171,17 @@ impl BackwardReader {
             }
             Cursor::Stream { partition, key, next } => {
                 let (partition, key, from) = (Arc::clone(partition), *key, *next);
-                let mut before = self.stream_runs(&partition, key, from, out)?;
-                if before == from && before > StreamVersion::FIRST && !out.is_over() {
-                    before = self.below.stream(&self.engine, &partition, key, from, out)?;
+                out.beginning = self.engine.streams.standing(&key).life.beginning;
+                let first = out.beginning.first;
+                if from <= first {
+                    out.complete = true;
+                    return Ok(());
                 }
-                out.complete = before <= StreamVersion::FIRST;
+                let mut before = self.stream_runs(&partition, key, first, from, out)?;
+                if before == from && !out.is_over() {
+                    before = self.below.stream(&self.engine, &partition, key, first, from, out)?;
+                }
+                out.complete = before <= first;
                 self.cursor = Cursor::Stream { partition, key, next: before };
             }
             Cursor::Merged { topics, next } => {
@@ -207,7 +215,7 @@ impl LogReader for BackwardReader {
             (Cursor::Merged { next, .. }, _) => *next,
             (_, last) => last.map_or(until, |last| last.first_position),
         };
-        Ok(Chunk { runs: out.runs, scanned_to })
+        Ok(out.into_chunk(scanned_to))
     }
 
     fn in_memory(&self) -> bool {
@@ -217,10 +225,10 @@ impl LogReader for BackwardReader {
                 Some(last) => tail.holds_offset(partition.index, Offset::new(last)),
                 None => true,
             },
-            Cursor::Stream { next, .. } if *next <= StreamVersion::FIRST => true,
             Cursor::Stream { partition, key, next } => {
                 let newest = self.engine.streams.recent_before(key, *next, 1);
-                newest.first().is_some_and(|span| tail.holds_offset(partition.index, span.offset))
+                let is_through = *next <= self.engine.streams.standing(key).life.beginning.first;
+                is_through || newest.first().is_some_and(|span| tail.holds_offset(partition.index, span.offset))
             }
             // What is selected must lie in the next group: nobody knows how far down it is searched for else.
             Cursor::Merged { topics, next } => {

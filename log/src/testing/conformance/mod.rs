@@ -6,6 +6,7 @@
 mod appends;
 mod backwards;
 mod concurrency;
+mod lives;
 mod queries;
 mod reads;
 mod restarts;
@@ -60,7 +61,9 @@ struct Case {
 /// When a case fails, with its name.
 pub fn check<S: Subject>(mut make: impl FnMut() -> S) -> Vec<&'static str> {
     let mut left_out = Vec::new();
-    for case in [appends::CASES, queries::CASES, reads::CASES, backwards::CASES, concurrency::CASES, restarts::CASES].into_iter().flatten()
+    for case in [appends::CASES, queries::CASES, reads::CASES, backwards::CASES, concurrency::CASES, lives::CASES, restarts::CASES]
+        .into_iter()
+        .flatten()
     {
         let mut subject = make();
         if !can(&subject.log().capabilities(), case.needs) || case.needs == Needs::Restart && !subject.restart() {

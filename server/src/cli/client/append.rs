@@ -46,7 +46,7 @@ pub struct Append {
     /// Append all lines as one unit, or none: at most 10,000 events and 4 MiB
     #[arg(long)]
     atomic: bool,
-    /// Append only if --stream stands there: absent, exists or a version. All lines are then one unit; exit code 4 if not
+    /// Append only if --stream stands there: absent, exists, deleted or a version. All lines are then one unit; exit code 4 if not
     #[arg(long, requires = "stream", value_name = "STATE", value_parser = parse_expected)]
     expect: Option<Expected>,
     /// When it is answered: synced (it survives the loss of power) or written (sooner; it survives the server's process)
@@ -69,13 +69,15 @@ pub struct Append {
     output: OutputArgs,
 }
 
-fn parse_expected(text: &str) -> Result<Expected, String> {
+/// Reads where a stream should stand.
+pub fn parse_expected(text: &str) -> Result<Expected, String> {
     match text {
         "absent" => Ok(Expected::Absent),
         "exists" => Ok(Expected::Exists),
+        "deleted" => Ok(Expected::Deleted),
         _ => match u64::from_str(text) {
             Ok(version) if version > 0 => Ok(Expected::Version(version)),
-            _ => Err("it is absent, exists or a version from 1".to_owned()),
+            _ => Err("it is absent, exists, deleted or a version from 1".to_owned()),
         },
     }
 }
@@ -241,6 +243,7 @@ mod tests {
     fn expectations_are_words_or_versions() {
         assert_eq!(parse_expected("absent"), Ok(Expected::Absent));
         assert_eq!(parse_expected("exists"), Ok(Expected::Exists));
+        assert_eq!(parse_expected("deleted"), Ok(Expected::Deleted));
         assert_eq!(parse_expected("7"), Ok(Expected::Version(7)));
         for bad in ["", "0", "-1", "any", "18446744073709551616"] {
             assert!(parse_expected(bad).is_err(), "{bad}");

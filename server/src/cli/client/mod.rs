@@ -16,6 +16,7 @@ mod event;
 mod lines;
 mod read;
 mod sql;
+mod stream;
 mod topic;
 
 /// The verbs.
@@ -26,7 +27,7 @@ pub enum Verb {
     Append(append::Append),
     Read(read::Read),
     Tail(read::Tail),
-    Stream(read::Stream),
+    Stream(stream::Stream),
     Sql(sql::Sql),
 }
 

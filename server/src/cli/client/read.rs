@@ -1,9 +1,9 @@
-//! `foldlog read`, `tail` and `stream`: events up to the end, from now on, of one stream.
+//! `foldlog read` and `tail`: events up to the end, and from now on.
 
 use std::time::Duration;
 
 use anyhow::anyhow;
-use foldlog_sdk::{Client, Delivery, Source, Subscription, Token, TopicKind};
+use foldlog_sdk::{Client, Delivery, Source, StreamInfo, Subscription, Token, TopicKind};
 use futures::FutureExt as _;
 
 use super::{
@@ -40,7 +40,7 @@ pub struct Read {
 
 /// Where a read begins and which way it goes.
 #[derive(Debug, clap::Args)]
-struct Begin {
+pub struct Begin {
     /// Begin with this position, version (of a stream) or offset (of a partition) [default: the beginning, with --backward the end]
     #[arg(long, value_name = "N")]
     from: Option<u64>,
@@ -72,24 +72,6 @@ pub struct Tail {
     /// End after so many events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    #[command(flatten)]
-    connection: Connection,
-    #[command(flatten)]
-    output: OutputArgs,
-}
-
-/// Read the events of one stream
-#[derive(Debug, clap::Args)]
-pub struct Stream {
-    /// Topic
-    topic: String,
-    /// Stream
-    stream: String,
-    #[command(flatten)]
-    begin: Begin,
-    /// Only the newest so many events, in the order of their versions
-    #[arg(long, value_name = "N", conflicts_with = "Begin", value_parser = clap::value_parser!(u64).range(1..))]
-    last: Option<u64>,
     #[command(flatten)]
     connection: Connection,
     #[command(flatten)]
@@ -133,6 +115,14 @@ impl What {
 }
 
 impl Read {
+    /// All of one stream that `begin` says, or its newest events, as of a token.
+    pub fn of_stream(info: &StreamInfo, begin: Begin, last: Option<u64>, connection: Connection, output: OutputArgs) -> Self {
+        let what = What { topic: Some(info.topic.clone()), all: false, stream: Some(info.stream.clone()), partition: None };
+        let newest = |last: u64| info.version.unwrap_or(0).saturating_sub(last - 1);
+        let begin = last.map_or(begin, |last| Begin { from: Some(newest(last)), from_time: None, backward: false });
+        Self { what, begin, limit: None, at_least: Some(info.token.clone()), wait: 10, connection, output }
+    }
+
     pub async fn run(self) -> Result<(), Stop> {
         let client = self.connection.open().await?;
         let columns = self.what.columns(&client).await?;
@@ -162,25 +152,6 @@ impl Read {
             }
         }
         Ok(printer.finish()?)
-    }
-}
-
-impl Stream {
-    pub async fn run(self) -> Result<(), Stop> {
-        let client = self.connection.open().await?;
-        let what = What { topic: Some(self.topic.clone()), all: false, stream: Some(self.stream.clone()), partition: None };
-        let info = client.get_stream(&self.topic, &self.stream, None).await?;
-        let Some(version) = info.version else {
-            return Err(Failed::Operation(anyhow!("stream {:?} of topic {} has no events", self.stream, self.topic)).into());
-        };
-        note(&format!("stream {} is at version {version}, in partition {} of {}", info.stream, info.partition, info.topic));
-        let begin = match self.last {
-            Some(last) => Begin { from: Some(version.saturating_sub(last - 1)), from_time: None, backward: false },
-            None => self.begin,
-        };
-        Read { what, begin, limit: None, at_least: Some(info.token), wait: 10, connection: self.connection, output: self.output }
-            .run()
-            .await
     }
 }
 

@@ -1,0 +1,241 @@
+//! The life of a stream: what was truncated or deleted of it, and whether it may ever go on.
+//!
+//! A leaf. A [`StreamChange`] becomes a mark in the log, admission and readers ask what follows from them, key indexes keep it.
+//! Invariant: a life only ever grows, so that marks may be put together in any order, any of them twice.
+
+use crate::ids::{StreamHead, StreamVersion};
+
+/// What becomes of a stream.
+///
+/// Its events can no longer be read by stream, at once; by partition, topic and position they can until they are physically removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamChange {
+    /// Events before a version are gone; those from it on stay. At most the version after the newest, and never less than before.
+    Truncate {
+        /// Version of the first event that stays.
+        before: StreamVersion,
+    },
+    /// All events are gone. Versions go on: the next event begins the stream anew, with the next version.
+    Delete,
+    /// All events are gone, and nothing is appended any more, ever.
+    Tombstone,
+}
+
+/// Where a stream begins by now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beginning {
+    /// Version of the first event that is read; those before are gone.
+    pub first: StreamVersion,
+    /// Version with which it began anew after it was deleted last; 1 if it never was. What is missing from here to `first` was truncated.
+    pub anew: StreamVersion,
+}
+
+impl Default for Beginning {
+    fn default() -> Self {
+        Self { first: StreamVersion::FIRST, anew: StreamVersion::FIRST }
+    }
+}
+
+/// Where a stream stands and begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamState {
+    /// Where it stands.
+    pub head: StreamHead,
+    /// Where it begins.
+    pub beginning: Beginning,
+}
+
+/// What became of a stream, its events aside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Life {
+    pub(crate) beginning: Beginning,
+    /// Nothing is appended any more.
+    pub(crate) tombstoned: bool,
+}
+
+/// Kinds of marks, by their code in the log and in key indexes. What has none of these codes is somebody's of later.
+mod code {
+    pub(super) const TRUNCATED: u8 = 1;
+    pub(super) const DELETED: u8 = 2;
+    pub(super) const TOMBSTONED: u8 = 3;
+}
+
+/// What a mark says: a kind, and the version of the first event that it leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    code: u8,
+    first: StreamVersion,
+}
+
+/// Set in the version of a mark in a key index, which makes it higher than that of any event.
+const MARK: u64 = 1 << 63;
+/// Place of a mark's code in it.
+const CODE_AT: u32 = 56;
+
+impl Mark {
+    /// The mark of a change to a stream whose newest event has version `newest`.
+    pub(crate) fn new(change: StreamChange, newest: StreamVersion) -> Self {
+        let (code, first) = match change {
+            StreamChange::Truncate { before } => (code::TRUNCATED, before),
+            StreamChange::Delete => (code::DELETED, newest.plus(1)),
+            StreamChange::Tombstone => (code::TOMBSTONED, newest.plus(1)),
+        };
+        Self { code, first }
+    }
+
+    pub(crate) const fn of(code: u8, first: StreamVersion) -> Self {
+        Self { code, first }
+    }
+
+    /// What kind of mark, as the log has it.
+    pub(crate) const fn code(self) -> u8 {
+        self.code
+    }
+
+    /// The change that it stands for; none if this build does not know it.
+    #[must_use]
+    pub fn change(self) -> Option<StreamChange> {
+        Some(match self.code {
+            code::TRUNCATED => StreamChange::Truncate { before: self.first },
+            code::DELETED => StreamChange::Delete,
+            code::TOMBSTONED => StreamChange::Tombstone,
+            _ => return None,
+        })
+    }
+
+    /// Version of the first event that it leaves.
+    #[must_use]
+    pub const fn first(self) -> StreamVersion {
+        self.first
+    }
+
+    /// The version that it has in a key index.
+    pub(crate) fn to_key(self) -> u64 {
+        MARK | u64::from(self.code) << CODE_AT | self.first.get() & ((1 << CODE_AT) - 1)
+    }
+
+    /// The mark of a version in a key index; none if that is an event's.
+    pub(crate) fn from_key(version: u64) -> Option<Self> {
+        let [top, ..] = version.to_be_bytes();
+        (version & MARK != 0).then_some(Self { code: top & 0x7f, first: StreamVersion::new(version & ((1 << CODE_AT) - 1)) })
+    }
+
+    /// Whether a version in a key index is a mark's.
+    pub(crate) const fn is_key(version: u64) -> bool {
+        version & MARK != 0
+    }
+
+    /// What a stream is told by it alone.
+    pub(crate) fn life(self) -> Life {
+        let mut life = Life::default();
+        match self.code {
+            code::TRUNCATED => life.beginning.first = self.first,
+            code::DELETED | code::TOMBSTONED => life.beginning = Beginning { first: self.first, anew: self.first },
+            _ => {}
+        }
+        life.tombstoned = self.code == code::TOMBSTONED;
+        life
+    }
+}
+
+impl Life {
+    /// Both together.
+    #[must_use]
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            beginning: Beginning {
+                first: self.beginning.first.max(other.beginning.first),
+                anew: self.beginning.anew.max(other.beginning.anew),
+            },
+            tombstoned: self.tombstoned || other.tombstoned,
+        }
+    }
+}
+
+/// Where a stream stands, and what became of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// Version of the newest event it was ever given; 0: none.
+    pub(crate) newest: StreamVersion,
+    pub(crate) life: Life,
+}
+
+impl Standing {
+    pub(crate) fn state(self) -> StreamState {
+        StreamState { head: self.head(), beginning: self.life.beginning }
+    }
+
+    pub(crate) fn head(self) -> StreamHead {
+        if self.life.tombstoned {
+            StreamHead::Tombstoned
+        } else if self.newest < StreamVersion::FIRST {
+            StreamHead::Absent
+        } else if self.newest < self.life.beginning.anew {
+            StreamHead::Deleted(self.newest)
+        } else {
+            StreamHead::At(self.newest)
+        }
+    }
+
+    /// The mark of a change, if that changes anything.
+    pub(crate) fn mark(self, change: StreamChange) -> Option<Mark> {
+        let is_absent = self.newest < StreamVersion::FIRST;
+        let mark = Mark::new(change, self.newest);
+        let changes = self.life.and(mark.life()) != self.life;
+        (changes && (change == StreamChange::Tombstone || !is_absent)).then_some(mark)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(newest: u64) -> Standing {
+        Standing { newest: StreamVersion::new(newest), life: Life::default() }
+    }
+
+    fn after(standing: Standing, change: StreamChange) -> Standing {
+        let mark = standing.mark(change).expect("it changes something");
+        assert_eq!(Mark::from_key(mark.to_key()), Some(mark));
+        assert!(Mark::is_key(mark.to_key()));
+        assert_eq!(mark.change(), Some(change));
+        Standing { life: standing.life.and(mark.life()), ..standing }
+    }
+
+    #[test]
+    fn a_stream_goes_on_after_a_delete_and_never_after_a_tombstone() {
+        let before = StreamVersion::new(3);
+        let truncated = after(at(5), StreamChange::Truncate { before });
+        assert_eq!(truncated.head(), StreamHead::At(StreamVersion::new(5)));
+        assert_eq!(truncated.life.beginning, Beginning { first: before, anew: StreamVersion::FIRST });
+        let deleted = after(truncated, StreamChange::Delete);
+        assert_eq!(deleted.head(), StreamHead::Deleted(StreamVersion::new(5)));
+        let again = Standing { newest: StreamVersion::new(6), ..deleted };
+        assert_eq!(again.head(), StreamHead::At(StreamVersion::new(6)));
+        assert_eq!(again.life.beginning, Beginning { first: StreamVersion::new(6), anew: StreamVersion::new(6) });
+        assert_eq!(after(again, StreamChange::Tombstone).head(), StreamHead::Tombstoned);
+        assert_eq!(after(at(0), StreamChange::Tombstone).head(), StreamHead::Tombstoned);
+    }
+
+    #[test]
+    fn what_is_so_already_needs_no_mark() {
+        let truncated = after(at(5), StreamChange::Truncate { before: StreamVersion::new(3) });
+        for before in 1..=3 {
+            assert_eq!(truncated.mark(StreamChange::Truncate { before: StreamVersion::new(before) }), None);
+        }
+        assert_eq!(at(0).mark(StreamChange::Delete), None, "there is nothing to delete");
+        for change in [StreamChange::Delete, StreamChange::Tombstone] {
+            assert_eq!(after(truncated, change).mark(change), None, "{change:?}");
+        }
+    }
+
+    #[test]
+    fn marks_count_in_any_order_and_unknown_ones_not_at_all() {
+        let mark = |code, first| Mark::of(code, StreamVersion::new(first)).life();
+        let (truncated, deleted) = (mark(code::TRUNCATED, 4), mark(code::DELETED, 6));
+        assert_eq!(truncated.and(deleted), deleted.and(truncated));
+        assert_eq!(deleted.and(deleted), deleted);
+        assert_eq!(mark(99, 7), Life::default());
+        assert_eq!(Mark::from_key(u64::MAX >> 1), None);
+    }
+}

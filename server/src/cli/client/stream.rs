@@ -1,0 +1,166 @@
+//! `foldlog stream`: reads one stream, shows where it stands, truncates, deletes and tombstones it.
+
+use anyhow::anyhow;
+use clap::Subcommand;
+use foldlog_sdk::{Client, Expected, StreamChange, StreamInfo, Token};
+
+use super::{
+    Connection, Stop,
+    append::parse_expected,
+    read::{Begin, Read},
+};
+use crate::cli::{
+    Failed,
+    output::{Cell, Head, OutputArgs, Record, note},
+};
+
+/// Read the events of one stream, show where it stands, truncate, delete or tombstone it
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Stream {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    /// Topic
+    #[arg(required = true)]
+    topic: Option<String>,
+    /// Stream
+    #[arg(required = true)]
+    stream: Option<String>,
+    #[command(flatten)]
+    begin: Begin,
+    /// Only the newest so many events, in the order of their versions
+    #[arg(long, value_name = "N", conflicts_with = "Begin", value_parser = clap::value_parser!(u64).range(1..))]
+    last: Option<u64>,
+    #[command(flatten)]
+    connection: Connection,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Show where a stream stands and begins
+    Show {
+        #[command(flatten)]
+        one: One,
+    },
+    /// Remove the events before a version: they can no longer be read by stream
+    Truncate {
+        #[command(flatten)]
+        one: One,
+        /// Version of the first event that stays; at most the one after the newest
+        #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u64).range(1..))]
+        before: u64,
+        #[command(flatten)]
+        belief: Belief,
+    },
+    /// Remove all events of a stream; the next one that is appended gets the next version
+    Delete {
+        #[command(flatten)]
+        one: One,
+        #[command(flatten)]
+        belief: Belief,
+    },
+    /// Remove all events of a stream and take no more, ever
+    Tombstone {
+        #[command(flatten)]
+        one: One,
+        #[command(flatten)]
+        belief: Belief,
+    },
+}
+
+/// A stream, and how to tell of it.
+#[derive(Debug, clap::Args)]
+struct One {
+    /// Topic
+    topic: String,
+    /// Stream
+    stream: String,
+    #[command(flatten)]
+    connection: Connection,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct Belief {
+    /// Only if the stream stands there: absent, exists, deleted or a version; exit code 4 if not
+    #[arg(long, value_name = "STATE", value_parser = parse_expected)]
+    expect: Option<Expected>,
+}
+
+impl Stream {
+    pub async fn run(self) -> Result<(), Stop> {
+        let (one, change, belief) = match self.verb {
+            None => return self.read().await,
+            Some(Verb::Show { one }) => return one.show(&one.connection.open().await?, None).await,
+            Some(Verb::Truncate { one, before, belief }) => (one, StreamChange::TruncateBefore(before), belief),
+            Some(Verb::Delete { one, belief }) => (one, StreamChange::Delete, belief),
+            Some(Verb::Tombstone { one, belief }) => (one, StreamChange::Tombstone, belief),
+        };
+        one.change(change, belief.expect).await
+    }
+
+    async fn read(self) -> Result<(), Stop> {
+        let (topic, stream) = (self.topic.unwrap_or_default(), self.stream.unwrap_or_default());
+        let info = self.connection.open().await?.get_stream(&topic, &stream, None).await?;
+        let Some(version) = info.version else {
+            let what = if info.tombstoned { "is tombstoned" } else { "has no events" };
+            return Err(Failed::Operation(anyhow!("stream {stream:?} of topic {topic} {what}")).into());
+        };
+        note(&format!("stream {stream} is at version {version}, in partition {} of {topic}", info.partition));
+        match info.beginning.first_version {
+            1 => {}
+            _ if info.deleted => note("it was deleted; the next event gets the version after this one"),
+            first => note(&format!("events before version {first} are gone")),
+        }
+        Read::of_stream(&info, self.begin, self.last, self.connection, self.output).run().await
+    }
+}
+
+impl One {
+    async fn change(self, change: StreamChange, expected: Option<Expected>) -> Result<(), Stop> {
+        let client = self.connection.open().await?;
+        let append = client.append(self.topic.as_str()).expect(self.stream.as_str(), expected.unwrap_or(Expected::Any));
+        let appended = append.change(self.stream.as_str(), change).send().await?;
+        if appended.ranges.is_empty() {
+            note("nothing was to be changed");
+        }
+        self.show(&client, Some(appended.token)).await
+    }
+
+    async fn show(&self, client: &Client, at_least: Option<Token>) -> Result<(), Stop> {
+        let info = client.get_stream(&self.topic, &self.stream, at_least).await?;
+        let heads = [
+            Head::text("topic"),
+            Head::text("stream"),
+            Head::number("partition"),
+            Head::text("state"),
+            Head::number("version"),
+            Head::number("first_version"),
+            Head::number("anew_version"),
+        ];
+        let cells = vec![
+            info.topic.as_str().into(),
+            info.stream.as_str().into(),
+            u64::from(info.partition).into(),
+            state(&info).into(),
+            info.version.map_or(Cell::Null, Cell::from),
+            info.beginning.first_version.into(),
+            info.beginning.anew_version.into(),
+        ];
+        let mut printer = self.output.stdout().printer(&heads);
+        printer.print(&Record { heads: &heads, cells })?;
+        Ok(printer.finish()?)
+    }
+}
+
+const fn state(info: &StreamInfo) -> &'static str {
+    match info.version {
+        _ if info.tombstoned => "tombstoned",
+        _ if info.deleted => "deleted",
+        Some(_) => "live",
+        None => "absent",
+    }
+}
