@@ -40,7 +40,7 @@ pub struct Echo {
     pub url: String,
 }
 
-/// A foldlog under measurement, with the measured topic made.
+/// A foldlog under measurement.
 pub struct Subject {
     /// The child process.
     pub server: Server,
@@ -53,14 +53,20 @@ pub struct Subject {
 impl Bench {
     /// Starts a foldlog over a new folder. `prefix` is what runs it: nothing, or strace and its flags.
     pub async fn subject(&self, name: &str, prefix: Vec<std::ffi::OsString>) -> anyhow::Result<Subject> {
+        let subject = self.start(name, prefix).await?;
+        let topic = CreateTopicRequest { name: TOPIC.to_owned(), ..CreateTopicRequest::default() };
+        TopicsClient::new(subject.channel.clone()).create(topic).await.context("cannot create the topic")?;
+        Ok(subject)
+    }
+
+    /// Starts a foldlog over the folder of this name, as it is.
+    pub async fn start(&self, name: &str, prefix: Vec<std::ffi::OsString>) -> anyhow::Result<Subject> {
         let data = self.folder.join(name);
         let mut command = prefix;
         command.push(child::foldlog()?.into());
         let mut server =
             Server::start(&Start { command, settings: &[], data: data.clone(), log: self.folder.join(format!("{name}.log")) })?;
         let channel = server.answers(PATIENCE).await?;
-        let topic = CreateTopicRequest { name: TOPIC.to_owned(), ..CreateTopicRequest::default() };
-        TopicsClient::new(channel.clone()).create(topic).await.context("cannot create the topic")?;
         Ok(Subject { server, channel, data })
     }
 }

@@ -13,11 +13,13 @@ mod bench;
 mod disk;
 mod echo;
 mod flat;
+mod folders;
 mod inside;
 mod load;
 mod lookups;
 mod queries;
 mod report;
+mod restart;
 mod syscalls;
 mod turns;
 
@@ -93,7 +95,7 @@ fn main() -> ExitCode {
 
 /// Every goal.
 fn names() -> Vec<&'static str> {
-    [&["G1"], appends::NAMES.as_slice(), &queries::NAMES, &["G14"], &flat::NAMES, &["SYNCS", "SYNC-EACH"]].concat()
+    [&["G1"], appends::NAMES.as_slice(), &queries::NAMES, &["G14"], &flat::NAMES, &restart::NAMES, &["SYNCS", "SYNC-EACH"]].concat()
 }
 
 async fn measure(goals: Goals) -> anyhow::Result<bool> {
@@ -136,6 +138,11 @@ async fn measure(goals: Goals) -> anyhow::Result<bool> {
         && let Err(failed) = flat::goals(&bench, &mut report).await
     {
         report.failed("FLAT", &failed);
+    }
+    if report.wants_any(&restart::NAMES)
+        && let Err(failed) = restart::goals(&bench, &mut report).await
+    {
+        report.failed("RESTART", &failed);
     }
     if report.wants_any(&["SYNCS", "SYNC-EACH"])
         && let Err(failed) = syscalls::goals(&bench, &mut report).await
