@@ -386,6 +386,11 @@ impl KeyIndex {
         Self { tables: vec![table] }
     }
 
+    /// One of tables that follow each other.
+    pub(super) fn of(tables: &[KeyTable], base: Offset) -> Result<Self, LogError> {
+        if tables.is_empty() { Ok(Self::default()) } else { Ok(Self::sealed(merge(tables, base)?.0)) }
+    }
+
     /// Everything below this offset is in the index.
     pub(super) fn covers(&self) -> Option<Offset> {
         self.tables.iter().map(|table| table.covers).max()
@@ -455,6 +460,8 @@ fn merge(tables: &[KeyTable], base: Offset) -> Result<(KeyTable, Bytes), LogErro
     for table in tables {
         table.for_each(|key| keys.push(key))?;
     }
+    // Each table is sorted, which a stable sort makes use of.
+    keys.sort();
     let bytes = KeyTable::encode(&mut keys, base, covers);
     let (table, _) = KeyTable::from_memory(&bytes)
         .ok_or_else(|| corrupt(Path::new("key index in memory"), 0, bytes.len() as u64, "a merged table cannot be read back"))?;

@@ -178,29 +178,31 @@ impl UnrecoveredSegment {
 
     /// The whole tables at the front of `.keylog` that the checkpoint covers, and where they end; 0 if the file is no good.
     fn key_log(&self, end: Offset) -> (KeyIndex, u64) {
-        let mut keys = KeyIndex::default();
+        let nothing = (KeyIndex::default(), 0);
         let path = self.id.path(Kind::KeyLog);
         let Ok(bytes) = self.files.get(&path).map_err(failed("open", &path)).and_then(|file| read_all(&*file, &path)) else {
-            return (keys, 0);
+            return nothing;
         };
         let mut rest = Bytes::from(bytes);
         let total = rest.len();
         if self.id.check_header(Kind::KeyLog, &rest).is_err() {
-            return (keys, 0);
+            return nothing;
         }
         let mut used = HEADER_LEN;
+        let mut tables: Vec<KeyTable> = Vec::new();
         rest = rest.slice(HEADER_LEN..);
         while let Some((table, after)) = KeyTable::from_memory(&rest) {
             // Its pages are checked here, once, since no file is behind them any more.
             let is_whole = table.for_each(|_| {}).is_ok();
-            let is_next = table.covers <= end && keys.covers().is_none_or(|covered| covered < table.covers);
-            if !is_next || !is_whole || keys.push(table, self.id.base).is_err() {
+            let is_next = table.covers <= end && tables.last().is_none_or(|last| last.covers < table.covers);
+            if !is_next || !is_whole {
                 break;
             }
+            tables.push(table);
             used = total - after.len();
             rest = after;
         }
-        (keys, used as u64)
+        KeyIndex::of(&tables, self.id.base).map_or(nothing, |keys| (keys, used as u64))
     }
 
     /// Takes a sealed segment, which ends at or before the beginning of the next one, `end`.
