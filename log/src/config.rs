@@ -37,6 +37,11 @@ pub struct LogConfig {
     pub segment_bytes: u64,
     /// Milliseconds of quiet after which the last group is made provably durable. Default 50. At least 1.
     pub seal_after_ms: u64,
+    /// Milliseconds after which a sync that has not ended is told, and counted as slow. Default 1,000. At least 1.
+    pub stall_warn_ms: u64,
+    /// Milliseconds after which a sync that has not ended ends the process: whoever waits is better told so than held. Default 20,000.
+    /// More than `stall_warn_ms`, or 0: never.
+    pub stall_fatal_ms: u64,
     /// Most request ids remembered. Default 1,000,000. At least 1.
     pub window_requests: usize,
     /// Most bytes of remembered answers. Default 128 MiB. At least 4 KiB.
@@ -56,6 +61,8 @@ impl Default for LogConfig {
             untidied_bytes: 512 << 20,
             segment_bytes: 128 << 20,
             seal_after_ms: 50,
+            stall_warn_ms: 1_000,
+            stall_fatal_ms: 20_000,
             window_requests: 1_000_000,
             window_bytes: 128 << 20,
         }
@@ -83,6 +90,10 @@ impl LogConfig {
         within("untidied_bytes", self.untidied_bytes, self.tidy_bytes.saturating_add(1), 1 << 40);
         within("segment_bytes", self.segment_bytes, BLOCK, 1 << 30);
         within("seal_after_ms", self.seal_after_ms, 1, 60_000);
+        within("stall_warn_ms", self.stall_warn_ms, 1, 3_600_000);
+        if self.stall_fatal_ms > 0 {
+            within("stall_fatal_ms", self.stall_fatal_ms, self.stall_warn_ms.saturating_add(1), 86_400_000);
+        }
         within("window_requests", self.window_requests as u64, 1, 1 << 30);
         within("window_bytes", self.window_bytes, BLOCK, 1 << 40);
         for (key, value) in [("journal_file_bytes", self.journal_file_bytes), ("first_journal_file_bytes", self.first_journal_file_bytes)] {
@@ -123,10 +134,16 @@ mod tests {
 
     #[test]
     fn every_fault_is_named() {
-        let config =
-            LogConfig { journal_file_bytes: 1, group_bytes: 17 << 20, segment_bytes: 0, untidied_bytes: 1, ..LogConfig::default() };
+        let config = LogConfig {
+            journal_file_bytes: 1,
+            group_bytes: 17 << 20,
+            segment_bytes: 0,
+            untidied_bytes: 1,
+            stall_fatal_ms: 1_000,
+            ..LogConfig::default()
+        };
         let faults = config.validate().unwrap_err().join("\n");
-        for key in ["journal_file_bytes", "group_bytes", "segment_bytes", "untidied_bytes"] {
+        for key in ["journal_file_bytes", "group_bytes", "segment_bytes", "untidied_bytes", "stall_fatal_ms"] {
             assert!(faults.contains(key), "{key} is not in {faults}");
         }
     }

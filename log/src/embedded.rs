@@ -28,7 +28,7 @@ use crate::{
     life::StreamState,
     partition::{backward::BackwardReader, cursor, reader::EmbeddedReader, request, streams::StreamKey},
     record::{Append, Selection},
-    start,
+    stall, start,
     tidy::{self, Tidy},
     topic::{Topic, TopicKind, TopicSettings},
 };
@@ -122,6 +122,8 @@ impl EmbeddedLog {
             log.turns.get_or_init(|| Arc::clone(&turns));
             log.spawn("log-commit", move || turns::run(&turns))?;
             log.spawn("log-tidy", move || tidy::run(tidy))?;
+            let engine = Arc::clone(&log.engine);
+            log.spawn("log-watch", move || stall::run(&engine.syncs, |error| engine.fail(error)))?;
             // What a start found may already be so much that no append is taken, and none would wake it.
             log.engine.wake_tidy();
         }
@@ -159,15 +161,22 @@ impl EmbeddedLog {
         Ok(())
     }
 
-    /// Stops: takes no more appends, commits and answers those that wait, seals, and joins the threads. Blocks. A second call
-    /// does nothing.
+    /// Stops: takes no more appends, commits and answers those that wait, seals, and joins the threads. Blocks, but not over a log that
+    /// has failed with [`LogError::Stalled`]. A second call does nothing.
     pub fn stop(&self) {
         self.engine.queue.close(Closed::Stopping);
         let threads = std::mem::take(&mut *self.threads.lock());
+        if self.engine.has_stalled() {
+            // A thread may still write when the disk comes back: the folder is no other process's before this one has ended.
+            std::mem::forget(self.folder_lock.lock().take());
+            return;
+        }
         for thread in threads {
             // The committer comes first: tidy then copies what it wrote last.
-            if thread.thread().name() == Some("log-tidy") {
-                self.engine.tidy.stop();
+            match thread.thread().name() {
+                Some("log-tidy") => self.engine.tidy.stop(),
+                Some("log-watch") => self.engine.syncs.stop(),
+                _ => {}
             }
             if thread.join().is_err() {
                 tracing::error!("a thread of the log panicked");

@@ -29,6 +29,7 @@ use crate::{
     },
     postings::Postings,
     segment::{Checkpointed, OpenFiles, Segments, StreamHasher},
+    stall::Syncs,
     tidy::Signal,
     topic_store::{Partition, TopicStore},
     window::Window,
@@ -58,6 +59,7 @@ pub(crate) struct Engine {
     pub(crate) segments: RwLock<Vec<Option<Arc<Segments>>>>,
     pub(crate) files: Arc<OpenFiles>,
     pub(crate) tidy: Signal,
+    pub(crate) syncs: Arc<Syncs>,
     pub(crate) counters: Counters,
     pub(crate) unsynced: Unsynced,
 }
@@ -181,6 +183,11 @@ impl Engine {
         Ok(loaded.map(|loaded| Group { spans: group.spans.clone(), ..loaded }))
     }
 
+    /// Whether the log has ended over a sync that does not: threads may wait for the disk for ever, and write when it comes back.
+    pub(crate) fn has_stalled(&self) -> bool {
+        matches!(self.failure.borrow().as_deref(), Some(LogError::Stalled { .. }))
+    }
+
     /// Ends it all: what was not answered is unknown, and the process must go.
     pub(crate) fn fail(&self, error: LogError) {
         tracing::error!(error = &error as &dyn std::error::Error, "the log has failed and stops");
@@ -227,9 +234,6 @@ impl std::fmt::Debug for dyn Clock {
     }
 }
 
-/// A sync that takes longer is told: the disk stalls.
-const SLOW_SYNC: Duration = Duration::from_secs(1);
-
 /// Counters since the start; read by [`Metrics`].
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -240,7 +244,6 @@ pub(crate) struct Counters {
     pub(crate) syncs: AtomicU64,
     pub(crate) sync_nanos: AtomicU64,
     pub(crate) slowest_sync_nanos: AtomicU64,
-    pub(crate) slow_syncs: AtomicU64,
     pub(crate) checkpoints: AtomicU64,
 }
 
@@ -250,10 +253,6 @@ impl Counters {
         self.syncs.fetch_add(1, Ordering::Relaxed);
         self.sync_nanos.fetch_add(nanos, Ordering::Relaxed);
         self.slowest_sync_nanos.fetch_max(nanos, Ordering::Relaxed);
-        if took > SLOW_SYNC {
-            self.slow_syncs.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(took_ms = nanos / 1_000_000, "a sync of the journal was slow: the disk stalls");
-        }
     }
 }
 
@@ -296,8 +295,10 @@ pub struct Metrics {
     pub sync_time: Duration,
     /// The slowest of them.
     pub slowest_sync: Duration,
-    /// Syncs of the journal that took over a second.
+    /// Syncs of any file that took over a second, or what is configured.
     pub slow_syncs: u64,
+    /// For how long the oldest sync that has not ended has been under way.
+    pub sync_under_way: Duration,
     /// Bytes of journal files, now.
     pub journal_bytes: u64,
     /// Bytes of journal that segments do not hold yet and of what is kept in memory because of it, now.
@@ -324,28 +325,13 @@ impl Engine {
             syncs: of(&counters.syncs),
             sync_time: Duration::from_nanos(of(&counters.sync_nanos)),
             slowest_sync: Duration::from_nanos(of(&counters.slowest_sync_nanos)),
-            slow_syncs: of(&counters.slow_syncs),
+            slow_syncs: self.syncs.slow(),
+            sync_under_way: self.syncs.longest_under_way(),
             journal_bytes: self.journal.bytes(),
             untidied_bytes: self.untidied_bytes(),
             checkpoints: of(&counters.checkpoints),
             unsynced_bytes,
             unsynced_age,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sync_over_a_second_is_counted_as_slow() {
-        let counters = Counters::default();
-        for ms in [1, 1000, 1001, 30_000] {
-            counters.synced(Duration::from_millis(ms));
-        }
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        assert_eq!((of(&counters.syncs), of(&counters.slow_syncs)), (4, 2));
-        assert_eq!(of(&counters.slowest_sync_nanos), 30_000_000_000);
     }
 }

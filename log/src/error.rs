@@ -3,6 +3,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use crate::{
@@ -191,6 +192,14 @@ pub enum LogError {
     /// A token of another folder.
     #[error("this token belongs to another data folder ({0})")]
     ForeignToken(FolderId),
+    /// A sync does not end. What waits for it is unknown, and the process must go.
+    #[error("a sync of {path} has not ended for {:.1} s: the disk stalls", took.as_secs_f64(), path = path.display())]
+    Stalled {
+        /// The file or folder.
+        path: PathBuf,
+        /// How long it has been under way.
+        took: Duration,
+    },
     /// A file operation failed.
     #[error("failed to {doing} {path}", path = path.display())]
     Io {

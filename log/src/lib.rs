@@ -21,6 +21,7 @@ pub(crate) mod partition;
 pub(crate) mod postings;
 pub mod record;
 pub(crate) mod segment;
+pub(crate) mod stall;
 pub(crate) mod start;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -39,6 +39,7 @@ use crate::{
     },
     postings::{self, Postings, postings_of},
     segment::{Checkpointed, OpenFiles, Segments, StreamHasher},
+    stall::{Syncs, Watched},
     tidy::{Signal, Tidy},
     topic::TopicKind,
     topic_store::{self, TopicStore},
@@ -80,6 +81,8 @@ pub(crate) fn open(
     if let Err(faults) = config.validate() {
         return Err(LogError::Invalid { field: "log".into(), reason: faults.join("; ") });
     }
+    let syncs = Arc::new(Syncs::new(Arc::clone(&clock), &config));
+    let disk: Arc<dyn Disk> = Arc::new(Watched::new(disk, Arc::clone(&syncs)));
     refuse_within_another(disk.as_ref(), folder)?;
     disk.create_folder(folder).map_err(|source| LogError::io("create", folder, source))?;
     if clock.now() < YEAR_2020 {
@@ -155,6 +158,7 @@ pub(crate) fn open(
         segments: RwLock::new(segments),
         files,
         tidy: Signal::default(),
+        syncs,
         counters: Counters::default(),
         unsynced: Unsynced::default(),
     });

@@ -164,7 +164,7 @@ impl From<LogError> for Failure {
             LogError::Format { .. } => plain(Kind::Precondition, "FORMAT_NOT_SUPPORTED"),
             LogError::Locked { .. } => plain(Kind::Precondition, "FOLDER_IN_USE"),
             LogError::ForeignToken(_) => plain(Kind::Invalid, "FOREIGN_TOKEN"),
-            LogError::Io { .. } => plain(Kind::Internal, "STORAGE_FAILED"),
+            LogError::Stalled { .. } | LogError::Io { .. } => plain(Kind::Internal, "STORAGE_FAILED"),
         }
     }
 }

@@ -35,7 +35,8 @@ impl Numbers {
         counter(encoder, "log_syncs", "Syncs of the journal", log.syncs as f64)?;
         counter(encoder, "log_sync_seconds", "Time spent in syncs of the journal", log.sync_time.as_secs_f64())?;
         gauge(encoder, "log_slowest_sync_seconds", "The slowest sync of the journal", log.slowest_sync.as_secs_f64())?;
-        counter(encoder, "log_slow_syncs", "Syncs of the journal that took over a second", log.slow_syncs as f64)?;
+        counter(encoder, "log_slow_syncs", "Syncs of any file that took over a second, or log.stall_warn_ms", log.slow_syncs as f64)?;
+        gauge(encoder, "log_sync_under_way_seconds", "Age of the oldest sync that has not ended", log.sync_under_way.as_secs_f64())?;
         gauge(encoder, "log_journal_bytes", "Bytes of journal files", log.journal_bytes as f64)?;
         gauge(encoder, "log_untidied_bytes", "Bytes of journal that segments do not hold yet", log.untidied_bytes as f64)?;
         counter(encoder, "log_checkpoints", "Checkpoints written", log.checkpoints as f64)?;

@@ -177,15 +177,28 @@ impl Server {
         }
     }
 
-    /// Ends when the server cannot go on, with the reason. Cancel-safe.
+    /// Ends when the server cannot go on, with the reason. Cancel-safe. Needs no thread of the runtime, all of which a disk may hold.
     pub async fn failed(&self) -> Arc<ServerError> {
         let mut stage = self.stage.clone();
         loop {
             if let Stage::Failed(error) = &*stage.borrow_and_update() {
                 return Arc::clone(error);
             }
-            if stage.changed().await.is_err() {
-                return std::future::pending().await;
+            let changed = async { stage.changed().await.is_err() };
+            let failed = async {
+                match self.open.get() {
+                    Some(opened) => failed(opened.log.failure()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                error = failed => return Arc::new(error),
+                is_over = changed => {
+                    if is_over {
+                        return std::future::pending().await;
+                    }
+                }
             }
         }
     }
@@ -203,10 +216,20 @@ impl Server {
             warn!(drain_ms = drain.as_millis(), "some requests did not end in time");
         }
         if let Some(opened) = open.get() {
-            opened.engine.stop().await;
             let log = Arc::clone(&opened.log);
-            if tokio::task::spawn_blocking(move || log.stop()).await.is_err() {
-                warn!("the log did not stop as it should");
+            let stopped = async {
+                opened.engine.stop().await;
+                if tokio::task::spawn_blocking(move || log.stop()).await.is_err() {
+                    warn!("the log did not stop as it should");
+                }
+            };
+            tokio::select! {
+                biased;
+                () = stopped => {}
+                error = stalled(opened.log.failure()) => {
+                    std::mem::forget(open);
+                    return Err(Arc::new(error));
+                }
             }
             if let Some(reason) = opened.log.failure().borrow().as_ref() {
                 return Err(Arc::new(ServerError::Storage(chain(reason))));
@@ -235,18 +258,29 @@ fn open(disk: Arc<dyn Disk>, config: &Config, clock: Arc<dyn Clock>) -> Result<O
 }
 
 /// Waits for the server to drain, or the log to fail: then why.
-async fn failed_or_drained(app: &App, mut failure: watch::Receiver<Option<Arc<LogError>>>) -> Option<ServerError> {
-    let failed = async {
-        let reason = failure.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
-        match reason {
-            Some(reason) => ServerError::Storage(chain(&*reason)),
-            None => std::future::pending().await,
-        }
-    };
+async fn failed_or_drained(app: &App, failure: watch::Receiver<Option<Arc<LogError>>>) -> Option<ServerError> {
     tokio::select! {
         biased;
         () = app.tasks.drained() => None,
-        failed = failed => Some(failed),
+        failed = failed(failure) => Some(failed),
+    }
+}
+
+/// Ends when the log fails, with the reason.
+async fn failed(failure: watch::Receiver<Option<Arc<LogError>>>) -> ServerError {
+    failed_by(failure, |_| true).await
+}
+
+/// The same over a disk that stalls alone: then what is left to do may wait for it for ever.
+async fn stalled(failure: watch::Receiver<Option<Arc<LogError>>>) -> ServerError {
+    failed_by(failure, |reason| matches!(reason, LogError::Stalled { .. })).await
+}
+
+async fn failed_by(mut failure: watch::Receiver<Option<Arc<LogError>>>, is_meant: impl Fn(&LogError) -> bool) -> ServerError {
+    let reason = failure.wait_for(|reason| reason.as_deref().is_some_and(&is_meant)).await.ok().and_then(|reason| reason.clone());
+    match reason {
+        Some(reason) => ServerError::Storage(chain(&*reason)),
+        None => std::future::pending().await,
     }
 }
 

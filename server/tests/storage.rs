@@ -1,4 +1,5 @@
-//! A sync fails in the middle of a run: the process ends with its own exit code, nobody is told a lie, and the next start has everything.
+//! A sync fails or does not end in the middle of a run: the process ends with its own exit code, nobody is told a lie, and the next start
+//! has everything.
 //!
 //! The server runs in a process of its own: this program again, over a real folder and a disk whose syncs fail on demand.
 #![cfg(unix)]
@@ -10,6 +11,8 @@ use std::{
     path::{Path, PathBuf},
     process::{self, Child, Command, Stdio},
     sync::Arc,
+    thread,
+    time::Duration,
 };
 
 use foldlog_log::disk::{Disk, DiskFile, Entry, RealDisk};
@@ -22,7 +25,7 @@ use tonic::{Code, transport::Channel};
 /// In whose environment this is set, that is the server of the story, over this folder.
 const SERVER_OF_THE_STORY: &str = "STORY_DATA";
 
-/// A real disk on which no sync succeeds any more once the file `broken` lies beside the data folder.
+/// A real disk on which no sync succeeds any more once the file `broken` lies beside the data folder, and none ends once `stuck` does.
 #[derive(Debug)]
 struct Breakable {
     disk: RealDisk,
@@ -88,6 +91,9 @@ impl DiskFile for BreakableFile {
         if self.broken.exists() {
             return Err(io::Error::other("the device is gone"));
         }
+        while self.broken.with_file_name("stuck").exists() {
+            thread::park();
+        }
         self.file.sync()
     }
 
@@ -147,25 +153,12 @@ async fn texts(log: &mut EventLogClient<Channel>) -> Vec<String> {
 #[tokio::test]
 async fn a_failed_sync_ends_the_process_and_the_next_start_has_what_was_acknowledged() {
     if let Some(data) = env::var_os(SERVER_OF_THE_STORY) {
-        let broken = Path::new(&data).with_file_name("broken");
-        let disk = Arc::new(Breakable { disk: RealDisk, broken });
-        let serve = move || testing::serve_to_the_end(disk, Config::local(data));
-        process::exit(tokio::task::spawn_blocking(serve).await.unwrap().into());
+        serve(Config::local(data)).await;
     }
     let folder = TempDir::new().unwrap();
     let data = folder.path().join("data");
-    let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["a_failed_sync_ends_the_process_and_the_next_start_has_what_was_acknowledged", "--exact", "--nocapture"]);
-    let (server, url) = Running::start({
-        command.env(SERVER_OF_THE_STORY, &data);
-        command
-    });
-    TopicsClient::connect(url.clone())
-        .await
-        .unwrap()
-        .create(pb::CreateTopicRequest { name: "t".into(), ..Default::default() })
-        .await
-        .unwrap();
+    let (server, url) = Running::start(story("a_failed_sync_ends_the_process_and_the_next_start_has_what_was_acknowledged", &data));
+    create_topic(&url).await;
     let mut log = EventLogClient::connect(url).await.unwrap();
     let mut acknowledged = Vec::new();
     for n in 0..20 {
@@ -206,6 +199,65 @@ async fn a_failed_sync_ends_the_process_and_the_next_start_has_what_was_acknowle
     assert_eq!(once.len(), rest.len(), "{rest:?}");
     assert!(rest.iter().all(|text| text.starts_with("pending ")), "{rest:?}");
     log.append(append("after")).await.unwrap();
+}
+
+/// Whoever has the one thread that serves connections waits for the sync: also then the process ends, asked to stop or not.
+#[tokio::test]
+async fn a_sync_that_does_not_end_ends_the_process_with_its_reason() {
+    if let Some(data) = env::var_os(SERVER_OF_THE_STORY) {
+        let mut config = Config::local(data);
+        config.io_threads = 1;
+        config.drain = Duration::from_secs(1);
+        config.log.stall_warn_ms = 100;
+        config.log.stall_fatal_ms = 500;
+        serve(config).await;
+    }
+    for is_stopped in [false, true] {
+        let folder = TempDir::new().unwrap();
+        let data = folder.path().join("data");
+        let (server, url) = Running::start(story("a_sync_that_does_not_end_ends_the_process_with_its_reason", &data));
+        create_topic(&url).await;
+        let mut log = EventLogClient::connect(url.clone()).await.unwrap();
+        for n in 0..20 {
+            log.append(append(&n.to_string())).await.unwrap();
+        }
+        #[expect(clippy::disallowed_methods, reason = "this is how the test tells the other process")]
+        std::fs::write(folder.path().join("stuck"), "").unwrap();
+        if is_stopped {
+            let told = Command::new("kill").args(["-TERM", &server.0.id().to_string()]).status().unwrap();
+            assert!(told.success());
+        } else {
+            assert!(log.append(append("pending")).await.is_err());
+        }
+        let (code, noted) = server.end();
+        assert_eq!(code, Some(74), "{noted}");
+        assert!(noted.contains("has not ended for 0.5 s: the disk stalls"), "{noted}");
+
+        let mut command = Command::new(env!("CARGO_BIN_EXE_foldlog"));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(&data);
+        let (_server, url) = Running::start(command);
+        let found = texts(&mut EventLogClient::connect(url).await.unwrap()).await;
+        assert_eq!(found[..20], (0..20).map(|n| n.to_string()).collect::<Vec<_>>());
+    }
+}
+
+/// This program again, as the server of a story.
+fn story(name: &str, data: &Path) -> Command {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args([name, "--exact", "--nocapture"]).env(SERVER_OF_THE_STORY, data);
+    command
+}
+
+/// Serves until the process ends.
+async fn serve(config: Config) -> ! {
+    let disk = Arc::new(Breakable { disk: RealDisk, broken: config.data.with_file_name("broken") });
+    let serve = move || testing::serve_to_the_end(disk, config);
+    process::exit(tokio::task::spawn_blocking(serve).await.unwrap().into());
+}
+
+async fn create_topic(url: &str) {
+    let request = pb::CreateTopicRequest { name: "t".into(), ..Default::default() };
+    TopicsClient::connect(url.to_owned()).await.unwrap().create(request).await.unwrap();
 }
 
 /// The reason that a status carries; empty where none does.

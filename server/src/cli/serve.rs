@@ -147,14 +147,14 @@ async fn serve(disk: Arc<dyn Disk>, config: Config, passing: &mut Passing) -> Re
     info!(version = super::VERSION, "foldlog listens on http://{}", server.address());
     tokio::select! {
         biased;
-        error = server.failed() => return Err(storage_failed(&error).await),
+        error = server.failed() => return Err(storage_failed(server, &error)),
         () = signals.stop() => {}
         ready = server.ready() => {
             ready.map_err(|error| failed(&error))?;
             say("ready");
             tokio::select! {
                 biased;
-                error = server.failed() => return Err(storage_failed(&error).await),
+                error = server.failed() => return Err(storage_failed(server, &error)),
                 () = signals.stop() => {}
             }
         }
@@ -177,8 +177,10 @@ async fn serve(disk: Arc<dyn Disk>, config: Config, passing: &mut Passing) -> Re
 }
 
 /// Gives the answers to those who wait (that their outcome is unknown) a moment to leave.
-async fn storage_failed(error: &ServerError) -> Failed {
-    tokio::time::sleep(Duration::from_millis(100)).await;
+fn storage_failed(server: Server, error: &ServerError) -> Failed {
+    // On this thread: those of the runtime may all wait for a disk that does not answer, and so may whoever takes the server apart.
+    std::thread::sleep(Duration::from_millis(100));
+    std::mem::forget(server);
     failed(error)
 }
 
