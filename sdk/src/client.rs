@@ -5,7 +5,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use foldlog_proto::v1::{event_log_client::EventLogClient, query_client::QueryClient, topics_client::TopicsClient};
+use foldlog_proto::v1::{
+    event_log_client::EventLogClient, groups_client::GroupsClient, query_client::QueryClient, topics_client::TopicsClient,
+};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::error::{Class, Error};
@@ -85,6 +87,10 @@ impl Client {
 
     pub(crate) fn queries(&self) -> QueryClient<Channel> {
         QueryClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    pub(crate) fn groups(&self) -> GroupsClient<Channel> {
+        GroupsClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     pub(crate) fn error(&self, status: tonic::Status) -> Error {
