@@ -10,7 +10,7 @@ use foldlog_log::{LogBackend, Position, clock::Clock};
 use foldlog_query::Engine;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{config::Limits, failure::Failure, idle::IdleReaders, shutdown::Tasks, telemetry::Metrics, token::Tokens};
+use crate::{config::Limits, failure::Failure, groups::Groups, idle::IdleReaders, shutdown::Tasks, telemetry::Metrics, token::Tokens};
 
 /// Blocking reads of files at once; what is beyond them waits.
 const FILE_READS: usize = 32;
@@ -45,6 +45,8 @@ pub struct Stage {
     pub log: Arc<dyn LogBackend>,
     /// The query engine.
     pub engine: Engine,
+    /// Consumer groups.
+    pub groups: Groups,
     /// Tokens of the folder.
     pub tokens: Tokens,
 }
@@ -85,10 +87,10 @@ impl App {
         }))
     }
 
-    /// Opens the doors to the log and the engine; a second call changes nothing.
-    pub fn open(&self, log: Arc<dyn LogBackend>, engine: Engine) {
+    /// Opens the doors to the log, the engine and the groups; a second call changes nothing.
+    pub fn open(&self, log: Arc<dyn LogBackend>, engine: Engine, groups: Groups) {
         let tokens = Tokens::of(&log.head());
-        self.stage.get_or_init(|| Stage { log, engine, tokens });
+        self.stage.get_or_init(|| Stage { log, engine, groups, tokens });
         self.metrics.ready.set(1);
     }
 
@@ -121,8 +123,10 @@ impl App {
     /// OVERLOADED when all are taken.
     pub fn stream_place(&self) -> Result<StreamPlace, Failure> {
         let Ok(permit) = Arc::clone(&self.streams).try_acquire_owned() else {
-            let message =
-                format!("{} reads, subscriptions and push queries are open, which is the limit; retry later", self.limits.streams);
+            let message = format!(
+                "{} reads, subscriptions, push queries and group members are open, which is the limit; retry later",
+                self.limits.streams
+            );
             return Err(overloaded(message));
         };
         self.metrics.streams.inc();
@@ -172,7 +176,9 @@ mod tests {
         let log = MemoryLog::new(Arc::clone(&clock));
         let app = App::new(Arc::clone(&clock), Limits::default(), Tasks::default());
         let engine = Engine::open(Arc::new(log.clone()), clock, QueryConfig::default()).unwrap();
-        app.open(Arc::new(log.clone()), engine);
+        let shared: Arc<dyn LogBackend> = Arc::new(log.clone());
+        let groups = Groups::open(Arc::clone(&shared), Arc::clone(&app.clock), app.tasks.clone(), Arc::clone(&app.file_reads)).unwrap();
+        app.open(shared, engine, groups);
         (app, log)
     }
 

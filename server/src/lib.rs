@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 mod descriptors;
 mod failure;
+mod groups;
 mod grpc;
 mod http;
 mod idle;

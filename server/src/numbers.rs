@@ -1,28 +1,33 @@
-//! Numbers of the log and of the queries, taken when somebody asks for `/metrics`.
+//! Numbers of the log, the queries and the consumer groups, taken when somebody asks for `/metrics`.
 
 use std::{fmt, sync::Arc};
 
-use foldlog_log::EmbeddedLog;
+use foldlog_log::{EmbeddedLog, Timestamp};
 use foldlog_query::{Engine, supervisor::QueryState};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::{counter::ConstCounter, gauge::ConstGauge},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
+
+use crate::groups::Groups;
 
 /// Queries that have numbers of their own; those beyond are summed up as `other`, so that the page stays small.
 const LABELLED_QUERIES: usize = 100;
+/// The same for consumer groups.
+const LABELLED_GROUPS: usize = 100;
 
 /// See the module.
 pub struct Numbers {
     log: Arc<EmbeddedLog>,
     engine: Engine,
+    groups: Groups,
 }
 
 impl Numbers {
-    /// The numbers of these two.
-    pub const fn new(log: Arc<EmbeddedLog>, engine: Engine) -> Self {
-        Self { log, engine }
+    /// The numbers of these three.
+    pub const fn new(log: Arc<EmbeddedLog>, engine: Engine, groups: Groups) -> Self {
+        Self { log, engine, groups }
     }
 
     fn log(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -52,12 +57,7 @@ impl Numbers {
         gauge(encoder, "queries_failed", "Persistent queries that stopped with a reason", failed as f64)?;
         gauge(encoder, "queries_folding", "Persistent queries that fold again after a start", folding as f64)?;
         let (own, other) = queries.split_at(queries.len().min(LABELLED_QUERIES));
-        let mut rows = encoder.encode_descriptor(
-            "query_rows_in",
-            "Rows read since the start",
-            None,
-            prometheus_client::metrics::MetricType::Counter,
-        )?;
+        let mut rows = encoder.encode_descriptor("query_rows_in", "Rows read since the start", None, MetricType::Counter)?;
         for query in own {
             ConstCounter::new(query.rows_in).encode(rows.encode_family(&[("query", query.id.as_str())])?)?;
         }
@@ -72,6 +72,52 @@ impl Numbers {
     }
 }
 
+impl Numbers {
+    fn groups(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let groups = self.groups.list();
+        gauge(encoder, "groups", "Consumer groups", groups.len() as f64)?;
+        let now = self.groups.now();
+        let age = |oldest: Option<Timestamp>| oldest.map_or(0.0, |oldest| now.get().saturating_sub(oldest.get()).max(0) as f64 / 1000.0);
+        let (own, other) = groups.split_at(groups.len().min(LABELLED_GROUPS));
+        let rows: Vec<[f64; 6]> = groups
+            .iter()
+            .map(|(_, shown)| {
+                let lag = shown.lag(&*self.log) as f64;
+                let (flight, parked) = (shown.in_flight as f64, shown.parked as f64);
+                [lag, age(shown.oldest), shown.members as f64, flight, parked, shown.redeliveries as f64]
+            })
+            .collect();
+        let numbers = [
+            ("group_lag", "Events that a group has not done", MetricType::Gauge),
+            ("group_oldest_unacknowledged_seconds", "Age of the oldest event that a group has not done", MetricType::Gauge),
+            ("group_members", "Members of a group", MetricType::Gauge),
+            ("group_in_flight", "Deliveries that are not acknowledged", MetricType::Gauge),
+            ("group_parked", "Events that a group has put aside", MetricType::Gauge),
+            ("group_redeliveries", "Deliveries of an event beyond its first, since the start", MetricType::Counter),
+        ];
+        for (place, (name, help, kind)) in numbers.into_iter().enumerate() {
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+            let mut put = |group: &str, value: f64| {
+                let labels = [("group", group)];
+                let encoder = family.encode_family(&labels)?;
+                match kind {
+                    MetricType::Counter => ConstCounter::new(value).encode(encoder),
+                    _ => ConstGauge::new(value).encode(encoder),
+                }
+            };
+            for ((definition, _), row) in own.iter().zip(&rows) {
+                put(definition.name.as_str(), row[place])?;
+            }
+            if !other.is_empty() {
+                let rest = rows.iter().skip(own.len()).map(|row| row[place]);
+                // The age of all is that of the oldest; everything else adds up.
+                put("other", if place == 1 { rest.fold(0.0, f64::max) } else { rest.sum() })?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Debug for Numbers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Numbers").finish_non_exhaustive()
@@ -81,7 +127,8 @@ impl fmt::Debug for Numbers {
 impl Collector for Numbers {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.log(&mut encoder)?;
-        self.queries(&mut encoder)
+        self.queries(&mut encoder)?;
+        self.groups(&mut encoder)
     }
 }
 

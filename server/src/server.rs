@@ -26,6 +26,7 @@ use crate::{
     config::{Config, Limits},
     descriptors,
     failure::chain,
+    groups::Groups,
     grpc::{self, Door},
     numbers::Numbers,
     shutdown::Tasks,
@@ -89,6 +90,7 @@ pub struct Server {
 struct Opened {
     log: Arc<EmbeddedLog>,
     engine: Engine,
+    groups: Groups,
 }
 
 impl Server {
@@ -131,17 +133,18 @@ impl Server {
             }
         });
         tasks.spawn("open", async move {
-            let opening = tokio::task::spawn_blocking(move || self::open(disk, &config, clock)).await;
+            let its = app.clone();
+            let opening = tokio::task::spawn_blocking(move || self::open(disk, &config, clock, &its)).await;
             let opened = match opening {
                 Ok(opened) => opened,
                 Err(panic) => Err(ServerError::Storage(panic.to_string())),
             };
             let ended = match opened {
                 Ok(opened) => {
-                    app.open(opened.log.clone(), opened.engine.clone());
+                    app.open(opened.log.clone(), opened.engine.clone(), opened.groups.clone());
                     serving(&health, ServingStatus::Serving).await;
                     info!("ready");
-                    app.metrics.collect(Numbers::new(Arc::clone(&opened.log), opened.engine.clone()));
+                    app.metrics.collect(Numbers::new(Arc::clone(&opened.log), opened.engine.clone(), opened.groups.clone()));
                     let failure = opened.log.failure();
                     open.get_or_init(|| opened);
                     told.send_replace(Stage::Ready);
@@ -243,7 +246,7 @@ impl Server {
 }
 
 /// Opens the folder: blocking, and long after a crash.
-fn open(disk: Arc<dyn Disk>, config: &Config, clock: Arc<dyn Clock>) -> Result<Opened, ServerError> {
+fn open(disk: Arc<dyn Disk>, config: &Config, clock: Arc<dyn Clock>, app: &App) -> Result<Opened, ServerError> {
     let log = Arc::new(EmbeddedLog::open(disk, Arc::clone(&clock), &config.data, config.log.clone())?);
     let report = log.report();
     if let Some(damage) = &report.damage {
@@ -253,8 +256,9 @@ fn open(disk: Arc<dyn Disk>, config: &Config, clock: Arc<dyn Clock>) -> Result<O
         error!("a partition is read-only: {damage}");
     }
     info!(data = %config.data.display(), frames = report.frames, records = report.records, position = log.head().position.get(), "log is open");
-    let engine = Engine::open(log.clone(), clock, config.query.clone())?;
-    Ok(Opened { log, engine })
+    let engine = Engine::open(log.clone(), Arc::clone(&clock), config.query.clone())?;
+    let groups = Groups::open(log.clone(), clock, app.tasks.clone(), Arc::clone(&app.file_reads))?;
+    Ok(Opened { log, engine, groups })
 }
 
 /// Waits for the server to drain, or the log to fail: then why.
@@ -285,8 +289,10 @@ async fn failed_by(mut failure: watch::Receiver<Option<Arc<LogError>>>, is_meant
 }
 
 async fn serving(health: &HealthReporter, status: ServingStatus) {
-    use foldlog_proto::v1::{event_log_server, query_server, topics_server};
-    for service in ["", event_log_server::SERVICE_NAME, topics_server::SERVICE_NAME, query_server::SERVICE_NAME] {
+    use foldlog_proto::v1::{event_log_server, groups_server, query_server, topics_server};
+    let services =
+        ["", event_log_server::SERVICE_NAME, topics_server::SERVICE_NAME, query_server::SERVICE_NAME, groups_server::SERVICE_NAME];
+    for service in services {
         health.set_service_status(service, status).await;
     }
 }

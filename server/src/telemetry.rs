@@ -66,7 +66,7 @@ pub struct Metrics {
     pub rejected: Family<Reason, Counter>,
     /// Open connections.
     pub connections: Gauge,
-    /// Open reads, subscriptions and push queries.
+    /// Open reads, subscriptions, push queries and group members.
     pub streams: Gauge,
     /// 1 when requests are answered.
     pub ready: Gauge,
@@ -97,7 +97,7 @@ impl Metrics {
         registry.register("statements", "SQL statements executed", metrics.statements.clone());
         registry.register("rejected", "Requests refused or failed, by reason", metrics.rejected.clone());
         registry.register("connections", "Open connections", metrics.connections.clone());
-        registry.register("streams", "Open reads, subscriptions and push queries", metrics.streams.clone());
+        registry.register("streams", "Open reads, subscriptions, push queries and group members", metrics.streams.clone());
         registry.register("ready", "1 when requests are answered", metrics.ready.clone());
         *metrics.registry.write() = registry;
         metrics

@@ -59,7 +59,7 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// Most requests being answered at once; streams count until they begin.
     pub requests: usize,
-    /// Most reads, subscriptions and push queries open at once.
+    /// Most reads, subscriptions, push queries and members of consumer groups open at once.
     pub streams: usize,
     /// Longest time that a streaming reader may take nothing of what is there for it.
     pub idle_reader: Duration,
@@ -137,7 +137,11 @@ const SETTINGS: &[Setting] = &[
     Setting { key: "limits.connections", default: "10000", doc: "1 to 100000 connections" },
     Setting { key: "limits.connections_per_address", default: "500", doc: "1 to 100000 connections from one address; loopback is free" },
     Setting { key: "limits.requests", default: "8192", doc: "1 to 100000 requests being answered at once; the rest is refused fast" },
-    Setting { key: "limits.streams", default: "10000", doc: "1 to 100000 reads, subscriptions and push queries open at once" },
+    Setting {
+        key: "limits.streams",
+        default: "10000",
+        doc: "1 to 100000 reads, subscriptions, push queries and group members open at once",
+    },
     Setting { key: "limits.idle_reader", default: "60s", doc: "1s to 1h: a streaming reader that takes nothing for so long is ended" },
 ];
 
@@ -325,7 +329,7 @@ fn number(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
-fn duration(text: &str, least_s: u64, most_s: u64) -> Option<Duration> {
+pub(crate) fn duration(text: &str, least_s: u64, most_s: u64) -> Option<Duration> {
     let end = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(end);
     let number: u64 = number.parse().ok()?;

@@ -3,9 +3,11 @@
 //! Every call of ours is answered in our own words: what tonic refuses before any of our code sees it gets a reason here.
 
 mod arriving;
+mod consume;
 pub mod convert;
 mod counted;
 pub mod events;
+mod groups;
 mod queries;
 mod reading;
 mod rows;
@@ -23,7 +25,7 @@ use std::{
 };
 
 use axum::response::IntoResponse as _;
-use foldlog_proto::v1::{DESCRIPTORS, query_server::QueryServer, topics_server::TopicsServer};
+use foldlog_proto::v1::{DESCRIPTORS, groups_server::GroupsServer, query_server::QueryServer, topics_server::TopicsServer};
 use tonic::{
     Code, Status,
     body::Body,
@@ -43,6 +45,8 @@ use crate::{
 
 /// Most bytes of a statement with its parameters: a NULL takes two bytes on the wire and forty when it is decoded.
 const QUERY_BYTES: usize = 2 << 20;
+/// Most bytes of a message of a consumer group: a delivery takes two bytes on the wire and many more when it is decoded.
+const GROUPS_BYTES: usize = 1 << 20;
 /// Path of every method of ours.
 const OURS: &str = "/foldlog.v1.";
 
@@ -74,6 +78,7 @@ pub fn door(app: &App, address: SocketAddr) -> Result<(Door, HealthReporter), to
         };
     }
     let routes = Routes::new(bounded!(TopicsServer::new(topics::Topics(app.clone()))))
+        .add_service(bounded!(GroupsServer::new(groups::Groups(app.clone()))).max_decoding_message_size(GROUPS_BYTES))
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
@@ -106,7 +111,8 @@ impl Service<Request<Body>> for Door {
             return Box::pin(std::future::ready(Ok(refused)));
         };
         let ours = request.uri().path().starts_with(OURS);
-        let request = if ours { request.map(|body| Arriving::within(self.app.limits.message_arrival, body)) } else { request };
+        let arrives = ours && !consume::is_it(request.uri().path());
+        let request = if arrives { request.map(|body| Arriving::within(self.app.limits.message_arrival, body)) } else { request };
         let app = self.app.clone();
         if let Some(method) = events::Method::of(request.uri().path()) {
             return Box::pin(async move {

@@ -24,6 +24,7 @@ use super::{
     source::Direction,
     status::status,
 };
+use crate::failure::{Failure, Kind};
 
 /// A message of a read or a subscription.
 pub enum Outgoing {
@@ -144,6 +145,19 @@ fn put_events(chunk: &Chunk, direction: Direction, buf: &mut impl BufMut) -> Res
         }
     }
     Ok(())
+}
+
+/// The records of a run as messages, for whoever puts them into messages of its own.
+///
+/// # Errors
+/// LOG_CORRUPT where bytes are not what the checksum promised.
+pub fn recorded(run: &Run) -> Result<Vec<pb::RecordedEvent>, Failure> {
+    let mut bytes = Vec::new();
+    for record in run.records() {
+        put_event(run, &record?, &mut bytes);
+    }
+    let fault = |error: prost::DecodeError| Failure::new(Kind::Internal, "READ_FAILED", error.to_string());
+    Ok(pb::ReadBatch::decode(Bytes::from(bytes)).map_err(fault)?.events)
 }
 
 /// One `RecordedEvent` as field 1 of whatever holds it.

@@ -4,6 +4,7 @@
 
 mod append;
 mod floods;
+mod groups;
 mod http;
 mod limits;
 mod lives;

@@ -2,7 +2,8 @@
 use std::time::Duration;
 
 use foldlog_proto::v1::{
-    self as pb, event_log_client::EventLogClient, query_client::QueryClient, read_request, subscribe_request, topics_client::TopicsClient,
+    self as pb, event_log_client::EventLogClient, groups_client::GroupsClient, query_client::QueryClient, read_request, subscribe_request,
+    topics_client::TopicsClient,
 };
 use foldlog_server::{Config, Server, testing};
 use prost::Message as _;
@@ -24,6 +25,7 @@ pub struct World {
     pub log: EventLogClient<Channel>,
     pub topics: TopicsClient<Channel>,
     pub query: QueryClient<Channel>,
+    pub groups: GroupsClient<Channel>,
     pub folder: TempDir,
 }
 
@@ -49,6 +51,7 @@ pub async fn world_over(folder: TempDir, change: impl FnOnce(&mut Config)) -> Wo
     World {
         log: EventLogClient::new(channel.clone()).max_decoding_message_size(8 << 20),
         topics: TopicsClient::new(channel.clone()),
+        groups: GroupsClient::new(channel.clone()),
         query: QueryClient::new(channel).max_decoding_message_size(8 << 20),
         server,
         folder,
@@ -98,7 +101,7 @@ impl World {
 
     /// Stops the server; the folder stays.
     pub async fn stop(self) -> TempDir {
-        drop((self.log, self.topics, self.query));
+        drop((self.log, self.topics, self.query, self.groups));
         assert!(self.server.stop().await.unwrap(), "every request ended in time");
         self.folder
     }

@@ -1,0 +1,120 @@
+//! What operators do to a group: look at it, move it, end it. The other part of [`Runner`].
+
+use foldlog_log::{Durability, TopicId};
+use tracing::info;
+
+use super::{
+    group::Group,
+    members::{Member, MemberId},
+    progress::Progress,
+    record::{Definition, Key},
+    runner::{Runner, failed, random},
+    source::Ahead,
+    status::{MemberStatus, PartitionStatus, Snapshot, Status},
+};
+use crate::failure::{Failure, Kind};
+
+impl Runner {
+    /// Puts the numbers in view.
+    pub(super) fn show(&self) {
+        let mut done = 0;
+        for partition in 0..self.group.partitions() {
+            let progress = self.group.progress(partition);
+            done += progress.low() + progress.done_above_low();
+        }
+        *self.snapshot.lock() = Snapshot {
+            topic: self.definition.topic.clone(),
+            done,
+            oldest: self.group.oldest(),
+            members: self.group.members().len(),
+            in_flight: self.group.in_flight(),
+            parked: self.group.parked(),
+            redeliveries: self.group.redeliveries(),
+        };
+    }
+
+    /// How far the group is.
+    pub(super) fn status(&self) -> Result<Status, Failure> {
+        let ends = self.shared.log.ends(&self.definition.topic)?;
+        let mut partitions = Vec::new();
+        for (partition, end) in ends.into_iter().enumerate().take(self.group.partitions()) {
+            let progress: &Progress = self.group.progress(partition);
+            let lag = end.get().saturating_sub(progress.low()).saturating_sub(progress.done_above_low());
+            let error = self.failing.get(&partition).map(|(reason, _)| reason.clone());
+            partitions.push(PartitionStatus { offset: progress.low(), end: end.get(), lag, error });
+        }
+        let member = |(id, member): (MemberId, &Member)| MemberStatus {
+            consumer: self.joined.get(&id).map(|joined| joined.consumer.clone()).unwrap_or_default(),
+            partitions: member.partitions.clone(),
+            in_flight: member.in_flight,
+        };
+        Ok(Status {
+            definition: self.definition.clone(),
+            members: self.group.members().iter().map(member).collect(),
+            partitions,
+            oldest: self.group.oldest(),
+            in_flight: self.group.in_flight(),
+            parked: self.group.parked(),
+            redeliveries: self.group.redeliveries(),
+        })
+    }
+
+    fn without_members(&self) -> Result<(), Failure> {
+        match self.group.members().len() {
+            0 => Ok(()),
+            count => {
+                let message = format!("group {} has members ({count}); stop them first", self.definition.name);
+                Err(Failure::new(Kind::Precondition, "GROUP_IN_USE", message))
+            }
+        }
+    }
+
+    /// Begins anew at these offsets, under keys of another generation.
+    pub(super) async fn reset(&mut self, topic_id: TopicId, starts: &[u64]) -> Result<(), Failure> {
+        self.without_members()?;
+        let old = self.progress_keys();
+        let definition = Definition { generation: random(), topic_id, ..self.definition.clone() };
+        let mut records = vec![definition.record().map_err(failed)?];
+        records.extend((0..).zip(starts).map(|(partition, start)| definition.low(partition, *start)));
+        // What is parked stays, and must be written before the group begins anew.
+        self.remember(self.now()).await?;
+        if !self.unwritten.is_empty() {
+            return Err(Failure::new(Kind::Exhausted, "OVERLOADED", "the log takes nothing; retry later"));
+        }
+        self.written_to = self.shared.append(records, Durability::Synced).await?;
+        self.definition = definition;
+        let progress = starts.iter().map(|start| Progress::restore(*start, [])).collect();
+        let parked = std::mem::take(&mut self.group.parked);
+        self.group = Group::new(self.definition.config, progress, parked, self.group.next_lease());
+        self.ahead = starts.iter().map(|_| Ahead::default()).collect();
+        self.failing.clear();
+        self.shared.sweep(old);
+        info!(group = %self.definition.name, "a group was reset");
+        Ok(())
+    }
+
+    /// Ends the group and all that it kept.
+    pub(super) async fn delete(&mut self) -> Result<(), Failure> {
+        self.without_members()?;
+        self.shared.append(vec![Key::Group(self.definition.name.clone()).end()], Durability::Synced).await?;
+        let mut old = self.progress_keys();
+        let parked = self.group.parked.keys().map(|at| Key::Parked(self.definition.name.clone(), self.definition.id, *at));
+        old.extend(parked);
+        self.shared.sweep(old);
+        info!(group = %self.definition.name, "a group was deleted");
+        Ok(())
+    }
+
+    /// Keys of what is written of the progress.
+    fn progress_keys(&self) -> Vec<Key> {
+        let Definition { name, generation, .. } = &self.definition;
+        let mut keys = Vec::new();
+        for partition in 0..self.group.partitions() {
+            let number = u32::try_from(partition).unwrap_or(u32::MAX);
+            keys.push(Key::Low(name.clone(), *generation, number));
+            let written = self.group.progress(partition).written();
+            keys.extend(written.map(|bucket| Key::Bucket(name.clone(), *generation, number, bucket)));
+        }
+        keys
+    }
+}

@@ -1,0 +1,75 @@
+//! How far a group is: whole, for who asks, and in a few numbers that are always at hand.
+
+use foldlog_log::{LogBackend, Timestamp, TopicName};
+
+use super::record::Definition;
+
+/// How far a group is.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// The group.
+    pub definition: Definition,
+    /// Members, in the order in which they joined.
+    pub members: Vec<MemberStatus>,
+    /// Partitions, in order.
+    pub partitions: Vec<PartitionStatus>,
+    /// When the oldest event that is not done was recorded.
+    pub oldest: Option<Timestamp>,
+    /// Deliveries that are not settled.
+    pub in_flight: usize,
+    /// Events that are put aside.
+    pub parked: usize,
+    /// Deliveries beyond each event's first, since the server started.
+    pub redeliveries: u64,
+}
+
+/// A member.
+#[derive(Clone, Debug)]
+pub struct MemberStatus {
+    /// As it called itself.
+    pub consumer: String,
+    /// Its partitions.
+    pub partitions: Vec<u32>,
+    /// Deliveries that it has not settled.
+    pub in_flight: usize,
+}
+
+/// A group's place in a partition.
+#[derive(Clone, Debug)]
+pub struct PartitionStatus {
+    /// Everything below it is done.
+    pub offset: u64,
+    /// The next offset to be given.
+    pub end: u64,
+    /// Events that are not done.
+    pub lag: u64,
+    /// Why it cannot be read.
+    pub error: Option<String>,
+}
+
+/// What a group shows without being asked.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Its topic.
+    pub topic: TopicName,
+    /// Events that are done, over all partitions.
+    pub done: u64,
+    /// As [`Status::oldest`].
+    pub oldest: Option<Timestamp>,
+    /// How many members.
+    pub members: usize,
+    /// As [`Status::in_flight`].
+    pub in_flight: usize,
+    /// As [`Status::parked`].
+    pub parked: usize,
+    /// As [`Status::redeliveries`].
+    pub redeliveries: u64,
+}
+
+impl Snapshot {
+    /// Events that are not done.
+    pub fn lag(&self, log: &dyn LogBackend) -> u64 {
+        let ends = log.ends(&self.topic).unwrap_or_default();
+        ends.iter().map(|end| end.get()).sum::<u64>().saturating_sub(self.done)
+    }
+}
