@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod cli;
+mod groups;
 mod proxy;
 mod sdk;
 mod support;

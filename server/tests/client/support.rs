@@ -14,7 +14,7 @@ pub struct Server {
     out: BufReader<ChildStdout>,
     /// Where it is.
     pub url: String,
-    _data: TempDir,
+    data: TempDir,
 }
 
 impl Drop for Server {
@@ -27,11 +27,21 @@ impl Drop for Server {
 impl Server {
     /// Starts one over a new folder and waits until it answers.
     pub fn start() -> Self {
-        let data = tempfile::tempdir().unwrap();
+        Self::over(tempfile::tempdir().unwrap())
+    }
+
+    /// Kills it, as `kill -9` does, and starts another one over the same folder.
+    pub fn killed_and_started(mut self) -> Self {
+        let data = std::mem::replace(&mut self.data, tempfile::tempdir().unwrap());
+        drop(self);
+        Self::over(data)
+    }
+
+    fn over(data: TempDir) -> Self {
         let mut command = foldlog(&["serve", "--listen", "127.0.0.1:0", "--log-level", "error", "--data"]);
         let mut child = command.arg(data.path()).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
-        let mut server = Self { child, out, url: String::new(), _data: data };
+        let mut server = Self { child, out, url: String::new(), data };
         server.url = server.line().strip_prefix("listening on ").unwrap().to_owned();
         assert_eq!(server.line(), "ready");
         server

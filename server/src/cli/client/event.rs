@@ -63,7 +63,7 @@ impl Item for Printed<'_> {
         let Self(event, columns) = self;
         let stream = event.stream.as_deref().map_or(Cell::Null, Cell::from);
         let key = event.key.as_ref().map_or(Cell::Null, |key| Payload::of_key(key).cell());
-        let data = event.data.as_ref().map_or(Cell::Null, |data| Payload::of(data, &event.content_type).cell());
+        let data = data_cell(event);
         let time = Cell::Text(time(event.time_ms));
         let kind = Cell::from(event.kind.as_str());
         match columns {
@@ -117,6 +117,11 @@ impl Item for Printed<'_> {
         line.text("recorded_at", &time(event.recorded_at_ms));
         line.finish()
     }
+}
+
+/// The payload in a column.
+pub fn data_cell(event: &Recorded) -> Cell {
+    event.data.as_ref().map_or(Cell::Null, |data| Payload::of(data, &event.content_type).cell())
 }
 
 fn write_envelope(line: &mut Members, event: &Recorded) {

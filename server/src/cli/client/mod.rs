@@ -13,6 +13,7 @@ use super::{Failed, output::text::visible};
 
 mod append;
 mod event;
+mod group;
 mod lines;
 mod read;
 mod sql;
@@ -24,6 +25,8 @@ mod topic;
 pub enum Verb {
     #[command(subcommand)]
     Topic(topic::Topic),
+    #[command(subcommand)]
+    Group(group::Group),
     Append(append::Append),
     Read(read::Read),
     Tail(read::Tail),
@@ -39,6 +42,7 @@ impl Verb {
     pub fn run(self) -> Result<(), Failed> {
         let outcome = match self {
             Self::Topic(verb) => block_on(verb.run()),
+            Self::Group(verb) => block_on(verb.run()),
             Self::Append(verb) => block_on(verb.run()),
             Self::Read(verb) => block_on(verb.run()),
             Self::Tail(verb) => block_on(verb.run()),
