@@ -37,6 +37,8 @@ const LOOKED_UP: usize = 64;
 const UNIT: usize = 1_000;
 /// Pause before a write is tried again for which there was no room.
 const WRITE_AGAIN: Duration = Duration::from_millis(100);
+/// A group without members looks at the log so often at most.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Pause before a partition is read again that could not be read.
 const READ_AGAIN: Duration = Duration::from_secs(5);
 
@@ -80,6 +82,8 @@ pub struct Runner {
     /// The end of what was written last.
     pub(super) written_to: Position,
     write_again_at: Option<Duration>,
+    /// Until then it does not matter that the log moves.
+    rests_until: Option<Duration>,
     pub(super) snapshot: Arc<Mutex<Snapshot>>,
 }
 
@@ -114,6 +118,7 @@ impl Runner {
             unconfirmed: Vec::new(),
             confirming: VecDeque::new(),
             write_again_at: None,
+            rests_until: None,
             snapshot,
         }
     }
@@ -150,6 +155,10 @@ impl Runner {
                     if moved.is_err() {
                         return self.end(&Failure::draining);
                     }
+                    // Many groups, nobody in them, and a log that never stands still: only their numbers wait.
+                    if self.joined.is_empty() && self.confirming.is_empty() {
+                        self.rests_until = Some(self.shared.clock.monotonic() + LOOK_AGAIN);
+                    }
                 }
                 () = sleep(pause) => {}
             }
@@ -164,13 +173,14 @@ impl Runner {
         let looks_up = !self.group.unknown(1).is_empty();
         let is_missed = |partition: &usize| looks_up || self.group.wants(*partition).is_some();
         let failing = self.failing.iter().filter(|(partition, _)| is_missed(partition)).map(|(_, (_, at))| *at).min();
-        self.group.wake_at().into_iter().chain(failing).chain(self.write_again_at).min()
+        self.group.wake_at().into_iter().chain(failing).chain(self.write_again_at).chain(self.rests_until).min()
     }
 
     /// Whether it matters that the log moves.
     fn listens(&self) -> bool {
         let reads = |partition: usize| !self.failing.contains_key(&partition) && self.group.wants(partition).is_some();
-        !self.confirming.is_empty() || (0..self.group.partitions()).any(reads)
+        let looks = self.rests_until.is_none() && (0..self.group.partitions()).any(reads);
+        looks || !self.confirming.is_empty()
     }
 
     /// Obeys one command; tells whether it was the last.
@@ -182,6 +192,7 @@ impl Runner {
                 self.next_member += 1;
                 self.group.join(member, credit);
                 self.joined.insert(member, Joined { consumer, outbox });
+                self.rests_until = None;
                 if reply.send(member).is_err() {
                     self.leave(member, true);
                 }
@@ -235,6 +246,7 @@ impl Runner {
     /// Does everything that can be done now.
     async fn step(&mut self, durable: &mut watch::Receiver<Position>) -> Next {
         let now = self.now();
+        self.rests_until = self.rests_until.filter(|until| *until > now.monotonic);
         self.group.tick(now);
         self.confirm(*durable.borrow_and_update());
         for (member, partitions) in self.group.take_assignments() {
