@@ -9,9 +9,9 @@ use tokio::sync::watch;
 
 use crate::{
     error::LogError,
-    ids::{FolderId, Offset, Position, StreamHead, StreamId, Timestamp, TopicName},
+    ids::{FolderId, Offset, Position, StreamHead, StreamId, StreamVersion, Timestamp, TopicName},
     life::StreamState,
-    record::{Append, Appended, Chunk, ReadLimits, Selection},
+    record::{Append, Appended, Chunk, ReadLimits, Selection, StoredSnapshot},
     topic::{Topic, TopicSettings},
 };
 
@@ -83,8 +83,8 @@ pub trait LogBackend: Send + Sync + 'static {
     ///
     /// # Errors
     /// At once: a malformed append, an unknown topic, a full queue. Through the future: verdicts of admission
-    /// ([`LogError::Conflict`], [`LogError::Tombstoned`], [`LogError::TruncatedBeyondEnd`], [`LogError::RequestIdReused`],
-    /// [`LogError::OutOfWindow`]), full disk, and
+    /// ([`LogError::Conflict`], [`LogError::Tombstoned`], [`LogError::TruncatedBeyondEnd`], [`LogError::NoSuchState`],
+    /// [`LogError::RequestIdReused`], [`LogError::OutOfWindow`]), full disk, and
     /// [`LogError::Unknown`] when the log stopped.
     fn append(&self, append: Append) -> Result<AppendFuture, LogError>;
 
@@ -113,6 +113,12 @@ pub trait LogBackend: Send + Sync + 'static {
     fn stream_head(&self, topic: &TopicName, stream: &StreamId) -> Result<StreamHead, LogError> {
         Ok(self.stream_state(topic, stream)?.head)
     }
+
+    /// The newest snapshot of a stream as of a version or before, if there is any. May read files (blocking).
+    ///
+    /// # Errors
+    /// [`LogError::UnknownTopic`], [`LogError::WrongKind`], [`LogError::Corrupt`], [`LogError::Io`].
+    fn snapshot(&self, topic: &TopicName, stream: &StreamId, at_most: StreamVersion) -> Result<Option<StoredSnapshot>, LogError>;
 
     /// Opens a reader; its start is checked against what exists.
     ///

@@ -19,15 +19,15 @@ use crate::{
     disk::Disk,
     engine::{Engine, Metrics},
     error::LogError,
-    ids::{Offset, Position, StreamId, Timestamp, TopicId, TopicName},
+    ids::{Offset, Position, StreamId, StreamVersion, Timestamp, TopicId, TopicName},
     journal::{
         committer::Committer,
         queue::Closed,
         turns::{self, Turns},
     },
     life::StreamState,
-    partition::{backward::BackwardReader, cursor, reader::EmbeddedReader, request, streams::StreamKey},
-    record::{Append, Selection},
+    partition::{backward::BackwardReader, cursor, reader::EmbeddedReader, request, snapshot, streams::StreamKey},
+    record::{Append, Selection, StoredSnapshot},
     stall, start,
     tidy::{self, Tidy},
     topic::{Topic, TopicKind, TopicSettings},
@@ -269,7 +269,7 @@ impl LogBackend for EmbeddedLog {
         let (reply, answer) = oneshot::channel();
         let mut request = request::prepare(append, &engine.topics, &engine.hasher, engine.config.append_limit(), reply)?;
         engine.look_up(&mut request)?;
-        request.changed().try_for_each(|topic| engine.admit_changes(topic))?;
+        request.marked().try_for_each(|topic| engine.admit_changes(topic))?;
         match self.turns.get() {
             Some(turns) => turns.append(request)?,
             None => engine.queue.push(request)?,
@@ -299,6 +299,18 @@ impl LogBackend for EmbeddedLog {
         let name = stream.as_str().as_bytes();
         let partition = entry.partition_for(name);
         Ok(self.engine.standing(partition, &StreamKey::of(&self.engine.hasher, partition, name))?.state())
+    }
+
+    fn snapshot(&self, topic: &TopicName, stream: &StreamId, at_most: StreamVersion) -> Result<Option<StoredSnapshot>, LogError> {
+        let entry = self.engine.topics.get(topic)?;
+        request::require_events(&entry, "it has no streams")?;
+        let name = stream.as_str().as_bytes();
+        let partition = entry.partition_for(name);
+        let found = snapshot::find(&self.engine, partition, &StreamKey::of(&self.engine.hasher, partition, name), at_most);
+        if let Err(error) = &found {
+            self.engine.note_damage(error);
+        }
+        found
     }
 
     fn reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError> {

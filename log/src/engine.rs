@@ -180,7 +180,7 @@ impl Engine {
             read => read?,
         };
         let loaded = Group::from_frame(&header, group.place, body, |slice| self.topics.partition(slice.topic, slice.partition));
-        Ok(loaded.map(|loaded| Group { spans: group.spans.clone(), ..loaded }))
+        Ok(loaded.map(|loaded| Group { spans: group.spans.clone(), marks: group.marks.clone(), ..loaded }))
     }
 
     /// Whether the log has ended over a sync that does not: threads may wait for the disk for ever, and write when it comes back.

@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     ids::{FolderId, InvalidName, Offset, PartitionId, Position, RequestId, StreamHead, StreamId, StreamVersion, TopicName},
+    life::Refusal,
     record::Violation,
 };
 
@@ -82,6 +83,16 @@ pub enum LogError {
         stream: StreamId,
         /// What was asked for.
         before: StreamVersion,
+        /// Where it stands.
+        actual: StreamHead,
+    },
+    /// A snapshot of a state that a stream never had, or had before it was deleted; nothing was written.
+    #[error("stream {stream} is {actual}; it has no state as of version {version} of which there could be a snapshot")]
+    NoSuchState {
+        /// The stream.
+        stream: StreamId,
+        /// What the snapshot is as of.
+        version: StreamVersion,
         /// Where it stands.
         actual: StreamHead,
     },
@@ -228,6 +239,16 @@ impl LogError {
             source = cause.source();
         }
         text
+    }
+
+    /// Why a stream takes no such write.
+    pub(crate) fn refused(refusal: Refusal, topic: &TopicName, stream: &StreamId, actual: StreamHead) -> Self {
+        let stream = stream.clone();
+        match refusal {
+            Refusal::Tombstoned => Self::Tombstoned { topic: topic.clone(), stream },
+            Refusal::BeyondEnd(before) => Self::TruncatedBeyondEnd { stream, before, actual },
+            Refusal::NoSuchState(version) => Self::NoSuchState { stream, version, actual },
+        }
     }
 
     pub(crate) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {

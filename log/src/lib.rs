@@ -45,6 +45,6 @@ pub use ids::{
 pub use life::{Beginning, Mark, StreamChange, StreamState};
 pub use record::{
     Append, Appended, AppendedRange, Chunk, EventQuery, Found, Identity, NewEvent, NewRecord, Precondition, QueryAbsent, QueryItem,
-    ReadLimits, RequestKey, Run, Scope, Selection, StreamAt, Violation, Write,
+    ReadLimits, RequestKey, Run, Scope, Selection, Snapshot, StoredSnapshot, StreamAt, Violation, Write,
 };
 pub use topic::{Compression, Topic, TopicKind, TopicSettings};

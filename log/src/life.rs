@@ -1,9 +1,9 @@
-//! The life of a stream: what was truncated or deleted of it, and whether it may ever go on.
+//! The life of a stream: what was truncated or deleted of it, which snapshots it has, and whether it may ever go on.
 //!
 //! A leaf. A [`StreamChange`] becomes a mark in the log, admission and readers ask what follows from them, key indexes keep it.
 //! Invariant: a life only ever grows, so that marks may be put together in any order, any of them twice.
 
-use crate::ids::{StreamHead, StreamVersion};
+use crate::ids::{Offset, StreamHead, StreamVersion};
 
 /// What becomes of a stream.
 ///
@@ -19,6 +19,8 @@ pub enum StreamChange {
     Delete,
     /// All events are gone, and nothing is appended any more, ever.
     Tombstone,
+    /// All snapshots that were put until now are gone; events stay.
+    DropSnapshots,
 }
 
 /// Where a stream begins by now.
@@ -51,6 +53,8 @@ pub(crate) struct Life {
     pub(crate) beginning: Beginning,
     /// Nothing is appended any more.
     pub(crate) tombstoned: bool,
+    /// Snapshots that lie before this offset are gone.
+    pub(crate) snapshots_from: Offset,
 }
 
 /// Kinds of marks, by their code in the log and in key indexes. What has none of these codes is somebody's of later.
@@ -58,13 +62,42 @@ mod code {
     pub(super) const TRUNCATED: u8 = 1;
     pub(super) const DELETED: u8 = 2;
     pub(super) const TOMBSTONED: u8 = 3;
+    pub(super) const SNAPSHOTS_DROPPED: u8 = 4;
+    pub(super) const SNAPSHOT: u8 = 5;
 }
 
-/// What a mark says: a kind, and the version of the first event that it leaves.
+/// What an append marks a stream with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Marking {
+    /// A change.
+    Change(StreamChange),
+    /// A snapshot as of a version.
+    Snapshot(StreamVersion),
+}
+
+/// Why a stream takes no event, change or snapshot, whatever is believed of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Tombstoned,
+    /// It ends before the version before which it was to be truncated.
+    BeyondEnd(StreamVersion),
+    /// It was never at that version, or deleted since.
+    NoSuchState(StreamVersion),
+}
+
+/// Where a snapshot lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SnapshotAt {
+    /// What it is a state as of. Of several as of one version the last counts.
+    pub(crate) version: StreamVersion,
+    pub(crate) offset: Offset,
+}
+
+/// What a mark says: a kind, and a version: that of the first event which it leaves, or which a snapshot is as of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     code: u8,
-    first: StreamVersion,
+    version: StreamVersion,
 }
 
 /// Set in the version of a mark in a key index, which makes it higher than that of any event.
@@ -73,18 +106,20 @@ const MARK: u64 = 1 << 63;
 const CODE_AT: u32 = 56;
 
 impl Mark {
-    /// The mark of a change to a stream whose newest event has version `newest`.
-    pub(crate) fn new(change: StreamChange, newest: StreamVersion) -> Self {
-        let (code, first) = match change {
-            StreamChange::Truncate { before } => (code::TRUNCATED, before),
-            StreamChange::Delete => (code::DELETED, newest.plus(1)),
-            StreamChange::Tombstone => (code::TOMBSTONED, newest.plus(1)),
+    /// The mark on a stream whose newest event has version `newest`.
+    pub(crate) fn new(marking: Marking, newest: StreamVersion) -> Self {
+        let (code, version) = match marking {
+            Marking::Change(StreamChange::Truncate { before }) => (code::TRUNCATED, before),
+            Marking::Change(StreamChange::Delete) => (code::DELETED, newest.plus(1)),
+            Marking::Change(StreamChange::Tombstone) => (code::TOMBSTONED, newest.plus(1)),
+            Marking::Change(StreamChange::DropSnapshots) => (code::SNAPSHOTS_DROPPED, newest),
+            Marking::Snapshot(version) => (code::SNAPSHOT, version),
         };
-        Self { code, first }
+        Self { code, version }
     }
 
-    pub(crate) const fn of(code: u8, first: StreamVersion) -> Self {
-        Self { code, first }
+    pub(crate) const fn of(code: u8, version: StreamVersion) -> Self {
+        Self { code, version }
     }
 
     /// What kind of mark, as the log has it.
@@ -92,32 +127,38 @@ impl Mark {
         self.code
     }
 
-    /// The change that it stands for; none if this build does not know it.
+    /// The change that it stands for; none if it is a snapshot, or this build does not know it.
     #[must_use]
     pub fn change(self) -> Option<StreamChange> {
         Some(match self.code {
-            code::TRUNCATED => StreamChange::Truncate { before: self.first },
+            code::TRUNCATED => StreamChange::Truncate { before: self.version },
             code::DELETED => StreamChange::Delete,
             code::TOMBSTONED => StreamChange::Tombstone,
+            code::SNAPSHOTS_DROPPED => StreamChange::DropSnapshots,
             _ => return None,
         })
     }
 
-    /// Version of the first event that it leaves.
+    /// Version of the first event that it leaves, or which a snapshot is as of.
     #[must_use]
-    pub const fn first(self) -> StreamVersion {
-        self.first
+    pub const fn version(self) -> StreamVersion {
+        self.version
+    }
+
+    /// The snapshot that it is, where it lies; none if it is none.
+    pub(crate) fn snapshot(self, offset: Offset) -> Option<SnapshotAt> {
+        (self.code == code::SNAPSHOT).then_some(SnapshotAt { version: self.version, offset })
     }
 
     /// The version that it has in a key index.
     pub(crate) fn to_key(self) -> u64 {
-        MARK | u64::from(self.code) << CODE_AT | self.first.get() & ((1 << CODE_AT) - 1)
+        MARK | u64::from(self.code) << CODE_AT | self.version.get() & ((1 << CODE_AT) - 1)
     }
 
     /// The mark of a version in a key index; none if that is an event's.
     pub(crate) fn from_key(version: u64) -> Option<Self> {
         let [top, ..] = version.to_be_bytes();
-        (version & MARK != 0).then_some(Self { code: top & 0x7f, first: StreamVersion::new(version & ((1 << CODE_AT) - 1)) })
+        (version & MARK != 0).then_some(Self { code: top & 0x7f, version: StreamVersion::new(version & ((1 << CODE_AT) - 1)) })
     }
 
     /// Whether a version in a key index is a mark's.
@@ -125,12 +166,13 @@ impl Mark {
         version & MARK != 0
     }
 
-    /// What a stream is told by it alone.
-    pub(crate) fn life(self) -> Life {
+    /// What a stream is told by it alone, where it lies at an offset.
+    pub(crate) fn life(self, offset: Offset) -> Life {
         let mut life = Life::default();
         match self.code {
-            code::TRUNCATED => life.beginning.first = self.first,
-            code::DELETED | code::TOMBSTONED => life.beginning = Beginning { first: self.first, anew: self.first },
+            code::TRUNCATED => life.beginning.first = self.version,
+            code::DELETED | code::TOMBSTONED => life.beginning = Beginning { first: self.version, anew: self.version },
+            code::SNAPSHOTS_DROPPED => life.snapshots_from = offset,
             _ => {}
         }
         life.tombstoned = self.code == code::TOMBSTONED;
@@ -148,7 +190,13 @@ impl Life {
                 anew: self.beginning.anew.max(other.beginning.anew),
             },
             tombstoned: self.tombstoned || other.tombstoned,
+            snapshots_from: self.snapshots_from.max(other.snapshots_from),
         }
+    }
+
+    /// Whether a snapshot is not gone.
+    pub(crate) fn keeps(self, snapshot: SnapshotAt) -> bool {
+        !self.tombstoned && snapshot.version >= self.beginning.anew && snapshot.offset >= self.snapshots_from
     }
 }
 
@@ -177,12 +225,30 @@ impl Standing {
         }
     }
 
-    /// The mark of a change, if that changes anything.
-    pub(crate) fn mark(self, change: StreamChange) -> Option<Mark> {
+    /// Why it takes no event, or no such mark.
+    pub(crate) fn refusal(self, marking: Option<Marking>) -> Option<Refusal> {
+        match marking {
+            Some(Marking::Change(StreamChange::Tombstone)) => None,
+            _ if self.life.tombstoned => Some(Refusal::Tombstoned),
+            Some(Marking::Change(StreamChange::Truncate { before })) if before > self.newest.plus(1) => Some(Refusal::BeyondEnd(before)),
+            Some(Marking::Snapshot(version)) if version > self.newest || version < self.life.beginning.anew => {
+                Some(Refusal::NoSuchState(version))
+            }
+            _ => None,
+        }
+    }
+
+    /// The mark, at an offset, if that says anything new.
+    pub(crate) fn mark(self, marking: Marking, offset: Offset) -> Option<Mark> {
         let is_absent = self.newest < StreamVersion::FIRST;
-        let mark = Mark::new(change, self.newest);
-        let changes = self.life.and(mark.life()) != self.life;
-        (changes && (change == StreamChange::Tombstone || !is_absent)).then_some(mark)
+        let mark = Mark::new(marking, self.newest);
+        match marking {
+            Marking::Snapshot(_) => Some(mark),
+            Marking::Change(change) => {
+                let changes = self.life.and(mark.life(offset)) != self.life;
+                (changes && (change == StreamChange::Tombstone || !is_absent)).then_some(mark)
+            }
+        }
     }
 }
 
@@ -195,11 +261,11 @@ mod tests {
     }
 
     fn after(standing: Standing, change: StreamChange) -> Standing {
-        let mark = standing.mark(change).expect("it changes something");
+        let mark = standing.mark(Marking::Change(change), Offset::new(9)).expect("it changes something");
         assert_eq!(Mark::from_key(mark.to_key()), Some(mark));
         assert!(Mark::is_key(mark.to_key()));
         assert_eq!(mark.change(), Some(change));
-        Standing { life: standing.life.and(mark.life()), ..standing }
+        Standing { life: standing.life.and(mark.life(Offset::new(9))), ..standing }
     }
 
     #[test]
@@ -221,17 +287,34 @@ mod tests {
     fn what_is_so_already_needs_no_mark() {
         let truncated = after(at(5), StreamChange::Truncate { before: StreamVersion::new(3) });
         for before in 1..=3 {
-            assert_eq!(truncated.mark(StreamChange::Truncate { before: StreamVersion::new(before) }), None);
+            let change = StreamChange::Truncate { before: StreamVersion::new(before) };
+            assert_eq!(truncated.mark(Marking::Change(change), Offset::new(9)), None);
         }
-        assert_eq!(at(0).mark(StreamChange::Delete), None, "there is nothing to delete");
-        for change in [StreamChange::Delete, StreamChange::Tombstone] {
-            assert_eq!(after(truncated, change).mark(change), None, "{change:?}");
+        let deleted = Marking::Change(StreamChange::Delete);
+        assert_eq!(at(0).mark(deleted, Offset::new(9)), None, "there is nothing to delete");
+        for change in [StreamChange::Delete, StreamChange::Tombstone, StreamChange::DropSnapshots] {
+            assert_eq!(after(truncated, change).mark(Marking::Change(change), Offset::new(9)), None, "{change:?}");
         }
     }
 
     #[test]
+    fn snapshots_go_with_what_they_are_of() {
+        let snapshot = |version, offset| SnapshotAt { version: StreamVersion::new(version), offset: Offset::new(offset) };
+        let life = after(at(5), StreamChange::DropSnapshots).life;
+        assert!(!life.keeps(snapshot(5, 8)) && life.keeps(snapshot(2, 10)));
+        let life = after(at(5), StreamChange::Truncate { before: StreamVersion::new(6) }).life;
+        assert!(life.keeps(snapshot(5, 8)), "whoever truncates goes on from it");
+        let deleted = after(at(5), StreamChange::Delete);
+        assert!(!deleted.life.keeps(snapshot(5, 10)) && deleted.life.keeps(snapshot(6, 10)));
+        let refusal = |version| deleted.refusal(Some(Marking::Snapshot(StreamVersion::new(version))));
+        assert_eq!(refusal(5), Some(Refusal::NoSuchState(StreamVersion::new(5))), "it is of what was deleted");
+        assert_eq!(refusal(6), Some(Refusal::NoSuchState(StreamVersion::new(6))), "there is no such version yet");
+        assert_eq!(Standing { newest: StreamVersion::new(6), ..deleted }.refusal(Some(Marking::Snapshot(StreamVersion::new(6)))), None);
+    }
+
+    #[test]
     fn marks_count_in_any_order_and_unknown_ones_not_at_all() {
-        let mark = |code, first| Mark::of(code, StreamVersion::new(first)).life();
+        let mark = |code, first| Mark::of(code, StreamVersion::new(first)).life(Offset::new(9));
         let (truncated, deleted) = (mark(code::TRUNCATED, 4), mark(code::DELETED, 6));
         assert_eq!(truncated.and(deleted), deleted.and(truncated));
         assert_eq!(deleted.and(deleted), deleted);

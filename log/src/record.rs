@@ -91,6 +91,41 @@ pub enum Write {
         /// Who wants it, for the record; up to 255 bytes.
         by: Arc<str>,
     },
+    /// A snapshot of a stream's state, for whoever folds it. The unit must not write to the stream otherwise.
+    Snapshot {
+        /// Topic of kind `events`.
+        topic: TopicName,
+        /// The stream.
+        stream: StreamId,
+        /// The snapshot; it replaces one as of the same version.
+        snapshot: Snapshot,
+        /// Who put it, for the record; up to 255 bytes.
+        by: Arc<str>,
+    },
+}
+
+/// A state that somebody folded from the events of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Version of the last event that was folded.
+    pub version: StreamVersion,
+    /// Name of its schema, so that a reader can ignore one it does not know.
+    pub schema: Option<Arc<str>>,
+    /// Media type; none means `application/json`.
+    pub content_type: Option<Arc<str>>,
+    /// The state.
+    pub data: Bytes,
+}
+
+/// A snapshot as it stands in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredSnapshot {
+    /// What was put.
+    pub snapshot: Snapshot,
+    /// Position of the snapshot.
+    pub position: Position,
+    /// The server's time when it was put.
+    pub recorded_at: Timestamp,
 }
 
 /// One belief, checked in the same step as the append.

@@ -30,6 +30,7 @@ use crate::{
         queue::Queue,
         recovery::{self, Accepted, Scan},
     },
+    life::SnapshotAt,
     manifest,
     partition::{
         admission::Admission,
@@ -318,9 +319,9 @@ impl Replay {
                 return Err(self.topics.missing(named.topic));
             };
             let streams = &self.streams;
-            let restore = |hash, standing| {
+            let restore = |hash, standing, snapshots: &[SnapshotAt]| {
                 let key = StreamKey { partition: u32::try_from(partition.index).unwrap_or(u32::MAX), hash };
-                streams.restore(key, standing);
+                streams.restore(key, standing, snapshots);
             };
             let known = Checkpointed { mark: named.mark, below: checkpoint.next };
             let segments = open_segments(files, &self.topics, &self.hasher, config, &partition, Some(known))?;
@@ -409,7 +410,8 @@ fn streams_of(slice: &Slice, hasher: &StreamHasher) -> Option<(Vec<StreamSpan>, 
         count += 1;
         let begins_run = runs.next_if(|run| run.first_offset == record.offset).is_some();
         let Some(version) = record.version() else {
-            marks.push(StreamMark { key: StreamKey::of(hasher, &slice.partition, name), life: record.mark()?.life() });
+            let (key, mark) = (StreamKey::of(hasher, &slice.partition, name), record.mark()?);
+            marks.push(StreamMark { key, life: mark.life(record.offset), snapshot: mark.snapshot(record.offset) });
             last_key = &[];
             continue;
         };

@@ -182,7 +182,7 @@ impl Tidy {
         self.engine.postings.checkpointed()?;
         self.engine.tail.tidied(last.end, last.number);
         for group in self.copied.drain(..) {
-            self.engine.streams.forget(&group.spans);
+            self.engine.streams.forget(&group.spans, &group.marks);
         }
         self.engine.journal.free_up_to(last.number);
         self.engine.counters.checkpoints.fetch_add(1, Ordering::Relaxed);

@@ -4,7 +4,8 @@ use std::{cell::RefCell, path::Path, sync::Arc};
 
 use foldlog_log::{
     Append, AppendFuture, Capabilities, Chunk, EmbeddedLog, EventQuery, Head, LogBackend, LogConfig, LogError, LogReader, Offset, Position,
-    Precondition, QueryAbsent, ReadLimits, Run, Selection, StreamId, StreamState, Timestamp, Topic, TopicName, TopicSettings, Write,
+    Precondition, QueryAbsent, ReadLimits, Run, Selection, StoredSnapshot, StreamId, StreamState, StreamVersion, Timestamp, Topic,
+    TopicName, TopicSettings, Write,
     clock::{ManualClock, SystemClock},
     disk::RealDisk,
     testing::{
@@ -34,6 +35,7 @@ fn the_log_in_memory_keeps_the_contract_but_for_restarts() {
         [
             "a query condition judges the same after a restart",
             "lives of streams go on after a restart",
+            "snapshots are the same after a restart",
             "everything is there after a restart",
             "versions, offsets, positions and repeats go on after a restart"
         ]
@@ -153,6 +155,10 @@ impl LogBackend for Broken {
 
     fn ends(&self, topic: &TopicName) -> Result<Vec<Offset>, LogError> {
         self.0.ends(topic)
+    }
+
+    fn snapshot(&self, topic: &TopicName, stream: &StreamId, at_most: StreamVersion) -> Result<Option<StoredSnapshot>, LogError> {
+        self.0.snapshot(topic, stream, at_most)
     }
 
     fn stream_state(&self, topic: &TopicName, stream: &StreamId) -> Result<StreamState, LogError> {

@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use foldlog_log::{
     Append, Compression, Durability, EmbeddedLog, EventId, Identity, LogBackend, LogConfig, NewEvent, NewRecord, Position, ReadLimits,
-    RequestId, RequestKey, Selection, Timestamp, TopicKind, TopicSettings, Write,
+    RequestId, RequestKey, Selection, Snapshot, StreamChange, StreamHead, StreamVersion, Timestamp, TopicKind, TopicSettings, Write,
     clock::ManualClock,
     disk::{Disk, RealDisk},
     testing::{SimDisk, conformance::block_on},
@@ -198,6 +198,78 @@ fn a_topic_with_a_durability_of_its_own_has_a_manifest_of_version_2() {
     assert_eq!(log.topic(&"written".parse().expect("a valid name")).expect("it is there").settings, manifest_2_settings());
     let answer = block_on(log.append(to_manifest_2()).expect("there is room")).expect("nothing speaks against it");
     assert_eq!((answer.durability, answer.first), (Durability::Written, Position::new(1)));
+    log.stop();
+}
+
+/// Streams that were truncated, deleted and tombstoned, and snapshots, half of them in segments.
+fn write_marks() -> SimDisk {
+    let disk = SimDisk::new(1);
+    let mut drawn = 0;
+    let random = move || {
+        drawn += 1;
+        drawn
+    };
+    let (log, mut stepper) =
+        EmbeddedLog::open_stepped(Arc::new(disk.clone()), clock(), Path::new(DATA), config(), random).expect("it opens");
+    log.create_topic("accounts".parse().expect("a valid name"), TopicSettings::new(TopicKind::Events, 2)).expect("it is new");
+    let topic = || "accounts".parse().expect("a valid name");
+    let stream = |number: u64| format!("account-{number}").parse().expect("a valid id");
+    let event = NewEvent { kind: "Deposited".into(), data: Bytes::from_static(b"{}"), ..NewEvent::default() };
+    let change = |number, change| Write::Change { topic: topic(), stream: stream(number), change, by: "ann".into() };
+    let snapshot = |number, version| {
+        let (schema, content_type) = (Some("account.v1".into()), (version == 1).then(|| "text/plain".into()));
+        let snapshot =
+            Snapshot { version: StreamVersion::new(version), schema, content_type, data: Bytes::from(format!("as of {version}")) };
+        Write::Snapshot { topic: topic(), stream: stream(number), snapshot, by: String::new().into() }
+    };
+    for half in 0..2_u64 {
+        let events = |number| Write::Stream { topic: topic(), stream: stream(number), events: vec![event.clone(); 3] };
+        let of_half = |number: u64| half * 5 + number;
+        let units = [
+            (0..5).map(|number| events(of_half(number))).collect(),
+            vec![snapshot(of_half(0), 3), snapshot(of_half(3), 2)],
+            vec![snapshot(of_half(0), 1), change(of_half(3), StreamChange::DropSnapshots)],
+            vec![change(of_half(0), StreamChange::Truncate { before: StreamVersion::new(3) }), change(of_half(1), StreamChange::Delete)],
+            vec![events(of_half(1)), change(of_half(2), StreamChange::Tombstone), change(of_half(4), StreamChange::Delete)],
+        ];
+        for writes in units {
+            let answer = log.append(Append { writes, ..Append::default() }).expect("there is room");
+            stepper.commit().expect("no fault");
+            block_on(answer).expect("nothing speaks against it");
+        }
+        if half == 0 {
+            stepper.tidy().expect("no fault");
+        }
+    }
+    stepper.seal().expect("no fault");
+    disk
+}
+
+#[test]
+fn a_folder_with_marks_says_what_became_of_its_streams() {
+    let golden = golden("v2-marks");
+    compare(&write_marks(), &golden);
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let data = folder.path().join("data");
+    copy(&golden, &data);
+    let log = EmbeddedLog::open(Arc::new(RealDisk), clock(), &data, config()).expect("it opens");
+    let topic = "accounts".parse().expect("a valid name");
+    for number in 0..10_u64 {
+        let stream = format!("account-{number}").parse().expect("a valid id");
+        let state = log.stream_state(&topic, &stream).expect("it has streams");
+        let version = StreamVersion::new;
+        let (head, first, anew) = match number % 5 {
+            0 => (StreamHead::At(version(3)), 3, 1),
+            1 => (StreamHead::At(version(6)), 4, 4),
+            2 => (StreamHead::Tombstoned, 4, 4),
+            3 => (StreamHead::At(version(3)), 1, 1),
+            _ => (StreamHead::Deleted(version(3)), 4, 4),
+        };
+        assert_eq!((state.head, state.beginning.first.get(), state.beginning.anew.get()), (head, first, anew), "{stream}");
+        let found =
+            |at_most| log.snapshot(&topic, &stream, version(at_most)).expect("it is whole").map(|found| found.snapshot.version.get());
+        assert_eq!((found(2), found(9)), if number % 5 == 0 { (Some(1), Some(3)) } else { (None, None) }, "{stream}");
+    }
     log.stop();
 }
 

@@ -5,8 +5,8 @@
 use std::{path::Path, sync::Arc};
 
 use foldlog_log::{
-    Append, EmbeddedLog, LogBackend, LogConfig, LogError, NewEvent, Selection, Stepper, StreamChange, StreamHead, StreamState,
-    StreamVersion, Timestamp, TopicKind, TopicSettings, Write,
+    Append, EmbeddedLog, LogBackend, LogConfig, LogError, NewEvent, Selection, Snapshot, Stepper, StoredSnapshot, StreamChange, StreamHead,
+    StreamState, StreamVersion, Timestamp, TopicKind, TopicSettings, Write,
     clock::ManualClock,
     testing::{Random, SimDisk},
 };
@@ -45,17 +45,23 @@ fn events(number: u64, count: usize) -> Write {
     Write::Stream { topic: "e".parse().unwrap(), stream: id(number).parse().unwrap(), events: vec![event; count] }
 }
 
-/// What is told of every stream, and the versions that are read of it.
-fn told(log: &EmbeddedLog) -> Vec<(StreamState, Vec<u64>)> {
+fn snapshot(number: u64, version: u64) -> Write {
+    let snapshot = Snapshot { version: StreamVersion::new(version), schema: None, content_type: None, data: vec![7; 300].into() };
+    Write::Snapshot { topic: "e".parse().unwrap(), stream: id(number).parse().unwrap(), snapshot, by: "ann".into() }
+}
+
+/// What is told of every stream, the versions that are read of it, and its snapshots.
+fn told(log: &EmbeddedLog) -> Vec<(StreamState, Vec<u64>, Vec<StoredSnapshot>)> {
     let one = |number| {
         let (topic, stream) = ("e".parse().unwrap(), id(number).parse().unwrap());
         let state = log.stream_state(&topic, &stream).unwrap();
+        let snapshots = (1..40).filter_map(|at_most| log.snapshot(&topic, &stream, StreamVersion::new(at_most)).unwrap()).collect();
         let mut reader = log.reader(Selection::Stream(topic, stream, StreamVersion::FIRST)).unwrap();
         let mut versions = Vec::new();
         loop {
             let chunk = reader.read(log.head().position, Default::default()).unwrap();
             if chunk.runs.is_empty() {
-                return (state, versions);
+                return (state, versions, snapshots);
             }
             let records = chunk.runs.iter().flat_map(|run| run.records());
             versions.extend(records.map(|record| record.unwrap().event().expect("no mark is returned").version.get()));
@@ -76,13 +82,15 @@ fn live(log: &EmbeddedLog, stepper: &mut Stepper, random: &mut Random, units: u6
             (3..6, Some(newest)) => {
                 change(number, StreamChange::Truncate { before: StreamVersion::new(1 + random.below(newest.get() + 1)) })
             }
+            (6 | 7, Some(newest)) => snapshot(number, 1 + random.below(newest.get() + 1)),
+            (8, _) if random.one_in(4) => change(number, StreamChange::DropSnapshots),
             _ => events(number, 1 + random.below(6) as usize),
         };
         let answer = log.append(Append { writes: vec![write], ..Append::default() }).unwrap();
         stepper.commit().unwrap();
         match answer.now_or_never().expect("it was committed") {
             Ok(_) => done += 1,
-            Err(LogError::Tombstoned { .. }) => {}
+            Err(LogError::Tombstoned { .. } | LogError::NoSuchState { .. }) => {}
             Err(error) => panic!("{error}"),
         }
         match random.below(30) {
@@ -96,7 +104,7 @@ fn live(log: &EmbeddedLog, stepper: &mut Stepper, random: &mut Random, units: u6
 
 #[test]
 fn every_change_that_was_answered_survives_a_power_cut_at_any_time() {
-    let (mut over, mut done) = (0, 0);
+    let (mut over, mut done, mut snapshots) = (0, 0, 0);
     for seed in 0..40 {
         println!("seed {seed}");
         let mut random = Random::new(seed);
@@ -109,12 +117,13 @@ fn every_change_that_was_answered_survives_a_power_cut_at_any_time() {
             drop((log, stepper));
             disk = disk.power_cut();
             let (log, stepper) = open(&disk, seed * 100 + 50 + life);
-            assert_eq!(told(&log), known);
-            over += known.iter().filter(|(state, _)| state.head == StreamHead::Tombstoned).count();
+            assert!(told(&log) == known, "life {life} of seed {seed}");
+            over += known.iter().filter(|(state, ..)| state.head == StreamHead::Tombstoned).count();
+            snapshots += known.iter().map(|(.., snapshots)| snapshots.len()).sum::<usize>();
             drop((log, stepper));
         }
     }
-    assert!(over > 100 && done > 3000, "{over} tombstones, {done} units");
+    assert!(over > 100 && done > 3000 && snapshots > 1000, "{over} tombstones, {done} units, {snapshots} snapshots");
 }
 
 #[test]
@@ -124,8 +133,9 @@ fn lives_are_the_same_when_key_indexes_are_made_again() {
     live(&log, &mut stepper, &mut Random::new(1), 400);
     stepper.tidy().unwrap();
     let known = told(&log);
-    assert!(known.iter().any(|(state, _)| state.head == StreamHead::Tombstoned));
-    assert!(known.iter().any(|(state, _)| state.beginning.first > state.beginning.anew));
+    assert!(known.iter().any(|(state, ..)| state.head == StreamHead::Tombstoned));
+    assert!(known.iter().any(|(state, ..)| state.beginning.first > state.beginning.anew));
+    assert!(known.iter().any(|(.., snapshots)| !snapshots.is_empty()));
     drop((log, stepper));
     disk = disk.kill();
     let keys =

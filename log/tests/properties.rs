@@ -9,8 +9,8 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 use foldlog_log::{
     Append, Appended, AppendedRange, Compression, Durability, EmbeddedLog, EventQuery, Expected, Found, Identity, LogBackend, LogConfig,
     LogError, LogReader, NewEvent, NewRecord, Offset, PartitionId, Position, Precondition, QueryAbsent, QueryItem, ReadLimits, RequestId,
-    RequestKey, Scope, Selection, Stepper, StreamAt, StreamChange, StreamHead, StreamId, StreamVersion, Tag, Timestamp, TopicKind,
-    TopicName, TopicSettings, Violation, Write,
+    RequestKey, Scope, Selection, Snapshot, Stepper, StreamAt, StreamChange, StreamHead, StreamId, StreamVersion, Tag, Timestamp,
+    TopicKind, TopicName, TopicSettings, Violation, Write,
     clock::{Clock, ManualClock},
     testing::{Random, SimDisk},
 };
@@ -61,12 +61,15 @@ enum Verdict {
     Reused(Position),
     Tombstoned(StreamId),
     BeyondEnd(StreamId, StreamHead),
+    NoSuchState(StreamId, StreamHead),
 }
 
 #[derive(Default)]
 struct Model {
     records: Vec<Stored>,
     lives: BTreeMap<(String, String), Life>,
+    /// Data of snapshots by version.
+    snapshots: BTreeMap<(String, String), BTreeMap<u64, String>>,
     /// Answers by request id, with the digest of the request.
     remembered: BTreeMap<u64, (u128, Appended)>,
 }
@@ -98,6 +101,15 @@ impl Model {
             let (topic, stream, change) = match write {
                 Write::Stream { topic, stream, .. } => (topic, stream, None),
                 Write::Change { topic, stream, change, .. } => (topic, stream, Some(*change)),
+                Write::Snapshot { topic, stream, snapshot, .. } => {
+                    let (life, newest) = (self.life(topic.as_str(), stream.as_str()), self.newest(topic.as_str(), stream.as_str()));
+                    let is_state = (life.anew..=newest).contains(&snapshot.version.get());
+                    return match life.is_over {
+                        true => Some(Verdict::Tombstoned(stream.clone())),
+                        false if is_state => None,
+                        false => Some(Verdict::NoSuchState(stream.clone(), self.head(topic.as_str(), stream.as_str()))),
+                    };
+                }
                 Write::Records { .. } => return None,
             };
             let (topic, id) = (topic.as_str(), stream.as_str());
@@ -121,6 +133,7 @@ impl Model {
             StreamChange::Delete => Life { first: newest + 1, anew: newest + 1, ..life },
             StreamChange::Tombstone if life.is_over => life,
             StreamChange::Tombstone => Life { first: newest + 1, anew: newest + 1, is_over: true },
+            StreamChange::DropSnapshots => return (newest > 0).then_some(life),
         };
         (changed != life).then_some(changed)
     }
@@ -203,14 +216,18 @@ impl Model {
             }
             Write::Change { topic, stream, change, .. } => {
                 let Some(life) = self.changed(topic.as_str(), stream.as_str(), *change) else { return };
-                self.lives.insert((topic.to_string(), stream.to_string()), life);
-                self.push(topic, hashed(topic.as_str(), stream.as_str()), Some(stream.to_string()), 0, b"", answer);
-                if let Some(record) = self.records.last_mut() {
-                    record.is_mark = true;
+                let key = (topic.to_string(), stream.to_string());
+                if !matches!(change, StreamChange::Truncate { .. }) {
+                    self.snapshots.remove(&key);
                 }
-                let newest = self.newest(topic.as_str(), stream.as_str());
-                let at = StreamAt { topic: topic.clone(), stream: stream.clone(), version: StreamVersion::new(newest) };
-                answer.versions.extend((newest > 0).then_some(at));
+                self.lives.insert(key, life);
+                self.mark(topic, stream, answer);
+            }
+            Write::Snapshot { topic, stream, snapshot, .. } => {
+                let data = String::from_utf8(snapshot.data.to_vec()).unwrap();
+                let of_stream = self.snapshots.entry((topic.to_string(), stream.to_string())).or_default();
+                of_stream.insert(snapshot.version.get(), data);
+                self.mark(topic, stream, answer);
             }
             Write::Records { topic, partition, records } => {
                 for record in records {
@@ -224,6 +241,16 @@ impl Model {
                 }
             }
         }
+    }
+
+    fn mark(&mut self, topic: &TopicName, stream: &StreamId, answer: &mut Appended) {
+        self.push(topic, hashed(topic.as_str(), stream.as_str()), Some(stream.to_string()), 0, b"", answer);
+        if let Some(record) = self.records.last_mut() {
+            record.is_mark = true;
+        }
+        let newest = self.newest(topic.as_str(), stream.as_str());
+        let at = StreamAt { topic: topic.clone(), stream: stream.clone(), version: StreamVersion::new(newest) };
+        answer.versions.extend((newest > 0).then_some(at));
     }
 
     fn push(&mut self, topic: &TopicName, partition: u32, key: Option<String>, version: u64, value: &[u8], answer: &mut Appended) {
@@ -254,7 +281,8 @@ impl Model {
 /// How durable an append is when it is answered.
 fn durability(append: &Append) -> Durability {
     let is_written = |write: &Write| match write {
-        Write::Stream { topic, .. } | Write::Records { topic, .. } | Write::Change { topic, .. } => WRITTEN.contains(&topic.as_str()),
+        Write::Stream { topic, .. } | Write::Records { topic, .. } => WRITTEN.contains(&topic.as_str()),
+        Write::Change { topic, .. } | Write::Snapshot { topic, .. } => WRITTEN.contains(&topic.as_str()),
     };
     match append.durability {
         _ if append.writes.is_empty() => Durability::Synced,
@@ -297,6 +325,7 @@ struct Seen {
     written: u64,
     reused: u64,
     changes: u64,
+    snapshots: u64,
     refused_changes: u64,
     restarts: u64,
     reads: u64,
@@ -392,6 +421,7 @@ impl Run {
                 Err(LogError::Conflict { violations, .. }) => Verdict::Violated(violations),
                 Err(LogError::RequestIdReused { first, .. }) => Verdict::Reused(first),
                 Err(LogError::Tombstoned { stream, .. }) => Verdict::Tombstoned(stream),
+                Err(LogError::NoSuchState { stream, actual, .. }) => Verdict::NoSuchState(stream, actual),
                 Err(LogError::TruncatedBeyondEnd { stream, actual, .. }) => Verdict::BeyondEnd(stream, actual),
                 Err(error) => panic!("{error}"),
             };
@@ -405,7 +435,7 @@ impl Run {
                 }
                 Verdict::Violated(violations) => self.seen.violations += violations.len() as u64,
                 Verdict::Reused(_) => self.seen.reused += 1,
-                Verdict::Tombstoned(_) | Verdict::BeyondEnd(..) => self.seen.refused_changes += 1,
+                Verdict::Tombstoned(_) | Verdict::BeyondEnd(..) | Verdict::NoSuchState(..) => self.seen.refused_changes += 1,
             }
         }
         assert_eq!(log.head().position, Position::new(self.model.records.len() as u64));
@@ -413,7 +443,7 @@ impl Run {
 
     fn request(&mut self) -> (Append, Option<u64>) {
         let mut writes: Vec<_> = (0..self.random.below(5)).map(|_| self.write()).collect();
-        if self.random.one_in(5) {
+        if self.random.one_in(4) {
             writes.extend(self.change(&writes));
         }
         let preconditions: Vec<_> = (0..self.random.below(3)).map(|_| self.condition()).collect();
@@ -464,12 +494,22 @@ impl Run {
         let newest = self.model.newest(topic.as_str(), stream.as_str());
         let change = match self.random.below(40) {
             0 => StreamChange::Tombstone,
-            1..15 => StreamChange::Delete,
+            1..9 => StreamChange::Delete,
+            9..13 => StreamChange::DropSnapshots,
             _ => StreamChange::Truncate { before: StreamVersion::new(1 + self.random.below(newest + 3)) },
         };
         let is_written =
             writes.iter().any(|write| matches!(write, Write::Stream { topic: t, stream: s, .. } if (t, s) == (&topic, &stream)));
-        (!is_written).then(|| Write::Change { topic, stream, change, by: "somebody".into() })
+        if is_written {
+            return None;
+        }
+        if self.random.one_in(3) {
+            let data = "s".repeat(self.random.below(300) as usize);
+            let version = StreamVersion::new(1 + self.random.below(newest + 1));
+            let snapshot = Snapshot { version, schema: Some("s.v1".into()), content_type: None, data: data.into() };
+            return Some(Write::Snapshot { topic, stream, snapshot, by: "somebody".into() });
+        }
+        Some(Write::Change { topic, stream, change, by: "somebody".into() })
     }
 
     fn kind(&mut self) -> Arc<str> {
@@ -528,7 +568,22 @@ impl Run {
         Precondition::Stream { topic: topic.parse().unwrap(), stream: stream.parse().unwrap(), expected }
     }
 
+    /// Asks for a snapshot.
+    fn find(&mut self, log: &EmbeddedLog) {
+        let (topic, stream) = (["a", "b"][self.random.below(2) as usize], format!("s{}", self.random.below(6)));
+        let at_most = 1 + self.random.below(self.model.newest(topic, &stream) + 2);
+        let found = log.snapshot(&topic.parse().unwrap(), &stream.parse().unwrap(), StreamVersion::new(at_most)).unwrap();
+        let found = found.map(|found| (found.snapshot.version.get(), String::from_utf8(found.snapshot.data.to_vec()).unwrap()));
+        let known = self.model.snapshots.get(&(topic.to_owned(), stream.clone()));
+        let expected = known.and_then(|known| known.range(..=at_most).next_back()).map(|(version, data)| (*version, data.clone()));
+        assert_eq!(found, expected, "{stream} of {topic} as of {at_most}");
+        self.seen.snapshots += u64::from(found.is_some());
+    }
+
     fn read(&mut self, log: &EmbeddedLog) {
+        for _ in 0..3 {
+            self.find(log);
+        }
         let (topic, kind, partitions) = TOPICS[self.random.below(4) as usize];
         let name: TopicName = topic.parse().unwrap();
         let end = log.head().position;
@@ -631,6 +686,7 @@ fn the_log_answers_what_a_model_of_lists_answers() {
         sum.written += run.seen.written;
         sum.reused += run.seen.reused;
         sum.changes += run.seen.changes;
+        sum.snapshots += run.seen.snapshots;
         sum.refused_changes += run.seen.refused_changes;
         sum.restarts += run.seen.restarts;
         sum.reads += run.seen.reads;
@@ -640,6 +696,6 @@ fn the_log_answers_what_a_model_of_lists_answers() {
     }
     println!("{sum:?}");
     assert!(sum.appends > 5000 && sum.violations > 1000 && sum.repeats > 200 && sum.reused > 50 && sum.written > 1000, "{sum:?}");
-    assert!(sum.changes > 700 && sum.refused_changes > 300, "{sum:?}");
+    assert!(sum.changes > 700 && sum.refused_changes > 300 && sum.snapshots > 200, "{sum:?}");
     assert!(sum.restarts > 400 && sum.reads > 1500 && sum.records > 30_000 && sum.backward > 700 && sum.by_time > 400, "{sum:?}");
 }

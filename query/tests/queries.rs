@@ -25,7 +25,7 @@ use datafusion::{
 };
 use foldlog_log::{
     Append, AppendFuture, Capabilities, Durability, Head, LogBackend, LogError, LogReader, NewRecord, Offset, Position, Selection,
-    StreamId, StreamState, Timestamp, Topic, TopicKind, TopicName, TopicSettings,
+    StoredSnapshot, StreamId, StreamState, StreamVersion, Timestamp, Topic, TopicKind, TopicName, TopicSettings,
     clock::SystemClock,
     testing::{MemoryLog, Random},
 };
@@ -374,6 +374,10 @@ impl LogBackend for Refusing {
     fn ends(&self, topic: &TopicName) -> Result<Vec<Offset>, LogError> {
         self.log.ends(topic)
     }
+    fn snapshot(&self, topic: &TopicName, stream: &StreamId, at_most: StreamVersion) -> Result<Option<StoredSnapshot>, LogError> {
+        self.log.snapshot(topic, stream, at_most)
+    }
+
     fn stream_state(&self, topic: &TopicName, stream: &StreamId) -> Result<StreamState, LogError> {
         self.log.stream_state(topic, stream)
     }

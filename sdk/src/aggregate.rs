@@ -3,7 +3,9 @@
 //!
 //! The append's precondition is the safety: no event is ever written that was decided on another state than the stream's.
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, num::NonZeroU64};
+
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     append::Appended,
@@ -12,13 +14,14 @@ use crate::{
     error::Error,
     event::{Expected, NewEvent, Token},
     read::Source,
+    snapshot::Snapshot,
 };
 
 impl Client {
     /// The aggregates of a topic whose streams `D` decides about.
     #[must_use]
     pub fn aggregates<D: Decider>(&self, topic: impl Into<String>) -> Aggregates<D> {
-        Aggregates { client: self.clone(), topic: topic.into(), decider: PhantomData }
+        Aggregates { client: self.clone(), topic: topic.into(), snapshots: None, decider: PhantomData }
     }
 }
 
@@ -27,12 +30,30 @@ impl Client {
 pub struct Aggregates<D> {
     client: Client,
     topic: String,
+    snapshots: Option<Snapshots<D>>,
     decider: PhantomData<fn() -> D>,
+}
+
+/// How states become snapshots and back.
+#[derive(Debug)]
+struct Snapshots<D> {
+    schema: String,
+    /// Put after so many events.
+    every: u64,
+    encode: fn(u64, &str, &D) -> Result<Snapshot, Error>,
+    decode: fn(&Snapshot) -> Result<D, Error>,
+}
+
+impl<D> Clone for Snapshots<D> {
+    fn clone(&self) -> Self {
+        Self { schema: self.schema.clone(), ..*self }
+    }
 }
 
 impl<D> Clone for Aggregates<D> {
     fn clone(&self) -> Self {
-        Self { client: self.client.clone(), topic: self.topic.clone(), decider: PhantomData }
+        let snapshots = self.snapshots.clone();
+        Self { client: self.client.clone(), topic: self.topic.clone(), snapshots, decider: PhantomData }
     }
 }
 
@@ -77,13 +98,29 @@ pub enum ExecuteError<R> {
     Log(#[from] Error),
 }
 
+impl<D: Decider + Serialize + DeserializeOwned> Aggregates<D> {
+    /// Folds streams from their newest snapshots, and puts one whenever a command has taken a stream past another `every` events.
+    ///
+    /// `schema` names what a state looks like: give it another name when that changes, and snapshots of the old one are ignored.
+    #[must_use]
+    pub fn with_snapshots(self, schema: impl Into<String>, every: NonZeroU64) -> Self {
+        let snapshots = Snapshots {
+            schema: schema.into(),
+            every: every.get(),
+            encode: |version, schema, state| Snapshot::json(version, schema, state),
+            decode: |snapshot| snapshot.decode(),
+        };
+        Self { snapshots: Some(snapshots), ..self }
+    }
+}
+
 impl<D: Decider> Aggregates<D> {
-    /// Folds a stream from its beginning; one that was deleted from where it began anew.
+    /// Folds a stream from its beginning, or from a snapshot if it has one that is known; one that was deleted from where it began anew.
     ///
     /// # Errors
-    /// If it cannot be read, was truncated, or holds an event that `D` does not know.
+    /// If it cannot be read, was truncated behind its snapshot, or holds an event that `D` does not know.
     pub async fn load(&self, stream: &str) -> Result<Loaded<D>, Error> {
-        let mut loaded = Loaded { state: D::default(), version: None };
+        let mut loaded = self.begin(stream).await?;
         self.catch_up(stream, &mut loaded).await?;
         Ok(loaded)
     }
@@ -93,7 +130,7 @@ impl<D: Decider> Aggregates<D> {
     /// # Errors
     /// [`ExecuteError::Refused`] if the domain says no, on the newest state; else see [`ExecuteError`].
     pub async fn execute(&self, stream: &str, command: &D::Command) -> Result<Executed<D, D::Event>, ExecuteError<D::Refusal>> {
-        let mut loaded = Loaded { state: D::default(), version: None };
+        let mut loaded = self.begin(stream).await?;
         let mut pauses = Pauses::default();
         let mut decisions = 0;
         loop {
@@ -108,6 +145,7 @@ impl<D: Decider> Aggregates<D> {
                     events.iter().for_each(|event| loaded.state.evolve(event));
                     // Of a stream that was deleted it is not the number of events that were folded.
                     loaded.version = appended.versions.first().map(|at| at.version);
+                    self.put_snapshot(stream, &loaded, events.len() as u64).await;
                     return Ok(Executed { events, after: loaded, appended: Some(appended), decisions });
                 }
                 Err(conflict @ Error::Conflict { .. }) => {
@@ -116,6 +154,27 @@ impl<D: Decider> Aggregates<D> {
                 }
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+
+    /// The state that folding begins with.
+    async fn begin(&self, stream: &str) -> Result<Loaded<D>, Error> {
+        let nothing = || Loaded { state: D::default(), version: None };
+        let Some(snapshots) = &self.snapshots else { return Ok(nothing()) };
+        let found = self.client.get_snapshot(&self.topic, stream, None, None).await?.map(|found| found.snapshot);
+        let Some(known) = found.filter(|found| found.schema == snapshots.schema) else { return Ok(nothing()) };
+        Ok(Loaded { state: (snapshots.decode)(&known)?, version: Some(known.version) })
+    }
+
+    /// Puts a snapshot if one is due after the last `appended` events.
+    async fn put_snapshot(&self, stream: &str, loaded: &Loaded<D>, appended: u64) {
+        let (Some(snapshots), Some(version)) = (&self.snapshots, loaded.version) else { return };
+        if version / snapshots.every == version.saturating_sub(appended) / snapshots.every {
+            return;
+        }
+        // One that is not put costs the next who folds the stream time, and nothing else.
+        if let Ok(snapshot) = (snapshots.encode)(version, &snapshots.schema, &loaded.state) {
+            let _ = self.client.append(self.topic.as_str()).snapshot(stream, snapshot).send().await;
         }
     }
 

@@ -10,6 +10,7 @@ use crate::{
     durability::Durability,
     error::Error,
     event::{EventQuery, Expected, NewEvent, NewRecord, Token, millis},
+    snapshot::Snapshot,
 };
 
 impl Client {
@@ -55,14 +56,7 @@ impl Append {
     /// Adds events to a stream of another topic, in order.
     pub fn events_in(mut self, topic: impl Into<String>, stream: impl Into<String>, events: impl IntoIterator<Item = NewEvent>) -> Self {
         let events = events.into_iter().map(NewEvent::into_proto).collect();
-        self.request.writes.push(v1::Write {
-            stream: stream.into(),
-            events,
-            topic: topic.into(),
-            key: None,
-            partition: None,
-            change: None,
-        });
+        self.request.writes.push(v1::Write { stream: stream.into(), events, topic: topic.into(), ..v1::Write::default() });
         self
     }
 
@@ -84,6 +78,18 @@ impl Append {
     pub fn change_in(mut self, topic: impl Into<String>, stream: impl Into<String>, change: StreamChange) -> Self {
         let change = Some(change.to_proto());
         self.request.writes.push(v1::Write { stream: stream.into(), topic: topic.into(), change, ..v1::Write::default() });
+        self
+    }
+
+    /// Puts a snapshot of a stream. The append must not write to it otherwise.
+    pub fn snapshot(self, stream: impl Into<String>, snapshot: Snapshot) -> Self {
+        self.snapshot_in(String::new(), stream, snapshot)
+    }
+
+    /// Puts a snapshot of a stream of another topic.
+    pub fn snapshot_in(mut self, topic: impl Into<String>, stream: impl Into<String>, snapshot: Snapshot) -> Self {
+        let snapshot = Some(snapshot.into_proto());
+        self.request.writes.push(v1::Write { stream: stream.into(), topic: topic.into(), snapshot, ..v1::Write::default() });
         self
     }
 
@@ -210,15 +216,18 @@ pub enum StreamChange {
     Delete,
     /// All events are gone, and no append to the stream is taken any more. Final.
     Tombstone,
+    /// All snapshots that were put until now are gone; events stay.
+    DropSnapshots,
 }
 
 impl StreamChange {
     fn to_proto(self) -> v1::StreamChange {
-        use v1::stream_change::{Change, Delete, Tombstone};
+        use v1::stream_change::{Change, Delete, DropSnapshots, Tombstone};
         let change = match self {
             Self::TruncateBefore(version) => Change::TruncateBefore(version),
             Self::Delete => Change::Delete(Delete {}),
             Self::Tombstone => Change::Tombstone(Tombstone {}),
+            Self::DropSnapshots => Change::DropSnapshots(DropSnapshots {}),
         };
         v1::StreamChange { change: Some(change) }
     }

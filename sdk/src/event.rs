@@ -236,7 +236,7 @@ impl NewRecord {
     pub(crate) fn into_proto(self, topic: String) -> v1::Write {
         let headers = self.headers.into_iter().map(|(name, value)| v1::Header { name, value }).collect();
         let event = v1::Event { data: self.value, time: self.time_ms.map(timestamp), headers, ..v1::Event::default() };
-        v1::Write { stream: String::new(), events: vec![event], topic, key: self.key, partition: self.partition, change: None }
+        v1::Write { stream: String::new(), events: vec![event], topic, key: self.key, partition: self.partition, ..v1::Write::default() }
     }
 }
 

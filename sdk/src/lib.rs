@@ -16,6 +16,7 @@ pub mod groups;
 pub mod query;
 pub mod read;
 pub mod scenario;
+pub mod snapshot;
 pub mod topics;
 pub mod value;
 
@@ -30,5 +31,6 @@ pub use event::{EventQuery, Expected, NewEvent, NewRecord, Recorded, Token};
 pub use groups::{Group, GroupMember, GroupPartition, GroupPlace, GroupSettings, GroupStatus, OnExhausted, Ordering, Parked, ParkedState};
 pub use query::{Answer, Changes, Done, Mark, Pushed};
 pub use read::{Beginning, Delivery, Reading, Source, Subscription};
+pub use snapshot::{Snapshot, StoredSnapshot};
 pub use topics::{Compression, Head, StreamInfo, Topic, TopicDescription, TopicKind, TopicSettings};
 pub use value::{Column, ColumnType, Columns, Row, Value};

@@ -317,7 +317,7 @@ impl Client {
     }
 
     /// Calls something that may be repeated without harm.
-    async fn call<T, F>(&self, mut call: impl FnMut() -> F) -> Result<T, Error>
+    pub(crate) async fn call<T, F>(&self, mut call: impl FnMut() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {

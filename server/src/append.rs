@@ -19,8 +19,8 @@ impl App {
         let events: usize = append.writes.iter().map(count).sum();
         let log = Arc::clone(&self.stage()?.log);
         let asks_files = append.preconditions.iter().any(|one| matches!(one, Precondition::QueryAbsent(_)));
-        let appending = if asks_files || append.writes.iter().any(|write| matches!(write, Write::Change { .. })) {
-            // Such a condition may be looked up in files, and a topic's first change is told by its manifest.
+        let appending = if asks_files || append.writes.iter().any(|write| matches!(write, Write::Change { .. } | Write::Snapshot { .. })) {
+            // Such a condition may be looked up in files, and a topic's first mark is told by its manifest.
             let appending = tokio::task::spawn_blocking(move || log.append(append)).await;
             appending.map_err(|_| Failure::new(Kind::Unknown, "OUTCOME_UNKNOWN", "the append was interrupted"))?
         } else {
@@ -40,6 +40,6 @@ fn count(write: &Write) -> usize {
     match write {
         Write::Stream { events, .. } => events.len(),
         Write::Records { records, .. } => records.len(),
-        Write::Change { .. } => 0,
+        Write::Change { .. } | Write::Snapshot { .. } => 0,
     }
 }

@@ -151,9 +151,10 @@ impl From<LogError> for Failure {
             LogError::Tombstoned { .. } => plain(Kind::Precondition, "STREAM_TOMBSTONED"),
             LogError::RequestIdReused { first, .. } => plain(Kind::Exists, "REQUEST_ID_REUSED").with(Detail::Position(first)),
             LogError::OutOfWindow { low_mark, .. } => plain(Kind::Precondition, "OUT_OF_WINDOW").with(Detail::Position(low_mark)),
-            LogError::OffsetOutOfRange { .. } | LogError::PositionOutOfRange { .. } | LogError::TruncatedBeyondEnd { .. } => {
-                plain(Kind::OutOfRange, "OUT_OF_RANGE")
-            }
+            LogError::OffsetOutOfRange { .. }
+            | LogError::PositionOutOfRange { .. }
+            | LogError::TruncatedBeyondEnd { .. }
+            | LogError::NoSuchState { .. } => plain(Kind::OutOfRange, "OUT_OF_RANGE"),
             LogError::Overloaded { .. } => plain(Kind::Exhausted, "OVERLOADED").with(SOON),
             LogError::DiskFull { .. } => plain(Kind::Exhausted, "DISK_FULL").with(LATER),
             LogError::Stopping => plain(Kind::Unavailable, "DRAINING").with(LATER),

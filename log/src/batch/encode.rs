@@ -16,7 +16,7 @@ use crate::{
     error::LogError,
     ids::{Offset, StreamId, StreamVersion, Timestamp},
     life,
-    record::{NewEvent, NewRecord},
+    record::{NewEvent, NewRecord, Snapshot},
 };
 
 /// Most bytes of one encoded record: an event of the largest size with its ids, attributes and headers, far below what a
@@ -70,24 +70,32 @@ impl Encoded {
         let from = self.bodies.len();
         put_bytes(&mut self.bodies, stream.as_str().as_bytes());
         put_bytes(&mut self.bodies, &event.data);
-        self.push_f(from, event.time, |out| event::encode(out, event))
+        put_long(&mut self.bodies, 1);
+        let version_at = self.push_f(|out| event::encode(out, event));
+        self.mark(from, Some(version_at), event.time)
     }
 
     /// Appends a mark in the life of `stream`, which takes the version given for it when it is placed.
     ///
     /// # Errors
     /// As [`Encoded::push_event`].
-    pub fn push_mark(&mut self, stream: &StreamId, mark: life::Mark, by: &str) -> Result<(), LogError> {
+    pub fn push_mark(&mut self, stream: &StreamId, mark: life::Mark, by: &str, snapshot: Option<&Snapshot>) -> Result<(), LogError> {
         let from = self.bodies.len();
         put_bytes(&mut self.bodies, stream.as_str().as_bytes());
+        // Without a value, as a table's tombstones are: a look at it tells marks from events.
         put_nullable(&mut self.bodies, None);
-        self.push_f(from, None, |out| event::encode_mark(out, mark, by))
+        put_long(&mut self.bodies, if snapshot.is_some() { 2 } else { 1 });
+        let version_at = self.push_f(|out| event::encode_mark(out, mark, by, snapshot));
+        if let Some(snapshot) = snapshot {
+            put_bytes(&mut self.bodies, event::SNAPSHOT.as_bytes());
+            put_bytes(&mut self.bodies, &snapshot.data);
+        }
+        self.mark(from, Some(version_at), None)
     }
 
-    /// Appends header `f` to the record that begins at `from`, and ends it.
-    fn push_f(&mut self, from: usize, time: Option<Timestamp>, encode: impl FnOnce(&mut Vec<u8>)) -> Result<(), LogError> {
+    /// Appends header `f`; returns the place of the version in it.
+    fn push_f(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> usize {
         let bodies = &mut self.bodies;
-        put_long(bodies, 1);
         put_bytes(bodies, event::NAME.as_bytes());
         // The header is encoded behind room for the shortest length; the rare longer one moves it.
         let length_at = bodies.len();
@@ -102,7 +110,7 @@ impl Encoded {
             let length = bodies.split_off(end);
             bodies.splice(length_at..=length_at, length);
         }
-        self.mark(from, Some(version_at), time)
+        version_at
     }
 
     /// Appends a plain record.

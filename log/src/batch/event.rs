@@ -8,7 +8,7 @@ use super::{EventView, MarkView, varint::Cursor};
 use crate::{
     ids::{EventId, StreamVersion},
     life::Mark,
-    record::NewEvent,
+    record::{NewEvent, Snapshot},
 };
 
 /// Name of the header.
@@ -55,10 +55,19 @@ pub(crate) fn encode(out: &mut Vec<u8>, event: &NewEvent) {
     }
 }
 
+/// Name of the header in which a snapshot's data lies.
+pub(crate) const SNAPSHOT: &str = "s";
+
 /// Appends the header's value of a mark; its version is left at 0, as an event's is.
-pub(crate) fn encode_mark(out: &mut Vec<u8>, mark: Mark, by: &str) {
+pub(crate) fn encode_mark(out: &mut Vec<u8>, mark: Mark, by: &str, snapshot: Option<&Snapshot>) {
     out.extend_from_slice(&[0; 9]);
     put(out, field::MARK, &[&[mark.code()], by.as_bytes()]);
+    let Some(snapshot) = snapshot else { return };
+    for (kind, value) in [(field::CONTENT_TYPE, &snapshot.content_type), (field::SCHEMA, &snapshot.schema)] {
+        if let Some(value) = value {
+            put(out, kind, &[value.as_bytes()]);
+        }
+    }
 }
 
 fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
@@ -123,17 +132,21 @@ pub(crate) fn decode(value: &[u8]) -> Option<EventView<'_>> {
 /// Reads the header's value of a mark; none if it is not one.
 pub(crate) fn decode_mark(value: &[u8]) -> Option<MarkView<'_>> {
     let mut cursor = Cursor::new(value);
-    let first = StreamVersion::new(u64::from_be_bytes(cursor.array()?));
+    let version = StreamVersion::new(u64::from_be_bytes(cursor.array()?));
     let kind_len = cursor.byte()?;
     cursor.take(kind_len.into())?;
+    let (mut said, mut content_type, mut schema) = (None, None, None);
     while !cursor.is_empty() {
         let (kind, value) = take(&mut cursor)?;
-        if kind == field::MARK {
-            let (code, by) = value.split_first()?;
-            return Some(MarkView { mark: Mark::of(*code, first), by: text(by)? });
+        match kind {
+            field::MARK => said = value.split_first(),
+            field::CONTENT_TYPE => content_type = Some(text(value)?),
+            field::SCHEMA => schema = Some(text(value)?),
+            _ => {}
         }
     }
-    None
+    let (code, by) = said?;
+    Some(MarkView { mark: Mark::of(*code, version), by: text(by)?, content_type, schema })
 }
 
 fn take<'a>(cursor: &mut Cursor<'a>) -> Option<(u8, &'a [u8])> {

@@ -70,6 +70,11 @@ impl<'a> RecordView<'a> {
         event::decode_mark(self.header_f()?)
     }
 
+    /// The data of a snapshot, if it is one.
+    pub(crate) fn snapshot_data(&self) -> Option<&'a [u8]> {
+        self.headers().find(|(name, _)| *name == event::SNAPSHOT)?.1
+    }
+
     fn header_f(&self) -> Option<&'a [u8]> {
         if !self.is_event {
             return None;
@@ -91,6 +96,10 @@ pub struct MarkView<'a> {
     pub mark: Mark,
     /// Who wanted it.
     pub by: &'a str,
+    /// Of a snapshot: media type; none means `application/json`.
+    pub content_type: Option<&'a str>,
+    /// Of a snapshot: name of its schema.
+    pub schema: Option<&'a str>,
 }
 
 /// The part of an event that lies in header `f`.

@@ -22,7 +22,7 @@ use crate::{
         file::FramePlace,
         frame::{FrameBody, FrameRun, FrameSlice, table_len},
     },
-    life::{Standing, StreamChange},
+    life::Standing,
     postings::Recent,
     record::{Appended, AppendedRange, Found, StreamAt, Violation},
     topic_store::{Partition, TopicStore},
@@ -118,22 +118,14 @@ impl Admission {
 
     /// Why a stream that it writes to takes no such write, whatever is believed.
     fn refused(&self, request: &Request, streams: &Streams) -> Option<LogError> {
-        if !streams.has_tombstones() && request.changed().next().is_none() {
+        if !streams.has_tombstones() && request.marked().next().is_none() {
             return None;
         }
         request.writes.iter().find_map(|write| {
             let stream = write.stream.as_ref()?;
             let standing = self.standing(&stream.key, streams);
-            match write.change {
-                Some(StreamChange::Tombstone) => None,
-                _ if standing.life.tombstoned => {
-                    Some(LogError::Tombstoned { topic: write.partition.topic.name.clone(), stream: stream.id.clone() })
-                }
-                Some(StreamChange::Truncate { before }) if before > standing.newest.plus(1) => {
-                    Some(LogError::TruncatedBeyondEnd { stream: stream.id.clone(), before, actual: standing.head() })
-                }
-                _ => None,
-            }
+            let refusal = standing.refusal(write.marking)?;
+            Some(LogError::refused(refusal, &write.partition.topic.name, &stream.id, standing.head()))
         })
     }
 
@@ -171,18 +163,14 @@ impl Admission {
         }
         let count = write.records.count();
         let mut standing = write.stream.as_ref().map_or_else(Standing::default, |stream| self.standing(&stream.key, known.streams));
-        let first_version = match write.change {
-            None => standing.newest.plus(1),
-            Some(change) => match standing.mark(change) {
-                Some(mark) => {
-                    standing.life = standing.life.and(mark.life());
-                    mark.first()
-                }
-                // It is so already.
-                None => return,
-            },
-        };
         let offset = self.next_offsets[index];
+        let mark = write.marking.map(|marking| standing.mark(marking, offset));
+        let first_version = match mark {
+            None => standing.newest.plus(1),
+            Some(Some(mark)) => mark.version(),
+            // It is so already.
+            Some(None) => return,
+        };
         let start = group.push(write, offset, self.next_position, first_version);
         for posting in &write.postings {
             known.recent.add(posting, self.next_position);
@@ -191,11 +179,13 @@ impl Admission {
         self.next_position = self.next_position.plus(u64::from(count));
         extend_range(answer, &write.partition, offset, count);
         if let Some(stream) = &write.stream {
-            if write.change.is_some() {
-                if standing.life.tombstoned {
+            if let Some(mark) = mark.flatten() {
+                let life = mark.life(offset);
+                if life.tombstoned {
                     known.streams.expect_tombstones();
                 }
-                group.marks.push(StreamMark { key: stream.key, life: standing.life });
+                standing.life = standing.life.and(life);
+                group.marks.push(StreamMark { key: stream.key, life, snapshot: mark.snapshot(offset) });
             } else {
                 let span = StreamSpan { key: stream.key, first_version, offset, count, start };
                 standing.newest = span.last_version();
@@ -293,7 +283,7 @@ impl OpenGroup {
         });
         let slice = &mut self.slices[place];
         let start = slice.builder.push(&write.records, first_version, self.time);
-        let is_mark = write.change.is_some();
+        let is_mark = write.marking.is_some();
         let follows_mark = std::mem::replace(&mut slice.ends_in_mark, is_mark);
         match slice.runs.last_mut() {
             Some(run) if !is_mark && !follows_mark && run.end_position() == position => run.count += count,

@@ -71,7 +71,7 @@ pub(crate) struct Group {
     /// Places of runs (slice, run) in order of position; empty when the group is not in memory.
     pub(crate) order: Vec<(u32, u32)>,
     pub(crate) spans: Vec<StreamSpan>,
-    /// Of streams whose lives it changes; empty when the group is not in memory.
+    /// Of streams.
     pub(crate) marks: Vec<StreamMark>,
     /// Window entries as encoded.
     pub(crate) entries: Bytes,
@@ -102,7 +102,7 @@ impl Group {
             slices: self.slices.iter().map(slice).collect(),
             order: Vec::new(),
             spans: self.spans.clone(),
-            marks: Vec::new(),
+            marks: self.marks.clone(),
             entries: self.entries.clone(),
             loaded: false,
             ..*self

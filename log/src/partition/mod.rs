@@ -9,5 +9,6 @@ pub(crate) mod group;
 pub(crate) mod output;
 pub(crate) mod reader;
 pub(crate) mod request;
+pub(crate) mod snapshot;
 pub(crate) mod streams;
 pub(crate) mod tail;

@@ -13,9 +13,9 @@ use crate::{
     durability::Durability,
     error::LogError,
     ids::{Expected, StreamId, StreamVersion, Tag, TopicName},
-    life::{Mark, StreamChange},
+    life::{Mark, Marking, StreamChange},
     postings::{Poster, Posting},
-    record::{Append, Appended, Identity, NewRecord, Precondition, Write},
+    record::{Append, Appended, Identity, NewRecord, Precondition, Snapshot, Write},
     segment::StreamHasher,
     topic::TopicKind,
     topic_store::{Partition, TopicEntry, TopicStore},
@@ -43,8 +43,8 @@ pub(crate) struct PreparedWrite {
     pub(crate) partition: Arc<Partition>,
     pub(crate) records: Encoded,
     pub(crate) stream: Option<WriteStream>,
-    /// What becomes of the stream; its one record is the mark then.
-    pub(crate) change: Option<StreamChange>,
+    /// What the stream is marked with; its one record is the mark then.
+    pub(crate) marking: Option<Marking>,
     /// Of its events, counted from the first.
     pub(crate) postings: Vec<Posting>,
 }
@@ -70,9 +70,9 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Topics of the streams whose lives it changes.
-    pub(crate) fn changed(&self) -> impl Iterator<Item = &TopicName> {
-        self.writes.iter().filter(|write| write.change.is_some()).map(|write| &write.partition.topic.name)
+    /// Topics of the streams that it marks.
+    pub(crate) fn marked(&self) -> impl Iterator<Item = &TopicName> {
+        self.writes.iter().filter(|write| write.marking.is_some()).map(|write| &write.partition.topic.name)
     }
 
     /// The query conditions.
@@ -102,7 +102,7 @@ pub(crate) fn prepare(
         records += match &write {
             Write::Stream { events, .. } => events.len(),
             Write::Records { records, .. } => records.len(),
-            Write::Change { .. } => 1,
+            Write::Change { .. } | Write::Snapshot { .. } => 1,
         };
         if records > MAX_RECORDS {
             return Err(invalid("writes", format!("more than {MAX_RECORDS} records in one append")));
@@ -119,11 +119,15 @@ pub(crate) fn prepare(
             }
             Write::Change { topic, stream, change, by } => {
                 let entry = topics.get(&topic)?;
-                writes.push(prepare_change(&entry, stream, change, &by, hasher)?);
+                writes.push(prepare_mark(&entry, stream, Marking::Change(change), None, &by, hasher)?);
+            }
+            Write::Snapshot { topic, stream, snapshot, by } => {
+                let entry = topics.get(&topic)?;
+                writes.push(prepare_mark(&entry, stream, Marking::Snapshot(snapshot.version), Some(&snapshot), &by, hasher)?);
             }
         }
     }
-    check_changes(&writes)?;
+    check_marked(&writes)?;
     let durability = Durability::of(append.durability, writes.iter().map(|write| write.partition.topic.settings.durability));
     let mut conditions = Vec::with_capacity(append.preconditions.len());
     let mut combinations = 0;
@@ -182,40 +186,46 @@ fn prepare_stream(
     let name = stream.as_str().as_bytes();
     let partition = Arc::clone(entry.partition_for(name));
     let key = StreamKey::of(hasher, &partition, name);
-    Ok(PreparedWrite { partition, records, stream: Some(WriteStream { key, id: stream }), change: None, postings: poster.finish() })
+    Ok(PreparedWrite { partition, records, stream: Some(WriteStream { key, id: stream }), marking: None, postings: poster.finish() })
 }
 
-fn prepare_change(
+fn prepare_mark(
     entry: &TopicEntry,
     stream: StreamId,
-    change: StreamChange,
+    marking: Marking,
+    snapshot: Option<&Snapshot>,
     by: &str,
     hasher: &StreamHasher,
 ) -> Result<PreparedWrite, LogError> {
     require_events(entry, "it has no streams")?;
-    if matches!(change, StreamChange::Truncate { before } if before < StreamVersion::FIRST) {
-        return Err(invalid("before", "versions begin at 1".into()));
+    if let Marking::Change(StreamChange::Truncate { before: version }) | Marking::Snapshot(version) = marking
+        && version < StreamVersion::FIRST
+    {
+        return Err(invalid("version", "versions begin at 1".into()));
     }
     if by.len() > MAX_BY {
         return Err(invalid("by", format!("a name of {} bytes, at most {MAX_BY} are allowed", by.len())));
     }
     let mut records = Encoded::default();
-    records.push_mark(&stream, Mark::new(change, StreamVersion::default()), by)?;
+    records.push_mark(&stream, Mark::new(marking, StreamVersion::default()), by, snapshot)?;
     let name = stream.as_str().as_bytes();
     let partition = Arc::clone(entry.partition_for(name));
     let key = StreamKey::of(hasher, &partition, name);
-    Ok(PreparedWrite { partition, records, stream: Some(WriteStream { key, id: stream }), change: Some(change), postings: Vec::new() })
+    Ok(PreparedWrite { partition, records, stream: Some(WriteStream { key, id: stream }), marking: Some(marking), postings: Vec::new() })
 }
 
-/// A stream whose life is changed is not written to in the same unit, so that a unit need not be judged write by write.
-fn check_changes(writes: &[PreparedWrite]) -> Result<(), LogError> {
-    if writes.iter().all(|write| write.change.is_none()) {
+/// A stream that is marked is not written to in the same unit, so that a unit need not be judged write by write.
+fn check_marked(writes: &[PreparedWrite]) -> Result<(), LogError> {
+    if writes.iter().all(|write| write.marking.is_none()) {
         return Ok(());
     }
-    let mut streams: Vec<_> = writes.iter().filter_map(|write| Some((write.stream.as_ref()?, write.change.is_some()))).collect();
+    let mut streams: Vec<_> = writes.iter().filter_map(|write| Some((write.stream.as_ref()?, write.marking.is_some()))).collect();
     streams.sort_unstable_by_key(|(stream, _)| stream.key);
     match streams.windows(2).find(|pair| pair[0].0.key == pair[1].0.key && (pair[0].1 || pair[1].1)) {
-        Some(pair) => Err(invalid("writes", format!("stream {} is truncated or deleted and written to in one append", pair[0].0.id))),
+        Some(pair) => Err(invalid(
+            "writes",
+            format!("stream {} is truncated, deleted or put a snapshot of and written to in one append", pair[0].0.id),
+        )),
         None => Ok(()),
     }
 }
@@ -253,7 +263,7 @@ fn prepare_records(
                     partition: Arc::clone(partition),
                     records: encoded,
                     stream: None,
-                    change: None,
+                    marking: None,
                     postings: Vec::new(),
                 });
             }

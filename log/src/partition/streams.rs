@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 
 use crate::{
     ids::{Offset, StreamVersion},
-    life::{Life, Standing},
+    life::{Life, SnapshotAt, Standing},
     segment::StreamHasher,
     topic_store::Partition,
 };
@@ -58,6 +58,17 @@ impl StreamSpan {
 pub(crate) struct StreamMark {
     pub(crate) key: StreamKey,
     pub(crate) life: Life,
+    /// The snapshot that it is.
+    pub(crate) snapshot: Option<SnapshotAt>,
+}
+
+/// The snapshots of a stream that memory knows: none of them is gone.
+#[derive(Debug)]
+struct Snapshots {
+    /// That of the highest version, wherever it lies.
+    newest: SnapshotAt,
+    /// Those that are not in segments yet.
+    recent: Vec<SnapshotAt>,
 }
 
 #[derive(Debug, Default)]
@@ -65,6 +76,7 @@ struct Shard {
     heads: HashMap<StreamKey, StreamVersion>,
     /// Of streams that were truncated, deleted or tombstoned.
     lives: HashMap<StreamKey, Life>,
+    snapshots: HashMap<StreamKey, Snapshots>,
     /// In order of version.
     recent: HashMap<StreamKey, VecDeque<StreamSpan>>,
 }
@@ -109,7 +121,15 @@ impl Streams {
     /// Takes over events and marks that have become durable.
     pub(crate) fn apply(&self, spans: &[StreamSpan], marks: &[StreamMark]) {
         for mark in marks {
-            self.live(mark.key, mark.life);
+            match mark.snapshot {
+                None => self.live(mark.key, mark.life),
+                Some(at) => {
+                    let mut shard = self.shard(&mark.key).write();
+                    let known = shard.snapshots.entry(mark.key).or_insert(Snapshots { newest: at, recent: Vec::new() });
+                    known.newest = known.newest.max(at);
+                    known.recent.push(at);
+                }
+            }
         }
         for span in spans {
             let mut shard = self.shard(&span.key).write();
@@ -125,10 +145,15 @@ impl Streams {
         let mut shard = self.shard(&key).write();
         let known = shard.lives.entry(key).or_default();
         *known = known.and(life);
+        let life = *known;
+        if shard.snapshots.get(&key).is_some_and(|snapshots| !life.keeps(snapshots.newest)) {
+            // What lets go of the newest lets go of all that were put before.
+            shard.snapshots.remove(&key);
+        }
     }
 
-    /// Adds what segments say of a stream; a newer version that is known already stays.
-    pub(crate) fn restore(&self, key: StreamKey, standing: Standing) {
+    /// Adds what a segment says of a stream, the newest segment first; a newer version that is known already stays.
+    pub(crate) fn restore(&self, key: StreamKey, standing: Standing, snapshots: &[SnapshotAt]) {
         if standing.life != Life::default() {
             self.live(key, standing.life);
         }
@@ -137,10 +162,33 @@ impl Streams {
             let head = shard.heads.entry(key).or_insert(standing.newest);
             *head = (*head).max(standing.newest);
         }
+        if snapshots.is_empty() {
+            return;
+        }
+        let mut shard = self.shard(&key).write();
+        let life = shard.lives.get(&key).copied().unwrap_or_default();
+        if let Some(newest) = snapshots.iter().copied().filter(|at| life.keeps(*at)).max() {
+            let known = shard.snapshots.entry(key).or_insert(Snapshots { newest, recent: Vec::new() });
+            known.newest = known.newest.max(newest);
+        }
     }
 
-    /// Forgets where events lie that segments hold now.
-    pub(crate) fn forget(&self, spans: &[StreamSpan]) {
+    /// What became of a stream, its newest snapshot, and the newest of those not in segments yet that is as of `at_most` or before
+    /// and lies below `end`; none if it has no snapshot at all.
+    pub(crate) fn snapshots(&self, key: &StreamKey, at_most: StreamVersion, end: Offset) -> Option<(Life, SnapshotAt, Option<SnapshotAt>)> {
+        let shard = self.shard(key).read();
+        let known = shard.snapshots.get(key)?;
+        let recent = known.recent.iter().copied().filter(|at| at.version <= at_most && at.offset < end).max();
+        Some((shard.lives.get(key).copied().unwrap_or_default(), known.newest, recent))
+    }
+
+    /// Forgets where events and snapshots lie that segments hold now.
+    pub(crate) fn forget(&self, spans: &[StreamSpan], marks: &[StreamMark]) {
+        for (mark, at) in marks.iter().filter_map(|mark| Some((mark, mark.snapshot?))) {
+            if let Some(known) = self.shard(&mark.key).write().snapshots.get_mut(&mark.key) {
+                known.recent.retain(|recent| recent.offset > at.offset);
+            }
+        }
         for span in spans {
             let mut shard = self.shard(&span.key).write();
             let empty = shard.recent.get_mut(&span.key).is_some_and(|recent| {
@@ -202,7 +250,7 @@ mod tests {
         for (offset, version) in [(0, Some(1)), (1, Some(2)), (2, Some(3)), (10, Some(5)), (12, None)] {
             assert_eq!(streams.recent_at(&key, Offset::new(offset)), version.map(StreamVersion::new), "{offset}");
         }
-        streams.forget(&[span(1, 2, 0), span(3, 1, 5)]);
+        streams.forget(&[span(1, 2, 0), span(3, 1, 5)], &[]);
         assert_eq!(streams.recent(&key, StreamVersion::FIRST, 9), [span(4, 3, 9)]);
         assert_eq!(streams.standing(&key).newest, StreamVersion::new(6));
     }

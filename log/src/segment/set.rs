@@ -14,7 +14,7 @@ use tracing::warn;
 use crate::{
     error::LogError,
     ids::{Offset, PartitionId, Position, StreamVersion, Timestamp},
-    life::{Mark, Standing},
+    life::{Mark, SnapshotAt, Standing},
     record::Run,
     topic::{Topic, TopicKind},
 };
@@ -365,27 +365,33 @@ impl Segments {
         list.get(list.partition_point(|segment| segment.end() <= offset)).cloned()
     }
 
-    /// Calls `each` with every stream's hash, the version of its newest event and what became of it, some streams more than once:
-    /// all that is said of one counts together. For rebuilding what admission knows, at start. Ends at damage, for what lies
+    /// Calls `each` with every stream's hash, the version of its newest event, what became of it and its snapshots, some streams more
+    /// than once, the newest segment first: all that is said of one counts together. For rebuilding what admission knows, at start. Ends at damage, for what lies
     /// before it may not be the newest; [`Segments::damage`] says so then.
     ///
     /// # Errors
     /// [`LogError::Io`].
-    pub(crate) fn for_each_stream(&self, mut each: impl FnMut(u128, Standing)) -> Result<(), LogError> {
+    pub(crate) fn for_each_stream(&self, mut each: impl FnMut(u128, Standing, &[SnapshotAt])) -> Result<(), LogError> {
         for segment in self.list.read().clone().iter().rev() {
             if segment.damage().is_some() {
                 break;
             }
             let mut last: Option<(u128, Standing)> = None;
+            let mut snapshots = Vec::new();
             let asked = self.with_keys(segment, |keys| {
-                last = None;
+                (last, snapshots) = (None, Vec::new());
                 keys.for_each(|key| {
                     if let Some((stream, standing)) = last.take_if(|(stream, _)| *stream != key.stream) {
-                        each(stream, standing);
+                        each(stream, standing, &snapshots);
+                        snapshots.clear();
                     }
                     let (_, standing) = last.get_or_insert((key.stream, Standing::default()));
                     match Mark::from_key(key.version) {
-                        Some(mark) => standing.life = standing.life.and(mark.life()),
+                        Some(mark) => {
+                            let offset = Offset::new(key.offset);
+                            standing.life = standing.life.and(mark.life(offset));
+                            snapshots.extend(mark.snapshot(offset));
+                        }
                         None => standing.newest = standing.newest.max(StreamVersion::new(key.version)),
                     }
                 })
@@ -395,7 +401,7 @@ impl Segments {
                 break;
             }
             if let Some((stream, standing)) = last {
-                each(stream, standing);
+                each(stream, standing, &snapshots);
             }
         }
         Ok(())

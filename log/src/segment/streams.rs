@@ -6,6 +6,7 @@
 use crate::{
     error::LogError,
     ids::{Offset, StreamVersion},
+    life::SnapshotAt,
 };
 
 use super::{
@@ -83,6 +84,26 @@ impl Segments {
             }
         }
         Ok(None)
+    }
+
+    /// The newest snapshot of a stream in here as of a version or before that is kept.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`], also where damage may hold a newer one; [`LogError::Io`].
+    pub(crate) fn snapshot(
+        &self,
+        stream: u128,
+        at_most: StreamVersion,
+        keeps: impl Fn(SnapshotAt) -> bool,
+    ) -> Result<Option<SnapshotAt>, LogError> {
+        let mut newest = None;
+        for segment in self.list.read().clone().iter() {
+            if let Some(damage) = segment.damage() {
+                return Err(damage.report());
+            }
+            newest = newest.max(self.with_keys(segment, |keys| keys.snapshot(stream, at_most, &keeps))?);
+        }
+        Ok(newest)
     }
 
     /// Base of the segment that holds a version of a stream; 0 if it may be a lost one.

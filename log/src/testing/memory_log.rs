@@ -19,10 +19,11 @@ use crate::{
     durability::Durability,
     error::LogError,
     ids::{FolderId, Offset, PartitionId, Position, StreamId, StreamVersion, Timestamp, TopicId, TopicName},
-    life::{Beginning, Mark, Standing, StreamChange, StreamState},
+    life::{Beginning, Mark, Marking, SnapshotAt, Standing, StreamChange, StreamState},
+    partition::snapshot::stored,
     record::{
         Append, Appended, AppendedRange, Chunk, Found, NewRecord, Precondition, QueryAbsent, ReadLimits, RequestKey, Run, Scope, Selection,
-        StreamAt, Violation, Write,
+        Snapshot, StoredSnapshot, StreamAt, Violation, Write,
     },
     topic::{Topic, TopicKind, TopicSettings},
 };
@@ -80,14 +81,7 @@ impl State {
         placed.iter().find_map(|one| {
             let stream = one.stream.as_ref()?;
             let standing = self.standing(&one.topic.name, stream);
-            match one.change {
-                Some(StreamChange::Tombstone) => None,
-                _ if standing.life.tombstoned => Some(LogError::Tombstoned { topic: one.topic.name.clone(), stream: stream.clone() }),
-                Some(StreamChange::Truncate { before }) if before > standing.newest.plus(1) => {
-                    Some(LogError::TruncatedBeyondEnd { stream: stream.clone(), before, actual: standing.head() })
-                }
-                _ => None,
-            }
+            Some(LogError::refused(standing.refusal(one.marking)?, &one.topic.name, stream, standing.head()))
         })
     }
 
@@ -165,7 +159,7 @@ impl State {
                         records.push_event(stream, event)?;
                     }
                     let partition = PartitionId::for_key(stream.as_str().as_bytes(), topic.settings.partitions);
-                    all.push(Placed { topic: Arc::clone(topic), partition, stream: Some(stream.clone()), change: None, records });
+                    all.push(Placed { topic: Arc::clone(topic), partition, stream: Some(stream.clone()), marking: None, records });
                 }
                 Write::Records { topic, partition, records } => {
                     let topic = self.topic(topic)?;
@@ -175,24 +169,40 @@ impl State {
                     }
                 }
                 Write::Change { topic, stream, change, by } => {
-                    let topic = self.topic(topic)?;
-                    expect_kind(topic, topic.settings.kind == TopicKind::Events, "it has no streams")?;
-                    if matches!(change, StreamChange::Truncate { before } if *before < StreamVersion::FIRST) {
-                        return invalid("before", "versions begin at 1");
-                    }
-                    let mut records = Encoded::default();
-                    records.push_mark(stream, Mark::new(*change, StreamVersion::default()), by)?;
-                    let partition = PartitionId::for_key(stream.as_str().as_bytes(), topic.settings.partitions);
-                    all.push(Placed { topic: Arc::clone(topic), partition, stream: Some(stream.clone()), change: Some(*change), records });
+                    all.push(self.place_mark(topic, stream, Marking::Change(*change), None, by)?);
+                }
+                Write::Snapshot { topic, stream, snapshot, by } => {
+                    all.push(self.place_mark(topic, stream, Marking::Snapshot(snapshot.version), Some(snapshot), by)?);
                 }
             }
         }
         let is_same = |one: &Placed, other: &Placed| one.stream == other.stream && one.topic.name == other.topic.name;
         let of_stream = |one: &Placed| all.iter().filter(|other| is_same(one, other)).count();
-        if all.iter().any(|one| one.change.is_some() && of_stream(one) > 1) {
+        if all.iter().any(|one| one.marking.is_some() && of_stream(one) > 1) {
             return invalid("writes", "a stream is truncated or deleted and written to in one append");
         }
         Ok(all)
+    }
+
+    fn place_mark(
+        &self,
+        topic: &TopicName,
+        stream: &StreamId,
+        marking: Marking,
+        snapshot: Option<&Snapshot>,
+        by: &str,
+    ) -> Result<Placed, LogError> {
+        let topic = Arc::clone(self.topic(topic)?);
+        expect_kind(&topic, topic.settings.kind == TopicKind::Events, "it has no streams")?;
+        if let Marking::Change(StreamChange::Truncate { before: version }) | Marking::Snapshot(version) = marking
+            && version < StreamVersion::FIRST
+        {
+            return Err(LogError::Invalid { field: "version".into(), reason: "versions begin at 1".into() });
+        }
+        let mut records = Encoded::default();
+        records.push_mark(stream, Mark::new(marking, StreamVersion::default()), by, snapshot)?;
+        let partition = PartitionId::for_key(stream.as_str().as_bytes(), topic.settings.partitions);
+        Ok(Placed { topic, partition, stream: Some(stream.clone()), marking: Some(marking), records })
     }
 
     fn commit(&mut self, placed: Vec<Placed>, asked: Option<Durability>, clock: &dyn Clock) -> Appended {
@@ -202,13 +212,14 @@ impl State {
         let durability = Durability::of(asked, placed.iter().map(|one| one.topic.settings.durability));
         let mut answer =
             Appended { first, end: first, ranges: Vec::new(), versions: Vec::new(), recorded_at, deduplicated: false, durability };
-        for Placed { topic, partition, stream, change, records } in placed {
+        for Placed { topic, partition, stream, marking, records } in placed {
             let mut standing = stream.as_ref().map_or_else(Standing::default, |stream| self.standing(&topic.name, stream));
-            let version = match change.map(|change| standing.mark(change)) {
+            let offset = self.ends.get(&(topic.name.clone(), partition)).copied().unwrap_or_default();
+            let version = match marking.map(|marking| standing.mark(marking, offset)) {
                 None => standing.newest.plus(1),
                 Some(Some(mark)) => {
-                    standing.life = standing.life.and(mark.life());
-                    mark.first()
+                    standing.life = standing.life.and(mark.life(offset));
+                    mark.version()
                 }
                 // It is so already.
                 Some(None) => continue,
@@ -217,7 +228,7 @@ impl State {
             let (first_offset, count) = (*end, records.count());
             *end = end.plus(u64::from(count));
             if let Some(stream) = stream {
-                standing.newest = standing.newest.plus(if change.is_some() { 0 } else { count.into() });
+                standing.newest = standing.newest.plus(if marking.is_some() { 0 } else { count.into() });
                 self.streams.insert((topic.name.clone(), stream.clone()), standing);
                 let at = StreamAt { topic: topic.name.clone(), stream, version: standing.newest };
                 answer.versions.retain(|one| (&one.topic, &one.stream) != (&at.topic, &at.stream));
@@ -275,7 +286,7 @@ struct Placed {
     topic: Arc<Topic>,
     partition: PartitionId,
     stream: Option<StreamId>,
-    change: Option<StreamChange>,
+    marking: Option<Marking>,
     records: Encoded,
 }
 
@@ -301,7 +312,7 @@ fn place_record(topic: &Arc<Topic>, partition: Option<PartitionId>, record: &New
         _ => {
             let mut records = Encoded::default();
             records.push_record(record)?;
-            all.push(Placed { topic: Arc::clone(topic), partition, stream: None, change: None, records });
+            all.push(Placed { topic: Arc::clone(topic), partition, stream: None, marking: None, records });
             Ok(())
         }
     }
@@ -384,6 +395,23 @@ impl LogBackend for MemoryLog {
         let known = state.topic(topic)?;
         expect_kind(known, known.settings.kind == TopicKind::Events, "it has no streams")?;
         Ok(state.standing(topic, stream).state())
+    }
+
+    fn snapshot(&self, topic: &TopicName, stream: &StreamId, at_most: StreamVersion) -> Result<Option<StoredSnapshot>, LogError> {
+        let state = self.inner.state.lock();
+        let known = state.topic(topic)?;
+        expect_kind(known, known.settings.kind == TopicKind::Events, "it has no streams")?;
+        let life = state.standing(topic, stream).life;
+        let mut newest: Option<(SnapshotAt, StoredSnapshot)> = None;
+        for run in state.runs.iter().filter(|run| run.topic.name == *topic && is_mark(run)) {
+            let is_its = run.records().flatten().any(|record| record.key == Some(stream.as_str().as_bytes()));
+            let Some(found) = stored(run)?.filter(|found| is_its && found.snapshot.version <= at_most) else { continue };
+            let at = SnapshotAt { version: found.snapshot.version, offset: run.first_offset };
+            if life.keeps(at) && newest.as_ref().is_none_or(|(known, _)| *known < at) {
+                newest = Some((at, found));
+            }
+        }
+        Ok(newest.map(|(_, found)| found))
     }
 
     fn reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError> {

@@ -5,8 +5,8 @@ use std::{hash::Hasher as _, sync::Arc, time::Duration};
 use bytes::Bytes;
 use foldlog_log::{
     Append, Appended, Beginning, Compression, Durability, EventId, EventQuery, Expected, Identity, NewEvent, NewRecord, PartitionId,
-    Position, Precondition, QueryAbsent, QueryItem, RequestId, RequestKey, Scope, StreamChange, StreamId, StreamVersion, Tag, Timestamp,
-    Topic, TopicKind, TopicName, Write,
+    Position, Precondition, QueryAbsent, QueryItem, RequestId, RequestKey, Scope, Snapshot, StreamChange, StreamId, StreamVersion, Tag,
+    Timestamp, Topic, TopicKind, TopicName, Write,
 };
 use foldlog_proto::v1 as pb;
 use prost::Message as _;
@@ -130,8 +130,8 @@ impl Budget<'_> {
 fn write(place: usize, write: pb::Write, topics: &mut Topics<'_>, budget: &mut Budget<'_>) -> Result<Write, Failure> {
     let field = |name: &str| format!("writes[{place}].{name}");
     let topic = topics.named(&write.topic, || field("topic"))?;
-    if let Some(change) = &write.change {
-        return self::change(topic, &write, change, field);
+    if write.change.is_some() || write.snapshot.is_some() {
+        return marking(topic, write, budget, field);
     }
     if write.events.is_empty() {
         return Err(Failure::field("EMPTY_EVENTS", field("events"), "a write needs at least one event"));
@@ -159,19 +159,44 @@ fn write(place: usize, write: pb::Write, topics: &mut Topics<'_>, budget: &mut B
     Ok(Write::Records { topic, partition: write.partition.map(PartitionId::new), records })
 }
 
-fn change(topic: TopicName, write: &pb::Write, change: &pb::StreamChange, field: impl Fn(&str) -> String) -> Result<Write, Failure> {
+/// A change of a stream, or a snapshot of it.
+fn marking(topic: TopicName, write: pb::Write, budget: &mut Budget<'_>, field: impl Fn(&str) -> String) -> Result<Write, Failure> {
     use pb::stream_change::Change;
     if !write.events.is_empty() || write.key.is_some() || write.partition.is_some() {
-        return Err(Failure::invalid(field("change"), "it names a stream and nothing else: no events, no key, no partition"));
+        let rule = "beside a change or a snapshot stands the stream and nothing else: no events, no key, no partition";
+        return Err(Failure::invalid(field("change"), rule));
     }
-    let change = match change.change {
+    let stream = stream(&write.stream, || field("stream"))?;
+    let change = match (write.change, write.snapshot) {
+        (Some(change), None) => change.change,
+        (None, Some(snapshot)) => return snapshot_of(topic, stream, snapshot, budget, field),
+        _ => return Err(Failure::invalid(field("change"), "a change or a snapshot, not both")),
+    };
+    let change = match change {
         Some(Change::TruncateBefore(0)) => return Err(Failure::invalid(field("change.truncate_before"), "versions begin at 1")),
         Some(Change::TruncateBefore(version)) => StreamChange::Truncate { before: StreamVersion::new(version) },
         Some(Change::Delete(_)) => StreamChange::Delete,
         Some(Change::Tombstone(_)) => StreamChange::Tombstone,
-        None => return Err(Failure::invalid(field("change"), "truncate_before, delete or tombstone is needed")),
+        Some(Change::DropSnapshots(_)) => StreamChange::DropSnapshots,
+        None => return Err(Failure::invalid(field("change"), "truncate_before, delete, tombstone or drop_snapshots is needed")),
     };
-    Ok(Write::Change { topic, stream: stream(&write.stream, || field("stream"))?, change, by: ANONYMOUS.into() })
+    Ok(Write::Change { topic, stream, change, by: ANONYMOUS.into() })
+}
+
+fn snapshot_of(
+    topic: TopicName,
+    stream: StreamId,
+    given: pb::Snapshot,
+    budget: &mut Budget<'_>,
+    field: impl Fn(&str) -> String,
+) -> Result<Write, Failure> {
+    if given.version == 0 {
+        return Err(Failure::invalid(field("snapshot.version"), "versions begin at 1"));
+    }
+    budget.take(given.data.len() + given.schema.len() + given.content_type.len(), || field("snapshot"))?;
+    let version = StreamVersion::new(given.version);
+    let snapshot = Snapshot { version, schema: text(given.schema), content_type: text(given.content_type), data: given.data };
+    Ok(Write::Snapshot { topic, stream, snapshot, by: ANONYMOUS.into() })
 }
 
 /// What an event weighs against the limits: everything in it that takes room in the log.
@@ -420,6 +445,16 @@ pub fn duration(given: Option<prost_types::Duration>, default: Duration, most: D
     match Duration::try_from(given) {
         Ok(duration) if duration <= most => Ok(duration),
         _ => Err(Failure::invalid(field, format_args!("0 to {} seconds", most.as_secs()))),
+    }
+}
+
+/// A snapshot as clients see it.
+pub fn snapshot(snapshot: Snapshot) -> pb::Snapshot {
+    pb::Snapshot {
+        version: snapshot.version.get(),
+        schema: snapshot.schema.as_deref().unwrap_or_default().to_owned(),
+        content_type: snapshot.content_type.as_deref().unwrap_or_default().to_owned(),
+        data: snapshot.data,
     }
 }
 

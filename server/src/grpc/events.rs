@@ -37,6 +37,8 @@ pub enum Method {
     Subscribe,
     /// `GetStream`.
     GetStream,
+    /// `GetSnapshot`.
+    GetSnapshot,
     /// `GetHead`.
     GetHead,
 }
@@ -49,6 +51,7 @@ impl Method {
             "Read" => Self::Read,
             "Subscribe" => Self::Subscribe,
             "GetStream" => Self::GetStream,
+            "GetSnapshot" => Self::GetSnapshot,
             "GetHead" => Self::GetHead,
             _ => return None,
         })
@@ -72,6 +75,10 @@ impl Method {
             }
             Self::GetStream => {
                 let answer = |request: Request<pb::GetStreamRequest>| unary(app.clone(), request, get_stream);
+                grpc(ProstCodec::default(), max).unary(service_fn(answer), request).await
+            }
+            Self::GetSnapshot => {
+                let answer = |request: Request<pb::GetSnapshotRequest>| unary(app.clone(), request, get_snapshot);
                 grpc(ProstCodec::default(), max).unary(service_fn(answer), request).await
             }
             Self::GetHead => {
@@ -142,6 +149,26 @@ async fn get_stream(app: App, request: pb::GetStreamRequest) -> Result<pb::Strea
         beginning: Some(convert::beginning(beginning)),
         deleted: matches!(head, StreamHead::Deleted(_)),
         tombstoned: head == StreamHead::Tombstoned,
+        // The end as it was before the look: the answer reflects at least that.
+        token: stage.tokens.make(position),
+    })
+}
+
+async fn get_snapshot(app: App, request: pb::GetSnapshotRequest) -> Result<pb::GetSnapshotResponse, Failure> {
+    let stage = app.stage()?;
+    let name = convert::topic(&request.topic, || "topic".to_owned())?;
+    let stream = convert::stream(&request.stream, || "stream".to_owned())?;
+    let at_most = match request.at_most_version {
+        Some(0) => return Err(Failure::invalid("at_most_version", "versions begin at 1")),
+        at_most => StreamVersion::new(at_most.unwrap_or(u64::MAX)),
+    };
+    let at_least = stage.tokens.read("at_least", &request.at_least)?;
+    let wait = convert::duration(request.wait, reading::DEFAULT_WAIT, reading::MAX_WAIT, "wait")?;
+    let position = stage.reached(at_least, wait).await?;
+    let found = reading::snapshot(&app, stage, name, stream, at_most).await?;
+    Ok(pb::GetSnapshotResponse {
+        recorded_at: found.as_ref().map(|found| convert::proto_time(found.recorded_at)),
+        snapshot: found.map(|found| convert::snapshot(found.snapshot)),
         // The end as it was before the look: the answer reflects at least that.
         token: stage.tokens.make(position),
     })

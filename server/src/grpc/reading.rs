@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use foldlog_log::{
-    Chunk, LogError, LogReader, Offset, Position, ReadLimits, Run, Selection, StreamId, StreamState, StreamVersion, Timestamp, TopicName,
-    batch,
+    Chunk, LogError, LogReader, Offset, Position, ReadLimits, Run, Selection, StoredSnapshot, StreamId, StreamState, StreamVersion,
+    Timestamp, TopicName, batch,
 };
 use foldlog_proto::v1::{self as pb, subscribe_batch::Message};
 use futures::{Stream, stream};
@@ -331,6 +331,21 @@ async fn from_now(stage: &Stage, selection: Selection) -> Result<Selection, Fail
             Selection::Stream(topic, stream, next)
         }
     })
+}
+
+/// The newest snapshot of a stream as of a version or before; it may lie on disk.
+pub async fn snapshot(
+    app: &App,
+    stage: &Stage,
+    topic: TopicName,
+    stream: StreamId,
+    at_most: StreamVersion,
+) -> Result<Option<StoredSnapshot>, Failure> {
+    let log = std::sync::Arc::clone(&stage.log);
+    let place = app.file_reads.acquire().await.map_err(|_| Failure::draining())?;
+    let found = tokio::task::spawn_blocking(move || log.snapshot(&topic, &stream, at_most)).await;
+    drop(place);
+    Ok(found.map_err(|_| Failure::new(Kind::Internal, "READ_FAILED", "the read was interrupted"))??)
 }
 
 /// Where a stream stands and begins; the index may lie on disk.

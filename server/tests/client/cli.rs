@@ -109,6 +109,21 @@ fn a_stream_is_shown_truncated_deleted_and_tombstoned() {
 }
 
 #[test]
+fn snapshots_are_put_shown_and_dropped() {
+    let server = with_three();
+    let put = ["stream", "put-snapshot", "flights", "UA1", "--as-of", "2", "--schema", "flight.v1"];
+    let rows = server.rows_with(&put, "{\"delay\": 1.10}");
+    assert_eq!((&rows[0]["version"], &rows[0]["schema"], &rows[0]["data"]), (&json!(2), &json!("flight.v1"), &json!({ "delay": 1.10 })));
+    assert_eq!(server.rows(&["stream", "snapshot", "flights", "UA1"]), rows);
+    let older = server.run(&["stream", "snapshot", "flights", "UA1", "--at-most", "1"]);
+    assert!(older.code == Some(1) && older.notes.contains("no such snapshot"), "{}", older.notes);
+    let beyond = server.run_with(&["stream", "put-snapshot", "flights", "UA1", "--as-of", "3"], "{}");
+    assert!(beyond.code == Some(1) && beyond.notes.contains("no state as of version 3"), "{}", beyond.notes);
+    assert_eq!(server.rows(&["stream", "drop-snapshots", "flights", "UA1"])[0]["state"], "live");
+    assert_eq!(server.run(&["stream", "snapshot", "flights", "UA1"]).code, Some(1));
+}
+
+#[test]
 fn what_read_writes_append_takes() {
     let server = with_three();
     let text = server.run(&["read", "flights", "-o", "jsonl"]).data;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use foldlog_sdk::{
     Append, Appended, Beginning, Class, Client, Decider, Delivery, Durability, Error, EventQuery, ExecuteError, Expected, Mark, NewEvent,
-    NewRecord, Pushed, Row, Source, StreamChange, Subscription, Token, TopicKind, TopicSettings,
+    NewRecord, Pushed, Row, Snapshot, Source, StreamChange, Subscription, Token, TopicKind, TopicSettings,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{task::JoinSet, time::timeout};
@@ -234,7 +234,7 @@ struct Buy {
 }
 
 /// A flight with so many seats; none is sold twice.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Flight {
     sold: u32,
 }
@@ -329,6 +329,38 @@ async fn a_decider_goes_on_from_where_its_stream_began_anew() {
     assert_eq!((info.version, info.tombstoned, info.beginning.first_version), (None, true, 6));
     let error = flights.execute("UA1", &Buy::default()).await.map(drop).unwrap_err();
     assert_eq!(error.into_log().reason(), Some("STREAM_TOMBSTONED"));
+}
+
+#[tokio::test]
+async fn aggregates_go_on_from_snapshots_that_they_know() {
+    let server = Server::start();
+    let client = connect(&server, "t").await;
+    let every = 4.try_into().unwrap();
+    let flights = client.aggregates::<Flight>("t").with_snapshots("flight.v1", every);
+    for sold in 1..=6 {
+        let done = flights.execute("UA1", &Buy::default()).await.unwrap();
+        assert_eq!((done.after.state.sold, done.after.version), (sold, Some(u64::from(sold))));
+    }
+    let found = client.get_snapshot("t", "UA1", None, None).await.unwrap().unwrap().snapshot;
+    assert_eq!((found.version, found.schema.as_str(), found.decode::<Flight>().unwrap().sold), (4, "flight.v1", 4));
+    assert_eq!(client.get_snapshot("t", "UA1", Some(3), None).await.unwrap(), None);
+
+    // The snapshot is what the state is folded from: one that says something else is believed, and of another schema ignored.
+    let put = |schema: &str, sold| Snapshot::json(4, schema, &Flight { sold }).unwrap();
+    client.append("t").snapshot("UA1", put("flight.v1", 7)).send().await.unwrap();
+    assert_eq!(flights.load("UA1").await.unwrap().state.sold, 9);
+    client.append("t").snapshot("UA1", put("flight.v2", 7)).send().await.unwrap();
+    assert_eq!(flights.load("UA1").await.unwrap().state.sold, 6);
+    client.append("t").snapshot("UA1", put("flight.v1", 4)).send().await.unwrap();
+
+    // What is truncated up to a snapshot is folded from there, and without it not at all.
+    client.append("t").change("UA1", StreamChange::TruncateBefore(5)).send().await.unwrap();
+    let loaded = flights.load("UA1").await.unwrap();
+    assert_eq!((loaded.state.sold, loaded.version), (6, Some(6)));
+    assert!(client.aggregates::<Flight>("t").load("UA1").await.is_err());
+    client.append("t").change("UA1", StreamChange::Delete).send().await.unwrap();
+    let loaded = flights.load("UA1").await.unwrap();
+    assert_eq!((loaded.state.sold, loaded.version), (0, None));
 }
 
 trait IntoLog {

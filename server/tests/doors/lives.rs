@@ -3,7 +3,7 @@
 use crate::support::*;
 use foldlog_proto::v1::{
     self as pb,
-    stream_change::{Change, Delete, Tombstone},
+    stream_change::{Change, Delete, DropSnapshots, Tombstone},
     stream_state::{Absent, Deleted, Exists, Expect},
     subscribe_batch::Message,
     subscribe_request,
@@ -111,6 +111,55 @@ async fn a_subscription_of_a_stream_goes_on_behind_what_becomes_of_it() {
     }
     assert_eq!(seen.iter().map(|event| (event.stream_version, text(event))).collect::<Vec<_>>()[2], (3, "3".to_owned()));
     drop(batches);
+    world.stop().await;
+}
+
+fn put(stream: &str, version: u64, schema: &str, data: &str) -> pb::AppendRequest {
+    let snapshot = pb::Snapshot { version, schema: schema.into(), content_type: "text/plain".into(), data: data.to_owned().into() };
+    let write = pb::Write { stream: stream.into(), snapshot: Some(snapshot), ..pb::Write::default() };
+    pb::AppendRequest { topic: "t".into(), writes: vec![write], ..pb::AppendRequest::default() }
+}
+
+#[tokio::test]
+async fn snapshots_are_put_found_as_of_a_version_and_go_with_their_stream() {
+    let mut world = world().await;
+    world.topic("t").await;
+    world.append("t", "s", &["1", "2", "3"]).await;
+    let found = async |world: &mut World, at_most: Option<u64>| {
+        let request = pb::GetSnapshotRequest { topic: "t".into(), stream: "s".into(), at_most_version: at_most, ..Default::default() };
+        let answer = world.log.get_snapshot(request).await.unwrap().into_inner();
+        assert_eq!(answer.snapshot.is_some(), answer.recorded_at.is_some());
+        answer.snapshot.map(|found| (found.version, found.schema, found.content_type, found.data))
+    };
+    let is = |version: u64, data: &'static str| Some((version, "v1".to_owned(), "text/plain".to_owned(), data.into()));
+    assert_eq!(found(&mut world, None).await, None);
+    let first = world.log.append(put("s", 1, "v1", "one")).await.unwrap().into_inner();
+    world.log.append(put("s", 3, "v1", "three")).await.unwrap();
+    let request = pb::GetSnapshotRequest { topic: "t".into(), stream: "s".into(), at_least: first.token, ..Default::default() };
+    assert_eq!(world.log.get_snapshot(request).await.unwrap().into_inner().snapshot.unwrap().version, 3);
+    for round in 0..2 {
+        assert_eq!(found(&mut world, None).await, is(3, "three"));
+        assert_eq!(found(&mut world, Some(2)).await, is(1, "one"));
+        assert_eq!(world.read(topic_from("t", 0)).await.len(), 3);
+        if round == 0 {
+            world = world_over(world.stop().await, |_| {}).await;
+        }
+    }
+    let beyond = world.append_refused(put("s", 4, "v1", "x")).await;
+    assert_eq!((beyond.code(), reason(&beyond).as_str()), (Code::OutOfRange, "OUT_OF_RANGE"));
+    let large = world.append_refused(put("s", 3, "v1", &"x".repeat((1 << 20) + 1))).await;
+    assert_eq!((large.code(), reason(&large).as_str()), (Code::InvalidArgument, "EVENT_TOO_LARGE"));
+    for invalid in [put("s", 0, "v1", "x"), put("", 1, "v1", "x")] {
+        assert_eq!(world.append_refused(invalid).await.code(), Code::InvalidArgument);
+    }
+    let zero = pb::GetSnapshotRequest { topic: "t".into(), stream: "s".into(), at_most_version: Some(0), ..Default::default() };
+    assert_eq!(world.log.get_snapshot(zero).await.unwrap_err().code(), Code::InvalidArgument);
+    world.log.append(change("t", "s", Change::DropSnapshots(DropSnapshots {}))).await.unwrap();
+    assert_eq!(found(&mut world, None).await, None);
+    world.log.append(put("s", 2, "v1", "two")).await.unwrap();
+    assert_eq!(found(&mut world, None).await, is(2, "two"));
+    world.log.append(change("t", "s", Change::Delete(Delete {}))).await.unwrap();
+    assert_eq!(found(&mut world, None).await, None);
     world.stop().await;
 }
 

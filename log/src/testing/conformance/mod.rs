@@ -10,6 +10,7 @@ mod lives;
 mod queries;
 mod reads;
 mod restarts;
+mod snapshots;
 
 use std::{
     future::Future,
@@ -61,9 +62,18 @@ struct Case {
 /// When a case fails, with its name.
 pub fn check<S: Subject>(mut make: impl FnMut() -> S) -> Vec<&'static str> {
     let mut left_out = Vec::new();
-    for case in [appends::CASES, queries::CASES, reads::CASES, backwards::CASES, concurrency::CASES, lives::CASES, restarts::CASES]
-        .into_iter()
-        .flatten()
+    for case in [
+        appends::CASES,
+        queries::CASES,
+        reads::CASES,
+        backwards::CASES,
+        concurrency::CASES,
+        lives::CASES,
+        snapshots::CASES,
+        restarts::CASES,
+    ]
+    .into_iter()
+    .flatten()
     {
         let mut subject = make();
         if !can(&subject.log().capabilities(), case.needs) || case.needs == Needs::Restart && !subject.restart() {

@@ -14,8 +14,8 @@ use std::{
 use anyhow::Context as _;
 use foldlog_proto::v1::{
     AppendRequest, AppendResponse, AppendedRange, CaughtUp, Column, ColumnType, ColumnValues, Event, EventBatch, GetHeadRequest,
-    GetStreamRequest, Head, Integers, QueryBatch, QueryDone, QueryRequest, ReadBatch, ReadRequest, RecordedEvent, Rows, Schema, StreamInfo,
-    StreamVersion, SubscribeBatch, SubscribeRequest, Texts,
+    GetSnapshotRequest, GetSnapshotResponse, GetStreamRequest, Head, Integers, QueryBatch, QueryDone, QueryRequest, ReadBatch, ReadRequest,
+    RecordedEvent, Rows, Schema, StreamInfo, StreamVersion, SubscribeBatch, SubscribeRequest, Texts,
     column_values::Values,
     event_log_server::{EventLog, EventLogServer},
     query_batch,
@@ -110,6 +110,10 @@ impl EventLog for Echo {
     }
 
     async fn get_stream(&self, _: Request<GetStreamRequest>) -> Result<Response<StreamInfo>, Status> {
+        Err(Status::unimplemented("a bare echo"))
+    }
+
+    async fn get_snapshot(&self, _: Request<GetSnapshotRequest>) -> Result<Response<GetSnapshotResponse>, Status> {
         Err(Status::unimplemented("a bare echo"))
     }
 

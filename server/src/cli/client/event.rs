@@ -152,6 +152,11 @@ fn write_envelope(line: &mut Members, event: &Recorded) {
     }
 }
 
+/// Bytes of a content type as a cell; none means JSON.
+pub fn payload_cell(bytes: &[u8], content_type: &str) -> Cell {
+    Payload::of(bytes, content_type).cell()
+}
+
 /// Bytes by what they are.
 enum Payload<'a> {
     Json(&'a str),

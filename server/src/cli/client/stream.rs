@@ -1,20 +1,23 @@
-//! `foldlog stream`: reads one stream, shows where it stands, truncates, deletes and tombstones it.
+//! `foldlog stream`: reads one stream, shows where it stands, truncates, deletes and tombstones it, and its snapshots.
+
+use std::io::{self, Read as _};
 
 use anyhow::anyhow;
 use clap::Subcommand;
-use foldlog_sdk::{Client, Expected, StreamChange, StreamInfo, Token};
+use foldlog_sdk::{Client, Expected, Snapshot, StreamChange, StreamInfo, Token};
 
 use super::{
     Connection, Stop,
     append::parse_expected,
+    event::payload_cell,
     read::{Begin, Read},
 };
 use crate::cli::{
     Failed,
-    output::{Cell, Head, OutputArgs, Record, note},
+    output::{Cell, Head, OutputArgs, Record, note, text::time},
 };
 
-/// Read the events of one stream, show where it stands, truncate, delete or tombstone it
+/// Read the events of one stream, show where it stands, truncate, delete or tombstone it, keep snapshots of it
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Stream {
@@ -68,6 +71,35 @@ enum Verb {
         #[command(flatten)]
         belief: Belief,
     },
+    /// Show the newest snapshot of a stream
+    Snapshot {
+        #[command(flatten)]
+        one: One,
+        /// As of this version or before
+        #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u64).range(1..))]
+        at_most: Option<u64>,
+    },
+    /// Put a snapshot of a stream from stdin
+    PutSnapshot {
+        #[command(flatten)]
+        one: One,
+        /// Version of the last event that was folded into it
+        #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u64).range(1..))]
+        as_of: u64,
+        /// Name of its schema, so that readers can ignore one they do not know
+        #[arg(long)]
+        schema: Option<String>,
+        /// Media type [default: application/json]
+        #[arg(long, value_name = "TYPE")]
+        content_type: Option<String>,
+    },
+    /// Remove all snapshots of a stream; its events stay
+    DropSnapshots {
+        #[command(flatten)]
+        one: One,
+        #[command(flatten)]
+        belief: Belief,
+    },
 }
 
 /// A stream, and how to tell of it.
@@ -98,6 +130,12 @@ impl Stream {
             Some(Verb::Truncate { one, before, belief }) => (one, StreamChange::TruncateBefore(before), belief),
             Some(Verb::Delete { one, belief }) => (one, StreamChange::Delete, belief),
             Some(Verb::Tombstone { one, belief }) => (one, StreamChange::Tombstone, belief),
+            Some(Verb::DropSnapshots { one, belief }) => (one, StreamChange::DropSnapshots, belief),
+            Some(Verb::Snapshot { one, at_most }) => return one.snapshot(&one.connection.open().await?, at_most, None).await,
+            Some(Verb::PutSnapshot { one, as_of, schema, content_type }) => {
+                let (schema, content_type) = (schema.unwrap_or_default(), content_type.unwrap_or_default());
+                return one.put_snapshot(Snapshot { version: as_of, schema, content_type, data: read_snapshot()?.into() }).await;
+            }
         };
         one.change(change, belief.expect).await
     }
@@ -130,6 +168,39 @@ impl One {
         self.show(&client, Some(appended.token)).await
     }
 
+    async fn put_snapshot(self, snapshot: Snapshot) -> Result<(), Stop> {
+        let client = self.connection.open().await?;
+        let version = snapshot.version;
+        let appended = client.append(self.topic.as_str()).snapshot(self.stream.as_str(), snapshot).send().await?;
+        self.snapshot(&client, Some(version), Some(appended.token)).await
+    }
+
+    async fn snapshot(&self, client: &Client, at_most: Option<u64>, at_least: Option<Token>) -> Result<(), Stop> {
+        let Some(found) = client.get_snapshot(&self.topic, &self.stream, at_most, at_least).await? else {
+            return Err(Failed::Operation(anyhow!("stream {:?} of topic {} has no such snapshot", self.stream, self.topic)).into());
+        };
+        let heads = [
+            Head::text("topic"),
+            Head::text("stream"),
+            Head::number("version"),
+            Head::text("schema"),
+            Head::text("recorded_at"),
+            Head::text("data"),
+        ];
+        let Snapshot { version, schema, content_type, data } = found.snapshot;
+        let cells = vec![
+            self.topic.as_str().into(),
+            self.stream.as_str().into(),
+            version.into(),
+            if schema.is_empty() { Cell::Null } else { schema.as_str().into() },
+            Cell::Text(time(found.recorded_at_ms)),
+            payload_cell(&data, &content_type),
+        ];
+        let mut printer = self.output.stdout().printer(&heads);
+        printer.print(&Record { heads: &heads, cells })?;
+        Ok(printer.finish()?)
+    }
+
     async fn show(&self, client: &Client, at_least: Option<Token>) -> Result<(), Stop> {
         let info = client.get_stream(&self.topic, &self.stream, at_least).await?;
         let heads = [
@@ -154,6 +225,17 @@ impl One {
         printer.print(&Record { heads: &heads, cells })?;
         Ok(printer.finish()?)
     }
+}
+
+/// Most bytes that are taken from stdin: the server's own limit is lower.
+const MAX_SNAPSHOT_BYTES: u64 = 8 << 20;
+
+fn read_snapshot() -> Result<Vec<u8>, Failed> {
+    let mut data = Vec::new();
+    // Nothing else is under way yet that could wait for it.
+    let read = io::stdin().lock().take(MAX_SNAPSHOT_BYTES).read_to_end(&mut data);
+    read.map_err(|error| Failed::Usage(anyhow!("failed to read stdin: {error}")))?;
+    Ok(data)
 }
 
 const fn state(info: &StreamInfo) -> &'static str {
