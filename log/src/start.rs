@@ -124,7 +124,11 @@ pub(crate) fn open(
         window_file.settle()?;
         replay.postings.checkpointed()?;
         if read_only.is_none() {
-            postings::complete(&replay.postings, &segments, &replay.hasher, checkpoint.next)?;
+            let partitions = replay.topics.partitions();
+            postings::complete(&replay.postings, &segments, &replay.hasher, checkpoint.next, |index, error| {
+                let reason = partitions.get(index).map(|partition| partition.damage.get_or_init(|| error.in_full()).clone());
+                replay.report.damaged.extend(reason);
+            })?;
         }
     }
     replay.report.damage.clone_from(&read_only);

@@ -259,3 +259,31 @@ fn postings_that_are_gone_or_damaged_are_made_again() {
     found_by_tags(&disk);
     assert!(!postings(&disk).is_empty());
 }
+
+#[test]
+fn a_start_that_meets_damage_while_it_makes_postings_again_tells_it_and_goes_on() {
+    let disk = SimDisk::new(4);
+    written(&disk);
+    for file in postings(&disk) {
+        foldlog_log::disk::Disk::remove(&disk, &file).unwrap();
+    }
+    let log = disk.paths().into_iter().find(|path| path.extension().is_some_and(|extension| extension == "log")).unwrap();
+    let mut bytes = disk.bytes_of(&log).unwrap();
+    bytes[100] ^= 1;
+    disk.overwrite(&log, bytes);
+    let clock = Arc::new(ManualClock::at(Timestamp::new(0)));
+    let (log, mut stepper) = EmbeddedLog::open_stepped(Arc::new(disk.clone()), clock, Path::new("/data"), config(), || 8).unwrap();
+    assert_eq!(log.report().damaged.len(), 1, "{:?}", log.report());
+    let append = |stream: u64, preconditions| Append {
+        writes: vec![of("a", stream, vec![event(1, vec![], String::new())])],
+        preconditions,
+        ..Append::default()
+    };
+    let absent = QueryAbsent { scope: Scope::Everything, query: EventQuery::All, after: None };
+    let refused = log.append(append(0, vec![Precondition::QueryAbsent(absent)])).map(drop);
+    assert!(matches!(refused, Err(LogError::PartitionReadOnly { .. })), "nobody guesses what it held");
+    let answers: Vec<_> = (0..7).filter_map(|stream| log.append(append(stream, vec![])).ok()).collect();
+    stepper.commit().unwrap();
+    assert!(!answers.is_empty(), "the other partitions go on");
+    answers.into_iter().for_each(|answer| drop(block_on(answer).unwrap()));
+}

@@ -19,31 +19,43 @@ use crate::{
 /// Positions of which postings are made at once: as many as fit into memory, whatever tags their events have.
 const POSITIONS: u64 = 65_536;
 
-/// Makes what files lack up to a checkpoint. What lies in segments that are damaged is passed over, for nothing is asked of their
-/// topics; the next start tries again.
+/// Makes what files lack up to a checkpoint, of segments by the index of their partition. What lies in segments that are damaged is passed
+/// over, for nothing rests on postings of their topics then; damage that was not known yet is told to `damaged`. The next start tries
+/// again.
 ///
 /// # Errors
-/// [`LogError::Io`]; [`LogError::Corrupt`] for damage that was not known yet.
+/// [`LogError::Io`].
 pub(crate) fn complete(
     postings: &Postings,
     segments: &[Option<Arc<Segments>>],
     hasher: &StreamHasher,
     checkpointed: Position,
+    mut damaged: impl FnMut(usize, LogError),
 ) -> Result<(), LogError> {
     let mut from = postings.covered();
     if from == checkpointed {
         return Ok(());
     }
-    let (whole, damaged): (Vec<_>, Vec<_>) = segments.iter().flatten().partition(|segments| segments.damage().is_none());
-    if !damaged.is_empty() {
+    let all = segments.iter().enumerate().filter_map(|(index, segments)| Some((index, segments.as_ref()?)));
+    let (mut whole, known): (Vec<_>, Vec<_>) = all.partition(|(_, segments)| segments.damage().is_none());
+    if !known.is_empty() {
         postings.lacks_something();
     }
     info!(%from, end = %checkpointed, "making postings again");
     while from < checkpointed {
         let end = from.plus(POSITIONS).min(checkpointed);
         let mut made = Vec::new();
-        for segments in &whole {
-            collect(segments, hasher, from, end, &mut made)?;
+        let mut place = 0;
+        while let Some((index, segments)) = whole.get(place).copied() {
+            match collect(segments, hasher, from, end, &mut made) {
+                Ok(()) => place += 1,
+                Err(error @ LogError::Corrupt { .. }) => {
+                    postings.lacks_something();
+                    damaged(index, error);
+                    whole.swap_remove(place);
+                }
+                Err(error) => return Err(error),
+            }
         }
         postings.add(made, end)?;
         postings.checkpointed()?;
