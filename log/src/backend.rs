@@ -11,7 +11,7 @@ use crate::{
     error::LogError,
     ids::{FolderId, Offset, Position, StreamHead, StreamId, StreamVersion, Timestamp, TopicName},
     life::StreamState,
-    record::{Append, Appended, Chunk, ReadLimits, Selection, StoredSnapshot},
+    record::{Append, Appended, Chunk, EventQuery, ReadLimits, Selection, StoredSnapshot},
     topic::{Topic, TopicSettings},
 };
 
@@ -135,6 +135,21 @@ pub trait LogBackend: Send + Sync + 'static {
     /// As [`LogBackend::reader`].
     fn backward_reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError>;
 
+    /// Opens a reader of those events of `selection` that `query` means, which are found without reading through what lies between. Records
+    /// that are no events are left out. Where nothing matches for long, [`LogReader::read`] returns an empty chunk whose `scanned_to` says
+    /// how far it has come.
+    ///
+    /// # Errors
+    /// As [`LogBackend::reader`]; [`LogError::WrongKind`] for a topic without events, [`LogError::Invalid`] for a query that cannot be
+    /// meant.
+    fn filtered_reader(&self, selection: Selection, query: EventQuery) -> Result<Box<dyn LogReader>, LogError>;
+
+    /// The same backwards, as [`LogBackend::backward_reader`].
+    ///
+    /// # Errors
+    /// As [`LogBackend::filtered_reader`].
+    fn filtered_backward_reader(&self, selection: Selection, query: EventQuery) -> Result<Box<dyn LogReader>, LogError>;
+
     /// `selection` with another place: that of its first record which the server recorded at `time` or later, or the durable
     /// end if there is none. Forwards from there everything is as new, backwards everything is older. The time that producers give their
     /// events plays no part: it is in no order. May read an index on disk (blocking).
@@ -148,7 +163,8 @@ pub trait LogBackend: Send + Sync + 'static {
 /// Reads a selection once, forwards or backwards.
 pub trait LogReader: Send {
     /// Returns the next runs below `until` (exclusive), at least one record if there is one; an empty chunk, with
-    /// `scanned_to` at `until` (backwards: at 0), when nothing is left below it. Blocks on files unless [`LogReader::in_memory`].
+    /// `scanned_to` at `until` (backwards: at 0), when nothing is left below it. A filtered reader may also return an empty chunk before, with
+    /// `scanned_to` further on each time. Blocks on files unless [`LogReader::in_memory`].
     ///
     /// `until` must be a durable end that was captured; reading to the same one again is cheap.
     ///

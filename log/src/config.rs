@@ -42,6 +42,10 @@ pub struct LogConfig {
     /// Milliseconds after which a sync that has not ended ends the process: whoever waits is better told so than held. Default 20,000.
     /// More than `stall_warn_ms`, or 0: never.
     pub stall_fatal_ms: u64,
+    /// Positions that a filtered read rather reads through than goes past: after a match that far away or nearer it reads on for a while before it
+    /// asks for the next; where eight times as many are left, it does not ask. Default 128, which cost about as much as to ask and to open
+    /// segments elsewhere. Any value.
+    pub near_positions: u64,
     /// Most request ids remembered. Default 1,000,000. At least 1.
     pub window_requests: usize,
     /// Most bytes of remembered answers. Default 128 MiB. At least 4 KiB.
@@ -63,6 +67,7 @@ impl Default for LogConfig {
             seal_after_ms: 50,
             stall_warn_ms: 1_000,
             stall_fatal_ms: 20_000,
+            near_positions: 128,
             window_requests: 1_000_000,
             window_bytes: 128 << 20,
         }

@@ -26,8 +26,10 @@ use crate::{
         turns::{self, Turns},
     },
     life::StreamState,
-    partition::{backward::BackwardReader, cursor, reader::EmbeddedReader, request, snapshot, streams::StreamKey},
-    record::{Append, Selection, StoredSnapshot},
+    partition::{
+        backward::BackwardReader, cursor, filtered::FilteredReader, reader::EmbeddedReader, request, snapshot, streams::StreamKey,
+    },
+    record::{Append, EventQuery, Selection, StoredSnapshot},
     stall, start,
     tidy::{self, Tidy},
     topic::{Topic, TopicKind, TopicSettings},
@@ -319,6 +321,14 @@ impl LogBackend for EmbeddedLog {
 
     fn backward_reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError> {
         Ok(Box::new(BackwardReader::open(Arc::clone(&self.engine), selection)?))
+    }
+
+    fn filtered_reader(&self, selection: Selection, query: EventQuery) -> Result<Box<dyn LogReader>, LogError> {
+        Ok(Box::new(FilteredReader::forwards(Arc::clone(&self.engine), selection, query)?))
+    }
+
+    fn filtered_backward_reader(&self, selection: Selection, query: EventQuery) -> Result<Box<dyn LogReader>, LogError> {
+        Ok(Box::new(FilteredReader::backwards(Arc::clone(&self.engine), selection, query)?))
     }
 
     fn at_time(&self, selection: Selection, time: Timestamp) -> Result<Selection, LogError> {

@@ -13,7 +13,7 @@ use crate::{
     error::LogError,
     ids::{EventId, Expected, Offset, PartitionId, Position, RequestId, StreamHead, StreamId, StreamVersion, Tag, Timestamp, TopicName},
     life::{Beginning, StreamChange},
-    topic::Topic,
+    topic::{Topic, TopicKind},
 };
 
 /// An event before it has a place. Its stream stands in the [`Write`].
@@ -379,6 +379,34 @@ impl Run {
         let (first_offset, first_position) = (self.first_offset.plus(skip.into()), self.first_position.plus(skip.into()));
         Ok(Self { first_offset, first_position, count, start, ..self.clone() })
     }
+
+    /// The parts of it whose events a query means, in order. Looks at headers alone.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] where a record cannot be read.
+    fn matching(&self, query: &EventQuery) -> Result<Vec<Self>, LogError> {
+        let mut parts: Vec<Self> = Vec::new();
+        if self.topic.settings.kind != TopicKind::Events {
+            return Ok(parts);
+        }
+        // Where the next record is whose place is not known yet.
+        let (mut place, mut start) = (0, self.start);
+        for (at, record) in (0..).zip(self.records()) {
+            let record = record?;
+            if !record.event().is_some_and(|event| query.matches(&event)) {
+                continue;
+            }
+            if let Some(last) = parts.last_mut().filter(|last| last.end_position() == record.position) {
+                last.count += 1;
+                continue;
+            }
+            start = crate::batch::skip(&self.batch, start, at - place).map_err(|flaw| crate::batch::corrupt(self, flaw))?;
+            place = at;
+            let (first_offset, first_position) = (record.offset, record.position);
+            parts.push(Self { first_offset, first_position, count: 1, start, ..self.clone() });
+        }
+        Ok(parts)
+    }
 }
 
 /// What a reader returns at once.
@@ -393,6 +421,24 @@ pub struct Chunk {
     pub scanned_to: Position,
     /// Of a stream whose first events are gone: where it begins.
     pub beginning: Option<Beginning>,
+}
+
+impl Chunk {
+    /// What of it a query means.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] where a record cannot be read.
+    pub(crate) fn matching(self, query: &EventQuery, is_backward: bool) -> Result<Self, LogError> {
+        let mut runs = Vec::new();
+        for run in &self.runs {
+            let mut parts = run.matching(query)?;
+            if is_backward {
+                parts.reverse();
+            }
+            runs.append(&mut parts);
+        }
+        Ok(Self { runs, ..self })
+    }
 }
 
 /// Which records, and the place where a reader begins: forwards with the record there, backwards with the one before it.

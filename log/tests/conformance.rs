@@ -34,6 +34,7 @@ fn the_log_in_memory_keeps_the_contract_but_for_restarts() {
         left_out,
         [
             "a query condition judges the same after a restart",
+            "a filtered read returns the same after a restart",
             "lives of streams go on after a restart",
             "snapshots are the same after a restart",
             "everything is there after a restart",
@@ -71,6 +72,10 @@ enum Wrong {
     GoesBackFromThePlace,
     /// A time leads behind the first record that is as new.
     MissesTheTime,
+    /// Of an item with types, tags do not count.
+    FiltersByTypeAlone,
+    /// Records without a type match a query of everything.
+    FiltersRecordsIn,
 }
 
 struct Broken(MemoryLog, Wrong);
@@ -186,6 +191,21 @@ impl LogBackend for Broken {
         self.0.backward_reader(selection)
     }
 
+    fn filtered_reader(&self, selection: Selection, query: EventQuery) -> Result<Box<dyn LogReader>, LogError> {
+        match (selection, query) {
+            (selection, EventQuery::Items(mut items)) if matches!(self.1, Wrong::FiltersByTypeAlone) => {
+                items.iter_mut().filter(|item| !item.types.is_empty()).for_each(|item| item.tags.clear());
+                self.0.filtered_reader(selection, EventQuery::Items(items))
+            }
+            (selection, EventQuery::All) if matches!(self.1, Wrong::FiltersRecordsIn) => self.0.reader(selection),
+            (selection, query) => self.0.filtered_reader(selection, query),
+        }
+    }
+
+    fn filtered_backward_reader(&self, selection: Selection, query: EventQuery) -> Result<Box<dyn LogReader>, LogError> {
+        self.0.filtered_backward_reader(selection, query)
+    }
+
     fn at_time(&self, selection: Selection, time: Timestamp) -> Result<Selection, LogError> {
         let later = if matches!(self.1, Wrong::MissesTheTime) { time.get().saturating_add(1) } else { time.get() };
         self.0.at_time(selection, Timestamp::new(later))
@@ -242,6 +262,8 @@ fn the_suite_objects_to_every_wrong_log() {
         AnswersWeaker,
         GoesBackFromThePlace,
         MissesTheTime,
+        FiltersByTypeAlone,
+        FiltersRecordsIn,
     ];
     for wrong in all {
         let make = || BrokenSubject(Arc::new(Broken(MemoryLog::new(Arc::new(ManualClock::at(Timestamp::new(1)))), wrong)));
@@ -292,6 +314,7 @@ fn small() -> LogConfig {
         tail_bytes: 0,
         tidy_bytes: 4 << 10,
         segment_bytes: 8 << 10,
+        near_positions: 10,
         ..LogConfig::default()
     }
 }

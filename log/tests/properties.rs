@@ -299,15 +299,20 @@ fn is_meant(asked: &QueryAbsent, record: &Stored) -> bool {
         Scope::Topics(topics) => topics.iter().any(|topic| topic.as_str() == record.topic),
         Scope::Everything => true,
     };
+    counts && in_scope && matches(&asked.query, record)
+}
+
+/// Whether a record is an event that a query means.
+fn matches(query: &EventQuery, record: &Stored) -> bool {
     let is_of = |item: &QueryItem| {
         let tags = item.tags.iter().all(|tag| record.tags.iter().any(|has| has == tag.as_str()));
         tags && (item.types.is_empty() || item.types.iter().any(|kind| **kind == *record.kind))
     };
-    let matches = match &asked.query {
+    let matches = match query {
         EventQuery::All => true,
         EventQuery::Items(items) => items.iter().any(is_of),
     };
-    counts && in_scope && matches && !record.kind.is_empty()
+    matches && !record.kind.is_empty()
 }
 
 /// The partition of a key; that it is Kafka's has a test of its own.
@@ -331,6 +336,8 @@ struct Seen {
     reads: u64,
     backward: u64,
     by_time: u64,
+    filtered: u64,
+    matching: u64,
     records: u64,
 }
 
@@ -354,6 +361,7 @@ impl Run {
             tidy_bytes: 16 << 10,
             untidied_bytes: 4 << 20,
             segment_bytes: 4096 + random.below(2) * 8192,
+            near_positions: random.below(3) * 2,
             ..LogConfig::default()
         };
         let clock = Arc::new(ManualClock::at(Timestamp::new(1_000_000)));
@@ -586,6 +594,7 @@ impl Run {
         }
         let (topic, kind, partitions) = TOPICS[self.random.below(4) as usize];
         let name: TopicName = topic.parse().unwrap();
+        let query = if self.random.one_in(2) { Some(self.query().query) } else { None };
         let end = log.head().position;
         // What is selected, and each record's own number in it.
         type Number = fn(&Stored) -> u64;
@@ -627,10 +636,22 @@ impl Run {
             expected.reverse();
         }
         let limits = ReadLimits { records: 1 + self.random.below(40) as u32, bytes: 1 + self.random.below(5000) as u32 };
-        let found = if backwards { log.backward_reader(selection.clone()) } else { log.reader(selection.clone()) };
+        let has_events = kind == TopicKind::Events || matches!(selection, Selection::All(_));
+        let query = query.filter(|_| has_events);
+        if let Some(query) = &query {
+            expected.retain(|record| matches(query, record));
+            self.seen.filtered += 1;
+            self.seen.matching += expected.len() as u64;
+        }
+        let found = match (query.clone(), backwards) {
+            (None, false) => log.reader(selection.clone()),
+            (None, true) => log.backward_reader(selection.clone()),
+            (Some(query), false) => log.filtered_reader(selection.clone(), query),
+            (Some(query), true) => log.filtered_backward_reader(selection.clone(), query),
+        };
         let found = read_all(found.unwrap(), end, limits, backwards);
         let way = if backwards { "backwards" } else { "forwards" };
-        assert!(found.iter().eq(expected.iter().copied()), "{way} {selection:?}: {found:?}, not {expected:?}");
+        assert!(found.iter().eq(expected.iter().copied()), "{way} {selection:?} {query:?}: {found:?}, not {expected:?}");
         self.seen.reads += 1;
         self.seen.backward += u64::from(backwards);
         self.seen.by_time += u64::from(by_time);
@@ -643,7 +664,8 @@ fn read_all(mut reader: Box<dyn LogReader>, until: Position, limits: ReadLimits,
     let mut found = Vec::new();
     loop {
         let chunk = reader.read(until, limits).unwrap();
-        if chunk.runs.is_empty() {
+        let is_over = if backwards { chunk.scanned_to == Position::default() } else { chunk.scanned_to >= until };
+        if chunk.runs.is_empty() && is_over {
             return found;
         }
         for run in &chunk.runs {
@@ -692,10 +714,13 @@ fn the_log_answers_what_a_model_of_lists_answers() {
         sum.reads += run.seen.reads;
         sum.backward += run.seen.backward;
         sum.by_time += run.seen.by_time;
+        sum.filtered += run.seen.filtered;
+        sum.matching += run.seen.matching;
         sum.records += run.seen.records;
     }
     println!("{sum:?}");
     assert!(sum.appends > 5000 && sum.violations > 1000 && sum.repeats > 200 && sum.reused > 50 && sum.written > 1000, "{sum:?}");
     assert!(sum.changes > 700 && sum.refused_changes > 300 && sum.snapshots > 200, "{sum:?}");
-    assert!(sum.restarts > 400 && sum.reads > 1500 && sum.records > 30_000 && sum.backward > 700 && sum.by_time > 400, "{sum:?}");
+    assert!(sum.restarts > 400 && sum.reads > 1500 && sum.records > 25_000 && sum.backward > 700 && sum.by_time > 400, "{sum:?}");
+    assert!(sum.filtered > 500 && sum.matching > 2000, "{sum:?}");
 }

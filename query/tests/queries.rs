@@ -24,8 +24,8 @@ use datafusion::{
     prelude::{col, lit},
 };
 use foldlog_log::{
-    Append, AppendFuture, Capabilities, Durability, Head, LogBackend, LogError, LogReader, NewRecord, Offset, Position, Selection,
-    StoredSnapshot, StreamId, StreamState, StreamVersion, Timestamp, Topic, TopicKind, TopicName, TopicSettings,
+    Append, AppendFuture, Capabilities, Durability, EventQuery, Head, LogBackend, LogError, LogReader, NewRecord, Offset, Position,
+    Selection, StoredSnapshot, StreamId, StreamState, StreamVersion, Timestamp, Topic, TopicKind, TopicName, TopicSettings,
     clock::SystemClock,
     testing::{MemoryLog, Random},
 };
@@ -386,6 +386,12 @@ impl LogBackend for Refusing {
     }
     fn backward_reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError> {
         self.log.backward_reader(selection)
+    }
+    fn filtered_reader(&self, selection: Selection, query: EventQuery) -> Result<Box<dyn LogReader>, LogError> {
+        self.log.filtered_reader(selection, query)
+    }
+    fn filtered_backward_reader(&self, selection: Selection, query: EventQuery) -> Result<Box<dyn LogReader>, LogError> {
+        self.log.filtered_backward_reader(selection, query)
     }
     fn at_time(&self, selection: Selection, time: Timestamp) -> Result<Selection, LogError> {
         self.log.at_time(selection, time)

@@ -117,7 +117,7 @@ impl Append {
     }
 
     /// Requires that no event of the append's topic matches `query`, or none behind position `after`: that of the newest event the
-    /// appender knew of when it decided, whether that one matched or not.
+    /// appender knew of when it decided, whether that one matched or not, as [`Reading::seen`](crate::Reading::seen) tells it.
     pub fn absent(self, query: EventQuery, after: Option<u64>) -> Self {
         self.absent_in::<String>([], query, after)
     }

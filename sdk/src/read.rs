@@ -9,7 +9,7 @@ use tonic::Streaming;
 use crate::{
     client::{Client, Pauses, Repeat, with_retries},
     error::Error,
-    event::{Recorded, Token, timestamp},
+    event::{EventQuery, Recorded, Token, timestamp},
 };
 
 /// Which events, and from where (inclusive): with no number from the beginning, or backwards from the end.
@@ -112,7 +112,7 @@ impl Client {
 
     /// Begins a subscription: first what is there, then what is appended, without gap or duplicate.
     pub fn subscribe(&self, source: Source) -> Subscribe {
-        Subscribe { client: self.clone(), source, start: Start::Source }
+        Subscribe { client: self.clone(), source, filter: None, start: Start::Source }
     }
 }
 
@@ -146,6 +146,32 @@ impl Read {
         self
     }
 
+    /// Reads only events that match `query`. For topics of kind `events`, and for everything, of which plain records are left out.
+    ///
+    /// What was decided on them is appended if nothing that matches came since:
+    ///
+    /// ```no_run
+    /// # async fn example(client: foldlog_sdk::Client) -> Result<(), foldlog_sdk::Error> {
+    /// use foldlog_sdk::{EventQuery, NewEvent, Source};
+    ///
+    /// let of_course = EventQuery::of(["Subscribed"], ["course:algebra"]);
+    /// let mut reading = client.read(Source::topic("courses")).matching(of_course.clone()).start().await?;
+    /// let mut subscribed = 0;
+    /// while reading.next().await?.is_some() {
+    ///     subscribed += 1;
+    /// }
+    /// if subscribed < 30 {
+    ///     let event = NewEvent::new("Subscribed", "{}").tagged(["course:algebra", "student:ada"]);
+    ///     client.append("courses").absent(of_course, reading.seen()).event("ada", event).send().await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn matching(mut self, query: EventQuery) -> Self {
+        self.request.filter = Some(query.into_proto());
+        self
+    }
+
     /// Begins with the first event that the server recorded at this time or later, in milliseconds since 1970 UTC; backwards
     /// with the last one recorded at this time or before. For a source that says no number.
     pub fn from_time(mut self, ms: i64) -> Self {
@@ -166,12 +192,13 @@ impl Read {
     /// If the topic does not exist or the place is beyond its end.
     pub async fn start(self) -> Result<Reading, Error> {
         let Self { client, request } = self;
+        let is_backward = request.direction() == v1::Direction::Backwards;
         let started = with_retries(Repeat::Safe, None, || {
             let (mut log, request, client) = (client.log(), request.clone(), &client);
             async move { log.read(request).await.map_err(|status| client.error(status)) }
         });
         let batches = started.await?.into_inner();
-        Ok(Reading { client, batches, events: VecDeque::new(), end: None, beginning: None })
+        Ok(Reading { client, batches, events: VecDeque::new(), is_backward, end: None, seen: None, beginning: None })
     }
 }
 
@@ -181,7 +208,9 @@ pub struct Reading {
     client: Client,
     batches: Streaming<v1::ReadBatch>,
     events: VecDeque<v1::RecordedEvent>,
+    is_backward: bool,
     end: Option<Token>,
+    seen: Option<u64>,
     beginning: Option<Beginning>,
 }
 
@@ -219,6 +248,7 @@ impl Reading {
             };
             if batch.end {
                 self.end = Some(Token::from_bytes(batch.head_token));
+                self.seen = if self.is_backward { batch.head } else { batch.scanned_to }.checked_sub(1);
             }
             self.beginning = batch.beginning.map(Beginning::from_proto).or(self.beginning);
             self.events = batch.events.into();
@@ -249,6 +279,14 @@ impl Reading {
         self.end.as_ref()
     }
 
+    /// Position up to which (inclusive) whatever could match is known: that of the newest event there was, or with a
+    /// [limit](Read::limit) forwards that of the last one read. It is what [`Append::absent`](crate::Append::absent) takes as `after`. Known
+    /// once [`Self::next`] has said that there is no more; none before, and of an empty log.
+    #[must_use]
+    pub const fn seen(&self) -> Option<u64> {
+        self.seen
+    }
+
     /// The events as a stream; it ends after the first error.
     pub fn into_stream(self) -> impl Stream<Item = Result<Recorded, Error>> + Send {
         stream::try_unfold(self, |mut reading| async move { Ok(reading.next().await?.map(|event| (event, reading))) })
@@ -274,6 +312,7 @@ enum Start {
 pub struct Subscribe {
     client: Client,
     source: Source,
+    filter: Option<v1::EventQuery>,
     start: Start,
 }
 
@@ -281,6 +320,13 @@ impl Subscribe {
     /// Goes on right behind what `token` stands for. For topics and everything.
     pub fn after(mut self, token: Token) -> Self {
         self.start = Start::After(token);
+        self
+    }
+
+    /// Delivers only events that match `query`, and now and then [progress](Delivery::Progress) where none does. For topics of kind
+    /// `events`, and for everything, of which plain records are left out.
+    pub fn matching(mut self, query: EventQuery) -> Self {
+        self.filter = Some(query.into_proto());
         self
     }
 
@@ -301,20 +347,27 @@ impl Subscribe {
     /// # Errors
     /// If the topic does not exist or the place is beyond its end.
     pub async fn start(self) -> Result<Subscription, Error> {
-        let Self { client, source, start } = self;
-        let batches = with_retries(Repeat::Safe, None, || open(&client, &source, &start)).await?;
-        Ok(Subscription { client, source, start, batches: Some(batches), ready: Ready::default(), pauses: Pauses::default(), token: None })
+        let Self { client, source, filter, start } = self;
+        let batches = with_retries(Repeat::Safe, None, || open(&client, &source, filter.as_ref(), &start)).await?;
+        let (ready, pauses) = (Ready::default(), Pauses::default());
+        Ok(Subscription { client, source, filter, start, batches: Some(batches), ready, pauses, token: None })
     }
 }
 
-async fn open(client: &Client, source: &Source, start: &Start) -> Result<Streaming<v1::SubscribeBatch>, Error> {
+async fn open(
+    client: &Client,
+    source: &Source,
+    filter: Option<&v1::EventQuery>,
+    start: &Start,
+) -> Result<Streaming<v1::SubscribeBatch>, Error> {
     let start = match start {
         Start::Source => None,
         Start::After(token) => Some(subscribe_request::Start::After(token.as_bytes().clone())),
         Start::Now => Some(subscribe_request::Start::Now(subscribe_request::FromNow {})),
         Start::Time(ms) => Some(subscribe_request::Start::FromTime(timestamp(*ms))),
     };
-    let request = v1::SubscribeRequest { source: Some(source.clone().into()), start, ..v1::SubscribeRequest::default() };
+    let (source, filter) = (Some(source.clone().into()), filter.cloned());
+    let request = v1::SubscribeRequest { source, start, filter, ..v1::SubscribeRequest::default() };
     Ok(client.log().subscribe(request).await.map_err(|status| client.error(status))?.into_inner())
 }
 
@@ -342,6 +395,7 @@ pub enum Delivery {
 pub struct Subscription {
     client: Client,
     source: Source,
+    filter: Option<v1::EventQuery>,
     /// Where to begin again if the connection breaks: right behind what is in `ready`.
     start: Start,
     batches: Option<Streaming<v1::SubscribeBatch>>,
@@ -417,7 +471,7 @@ impl Subscription {
     async fn receive(&mut self) -> Result<(), Error> {
         let batches = match &mut self.batches {
             Some(batches) => batches,
-            closed => closed.insert(open(&self.client, &self.source, &self.start).await?),
+            closed => closed.insert(open(&self.client, &self.source, self.filter.as_ref(), &self.start).await?),
         };
         let batch = batches.message().await.map_err(|status| self.client.error(status))?;
         let Some(message) = batch.and_then(|batch| batch.message) else {

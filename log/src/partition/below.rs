@@ -117,8 +117,11 @@ impl Below {
         next: Position,
         out: &mut Output,
     ) -> Result<Position, LogError> {
-        let mut merge = match self.merge.take().filter(|merge| merge.next == next) {
-            Some(merge) => merge,
+        let mut merge = match self.merge.take().filter(|merge| next < merge.until) {
+            Some(mut merge) => {
+                merge.seek(next)?;
+                merge
+            }
             None => Merge::new(engine, wanted, next)?,
         };
         let read = merge.read(out)?;
@@ -146,6 +149,20 @@ impl Merge {
             merge.line_up(merge.readers.len() - 1)?;
         }
         Ok(merge)
+    }
+
+    /// Goes on from another position, of those that segments hold.
+    fn seek(&mut self, next: Position) -> Result<(), LogError> {
+        if self.next == next {
+            return Ok(());
+        }
+        self.next = next;
+        self.heap.clear();
+        for place in 0..self.readers.len() {
+            self.readers[place].seek_position(next)?;
+            self.line_up(place)?;
+        }
+        Ok(())
     }
 
     /// Puts a reader into the line by what it would return next.

@@ -15,11 +15,13 @@ use crate::{
 
 use super::tail::Since;
 
-/// Which topics a merged read returns.
+/// Of which topics, or which part of one, a merged read returns records.
 #[derive(Debug)]
 pub(crate) enum Topics {
     These(Vec<TopicId>),
     Users,
+    /// The partition with this index.
+    Part(usize),
 }
 
 impl Topics {
@@ -27,6 +29,7 @@ impl Topics {
         match self {
             Self::These(ids) => ids.contains(&partition.topic.id),
             Self::Users => !partition.topic.name.is_system(),
+            Self::Part(index) => partition.index == *index,
         }
     }
 }
@@ -65,6 +68,35 @@ impl Cursor {
             Selection::Topics(names, next) => Self::Merged { topics: Arc::new(these(engine, &names)?), next: within(next)? },
             Selection::All(next) => Self::Merged { topics: Arc::new(Topics::Users), next: within(next)? },
         })
+    }
+}
+
+impl Cursor {
+    /// The position it has come to, if it goes by position.
+    pub(crate) const fn position(&self) -> Option<Position> {
+        match self {
+            Self::Merged { next, .. } => Some(*next),
+            Self::Partition { .. } | Self::Stream { .. } => None,
+        }
+    }
+
+    /// Goes on from another position. A partition is gone through by position from then on, which is the same order; a stream cannot.
+    pub(crate) fn seek(&mut self, position: Position) {
+        match self {
+            Self::Merged { next, .. } => *next = position,
+            Self::Partition { partition, .. } => {
+                *self = Self::Merged { topics: Arc::new(Topics::Part(partition.index)), next: position };
+            }
+            Self::Stream { .. } => {}
+        }
+    }
+
+    /// Whether it may come to records of a partition.
+    pub(crate) fn takes(&self, other: &Partition) -> bool {
+        match self {
+            Self::Merged { topics, .. } => topics.takes(other),
+            Self::Partition { partition, .. } | Self::Stream { partition, .. } => partition.index == other.index,
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct EmbeddedReader {
     engine: Arc<Engine>,
-    cursor: Cursor,
+    pub(super) cursor: Cursor,
     frame: Frame,
     /// Reads what memory and journal no longer hold.
     below: Below,

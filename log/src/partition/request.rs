@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::{
-    condition::{MAX_COMBINATIONS, PreparedQuery, too_many},
+    asked::{MAX_COMBINATIONS, too_many},
+    condition::PreparedQuery,
     streams::StreamKey,
 };
 use crate::{
@@ -145,7 +146,7 @@ pub(crate) fn prepare(
                 let query = PreparedQuery::new(asked, topics.store, hasher)?;
                 combinations += query.combinations();
                 if combinations > MAX_COMBINATIONS {
-                    return Err(too_many());
+                    return Err(too_many("preconditions"));
                 }
                 PreparedCondition::Query(query)
             }

@@ -89,11 +89,28 @@ fn collect(
 }
 
 impl Engine {
+    /// Looks something up in postings, and makes a file again that turns out to be damaged. May read files.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] if what must be made again cannot be; [`LogError::Io`].
+    pub(crate) fn ask_postings<T>(&self, look_up: impl Fn(&Postings) -> Result<T, LogError>) -> Result<T, LogError> {
+        let mut mended = Vec::new();
+        loop {
+            match look_up(&self.postings) {
+                Err(LogError::Corrupt { file, .. }) if !mended.contains(&file) => {
+                    self.mend_postings(&file)?;
+                    mended.push(file);
+                }
+                answer => return answer,
+            }
+        }
+    }
+
     /// Makes a damaged file of postings again.
     ///
     /// # Errors
     /// [`LogError::Corrupt`] if segments are damaged, too; [`LogError::Io`].
-    pub(crate) fn mend_postings(&self, damaged: &Path) -> Result<(), LogError> {
+    fn mend_postings(&self, damaged: &Path) -> Result<(), LogError> {
         self.postings.mend(damaged, |from, end| {
             let (mut made, mut is_whole) = (Vec::new(), true);
             for partition in self.topics.partitions() {

@@ -71,6 +71,14 @@ impl Recent {
         spans.get(place).map(|span| span.first.max(at))
     }
 
+    /// The last position before `before` that is posted under `key`, of those above the floor.
+    pub(super) fn previous(&self, key: u128, before: u64) -> Option<u64> {
+        let shard = self.shard(key).read();
+        let spans = shard.get(&key)?;
+        let place = spans.partition_point(|span| span.first < before).checked_sub(1)?;
+        spans.get(place).map(|span| span.end.min(before) - 1)
+    }
+
     /// Position at and above which nothing is missing here. Read it after what it is asked for.
     pub(crate) fn floor(&self) -> Position {
         Position::new(self.floor.load(Ordering::SeqCst))
@@ -119,6 +127,8 @@ mod tests {
         add(&recent, 2, 30, 1);
         let found = |at| recent.next(1, at);
         assert_eq!([found(0), found(7), found(8), found(22), found(25)], [Some(5), Some(7), Some(20), Some(22), None]);
+        let before = |before| recent.previous(1, before);
+        assert_eq!([before(5), before(7), before(20), before(22), before(99)], [None, Some(6), Some(7), Some(21), Some(24)]);
         recent.forget(&[Posting { key: 1, first: 5, count: 3 }, Posting { key: 1, first: 20, count: 2 }], Position::new(22));
         assert_eq!((recent.floor(), found(0), recent.next(2, 0)), (Position::new(22), Some(22), Some(30)));
         recent.forget(&[Posting { key: 1, first: 22, count: 3 }, Posting { key: 2, first: 30, count: 1 }], Position::new(31));

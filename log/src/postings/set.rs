@@ -5,7 +5,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -40,13 +43,13 @@ pub(crate) struct Postings {
     pub(crate) recent: Recent,
     /// By position.
     tables: RwLock<Vec<Arc<Table>>>,
+    /// Whether something could not be read for a file, or one before it.
+    is_partial: AtomicBool,
     writer: Mutex<Writer>,
 }
 
 #[derive(Debug, Default)]
 struct Writer {
-    /// Whether something could not be read for a file, or one before it.
-    is_partial: bool,
     /// Whether the folder was made, or found.
     has_folder: bool,
     /// What a start passed over, and what was replaced, with the table that lookups may still hold.
@@ -92,8 +95,9 @@ impl Postings {
                 }
             }
         }
-        let writer = Mutex::new(Writer { is_partial: false, has_folder, stale });
-        Ok(Self { files, folder, id, recent: Recent::new(checkpointed), tables: RwLock::new(tables), writer })
+        let (recent, is_partial) = (Recent::new(checkpointed), AtomicBool::new(false));
+        let writer = Mutex::new(Writer { has_folder, stale });
+        Ok(Self { files, folder, id, recent, tables: RwLock::new(tables), is_partial, writer })
     }
 
     /// Removes what opening passed over, and what was replaced. The checkpoint after the last [`Postings::add`] must be durable.
@@ -120,7 +124,12 @@ impl Postings {
 
     /// From now on files lack something.
     pub(crate) fn lacks_something(&self) {
-        self.writer.lock().is_partial = true;
+        self.is_partial.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether files may lack something of damaged partitions. Ask after what was looked up.
+    pub(crate) fn may_lack_something(&self) -> bool {
+        self.is_partial.load(Ordering::SeqCst)
     }
 
     /// Adds all postings up to a position behind those that files hold, durably, and lets memory go. For tidy and a start.
@@ -168,7 +177,7 @@ impl Postings {
             disk.create_folder(&self.folder).map_err(|source| LogError::io("create folder", &self.folder, source))?;
             writer.has_folder = true;
         }
-        let path = self.folder.join(name(range, if writer.is_partial { PARTIAL } else { WHOLE }));
+        let path = self.folder.join(name(range, if self.may_lack_something() { PARTIAL } else { WHOLE }));
         let file = fresh(disk, &path)?;
         file.write_at(0, &table::encode(self.id, range, postings)).map_err(|source| LogError::io("write", &path, source))?;
         file.sync().map_err(|source| LogError::io("sync", &path, source))?;
@@ -198,7 +207,9 @@ impl Postings {
         let Some((place, table)) = tables.iter().enumerate().find(|(_, table)| table.path == damaged) else { return Ok(()) };
         warn!(file = %damaged.display(), "making postings again");
         let (mut postings, is_whole) = collect(table.range.from, table.range.covers)?;
-        writer.is_partial |= !is_whole;
+        if !is_whole {
+            self.lacks_something();
+        }
         self.files.forget(damaged);
         let table = Arc::new(self.write(&mut writer, table.range, &mut postings)?);
         if let Some(old) = self.tables.write().get_mut(place) {

@@ -242,12 +242,13 @@ fn try_visit(page: &[u8], from: u64, each: &mut impl FnMut(Posting) -> bool) -> 
     Some(())
 }
 
-/// Follows one key through a table, forwards.
+/// Follows one key through a table, in either direction. Pages that hold nothing of what is asked for are passed over by their
+/// first keys, and each is read once as long as the answers lie in it.
 pub(super) struct Follower<'a> {
     table: &'a Table,
     key: u128,
-    /// The page last read.
-    page: Option<(usize, Vec<u8>)>,
+    /// The page last read, and what it says of the key, by position.
+    page: Option<(usize, Vec<Posting>)>,
 }
 
 impl<'a> Follower<'a> {
@@ -260,34 +261,50 @@ impl<'a> Follower<'a> {
     /// # Errors
     /// [`LogError::Corrupt`], [`LogError::Io`].
     pub(super) fn next(&mut self, at: u64) -> Result<Option<u64>, LogError> {
-        let fences = &self.table.fences;
+        let (fences, key) = (&self.table.fences, self.key);
         // The page that begins at or before what is looked for may hold it, or else the one behind it.
-        let behind = fences.partition_point(|fence| *fence <= (self.key, at));
+        let behind = fences.partition_point(|fence| *fence <= (key, at));
         for number in behind.saturating_sub(1)..fences.len() {
-            if number >= behind && fences.get(number).is_none_or(|(key, _)| *key != self.key) {
+            if number >= behind && fences.get(number).is_none_or(|(first, _)| *first != key) {
                 break;
             }
-            if let Some(found) = self.within(number, at)? {
-                return Ok(Some(found));
+            let postings = self.page(number)?;
+            let place = postings.partition_point(|posting| posting.end() <= at);
+            if let Some(posting) = postings.get(place) {
+                return Ok(Some(posting.first.max(at)));
             }
         }
         Ok(None)
     }
 
-    fn within(&mut self, number: usize, at: u64) -> Result<Option<u64>, LogError> {
-        let page = match self.page.take() {
-            Some((read, page)) if read == number => page,
-            _ => self.table.page(number)?,
-        };
-        let mut found = None;
-        visit(&page, self.table.range.from.get(), |posting| {
-            if posting.key == self.key && posting.end() > at {
-                found = Some(posting.first.max(at));
+    /// The last position before `before` that is posted under the key.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`], [`LogError::Io`].
+    pub(super) fn previous(&mut self, before: u64) -> Result<Option<u64>, LogError> {
+        // What lies before is in the last page that begins before it, if anywhere: one of another key comes to this one late.
+        let begin_before = self.table.fences.partition_point(|fence| *fence < (self.key, before));
+        let Some(number) = begin_before.checked_sub(1) else { return Ok(None) };
+        let postings = self.page(number)?;
+        let place = postings.partition_point(|posting| posting.first < before);
+        let last = place.checked_sub(1).and_then(|place| postings.get(place));
+        Ok(last.map(|posting| posting.end().min(before) - 1))
+    }
+
+    /// What a page says of the key.
+    fn page(&mut self, number: usize) -> Result<&[Posting], LogError> {
+        let known = match self.page.take() {
+            Some((read, postings)) if read == number => postings,
+            _ => {
+                let mut postings = Vec::new();
+                visit(&self.table.page(number)?, self.table.range.from.get(), |posting| {
+                    postings.extend((posting.key == self.key).then_some(posting));
+                    posting.key <= self.key
+                });
+                postings
             }
-            found.is_none() && posting.key <= self.key
-        });
-        self.page = Some((number, page));
-        Ok(found)
+        };
+        Ok(&self.page.insert((number, known)).1)
     }
 }
 
@@ -332,6 +349,17 @@ mod tests {
                 let expected = all.range((key, at)..=(key, u64::MAX)).next().map(|(_, found)| *found);
                 prop_assert_eq!(Follower::new(&table, key).next(at).unwrap(), expected);
                 prop_assert!(expected.is_none() || table.may_hold(key));
+                let expected = all.range((key, 0)..(key, at)).next_back().map(|(_, found)| *found);
+                prop_assert_eq!(Follower::new(&table, key).previous(at).unwrap(), expected);
+            }
+            // One that has been somewhere answers the same.
+            for key in (0..8).map(|key| key << 100) {
+                let mut follower = Follower::new(&table, key);
+                let mine: Vec<_> = all.range((key, 0)..=(key, u64::MAX)).map(|(_, position)| *position).collect();
+                let forwards = std::iter::successors(follower.next(0).unwrap(), |at| follower.next(at + 1).unwrap());
+                prop_assert!(forwards.eq(mine.iter().copied()));
+                let backwards = std::iter::successors(follower.previous(u64::MAX).unwrap(), |at| follower.previous(*at).unwrap());
+                prop_assert!(backwards.eq(mine.iter().rev().copied()));
             }
             let mut read = Vec::new();
             table.all(&mut read).unwrap();

@@ -23,11 +23,11 @@ use super::{
     writer::header_check,
 };
 
-/// Bytes of `.log` that a reader that goes forward takes at once.
-const READ_AHEAD: u32 = 512 << 10;
+/// Bytes of `.log` that a reader takes along at first: it may be after one record alone. Twice as many each time.
+const ALONG: u32 = 16 << 10;
 
-/// Bytes of `.log` that a reader that goes backward takes at first: it may be after the last record alone. Twice as many each time.
-const READ_BEHIND: u32 = 16 << 10;
+/// Most bytes of `.log` that a reader takes along.
+const MOST_ALONG: u32 = 512 << 10;
 
 /// Bytes of `.log` that are taken along with a batch.
 #[derive(Clone, Copy, Debug)]
@@ -43,16 +43,14 @@ enum Along {
 pub struct Reader {
     segments: Arc<Segments>,
     next: Offset,
-    read_ahead: u32,
-    /// As much as a reader that goes backward has come to take along.
-    read_behind: u32,
+    /// As much as it has come to take along; 0: nothing, ever.
+    along: u32,
     segment: Option<SegmentReader>,
 }
 
 impl Reader {
     pub(super) const fn new(segments: Arc<Segments>, next: Offset, is_sequential: bool) -> Self {
-        let (read_ahead, read_behind) = if is_sequential { (READ_AHEAD, READ_BEHIND) } else { (0, 0) };
-        Self { segments, next, read_ahead, read_behind, segment: None }
+        Self { segments, next, along: if is_sequential { ALONG } else { 0 }, segment: None }
     }
 
     /// Offset from which it reads on.
@@ -64,6 +62,27 @@ impl Reader {
     /// Goes to another offset; what has been read is kept if it serves there too.
     pub fn seek(&mut self, offset: Offset) {
         self.next = offset;
+    }
+
+    /// Goes to the first record at or behind a position, wherever that is, and takes as little along as at first.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`], [`LogError::Io`].
+    pub fn seek_position(&mut self, position: Position) -> Result<(), LogError> {
+        let known = self.segment.as_ref().and_then(|reader| reader.offset_of(position));
+        self.next = match known {
+            Some(offset) => offset,
+            None => self.segments.offset_of(position)?,
+        };
+        self.along = self.along.min(ALONG);
+        Ok(())
+    }
+
+    /// How much is taken along this time.
+    fn take_along(&mut self) -> u32 {
+        let along = self.along;
+        self.along = along.saturating_mul(2).min(MOST_ALONG);
+        along
     }
 
     /// First position of what [`Reader::next_run`] would return; none at the end of what is in segments.
@@ -84,7 +103,7 @@ impl Reader {
     /// # Errors
     /// [`LogError::Corrupt`] with file and byte range, [`LogError::Io`].
     pub fn next_run(&mut self, most: u32) -> Result<Option<Run>, LogError> {
-        let (from, ahead, topic) = (self.next, self.read_ahead, self.segments.topic().clone());
+        let (from, ahead, topic) = (self.next, self.take_along(), self.segments.topic().clone());
         let Some((segment, stored)) = self.find()? else { return Ok(None) };
         let run = segment.run(&stored, from, most, Along::Ahead(ahead), &topic)?;
         self.next = run.first_offset.plus(run.count.into());
@@ -109,14 +128,13 @@ impl Reader {
     /// # Errors
     /// [`LogError::Corrupt`] with file and byte range, [`LogError::Io`].
     pub fn previous_run(&mut self, most: u32) -> Result<Option<Run>, LogError> {
-        let (end, behind, topic) = (self.next, self.read_behind, self.segments.topic().clone());
+        let (end, behind, topic) = (self.next, self.take_along(), self.segments.topic().clone());
         let Some((segment, stored)) = self.find_back()? else { return Ok(None) };
         let end = end.min(stored.end_offset());
         let first = stored.first_offset.max(Offset::new(end.get().saturating_sub(most.max(1).into())));
         let count = u32::try_from(end.get() - first.get()).unwrap_or(u32::MAX);
         let run = segment.run(&stored, first, count, Along::Behind(behind), &topic)?;
         self.next = first;
-        self.read_behind = behind.saturating_mul(2).min(READ_AHEAD);
         Ok(Some(run))
     }
 
@@ -159,7 +177,7 @@ pub(super) fn read_runs(
     let mut reader = SegmentReader::new(segment.clone());
     let mut next = from;
     while let Some(stored) = reader.find(next)? {
-        let run = reader.run(&stored, next, u32::MAX, Along::Ahead(READ_AHEAD), topic)?;
+        let run = reader.run(&stored, next, u32::MAX, Along::Ahead(MOST_ALONG), topic)?;
         next = run.first_offset.plus(run.count.into());
         each(run)?;
     }
@@ -214,6 +232,13 @@ impl SegmentReader {
         }
         let behind = self.block.partition_point(|run| run.first_offset < offset);
         Ok(behind.checked_sub(1).and_then(|place| self.block.get(place)).copied())
+    }
+
+    /// The first offset at or behind a position, if the block in memory tells.
+    fn offset_of(&self, position: Position) -> Option<Offset> {
+        self.block.first().filter(|run| run.first_position <= position)?;
+        let run = self.block.get(self.block.partition_point(|run| run.end_position() <= position))?;
+        Some(run.first_offset.plus(position.get().saturating_sub(run.first_position.get())))
     }
 
     /// The records of a stored run from an offset on, at most `most`.

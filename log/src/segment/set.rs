@@ -314,7 +314,7 @@ impl Segments {
     }
 
     /// The first offset at or behind a position; the end if there is none.
-    fn offset_of(&self, position: Position) -> Result<Offset, LogError> {
+    pub(super) fn offset_of(&self, position: Position) -> Result<Offset, LogError> {
         let segment = {
             let list = self.list.read();
             list.get(list.partition_point(|segment| !segment.ends_behind(position))).cloned()

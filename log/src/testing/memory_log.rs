@@ -22,8 +22,8 @@ use crate::{
     life::{Beginning, Mark, Marking, SnapshotAt, Standing, StreamChange, StreamState},
     partition::snapshot::stored,
     record::{
-        Append, Appended, AppendedRange, Chunk, Found, NewRecord, Precondition, QueryAbsent, ReadLimits, RequestKey, Run, Scope, Selection,
-        Snapshot, StoredSnapshot, StreamAt, Violation, Write,
+        Append, Appended, AppendedRange, Chunk, EventQuery, Found, NewRecord, Precondition, QueryAbsent, ReadLimits, RequestKey, Run,
+        Scope, Selection, Snapshot, StoredSnapshot, StreamAt, Violation, Write,
     },
     topic::{Topic, TopicKind, TopicSettings},
 };
@@ -426,6 +426,16 @@ impl LogBackend for MemoryLog {
         Ok(Box::new(BackwardReader { inner: Arc::clone(&self.inner), selection, before }))
     }
 
+    fn filtered_reader(&self, selection: Selection, query: EventQuery) -> Result<Box<dyn LogReader>, LogError> {
+        self.check_filter(&selection, &query)?;
+        Ok(Box::new(FilteredReader { inner: self.reader(selection)?, query, is_backward: false }))
+    }
+
+    fn filtered_backward_reader(&self, selection: Selection, query: EventQuery) -> Result<Box<dyn LogReader>, LogError> {
+        self.check_filter(&selection, &query)?;
+        Ok(Box::new(FilteredReader { inner: self.backward_reader(selection)?, query, is_backward: true }))
+    }
+
     fn at_time(&self, selection: Selection, time: Timestamp) -> Result<Selection, LogError> {
         let state = self.inner.state.lock();
         let older = &state.runs[..state.runs.partition_point(|run| run.recorded_at < time)];
@@ -453,6 +463,34 @@ impl LogBackend for MemoryLog {
             }
             Selection::All(_) => Selection::All(position),
         })
+    }
+}
+
+impl MemoryLog {
+    fn check_filter(&self, selection: &Selection, query: &EventQuery) -> Result<(), LogError> {
+        let scope = match selection {
+            Selection::Partition(topic, ..) | Selection::Stream(topic, ..) => Scope::Topics(vec![topic.clone()]),
+            Selection::Topics(topics, _) => Scope::Topics(topics.clone()),
+            Selection::All(_) => Scope::Everything,
+        };
+        self.inner.state.lock().check_query(&QueryAbsent { scope, query: query.clone(), after: None })
+    }
+}
+
+/// Leaves out what a query does not mean.
+struct FilteredReader {
+    inner: Box<dyn LogReader>,
+    query: EventQuery,
+    is_backward: bool,
+}
+
+impl LogReader for FilteredReader {
+    fn read(&mut self, until: Position, limits: ReadLimits) -> Result<Chunk, LogError> {
+        self.inner.read(until, limits)?.matching(&self.query, self.is_backward)
+    }
+
+    fn in_memory(&self) -> bool {
+        self.inner.in_memory()
     }
 }
 

@@ -353,7 +353,8 @@ fn query_absent(given: pb::EventQueryAbsent, topics: &mut Topics<'_>, field: imp
     Ok(Precondition::QueryAbsent(QueryAbsent { scope, query, after: given.after.map(Position::new) }))
 }
 
-fn event_query(given: pb::EventQuery, field: impl Fn(&str) -> String) -> Result<EventQuery, Failure> {
+/// Which events are meant; `field` names a part of it.
+pub fn event_query(given: pb::EventQuery, field: impl Fn(&str) -> String) -> Result<EventQuery, Failure> {
     match (given.all, given.items.is_empty()) {
         (true, true) => return Ok(EventQuery::All),
         (true, false) => return Err(Failure::invalid(field("items"), "means nothing with all")),

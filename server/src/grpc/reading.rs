@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::{
     convert,
     source::{self, Direction, Source},
-    wire::Outgoing,
+    wire::{End, Outgoing},
 };
 use crate::{
     app::{App, Stage, StreamPlace},
@@ -168,6 +168,7 @@ fn records(chunk: &Chunk) -> u64 {
 pub async fn read(app: &App, request: pb::ReadRequest) -> Result<impl Stream<Item = Result<Outgoing, Failure>> + use<>, Failure> {
     let stage = app.stage()?;
     let source = request.source.map(Source::from).ok_or_else(|| Failure::invalid("source", "is required"))?;
+    let filter = source::filter(request.filter)?;
     let direction = Direction::of(request.direction)?;
     let from_time = request.from_time.map(|time| source::from_time(time, direction)).transpose()?;
     if from_time.is_some() && source.begins_at().is_some() {
@@ -183,15 +184,13 @@ pub async fn read(app: &App, request: pb::ReadRequest) -> Result<impl Stream<Ite
     };
     // The end comes last: a read backwards begins at places that lie below it.
     let until = stage.log.head().position;
-    let reader = match direction {
-        Direction::Forwards => stage.log.reader(selection)?,
-        Direction::Backwards => stage.log.backward_reader(selection)?,
-    };
+    let reader = source::reader(&*stage.log, selection, filter, direction)?;
     let reading = Reading {
         cursor: Cursor::new(app, reader, direction, request.max_batch_events, request.max_batch_bytes),
         until,
         left: if request.limit == 0 { u64::MAX } else { request.limit },
         head_token: stage.tokens.make(until),
+        told_at: app.clock.monotonic(),
         _place: place,
     };
     Ok(stream::try_unfold(Some(reading), |reading| async move {
@@ -207,20 +206,34 @@ struct Reading {
     until: Position,
     left: u64,
     head_token: bytes::Bytes,
+    /// When the client was last told something.
+    told_at: Duration,
     _place: StreamPlace,
 }
 
 impl Reading {
     async fn next(&mut self) -> Result<Outgoing, Failure> {
-        let chunk = self.cursor.read(self.until, self.left).await?;
-        self.left = self.left.saturating_sub(records(&chunk));
-        let direction = self.cursor.direction;
-        let is_through = match direction {
-            Direction::Forwards => chunk.scanned_to >= self.until,
-            Direction::Backwards => chunk.scanned_to == Position::default(),
-        };
-        let over = chunk.runs.is_empty() || self.left == 0 || (is_through && self.cursor.rest.is_none());
-        Ok(Outgoing::Read { chunk, direction, last: over.then(|| self.head_token.clone()) })
+        loop {
+            let chunk = self.cursor.read(self.until, self.left).await?;
+            self.left = self.left.saturating_sub(records(&chunk));
+            let direction = self.cursor.direction;
+            let is_through = match direction {
+                Direction::Forwards => chunk.scanned_to >= self.until,
+                Direction::Backwards => chunk.scanned_to == Position::default(),
+            };
+            let over = self.left == 0 || (is_through && self.cursor.rest.is_none());
+            let now = self.cursor.app.clock.monotonic();
+            if over || !chunk.runs.is_empty() || now >= self.told_at + PROGRESS_EVERY {
+                self.told_at = now;
+                let last = over.then(|| End { token: self.head_token.clone(), position: self.until });
+                return Ok(Outgoing::Read { chunk, direction, last });
+            }
+            if self.cursor.app.tasks.is_draining() {
+                return Err(Failure::draining().with(Detail::Position(chunk.scanned_to)));
+            }
+            // Nothing matched: the next stretch, after others had their turn.
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -270,6 +283,7 @@ pub async fn subscribe(
     use pb::subscribe_request::Start;
     let stage = app.stage()?;
     let source = request.source.map(Source::from).ok_or_else(|| Failure::invalid("source", "is required"))?;
+    let filter = source::filter(request.filter)?;
     let mut selection = source.selection()?;
     let place = app.stream_place()?;
     match request.start {
@@ -296,7 +310,7 @@ pub async fn subscribe(
         Selection::Partition(..) | Selection::Stream(..) => Position::default(),
     };
     let durable = stage.log.durable();
-    let reader = stage.log.reader(selection)?;
+    let reader = source::reader(&*stage.log, selection, filter, Direction::Forwards)?;
     let now = app.clock.monotonic();
     let subscription = Subscription {
         cursor: Cursor::new(app, reader, Direction::Forwards, request.max_batch_events, request.max_batch_bytes),
@@ -387,6 +401,8 @@ impl Subscription {
                     return Ok(Outgoing::Events { token: self.token(), chunk });
                 }
                 if !self.progress_is_due() {
+                    // Nothing was selected: the next stretch, after others had their turn.
+                    tokio::task::yield_now().await;
                     continue;
                 }
             } else if !self.live {

@@ -1,12 +1,12 @@
 //! What a read or a subscription asks for: which events, from where, in which direction.
 //!
-//! From the messages of `foldlog.v1` to a [`Selection`]; malformed input ends here.
+//! From the messages of `foldlog.v1` to a [`Selection`], a filter and the reader of both; malformed input ends here.
 
-use foldlog_log::{Offset, PartitionId, Position, Selection, StreamVersion, Timestamp};
+use foldlog_log::{EventQuery, LogBackend, LogError, LogReader, Offset, PartitionId, Position, Selection, StreamVersion, Timestamp};
 use foldlog_proto::v1 as pb;
 use prost_types::Timestamp as ProtoTimestamp;
 
-use super::convert::{stream, time, topic};
+use super::convert::{event_query, stream, time, topic};
 use crate::failure::Failure;
 
 /// Where a read begins: the four kinds of source that reads and subscriptions share.
@@ -88,6 +88,30 @@ impl Direction {
             Err(unknown) => Err(Failure::invalid("direction", format_args!("{} is no direction", unknown.0))),
         }
     }
+}
+
+/// The filter of a read or a subscription, if it has one.
+pub fn filter(given: Option<pb::EventQuery>) -> Result<Option<EventQuery>, Failure> {
+    given.map(|given| event_query(given, |part| format!("filter.{part}"))).transpose()
+}
+
+/// A reader of what a filter leaves of a selection.
+pub fn reader(
+    log: &dyn LogBackend,
+    selection: Selection,
+    filter: Option<EventQuery>,
+    direction: Direction,
+) -> Result<Box<dyn LogReader>, Failure> {
+    let reader = match (filter, direction) {
+        (None, Direction::Forwards) => log.reader(selection),
+        (None, Direction::Backwards) => log.backward_reader(selection),
+        (Some(query), Direction::Forwards) => log.filtered_reader(selection, query),
+        (Some(query), Direction::Backwards) => log.filtered_backward_reader(selection, query),
+    };
+    reader.map_err(|error| match error {
+        LogError::Invalid { field, reason } if field == "query" => Failure::invalid("filter", reason),
+        other => other.into(),
+    })
 }
 
 /// A time to begin at, to the millisecond: forwards the first that is not before it, backwards the first that is behind it, from

@@ -34,8 +34,8 @@ pub enum Outgoing {
         chunk: Chunk,
         /// In which order they go.
         direction: Direction,
-        /// In the last message: the token of the end.
-        last: Option<Bytes>,
+        /// In the last message.
+        last: Option<End>,
     },
     /// A `SubscribeBatch` with events.
     Events {
@@ -46,6 +46,14 @@ pub enum Outgoing {
     },
     /// Any other `SubscribeBatch`.
     Note(pb::subscribe_batch::Message, Position),
+}
+
+/// The end that was captured when a read began.
+pub struct End {
+    /// Its token.
+    pub token: Bytes,
+    /// Its position (exclusive).
+    pub position: Position,
 }
 
 impl Outgoing {
@@ -96,13 +104,14 @@ impl Encoder for WireEncoder {
             Outgoing::Read { chunk, direction, last } => {
                 buf.reserve(stored_bytes(&chunk));
                 put_events(&chunk, direction, buf)?;
-                put_bytes(2, last.as_deref().unwrap_or_default(), buf);
+                put_bytes(2, last.as_ref().map_or(&[], |last| &last.token), buf);
                 put_number(3, chunk.scanned_to.get(), buf);
                 put_number(4, u64::from(last.is_some()), buf);
                 if let Some(beginning) = chunk.beginning.map(beginning) {
                     put_message_key(5, beginning.encoded_len(), buf);
                     beginning.encode(buf).map_err(|error| Status::internal(error.to_string()))?;
                 }
+                put_number(6, last.map_or(0, |last| last.position.get()), buf);
             }
             Outgoing::Events { chunk, token } => {
                 self.events.clear();

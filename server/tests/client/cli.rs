@@ -194,6 +194,29 @@ fn events_are_read_backwards_and_from_a_time() {
 }
 
 #[test]
+fn events_are_read_by_type_and_tag() {
+    let server = with_three();
+    let positions = |arguments: &[&str]| server.rows(arguments).iter().map(|row| row["position"].as_u64().unwrap()).collect::<Vec<_>>();
+    assert_eq!(positions(&["read", "flights", "--type", "Departed"]), [0, 1]);
+    assert_eq!(positions(&["read", "flights", "--type", "Departed", "--type", "Arrived", "--backward"]), [2, 1, 0]);
+    assert_eq!(positions(&["read", "--all", "--tag", "ü", "--tag", "a \"b\""]), [0]);
+    assert_eq!(positions(&["read", "flights", "--tag", "ü", "--type", "Arrived"]), [0_u64; 0]);
+    assert_eq!(positions(&["stream", "flights", "UA1", "--type", "Arrived"]), [2]);
+    assert_eq!(positions(&["tail", "flights", "--from", "0", "--type", "Arrived", "--limit", "1"]), [2]);
+    // What it says goes into an append.
+    let read = server.run(&["read", "flights", "--tag", "gate:7"]);
+    assert!(read.notes.contains("up to position 2"), "{}", read.notes);
+    let append = ["append", "flights", "--none-tagged", "gate:7", "--after", "2"];
+    let line = r#"{"stream":"UA1","type":"Moved","data":{},"tags":["gate:7"]}"#;
+    assert_eq!(server.run_with(&append, line).code, Some(0));
+    assert_eq!(server.run_with(&append, line).code, Some(4), "it has one now");
+
+    server.rows(&["topic", "create", "prices", "--kind", "records"]);
+    assert_ne!(server.run(&["read", "prices", "--type", "X"]).code, Some(0), "records have no types");
+    assert_eq!(server.run(&["stream", "flights", "UA1", "--last", "1", "--type", "X"]).code, Some(2));
+}
+
+#[test]
 fn every_format_is_well_formed_and_harmless() {
     let server = with_three();
     let json: Value = serde_json::from_str(&server.run(&["read", "flights", "-o", "json"]).data).unwrap();

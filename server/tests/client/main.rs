@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod cli;
+mod courses;
 mod groups;
 mod proxy;
 mod sdk;

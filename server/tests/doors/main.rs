@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod append;
+mod filters;
 mod floods;
 mod groups;
 mod http;

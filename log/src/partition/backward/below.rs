@@ -116,8 +116,11 @@ impl Below {
         before: Position,
         out: &mut Output,
     ) -> Result<Position, LogError> {
-        let mut merge = match self.merge.take().filter(|merge| merge.before == before) {
-            Some(merge) => merge,
+        let mut merge = match self.merge.take().filter(|merge| before <= merge.before) {
+            Some(mut merge) => {
+                merge.seek(before)?;
+                merge
+            }
             None => Merge::new(engine, wanted, before)?,
         };
         merge.read(out)?;
@@ -138,6 +141,20 @@ impl Merge {
             merge.line_up(merge.readers.len() - 1)?;
         }
         Ok(merge)
+    }
+
+    /// Goes on from another position, before the one to which it has come.
+    fn seek(&mut self, before: Position) -> Result<(), LogError> {
+        if self.before == before {
+            return Ok(());
+        }
+        self.before = before;
+        self.heap.clear();
+        for place in 0..self.readers.len() {
+            self.readers[place].seek_position(before)?;
+            self.line_up(place)?;
+        }
+        Ok(())
     }
 
     /// Puts a reader into the line by what it would return next.

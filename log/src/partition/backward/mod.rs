@@ -32,7 +32,7 @@ const SPANS: usize = 1024;
 pub(crate) struct BackwardReader {
     engine: Arc<Engine>,
     /// Its places lie behind the record that comes next.
-    cursor: Cursor,
+    pub(super) cursor: Cursor,
     frame: Frame,
     /// Reads what memory and journal no longer hold.
     below: Below,

@@ -6,6 +6,7 @@
 mod appends;
 mod backwards;
 mod concurrency;
+mod filters;
 mod lives;
 mod queries;
 mod reads;
@@ -62,19 +63,18 @@ struct Case {
 /// When a case fails, with its name.
 pub fn check<S: Subject>(mut make: impl FnMut() -> S) -> Vec<&'static str> {
     let mut left_out = Vec::new();
-    for case in [
+    let files = [
         appends::CASES,
         queries::CASES,
         reads::CASES,
         backwards::CASES,
+        filters::CASES,
         concurrency::CASES,
         lives::CASES,
         snapshots::CASES,
         restarts::CASES,
-    ]
-    .into_iter()
-    .flatten()
-    {
+    ];
+    for case in files.into_iter().flatten() {
         let mut subject = make();
         if !can(&subject.log().capabilities(), case.needs) || case.needs == Needs::Restart && !subject.restart() {
             left_out.push(case.name);

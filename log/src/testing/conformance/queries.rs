@@ -22,11 +22,11 @@ fn tagged(topic: &str, kind: &str, tags: &[&str]) -> Append {
     writes([Write::Stream { topic: name(topic), stream: stream(kind), events: vec![event] }])
 }
 
-fn parsed(tags: &[&str]) -> Vec<Tag> {
+pub(super) fn parsed(tags: &[&str]) -> Vec<Tag> {
     tags.iter().map(|tag| tag.parse().expect("a valid tag")).collect()
 }
 
-fn item(types: &[&str], tags: &[&str]) -> QueryItem {
+pub(super) fn item(types: &[&str], tags: &[&str]) -> QueryItem {
     QueryItem { types: types.iter().map(|kind| (*kind).into()).collect(), tags: parsed(tags) }
 }
 

@@ -60,7 +60,8 @@ pub struct Append {
     /// Append only if the topic has no event with this tag (with all of them, if given again) and --none-of-type
     #[arg(long, value_name = "TAG")]
     none_tagged: Vec<String>,
-    /// Events up to this position do not count for --none-of-type and --none-tagged: that of the newest event you have read
+    /// Events up to this position do not count for --none-of-type and --none-tagged: that of the newest event you know of,
+    /// as `read --type --tag` tells it
     #[arg(long, value_name = "POSITION")]
     after: Option<u64>,
     #[command(flatten)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::anyhow;
-use foldlog_sdk::{Client, Delivery, Source, StreamInfo, Subscription, Token, TopicKind};
+use foldlog_sdk::{Client, Delivery, EventQuery, Source, StreamInfo, Subscription, Token, TopicKind};
 use futures::FutureExt as _;
 
 use super::{
@@ -21,6 +21,8 @@ use crate::cli::{
 pub struct Read {
     #[command(flatten)]
     what: What,
+    #[command(flatten)]
+    filter: Filter,
     #[command(flatten)]
     begin: Begin,
     /// Most events
@@ -63,6 +65,8 @@ fn parse_begin(text: &str) -> Result<i64, &'static str> {
 pub struct Tail {
     #[command(flatten)]
     what: What,
+    #[command(flatten)]
+    filter: Filter,
     /// Begin with what is there, at this position, version (with --stream) or offset (with --partition) [default: from now]
     #[arg(long, value_name = "N")]
     from: Option<u64>,
@@ -94,6 +98,24 @@ struct What {
     partition: Option<u32>,
 }
 
+/// Which events are meant.
+#[derive(Debug, clap::Args)]
+pub struct Filter {
+    /// Only events of this type (of any of them, if given again)
+    #[arg(long = "type", value_name = "TYPE")]
+    types: Vec<String>,
+    /// Only events with this tag (with all of them, if given again)
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+}
+
+impl Filter {
+    fn query(&self) -> Option<EventQuery> {
+        let is_given = !self.types.is_empty() || !self.tags.is_empty();
+        is_given.then(|| EventQuery::of(self.types.clone(), self.tags.clone()))
+    }
+}
+
 impl What {
     fn source(&self, from: Option<u64>) -> Source {
         let topic = self.topic.clone().unwrap_or_default();
@@ -115,12 +137,19 @@ impl What {
 }
 
 impl Read {
-    /// All of one stream that `begin` says, or its newest events, as of a token.
-    pub fn of_stream(info: &StreamInfo, begin: Begin, last: Option<u64>, connection: Connection, output: OutputArgs) -> Self {
+    /// All of one stream that `begin` and `filter` say, or its newest events, as of a token.
+    pub fn of_stream(
+        info: &StreamInfo,
+        filter: Filter,
+        begin: Begin,
+        last: Option<u64>,
+        connection: Connection,
+        output: OutputArgs,
+    ) -> Self {
         let what = What { topic: Some(info.topic.clone()), all: false, stream: Some(info.stream.clone()), partition: None };
         let newest = |last: u64| info.version.unwrap_or(0).saturating_sub(last - 1);
         let begin = last.map_or(begin, |last| Begin { from: Some(newest(last)), from_time: None, backward: false });
-        Self { what, begin, limit: None, at_least: Some(info.token.clone()), wait: 10, connection, output }
+        Self { what, filter, begin, limit: None, at_least: Some(info.token.clone()), wait: 10, connection, output }
     }
 
     pub async fn run(self) -> Result<(), Stop> {
@@ -139,6 +168,11 @@ impl Read {
         if let Some(token) = self.at_least {
             read = read.at_least(token, Some(Duration::from_secs(self.wait)));
         }
+        let query = self.filter.query();
+        let is_filtered = query.is_some();
+        if let Some(query) = query {
+            read = read.matching(query);
+        }
         let mut reading = read.start().await?;
         let mut printer = self.output.stdout().printer(&columns.heads());
         loop {
@@ -151,7 +185,11 @@ impl Read {
                 }
             }
         }
-        Ok(printer.finish()?)
+        printer.finish()?;
+        if let Some(seen) = reading.seen().filter(|_| is_filtered) {
+            note(&format!("looked at everything up to position {seen}; `append --after {seen}` goes on from there"));
+        }
+        Ok(())
     }
 }
 
@@ -163,6 +201,9 @@ impl Tail {
         let client = self.connection.open().await?;
         let columns = self.what.columns(&client).await?;
         let mut subscribe = client.subscribe(self.what.source(self.from));
+        if let Some(query) = self.filter.query() {
+            subscribe = subscribe.matching(query);
+        }
         subscribe = match self.from_time {
             Some(ms) => subscribe.from_time(ms),
             None if self.from.is_none() => subscribe.from_now(),

@@ -10,7 +10,7 @@ use super::{
     Connection, Stop,
     append::parse_expected,
     event::payload_cell,
-    read::{Begin, Read},
+    read::{Begin, Filter, Read},
 };
 use crate::cli::{
     Failed,
@@ -30,9 +30,11 @@ pub struct Stream {
     #[arg(required = true)]
     stream: Option<String>,
     #[command(flatten)]
+    filter: Filter,
+    #[command(flatten)]
     begin: Begin,
     /// Only the newest so many events, in the order of their versions
-    #[arg(long, value_name = "N", conflicts_with = "Begin", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", conflicts_with_all = ["Begin", "Filter"], value_parser = clap::value_parser!(u64).range(1..))]
     last: Option<u64>,
     #[command(flatten)]
     connection: Connection,
@@ -153,7 +155,7 @@ impl Stream {
             _ if info.deleted => note("it was deleted; the next event gets the version after this one"),
             first => note(&format!("events before version {first} are gone")),
         }
-        Read::of_stream(&info, self.begin, self.last, self.connection, self.output).run().await
+        Read::of_stream(&info, self.filter, self.begin, self.last, self.connection, self.output).run().await
     }
 }
 
