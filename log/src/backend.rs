@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::{
     error::LogError,
+    holds::Holder,
     ids::{FolderId, Offset, Position, StreamHead, StreamId, StreamVersion, Timestamp, TopicName},
     life::StreamState,
     record::{Append, Appended, Chunk, EventQuery, ReadLimits, Selection, StoredSnapshot},
@@ -39,6 +40,8 @@ pub struct Capabilities {
     pub commit_order: bool,
     /// Whether the server stamps records with times that never step back, so that a time is a place in the log.
     pub server_time: bool,
+    /// Whether topics may have a retention.
+    pub removal: bool,
     /// Most bytes of one append, as it is encoded.
     pub append_bytes: u64,
 }
@@ -100,6 +103,36 @@ pub trait LogBackend: Send + Sync + 'static {
     /// [`LogError::UnknownTopic`].
     fn ends(&self, topic: &TopicName) -> Result<Vec<Offset>, LogError>;
 
+    /// Oldest offset left, by partition; the end where nothing is.
+    ///
+    /// # Errors
+    /// [`LogError::UnknownTopic`].
+    fn firsts(&self, topic: &TopicName) -> Result<Vec<Offset>, LogError>;
+
+    /// Refuses a selection if records at its place or behind it were removed: whoever goes on there would miss them. A reader from
+    /// such a place is given what is left.
+    ///
+    /// # Errors
+    /// [`LogError::Removed`] with the position from which on nothing is missing; [`LogError::OffsetOutOfRange`] with the oldest offset.
+    /// Those of a topic that does not exist.
+    fn whole_from(&self, selection: &Selection) -> Result<(), LogError>;
+
+    /// Keeps what a topic has at `from` and behind it from being removed until `owner` lets go of it, in place of what that held
+    /// of it before. What was removed by then is gone. May wait for a removal that is under way (blocking).
+    ///
+    /// # Errors
+    /// [`LogError::UnknownTopic`].
+    fn hold(&self, owner: &str, topic: &TopicName, from: Position) -> Result<(), LogError>;
+
+    /// Lets go of everything that `owner` holds. May wait as [`LogBackend::hold`] does.
+    fn release(&self, owner: &str);
+
+    /// Who holds a topic, by owner.
+    ///
+    /// # Errors
+    /// [`LogError::UnknownTopic`].
+    fn holders(&self, topic: &TopicName) -> Result<Vec<Holder>, LogError>;
+
     /// Where a stream stands in the durable log, and where it begins. May read an index on disk (blocking).
     ///
     /// # Errors
@@ -124,8 +157,9 @@ pub trait LogBackend: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`LogError::UnknownTopic`], [`LogError::UnknownPartition`], [`LogError::OffsetOutOfRange`],
-    /// [`LogError::PositionOutOfRange`], [`LogError::WrongKind`]. A stream that does not exist is empty; starting one past its end is no
-    /// error. One whose first events are gone begins behind them, and [`Chunk::beginning`] says so.
+    /// [`LogError::PositionOutOfRange`], [`LogError::WrongKind`]. An offset below the oldest left is out of range; a position is not,
+    /// see [`LogBackend::whole_from`]. A stream that does not exist is empty; starting one past its end is no error. One whose first
+    /// events are gone begins behind them, and [`Chunk::beginning`] says so.
     fn reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError>;
 
     /// Opens a reader that goes backwards from the place of `selection` (exclusive), newest first, down to the first record
@@ -169,7 +203,8 @@ pub trait LogReader: Send {
     /// `until` must be a durable end that was captured; reading to the same one again is cheap.
     ///
     /// # Errors
-    /// [`LogError::Corrupt`] with file and byte range; [`LogError::Io`].
+    /// [`LogError::OffsetOutOfRange`] or [`LogError::Removed`] if what comes next was removed since the reader was opened;
+    /// backwards that is the end. [`LogError::Corrupt`] with file and byte range; [`LogError::Io`].
     fn read(&mut self, until: Position, limits: ReadLimits) -> Result<Chunk, LogError>;
 
     /// Whether the next call of `read` touches no file, so that an async task may make it in place.

@@ -18,7 +18,10 @@ use crate::{
 };
 
 const MAGIC: [u8; 4] = *b"FLCK";
-const FORMAT: u32 = 1;
+/// Newest version.
+const FORMAT: u32 = 2;
+/// Version of checkpoints under which nothing was removed: programs from before anything was read them.
+const FORMAT_BEFORE_REMOVAL: u32 = 1;
 const HEADER_LEN: usize = 16;
 const NAMES: [&str; 2] = ["checkpoint.a", "checkpoint.b"];
 /// Largest slot that is read.
@@ -30,6 +33,8 @@ pub(crate) struct CheckpointedPartition {
     pub(crate) topic: TopicId,
     pub(crate) partition: PartitionId,
     pub(crate) mark: PartitionMark,
+    /// What was removed lies below; 0 if nothing was.
+    pub(crate) removed: Position,
 }
 
 /// Which window file goes with a checkpoint.
@@ -73,6 +78,7 @@ pub(crate) struct Checkpoint {
 
 impl Checkpoint {
     fn encode(&self) -> Vec<u8> {
+        let any_removed = self.partitions.iter().any(|partition| partition.removed > Position::default());
         let mut body = Vec::new();
         body.put_u64(self.sequence);
         body.put(self.folder.as_bytes());
@@ -94,6 +100,9 @@ impl Checkpoint {
             body.put(partition.topic.as_bytes());
             body.put_u32(partition.partition.get());
             partition.mark.encode(&mut body);
+            if any_removed {
+                body.put_u64(partition.removed.get());
+            }
         }
         body.put_len(self.files.len());
         for (number, length) in &self.files {
@@ -102,7 +111,7 @@ impl Checkpoint {
         }
         let mut out = Vec::with_capacity(HEADER_LEN + body.len());
         out.put(&MAGIC);
-        out.put_u32(FORMAT);
+        out.put_u32(if any_removed { FORMAT } else { FORMAT_BEFORE_REMOVAL });
         out.put_len(body.len());
         let crc = crc32c::crc32c_append(crc32c::crc32c(&out), &body);
         out.put_u32(crc);
@@ -121,13 +130,14 @@ impl Checkpoint {
         if crc32c::crc32c_append(crc32c::crc32c(&bytes[..HEADER_LEN - 4]), body) != crc {
             return None;
         }
-        if format != FORMAT {
+        if !(FORMAT_BEFORE_REMOVAL..=FORMAT).contains(&format) {
             return Some(Err(format));
         }
-        Self::fields(Fields(body)).map(Ok)
+        Self::fields(Fields(body), format).map(Ok)
     }
 
-    fn fields(mut from: Fields<'_>) -> Option<Self> {
+    fn fields(mut from: Fields<'_>, format: u32) -> Option<Self> {
+        let removed_len = if format == FORMAT_BEFORE_REMOVAL { 0 } else { 8 };
         let mut checkpoint = Self {
             sequence: from.u64()?,
             folder: FolderId::new(from.bytes16()?),
@@ -145,10 +155,11 @@ impl Checkpoint {
             partitions: Vec::new(),
             files: Vec::new(),
         };
-        for _ in 0..from.count(20 + PartitionMark::ENCODED_LEN)? {
+        for _ in 0..from.count(20 + PartitionMark::ENCODED_LEN + removed_len)? {
             let (topic, partition) = (from.topic_id()?, PartitionId::new(from.u32()?));
             let mark = PartitionMark::decode(from.take(PartitionMark::ENCODED_LEN)?)?;
-            checkpoint.partitions.push(CheckpointedPartition { topic, partition, mark });
+            let removed = Position::new(if removed_len > 0 { from.u64()? } else { 0 });
+            checkpoint.partitions.push(CheckpointedPartition { topic, partition, mark, removed });
         }
         for _ in 0..from.count(12)? {
             checkpoint.files.push((from.u32()?, from.u64()?));
@@ -255,7 +266,8 @@ fn read_all(file: &dyn DiskFile, path: &Path) -> Result<Vec<u8>, LogError> {
 mod tests {
     use super::*;
 
-    fn sample() -> Checkpoint {
+    fn sample(removed: u64) -> Checkpoint {
+        let removed = Position::new(removed);
         let offset = crate::ids::Offset::new;
         let mark = PartitionMark { first: offset(5), active: offset(9), end: offset(12), log_len: 100, runs_len: 20, chain: 7 };
         Checkpoint {
@@ -272,20 +284,23 @@ mod tests {
             next: Position::new(77),
             time: Timestamp::new(1000),
             window: WindowMark { file: 1, length: 10, crc: 3 },
-            partitions: vec![CheckpointedPartition { topic: TopicId::new([2; 16]), partition: PartitionId::new(1), mark }],
+            partitions: vec![CheckpointedPartition { topic: TopicId::new([2; 16]), partition: PartitionId::new(1), mark, removed }],
             files: vec![(1, 65536), (2, 4096)],
         }
     }
 
     #[test]
     fn decode_undoes_encode_and_notices_every_flipped_byte() {
-        let mut bytes = sample().encode();
-        assert_eq!(Checkpoint::decode(&bytes), Some(Ok(sample())));
-        for place in 0..bytes.len() {
-            bytes[place] ^= 4;
-            assert_eq!(Checkpoint::decode(&bytes), None, "byte {place}");
-            bytes[place] ^= 4;
-            assert_eq!(Checkpoint::decode(&bytes[..place]), None, "cut to {place}");
+        for (removed, format) in [(0, 1), (50, 2)] {
+            let mut bytes = sample(removed).encode();
+            assert_eq!(bytes[4], format);
+            assert_eq!(Checkpoint::decode(&bytes), Some(Ok(sample(removed))));
+            for place in 0..bytes.len() {
+                bytes[place] ^= 4;
+                assert_eq!(Checkpoint::decode(&bytes), None, "byte {place}");
+                bytes[place] ^= 4;
+                assert_eq!(Checkpoint::decode(&bytes[..place]), None, "cut to {place}");
+            }
         }
     }
 }

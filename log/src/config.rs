@@ -35,6 +35,10 @@ pub struct LogConfig {
     pub untidied_bytes: u64,
     /// Size after which a segment is closed and the next begun. Default 128 MiB. From 4 KiB to 1 GiB.
     pub segment_bytes: u64,
+    /// Milliseconds after its first record at which a segment is closed and the next begun, however small it is. Default 7 days: as
+    /// old as what a consumer may have missed over a week. A topic with a retention by time takes a quarter of that if it is shorter.
+    /// From 1 s to 100 years.
+    pub segment_age_ms: u64,
     /// Milliseconds of quiet after which the last group is made provably durable. Default 50. At least 1.
     pub seal_after_ms: u64,
     /// Milliseconds after which a sync that has not ended is told, and counted as slow. Default 1,000. At least 1.
@@ -64,6 +68,7 @@ impl Default for LogConfig {
             tidy_bytes: 32 << 20,
             untidied_bytes: 512 << 20,
             segment_bytes: 128 << 20,
+            segment_age_ms: 7 * 24 * 3_600_000,
             seal_after_ms: 50,
             stall_warn_ms: 1_000,
             stall_fatal_ms: 20_000,
@@ -94,6 +99,7 @@ impl LogConfig {
         within("tidy_bytes", self.tidy_bytes, BLOCK, 1 << 40);
         within("untidied_bytes", self.untidied_bytes, self.tidy_bytes.saturating_add(1), 1 << 40);
         within("segment_bytes", self.segment_bytes, BLOCK, 1 << 30);
+        within("segment_age_ms", self.segment_age_ms, 1000, 100 * 365 * 24 * 3_600_000);
         within("seal_after_ms", self.seal_after_ms, 1, 60_000);
         within("stall_warn_ms", self.stall_warn_ms, 1, 3_600_000);
         if self.stall_fatal_ms > 0 {
@@ -119,6 +125,12 @@ impl LogConfig {
     #[must_use]
     pub fn append_limit(&self) -> u64 {
         self.group_limit().saturating_sub(2 * BLOCK)
+    }
+
+    /// Age at which a segment is closed.
+    #[must_use]
+    pub const fn segment_age(&self) -> Duration {
+        Duration::from_millis(self.segment_age_ms)
     }
 
     /// Quiet after which a seal frame is written.

@@ -19,6 +19,7 @@ use crate::{
     disk::Disk,
     engine::{Engine, Metrics},
     error::LogError,
+    holds::Holder,
     ids::{Offset, Position, StreamId, StreamVersion, Timestamp, TopicId, TopicName},
     journal::{
         committer::Committer,
@@ -33,6 +34,7 @@ use crate::{
     stall, start,
     tidy::{self, Tidy},
     topic::{Topic, TopicKind, TopicSettings},
+    upkeep::{self, Upkeep},
 };
 
 /// What a start found in the folder.
@@ -71,6 +73,7 @@ impl std::fmt::Debug for EmbeddedLog {
 pub struct Stepper {
     committer: Committer,
     tidy: Tidy,
+    upkeep: Upkeep,
 }
 
 impl Stepper {
@@ -107,6 +110,15 @@ impl Stepper {
     pub fn tidy(&mut self) -> Result<(), LogError> {
         self.tidy.step()
     }
+
+    /// Deletes files of segments that were removed, finds those that are old enough to be sealed, which the next [`Stepper::tidy`]
+    /// does, and puts in line what retention lets go, which the next [`Stepper::commit`] removes.
+    ///
+    /// # Errors
+    /// What ends the log.
+    pub fn upkeep(&mut self) -> Result<(), LogError> {
+        self.upkeep.step()
+    }
 }
 
 impl EmbeddedLog {
@@ -119,11 +131,12 @@ impl EmbeddedLog {
         let random = || uuid::Uuid::new_v4().as_u128();
         let (log, stepper) = Self::open_stepped(disk, clock, folder, config, random)?;
         if log.engine.read_only.get().is_none() {
-            let Stepper { committer, tidy, .. } = stepper;
+            let Stepper { committer, tidy, upkeep } = stepper;
             let turns = Arc::new(Turns::new(committer));
             log.turns.get_or_init(|| Arc::clone(&turns));
             log.spawn("log-commit", move || turns::run(&turns))?;
             log.spawn("log-tidy", move || tidy::run(tidy))?;
+            log.spawn("log-upkeep", move || upkeep::run(upkeep))?;
             let engine = Arc::clone(&log.engine);
             log.spawn("log-watch", move || stall::run(&engine.syncs, |error| engine.fail(error)))?;
             // What a start found may already be so much that no append is taken, and none would wake it.
@@ -145,7 +158,7 @@ impl EmbeddedLog {
         random: impl FnMut() -> u128 + Send + 'static,
     ) -> Result<(Self, Stepper), LogError> {
         let started = start::open(disk, clock, folder, config, random)?;
-        let stepper = Stepper { committer: started.committer, tidy: started.tidy };
+        let stepper = Stepper { committer: started.committer, tidy: started.tidy, upkeep: started.upkeep };
         let log = Self {
             engine: started.engine,
             turns: OnceLock::new(),
@@ -166,6 +179,8 @@ impl EmbeddedLog {
     /// Stops: takes no more appends, commits and answers those that wait, seals, and joins the threads. Blocks, but not over a log that
     /// has failed with [`LogError::Stalled`]. A second call does nothing.
     pub fn stop(&self) {
+        // While it waits for the committer.
+        self.engine.upkeep.stop();
         self.engine.queue.close(Closed::Stopping);
         let threads = std::mem::take(&mut *self.threads.lock());
         if self.engine.has_stalled() {
@@ -186,6 +201,13 @@ impl EmbeddedLog {
         }
         self.engine.tail.close();
         *self.folder_lock.lock() = None;
+    }
+
+    /// Lets retention remove records from now on. Call it when everybody who needed some when the log was opened holds them again
+    /// ([`LogBackend::hold`]).
+    pub fn allow_removal(&self) {
+        self.engine.holds.complete();
+        self.engine.upkeep.raise();
     }
 
     /// Ends with the error after which the log does nothing more and the process must exit (status 74): what was not
@@ -228,6 +250,7 @@ impl LogBackend for EmbeddedLog {
             dense_offsets: true,
             commit_order: true,
             server_time: true,
+            removal: true,
             append_bytes: self.engine.config.append_limit(),
         }
     }
@@ -290,6 +313,30 @@ impl LogBackend for EmbeddedLog {
     fn ends(&self, topic: &TopicName) -> Result<Vec<Offset>, LogError> {
         let entry = self.engine.topics.get(topic)?;
         Ok(entry.partitions.iter().map(|partition| self.engine.tail.end_of(partition.index)).collect())
+    }
+
+    fn firsts(&self, topic: &TopicName) -> Result<Vec<Offset>, LogError> {
+        let entry = self.engine.topics.get(topic)?;
+        Ok(entry.partitions.iter().map(|partition| self.engine.low(partition).offset).collect())
+    }
+
+    fn whole_from(&self, selection: &Selection) -> Result<(), LogError> {
+        cursor::whole_from(&self.engine, selection)
+    }
+
+    fn hold(&self, owner: &str, topic: &TopicName, from: Position) -> Result<(), LogError> {
+        self.engine.topics.get(topic)?;
+        self.engine.holds.hold(owner, topic, from);
+        Ok(())
+    }
+
+    fn release(&self, owner: &str) {
+        self.engine.holds.release(owner);
+    }
+
+    fn holders(&self, topic: &TopicName) -> Result<Vec<Holder>, LogError> {
+        self.engine.topics.get(topic)?;
+        Ok(self.engine.holds.holders(topic))
     }
 
     fn stream_state(&self, topic: &TopicName, stream: &StreamId) -> Result<StreamState, LogError> {

@@ -1,6 +1,7 @@
 //! What the parts of one open data folder share: committer, tidy, readers and the face all hold it.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{
         Arc, OnceLock,
@@ -16,6 +17,7 @@ use crate::{
     clock::Clock,
     config::LogConfig,
     error::LogError,
+    holds::Holds,
     ids::{FolderId, StreamHead, TopicName},
     journal::{
         file::JournalFiles,
@@ -28,6 +30,7 @@ use crate::{
         tail::Tail,
     },
     postings::Postings,
+    retention::LowMark,
     segment::{Checkpointed, OpenFiles, Segments, StreamHasher},
     stall::Syncs,
     tidy::Signal,
@@ -59,6 +62,10 @@ pub(crate) struct Engine {
     pub(crate) segments: RwLock<Vec<Option<Arc<Segments>>>>,
     pub(crate) files: Arc<OpenFiles>,
     pub(crate) tidy: Signal,
+    /// Partitions whose active segment is to be sealed, by their index.
+    pub(crate) due: Mutex<BTreeMap<usize, Arc<Partition>>>,
+    pub(crate) upkeep: Signal,
+    pub(crate) holds: Holds,
     pub(crate) syncs: Arc<Syncs>,
     pub(crate) counters: Counters,
     pub(crate) unsynced: Unsynced,
@@ -88,6 +95,11 @@ impl Engine {
     /// Segments of a partition, if it has any.
     pub(crate) fn segments(&self, partition: &Partition) -> Option<Arc<Segments>> {
         self.segments.read().get(partition.index).cloned().flatten()
+    }
+
+    /// From where on a partition has its records.
+    pub(crate) fn low(&self, partition: &Partition) -> LowMark {
+        self.segments(partition).map_or_else(LowMark::default, |segments| segments.low())
     }
 
     /// Segments of a partition, made if it has none. For tidy alone.
@@ -179,7 +191,7 @@ impl Engine {
             Err(LogError::Corrupt { .. }) if group.end <= self.tail.tidied_to() => return Ok(None),
             read => read?,
         };
-        let loaded = Group::from_frame(&header, group.place, body, |slice| self.topics.partition(slice.topic, slice.partition));
+        let loaded = Group::from_frame(&header, group.place, body, |topic, partition| self.topics.partition(topic, partition));
         Ok(loaded.map(|loaded| Group { spans: group.spans.clone(), marks: group.marks.clone(), ..loaded }))
     }
 
@@ -199,6 +211,7 @@ impl Engine {
         });
         self.queue.close(Closed::Failed);
         self.tidy.stop();
+        self.upkeep.stop();
         self.tail.close();
     }
 }
@@ -225,7 +238,8 @@ pub(crate) fn open_segments(
     known: Option<Checkpointed>,
 ) -> Result<Arc<Segments>, LogError> {
     let folder = topics.segments_of(partition);
-    Segments::open(Arc::clone(files), folder, Arc::clone(&partition.topic), partition.id, config.segment_bytes, *hasher, known)
+    let segment_bytes = partition.topic.settings.retention.segment_bytes(config.segment_bytes);
+    Segments::open(Arc::clone(files), folder, Arc::clone(&partition.topic), partition.id, segment_bytes, *hasher, known)
 }
 
 impl std::fmt::Debug for dyn Clock {
@@ -245,6 +259,8 @@ pub(crate) struct Counters {
     pub(crate) sync_nanos: AtomicU64,
     pub(crate) slowest_sync_nanos: AtomicU64,
     pub(crate) checkpoints: AtomicU64,
+    pub(crate) deleted_segments: AtomicU64,
+    pub(crate) deleted_bytes: AtomicU64,
 }
 
 impl Counters {
@@ -305,6 +321,10 @@ pub struct Metrics {
     pub untidied_bytes: u64,
     /// Checkpoints written.
     pub checkpoints: u64,
+    /// Segments deleted.
+    pub deleted_segments: u64,
+    /// Bytes of batches in them.
+    pub deleted_bytes: u64,
     /// Bytes of which appends were answered as written and that are not synced, now: what a loss of power may take.
     pub unsynced_bytes: u64,
     /// How long ago they were written.
@@ -330,6 +350,8 @@ impl Engine {
             journal_bytes: self.journal.bytes(),
             untidied_bytes: self.untidied_bytes(),
             checkpoints: of(&counters.checkpoints),
+            deleted_segments: of(&counters.deleted_segments),
+            deleted_bytes: of(&counters.deleted_bytes),
             unsynced_bytes,
             unsynced_age,
         }

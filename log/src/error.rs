@@ -136,6 +136,16 @@ pub enum LogError {
         /// Next position to be given.
         end: Position,
     },
+    /// Records that a read would go on with were removed.
+    #[error(
+        "records at position {asked} or behind it were removed as their topics' retention allows; from position {first} on nothing is missing"
+    )]
+    Removed {
+        /// Where it would go on.
+        asked: Position,
+        /// From where on nothing of what it selects was removed.
+        first: Position,
+    },
     /// A queue or budget is full; nothing was written.
     #[error("the log is overloaded: {what}; retry later")]
     Overloaded {

@@ -13,6 +13,7 @@ pub mod durability;
 pub mod embedded;
 pub(crate) mod engine;
 pub mod error;
+pub(crate) mod holds;
 pub mod ids;
 pub(crate) mod journal;
 pub mod life;
@@ -20,14 +21,17 @@ pub(crate) mod manifest;
 pub(crate) mod partition;
 pub(crate) mod postings;
 pub mod record;
+pub(crate) mod retention;
 pub(crate) mod segment;
 pub(crate) mod stall;
 pub(crate) mod start;
+pub(crate) mod steady;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub(crate) mod tidy;
 pub mod topic;
 pub(crate) mod topic_store;
+pub(crate) mod upkeep;
 pub(crate) mod window;
 pub(crate) mod window_file;
 
@@ -38,6 +42,7 @@ pub use durability::Durability;
 pub use embedded::{EmbeddedLog, OpenReport, Stepper};
 pub use engine::Metrics;
 pub use error::LogError;
+pub use holds::Holder;
 pub use ids::{
     EventId, Expected, FolderId, InvalidName, Offset, PartitionId, Position, RequestId, StreamHead, StreamId, StreamVersion, Tag,
     Timestamp, TopicId, TopicName,
@@ -47,4 +52,5 @@ pub use record::{
     Append, Appended, AppendedRange, Chunk, EventQuery, Found, Identity, NewEvent, NewRecord, Precondition, QueryAbsent, QueryItem,
     ReadLimits, RequestKey, Run, Scope, Selection, Snapshot, StoredSnapshot, StreamAt, Violation, Write,
 };
+pub use retention::{LowMark, Retention};
 pub use topic::{Compression, Topic, TopicKind, TopicSettings};

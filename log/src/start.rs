@@ -21,6 +21,7 @@ use crate::{
     embedded::OpenReport,
     engine::{Counters, Engine, Random, Unsynced, open_segments},
     error::LogError,
+    holds::Holds,
     ids::{FolderId, Offset, Position, Timestamp},
     journal::{
         self,
@@ -34,7 +35,7 @@ use crate::{
     manifest,
     partition::{
         admission::Admission,
-        group::{Group, Slice},
+        group::{Group, Slice, Switch},
         streams::{StreamKey, StreamMark, StreamSpan, Streams},
         tail::Tail,
     },
@@ -44,6 +45,7 @@ use crate::{
     tidy::{Signal, Tidy},
     topic::TopicKind,
     topic_store::{self, TopicStore},
+    upkeep::Upkeep,
     window::Window,
     window_file::WindowFile,
 };
@@ -67,6 +69,7 @@ pub(crate) struct Started {
     pub(crate) engine: Arc<Engine>,
     pub(crate) committer: Committer,
     pub(crate) tidy: Tidy,
+    pub(crate) upkeep: Upkeep,
     pub(crate) report: OpenReport,
     pub(crate) lock: Box<dyn Send + Sync>,
 }
@@ -108,6 +111,11 @@ pub(crate) fn open(
     let window_file = WindowFile::open(Arc::clone(&disk), folder, checkpoint.folder, checkpoint.window, &mut replay.window)?;
     let segments = replay.open_segments(&files, &checkpoint, &config)?;
     let found = recovery::scan(&journal, &checkpoint, |accepted| replay.take(accepted))?;
+    for switch in &replay.switches {
+        if let Some(Some(segments)) = segments.get(switch.partition.index) {
+            segments.take_away(switch.low);
+        }
+    }
     let mut read_only = found.rot.as_ref().or(shortened.as_ref()).map(LogError::in_full);
     if read_only.is_none() {
         // (i) Nothing is cut, overwritten or deleted before the slot that was chosen is durable: it may lie in the page cache
@@ -142,6 +150,7 @@ pub(crate) fn open(
         salt: checkpoint.salt,
         start: checkpoint.start,
     };
+    let newest = (replay.position > Position::default()).then_some(replay.time);
     let admission = Admission::new(replay.position, replay.offsets);
     let engine = Arc::new(Engine {
         clock,
@@ -163,16 +172,20 @@ pub(crate) fn open(
         segments: RwLock::new(segments),
         files,
         tidy: Signal::default(),
+        due: Mutex::default(),
+        upkeep: Signal::default(),
+        holds: Holds::default(),
         syncs,
         counters: Counters::default(),
         unsynced: Unsynced::default(),
     });
     let mut committer = Committer::new(Arc::clone(&engine), admission, end);
     let tidy = Tidy::new(Arc::clone(&engine), slots, checkpoint, window_file);
+    let upkeep = Upkeep::new(Arc::clone(&engine), newest);
     if engine.read_only.get().is_none() {
         committer.open()?;
     }
-    Ok(Started { engine, committer, tidy, report: replay.report, lock })
+    Ok(Started { engine, committer, tidy, upkeep, report: replay.report, lock })
 }
 
 /// Steps (ii) and (iii) of a start: makes durable what will be shown, and only then draws a new salt. Returns why the log can
@@ -279,6 +292,8 @@ struct Replay {
     offsets: Vec<Offset>,
     position: Position,
     time: Timestamp,
+    /// What replaces segments since the checkpoint.
+    switches: Vec<Switch>,
     /// Frames that no later header has proved durable.
     recent: Vec<Accepted>,
     report: OpenReport,
@@ -304,6 +319,7 @@ impl Replay {
             offsets,
             position: checkpoint.next,
             time: checkpoint.time,
+            switches: Vec::new(),
             recent: Vec::new(),
             report: OpenReport::default(),
         })
@@ -327,7 +343,7 @@ impl Replay {
                 let key = StreamKey { partition: u32::try_from(partition.index).unwrap_or(u32::MAX), hash };
                 streams.restore(key, standing, snapshots);
             };
-            let known = Checkpointed { mark: named.mark, below: checkpoint.next };
+            let known = Checkpointed { mark: named.mark, below: checkpoint.next, removed: named.removed };
             let segments = open_segments(files, &self.topics, &self.hasher, config, &partition, Some(known))?;
             segments.for_each_stream(restore)?;
             if let Some(damage) = segments.damage() {
@@ -349,10 +365,10 @@ impl Replay {
         };
         let body = frame::decode_body(header, &accepted.bytes).map_err(|_| damage("its body is not what its checksum promised"))?;
         let mut missing = None;
-        let group = Group::from_frame(header, accepted.place, body, |slice| {
-            let partition = self.topics.partition(slice.topic, slice.partition);
+        let group = Group::from_frame(header, accepted.place, body, |topic, partition| {
+            let partition = self.topics.partition(topic, partition);
             if partition.is_none() {
-                missing = Some(slice.topic);
+                missing = Some(topic);
             }
             partition
         });
@@ -373,6 +389,7 @@ impl Replay {
         self.post(&group)?;
         self.window.restore(&group.entries).ok_or_else(|| damage("its request ids cannot be read"))?;
         self.streams.apply(&group.spans, &group.marks);
+        self.switches.extend(group.switches.iter().cloned());
         self.position = header.end();
         self.time = self.time.max(header.time);
         self.report.frames += 1;

@@ -3,7 +3,12 @@
 //! A thread of its own calls [`run`]; simulations call [`Tidy::step`]. Invariant: a checkpoint says nothing that is not synced,
 //! and nothing that an older checkpoint needs is freed before the newer one is.
 
-use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::BTreeMap,
+    mem,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -14,6 +19,7 @@ use crate::{
     partition::group::{Group, Slice},
     postings::postings_of,
     record::Run,
+    topic_store::Partition,
     window_file::WindowFile,
 };
 
@@ -47,6 +53,16 @@ impl Signal {
         let mut state = self.state.lock();
         while !state.0 && !state.1 {
             self.raised.wait(&mut state);
+        }
+        state.0 = false;
+        !state.1
+    }
+
+    /// The same, but no longer than `most`.
+    pub(crate) fn wait_most(&self, most: Duration) -> bool {
+        let mut state = self.state.lock();
+        if !state.0 && !state.1 {
+            self.raised.wait_for(&mut state, most);
         }
         state.0 = false;
         !state.1
@@ -106,7 +122,17 @@ impl Tidy {
         }
         // A spare file comes first, so that the checkpoint knows of it.
         self.engine.journal.fill_pool()?;
-        self.write_checkpoint()
+        let rolled = self.roll()?;
+        self.write_checkpoint(rolled)
+    }
+
+    /// Seals the active segments that upkeep found old enough. What a full disk keeps it from, upkeep finds again.
+    fn roll(&self) -> Result<BTreeMap<usize, Arc<Partition>>, LogError> {
+        let due = mem::take(&mut *self.engine.due.lock());
+        for partition in due.values() {
+            self.engine.segments_for(partition)?.roll()?;
+        }
+        Ok(due)
     }
 
     /// Last frame that was copied.
@@ -150,42 +176,55 @@ impl Tidy {
         Ok(Arc::new(self.engine.load(group)?.ok_or_else(gone)?))
     }
 
-    fn write_checkpoint(&mut self) -> Result<(), LogError> {
-        let Some(last) = self.copied.last().cloned() else { return Ok(()) };
+    /// Writes a checkpoint, if there is something new to say: what was copied or replaced, and what was `rolled`.
+    fn write_checkpoint(&mut self, rolled: BTreeMap<usize, Arc<Partition>>) -> Result<(), LogError> {
+        let last = self.copied.last().cloned();
+        if last.is_none() && rolled.is_empty() {
+            return Ok(());
+        }
         let mut marks: BTreeMap<_, _> =
             self.checkpoint.partitions.iter().map(|partition| ((partition.topic, partition.partition), *partition)).collect();
-        let touched: BTreeMap<_, _> =
-            self.copied.iter().flat_map(|group| &group.slices).map(|slice| (slice.partition.index, slice)).collect();
-        for slice in touched.values() {
-            let (topic, partition) = (slice.partition.topic.id, slice.partition.id);
-            if let Some(mark) = self.engine.segments_for(&slice.partition)?.sync()? {
-                marks.insert((topic, partition), CheckpointedPartition { topic, partition, mark });
+        let mut touched = rolled;
+        for group in &self.copied {
+            let written = group.slices.iter().map(|slice| &slice.partition);
+            let switched = group.switches.iter().map(|switch| &switch.partition);
+            touched.extend(written.chain(switched).map(|partition| (partition.index, Arc::clone(partition))));
+        }
+        let mut marked = Vec::with_capacity(touched.len());
+        for partition in touched.values() {
+            let segments = self.engine.segments_for(partition)?;
+            if let Some(mark) = segments.sync()? {
+                let (topic, partition, removed) = (partition.topic.id, partition.id, segments.low().position);
+                marks.insert((topic, partition), CheckpointedPartition { topic, partition, mark, removed });
+                marked.push((segments, mark));
             }
         }
         let window = self.window.add(&self.entries, &self.engine.window)?;
         self.entries.clear();
-        let mut checkpoint = Checkpoint {
-            frame: last.number,
-            frame_crc: last.frame_crc,
-            file: last.place.file,
-            file_end: last.place.end(),
-            next: last.end,
-            time: last.time,
-            window,
-            partitions: marks.into_values().collect(),
-            files: self.engine.journal.settled(),
-            ..self.checkpoint.clone()
-        };
+        let (partitions, files) = (marks.into_values().collect(), self.engine.journal.settled());
+        let mut checkpoint = Checkpoint { window, partitions, files, ..self.checkpoint.clone() };
+        if let Some(last) = &last {
+            checkpoint.frame = last.number;
+            checkpoint.frame_crc = last.frame_crc;
+            checkpoint.file = last.place.file;
+            checkpoint.file_end = last.place.end();
+            checkpoint.next = last.end;
+            checkpoint.time = last.time;
+        }
         self.slots.write(&mut checkpoint)?;
         self.checkpoint = checkpoint;
         self.window.checkpointed()?;
         self.engine.postings.checkpointed()?;
-        self.engine.tail.tidied(last.end, last.number);
-        for group in self.copied.drain(..) {
-            self.engine.streams.forget(&group.spans, &group.marks);
+        marked.iter().for_each(|(segments, mark)| segments.checkpointed(mark));
+        if let Some(last) = last {
+            self.engine.tail.tidied(last.end, last.number);
+            for group in self.copied.drain(..) {
+                self.engine.streams.forget(&group.spans, &group.marks);
+            }
+            self.engine.journal.free_up_to(last.number);
         }
-        self.engine.journal.free_up_to(last.number);
         self.engine.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+        self.engine.upkeep.raise();
         Ok(())
     }
 }

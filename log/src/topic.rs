@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     durability::Durability,
     ids::{InvalidName, PartitionId, TopicId, TopicName},
+    retention::Retention,
 };
 
 /// What a topic holds and how it is kept.
@@ -97,6 +98,8 @@ pub struct TopicSettings {
     pub durability: Durability,
     /// How its batches are compressed where they lie for long.
     pub compression: Compression,
+    /// How long it keeps its records. Only for topics of kind `records`.
+    pub retention: Retention,
 }
 
 impl TopicSettings {
@@ -108,7 +111,7 @@ impl TopicSettings {
     /// Settings that say nothing beyond what every topic has.
     #[must_use]
     pub const fn new(kind: TopicKind, partitions: u32) -> Self {
-        Self { kind, partitions, durability: Durability::Synced, compression: Compression::None }
+        Self { kind, partitions, durability: Durability::Synced, compression: Compression::None, retention: Retention::FOR_EVER }
     }
 }
 

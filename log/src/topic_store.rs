@@ -11,6 +11,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use hashbrown::HashMap;
@@ -23,13 +24,14 @@ use crate::{
     error::LogError,
     ids::{PartitionId, TopicId, TopicName},
     manifest,
+    retention::Retention,
     topic::{Compression, Topic, TopicKind, TopicSettings},
 };
 
 /// Folder of topics within the data folder.
 pub(crate) const FOLDER: &str = "topics";
 /// Newest format of manifests. A manifest has the oldest in which it can be written, so that a build of that time reads it.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// One partition of a topic.
 #[derive(Debug)]
@@ -86,6 +88,12 @@ struct Manifest {
     /// Whether lives of streams may have been changed. Since format 2.
     #[serde(default, skip_serializing_if = "is_default")]
     changes: bool,
+    /// Since format 3.
+    #[serde(default, skip_serializing_if = "is_default")]
+    retention_ms: Option<u64>,
+    /// Since format 3.
+    #[serde(default, skip_serializing_if = "is_default")]
+    retention_bytes: Option<u64>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -94,14 +102,22 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 
 impl Manifest {
     fn new(topic: &Topic, changes: bool) -> Self {
-        let TopicSettings { kind, partitions, durability, compression } = topic.settings;
+        let TopicSettings { kind, partitions, durability, compression, retention } = topic.settings;
         let is_plain = topic.settings == TopicSettings::new(kind, partitions) && !changes;
-        let format = if is_plain { 1 } else { FORMAT };
-        Self { format, name: topic.name.as_str().into(), id: topic.id.to_string(), kind, partitions, durability, compression, changes }
+        let format = match retention.is_for_ever() {
+            true if is_plain => 1,
+            true => 2,
+            false => FORMAT,
+        };
+        let (name, id) = (topic.name.as_str().into(), topic.id.to_string());
+        let retention_ms = retention.time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        Self { format, name, id, kind, partitions, durability, compression, changes, retention_ms, retention_bytes: retention.bytes }
     }
 
-    const fn settings(&self) -> TopicSettings {
-        TopicSettings { kind: self.kind, partitions: self.partitions, durability: self.durability, compression: self.compression }
+    fn settings(&self) -> TopicSettings {
+        let &Self { kind, partitions, durability, compression, .. } = self;
+        let retention = Retention { time: self.retention_ms.map(Duration::from_millis), bytes: self.retention_bytes };
+        TopicSettings { kind, partitions, durability, compression, retention }
     }
 }
 
@@ -134,7 +150,7 @@ impl TopicStore {
                 return Err(corrupt("it is the manifest of another topic"));
             }
             let settings = manifest.settings();
-            check(settings)?;
+            check(&manifest.name, settings)?;
             let (Ok(name), Ok(id)) = (TopicName::from_str(&manifest.name), uuid::Uuid::parse_str(&manifest.id)) else {
                 return Err(corrupt("its name or id is none"));
             };
@@ -172,7 +188,7 @@ impl TopicStore {
     /// # Errors
     /// [`LogError::TopicExists`], [`LogError::Invalid`], [`LogError::Io`].
     pub(crate) fn create(&self, name: TopicName, settings: TopicSettings, id: TopicId) -> Result<Arc<TopicEntry>, LogError> {
-        check(settings)?;
+        check(name.as_str(), settings)?;
         let _creating = self.creating.lock();
         if let Ok(entry) = self.get(&name) {
             return if entry.topic.settings == settings { Ok(entry) } else { Err(exists(&entry.topic, settings)) };
@@ -281,12 +297,22 @@ impl TopicEntry {
     }
 }
 
-fn check(settings: TopicSettings) -> Result<(), LogError> {
-    if (1..=TopicSettings::MAX_PARTITIONS).contains(&settings.partitions) {
-        return Ok(());
+fn check(name: &str, settings: TopicSettings) -> Result<(), LogError> {
+    let invalid = |field: &str, reason| Err(LogError::Invalid { field: field.into(), reason });
+    if !(1..=TopicSettings::MAX_PARTITIONS).contains(&settings.partitions) {
+        let reason = format!("{} partitions were asked for, 1 to {} are allowed", settings.partitions, TopicSettings::MAX_PARTITIONS);
+        return invalid("partitions", reason);
     }
-    let reason = format!("{} partitions were asked for, 1 to {} are allowed", settings.partitions, TopicSettings::MAX_PARTITIONS);
-    Err(LogError::Invalid { field: "partitions".into(), reason })
+    if let Some((setting, reason)) = settings.retention.fault() {
+        return invalid(setting, reason);
+    }
+    let kept = match settings.kind {
+        _ if settings.retention.is_for_ever() => return Ok(()),
+        TopicKind::Records => return Ok(()),
+        TopicKind::Events => "events are what everything is folded from again",
+        TopicKind::Table => "the newest value of a key may be the oldest record there is",
+    };
+    invalid("retention", format!("topic {name} is of kind {}, which is kept for ever: {kept}", settings.kind))
 }
 
 fn exists(topic: &Topic, asked: TopicSettings) -> LogError {
@@ -302,6 +328,9 @@ fn exists(topic: &Topic, asked: TopicSettings) -> LogError {
     }
     if topic.settings.compression != asked.compression {
         differences.push(format!("compression {} instead of {}", topic.settings.compression, asked.compression));
+    }
+    if topic.settings.retention != asked.retention {
+        differences.push(format!("retention {} instead of {}", topic.settings.retention, asked.retention));
     }
     LogError::TopicExists { topic: topic.name.clone(), difference: differences.join(" and ") }
 }
@@ -323,19 +352,21 @@ mod tests {
         let plain = TopicSettings::new(TopicKind::Events, 1);
         let written = TopicSettings { durability: Durability::Written, ..plain };
         let compressed = TopicSettings { compression: Compression::Zstd, ..plain };
-        for (number, settings, format) in [(1, plain, "\"format\":1,"), (2, written, "\"format\":2,"), (3, compressed, "\"format\":2,")] {
+        let retention = Retention { time: Some(Duration::from_millis(1500)), bytes: Some(1 << 20) };
+        let removed = TopicSettings { retention, ..TopicSettings::new(TopicKind::Records, 1) };
+        for (number, settings, format) in [(1, plain, 1), (2, written, 2), (3, compressed, 2), (4, removed, 3)] {
             let id = TopicId::new([number; 16]);
             store.create(format!("t{number}").parse().unwrap(), settings, id).unwrap();
             let text = disk.bytes_of(&data.join(FOLDER).join(format!("{id}.json"))).unwrap();
-            assert!(String::from_utf8(text).unwrap().contains(format));
+            assert!(String::from_utf8(text).unwrap().contains(&format!("\"format\":{format},")));
         }
         let again = TopicStore::open(Arc::new(disk.clone()), data).unwrap();
-        assert_eq!(again.all().iter().map(|entry| entry.topic.settings).collect::<Vec<_>>(), [plain, written, compressed]);
+        assert_eq!(again.all().iter().map(|entry| entry.topic.settings).collect::<Vec<_>>(), [plain, written, compressed, removed]);
 
         let path = data.join(FOLDER).join("next.json");
-        manifest::write(&disk, &path, &serde_json::json!({ "format": 3, "unheard_of": true })).unwrap();
+        manifest::write(&disk, &path, &serde_json::json!({ "format": 4, "unheard_of": true })).unwrap();
         match TopicStore::open(Arc::new(disk), data) {
-            Err(LogError::Format { file, found: 3, supported: 2 }) => assert_eq!(file, path),
+            Err(LogError::Format { file, found: 4, supported: 3 }) => assert_eq!(file, path),
             other => panic!("{other:?}"),
         }
     }

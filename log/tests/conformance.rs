@@ -3,9 +3,9 @@
 use std::{cell::RefCell, path::Path, sync::Arc};
 
 use foldlog_log::{
-    Append, AppendFuture, Capabilities, Chunk, EmbeddedLog, EventQuery, Head, LogBackend, LogConfig, LogError, LogReader, Offset, Position,
-    Precondition, QueryAbsent, ReadLimits, Run, Selection, StoredSnapshot, StreamId, StreamState, StreamVersion, Timestamp, Topic,
-    TopicName, TopicSettings, Write,
+    Append, AppendFuture, Capabilities, Chunk, EmbeddedLog, EventQuery, Head, Holder, LogBackend, LogConfig, LogError, LogReader, Offset,
+    Position, Precondition, QueryAbsent, ReadLimits, Run, Selection, StoredSnapshot, StreamId, StreamState, StreamVersion, Timestamp,
+    Topic, TopicName, TopicSettings, Write,
     clock::{ManualClock, SystemClock},
     disk::RealDisk,
     testing::{
@@ -158,6 +158,21 @@ impl LogBackend for Broken {
         self.0.durable()
     }
 
+    fn firsts(&self, topic: &TopicName) -> Result<Vec<Offset>, LogError> {
+        self.0.firsts(topic)
+    }
+    fn whole_from(&self, selection: &Selection) -> Result<(), LogError> {
+        self.0.whole_from(selection)
+    }
+    fn hold(&self, owner: &str, topic: &TopicName, from: Position) -> Result<(), LogError> {
+        self.0.hold(owner, topic, from)
+    }
+    fn release(&self, owner: &str) {
+        self.0.release(owner);
+    }
+    fn holders(&self, topic: &TopicName) -> Result<Vec<Holder>, LogError> {
+        self.0.holders(topic)
+    }
     fn ends(&self, topic: &TopicName) -> Result<Vec<Offset>, LogError> {
         self.0.ends(topic)
     }

@@ -16,8 +16,9 @@ use std::{
 
 use bytes::Bytes;
 use foldlog_log::{
-    Append, Compression, Durability, EmbeddedLog, EventId, Identity, LogBackend, LogConfig, NewEvent, NewRecord, Position, ReadLimits,
-    RequestId, RequestKey, Selection, Snapshot, StreamChange, StreamHead, StreamVersion, Timestamp, TopicKind, TopicSettings, Write,
+    Append, Compression, Durability, EmbeddedLog, EventId, Identity, LogBackend, LogConfig, NewEvent, NewRecord, Offset, Position,
+    ReadLimits, RequestId, RequestKey, Retention, Selection, Snapshot, StreamChange, StreamHead, StreamVersion, Timestamp, TopicKind,
+    TopicName, TopicSettings, Write,
     clock::ManualClock,
     disk::{Disk, RealDisk},
     testing::{SimDisk, conformance::block_on},
@@ -340,6 +341,81 @@ fn is_read_and_goes_on(version: &str) {
             [event.clone(), event, ((!number.is_multiple_of(3)).then(|| b"v".to_vec()), None)]
         };
         assert_eq!(values, (0..=40 + round).flat_map(unit).collect::<Vec<_>>());
+        log.stop();
+    }
+}
+
+/// A topic with a retention: what was removed once is in the checkpoint, what was removed again only in the journal.
+fn write_retention() -> SimDisk {
+    let disk = SimDisk::new(1);
+    let mut drawn = 0;
+    let random = move || {
+        drawn += 1;
+        drawn
+    };
+    let (log, mut stepper) =
+        EmbeddedLog::open_stepped(Arc::new(disk.clone()), clock(), Path::new(DATA), config(), random).expect("it opens");
+    log.create_topic(kept(), retention_settings()).expect("it is new");
+    log.allow_removal();
+    for round in 0..2 {
+        for number in 0..60 {
+            let answer = log.append(to_kept()).expect("there is room");
+            stepper.commit().expect("no fault");
+            block_on(answer).expect("nothing speaks against it");
+            if number % 6 == 5 {
+                stepper.tidy().expect("no fault");
+            }
+        }
+        stepper.upkeep().expect("no fault");
+        stepper.commit().expect("no fault");
+        if round == 0 {
+            stepper.tidy().expect("no fault");
+        }
+    }
+    assert_eq!(log.firsts(&kept()).expect("it is there"), KEPT_FROM);
+    stepper.seal().expect("no fault");
+    disk
+}
+
+const KEPT_FROM: [Offset; 1] = [Offset::new(80)];
+
+fn kept() -> TopicName {
+    "kept".parse().expect("a valid name")
+}
+
+fn retention_settings() -> TopicSettings {
+    let retention = Retention { bytes: Some(16 << 10), ..Retention::FOR_EVER };
+    TopicSettings { retention, ..TopicSettings::new(TopicKind::Records, 1) }
+}
+
+fn to_kept() -> Append {
+    let record = NewRecord { value: Some(vec![b'v'; 400].into()), ..NewRecord::default() };
+    Append { writes: vec![Write::Records { topic: kept(), partition: None, records: vec![record] }], ..Append::default() }
+}
+
+#[test]
+fn a_topic_with_a_retention_has_a_manifest_of_version_3_and_frames_and_checkpoints_of_version_2() {
+    let golden = golden("manifest-v3");
+    compare(&write_retention(), &golden);
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let data = folder.path().join("data");
+    copy(&golden, &data);
+    let formats = ["checkpoint.a", "checkpoint.b"].map(|slot| read_file(&RealDisk, &data.join(slot)).expect("it is there")[4]);
+    assert!(formats.contains(&2), "{formats:?}");
+    for _ in 0..2 {
+        let log = EmbeddedLog::open(Arc::new(RealDisk), clock(), &data, config()).expect("it opens");
+        assert_eq!(log.topic(&kept()).expect("it is there").settings, retention_settings());
+        assert_eq!(log.firsts(&kept()).expect("it is there"), KEPT_FROM);
+        let answer = block_on(log.append(to_kept()).expect("there is room")).expect("nothing speaks against it");
+        let mut reader = log.reader(Selection::Topics(vec![kept()], Position::new(0))).expect("in range");
+        let mut next = KEPT_FROM[0];
+        while next <= answer.ranges[0].last {
+            let chunk = reader.read(log.head().position, ReadLimits::default()).expect("the log is whole");
+            for run in chunk.runs {
+                assert_eq!(run.first_offset, next);
+                next = next.plus(run.count.into());
+            }
+        }
         log.stop();
     }
 }

@@ -20,7 +20,7 @@ use arrow::{
     compute::take_record_batch,
     record_batch::RecordBatch,
 };
-use foldlog_log::{LogBackend, Position, ReadLimits};
+use foldlog_log::{LogBackend, Position, ReadLimits, Selection};
 use futures::{Stream, stream};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -116,6 +116,9 @@ impl Push {
         let source = Arc::clone(&scan.source);
         if let Some(view) = self.supervisor.view_of(&source)? {
             return self.follow_view(&view, &source, &scan.wanted, chain, request).await;
+        }
+        if let Some(resume) = request.resume.filter(|resume| *resume > Position::default()) {
+            self.log.whole_from(&Selection::Topics(vec![source.topic.clone()], resume))?;
         }
         let from = request.resume.unwrap_or(self.log.head().position);
         let (supervisor, scan) = (self.supervisor.clone(), scan.clone());

@@ -24,7 +24,7 @@ use datafusion::{
     prelude::{col, lit},
 };
 use foldlog_log::{
-    Append, AppendFuture, Capabilities, Durability, EventQuery, Head, LogBackend, LogError, LogReader, NewRecord, Offset, Position,
+    Append, AppendFuture, Capabilities, Durability, EventQuery, Head, Holder, LogBackend, LogError, LogReader, NewRecord, Offset, Position,
     Selection, StoredSnapshot, StreamId, StreamState, StreamVersion, Timestamp, Topic, TopicKind, TopicName, TopicSettings,
     clock::SystemClock,
     testing::{MemoryLog, Random},
@@ -370,6 +370,21 @@ impl LogBackend for Refusing {
     }
     fn durable(&self) -> tokio::sync::watch::Receiver<Position> {
         self.log.durable()
+    }
+    fn firsts(&self, topic: &TopicName) -> Result<Vec<Offset>, LogError> {
+        self.log.firsts(topic)
+    }
+    fn whole_from(&self, selection: &Selection) -> Result<(), LogError> {
+        self.log.whole_from(selection)
+    }
+    fn hold(&self, owner: &str, topic: &TopicName, from: Position) -> Result<(), LogError> {
+        self.log.hold(owner, topic, from)
+    }
+    fn release(&self, owner: &str) {
+        self.log.release(owner);
+    }
+    fn holders(&self, topic: &TopicName) -> Result<Vec<Holder>, LogError> {
+        self.log.holders(topic)
     }
     fn ends(&self, topic: &TopicName) -> Result<Vec<Offset>, LogError> {
         self.log.ends(topic)

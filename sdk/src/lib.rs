@@ -32,5 +32,5 @@ pub use groups::{Group, GroupMember, GroupPartition, GroupPlace, GroupSettings, 
 pub use query::{Answer, Changes, Done, Mark, Pushed};
 pub use read::{Beginning, Delivery, Reading, Source, Subscription};
 pub use snapshot::{Snapshot, StoredSnapshot};
-pub use topics::{Compression, Head, StreamInfo, Topic, TopicDescription, TopicKind, TopicSettings};
+pub use topics::{Compression, Head, Holder, Retention, StreamInfo, Topic, TopicDescription, TopicKind, TopicSettings};
 pub use value::{Column, ColumnType, Columns, Row, Value};

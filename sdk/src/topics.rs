@@ -114,6 +114,38 @@ impl FromStr for Compression {
     }
 }
 
+/// How long a topic of kind `records` keeps its records; with neither, for ever. Whole segments go, so that up to a quarter more is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// What the server recorded longer ago may go: from one second to 100 years, in whole milliseconds.
+    pub time: Option<Duration>,
+    /// The newest so many bytes of batches stay in each partition, what is older may go: at least 16,384.
+    pub bytes: Option<u64>,
+}
+
+impl Retention {
+    fn to_proto(self) -> Option<v1::Retention> {
+        // One that is too long for the wire is too long for a topic.
+        let long = prost_types::Duration { seconds: i64::MAX, nanos: 0 };
+        let time = self.time.map(|time| prost_types::Duration::try_from(time).unwrap_or(long));
+        (self != Self::default()).then_some(v1::Retention { time, bytes: self.bytes })
+    }
+
+    fn from_proto(retention: Option<v1::Retention>) -> Self {
+        let Some(retention) = retention else { return Self::default() };
+        Self { time: retention.time.and_then(|time| Duration::try_from(time).ok()), bytes: retention.bytes }
+    }
+}
+
+/// Somebody who needs records of a topic, so that retention does not remove them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Who: the id of a query.
+    pub owner: String,
+    /// Nothing at this position or behind it is removed.
+    pub position: u64,
+}
+
 /// A topic as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topic {
@@ -129,6 +161,8 @@ pub struct Topic {
     pub durability: Durability,
     /// How its batches are compressed.
     pub compression: Compression,
+    /// How long it keeps its records.
+    pub retention: Retention,
 }
 
 /// What is chosen when a topic is created.
@@ -142,6 +176,8 @@ pub struct TopicSettings {
     pub durability: Option<Durability>,
     /// How its batches are compressed.
     pub compression: Compression,
+    /// How long it keeps its records.
+    pub retention: Retention,
 }
 
 impl Topic {
@@ -159,7 +195,8 @@ impl Topic {
             v1::Compression::Lz4 => Compression::Lz4,
             v1::Compression::Zstd => Compression::Zstd,
         };
-        Ok(Self { name: topic.name, id: topic.id.to_vec(), kind, partitions: topic.partitions, durability, compression })
+        let retention = Retention::from_proto(topic.retention);
+        Ok(Self { name: topic.name, id: topic.id.to_vec(), kind, partitions: topic.partitions, durability, compression, retention })
     }
 }
 
@@ -170,6 +207,10 @@ pub struct TopicDescription {
     pub topic: Topic,
     /// The next offset of each partition, in order.
     pub ends: Vec<u64>,
+    /// The oldest offset left of each partition, in order; its end if nothing is.
+    pub firsts: Vec<u64>,
+    /// Who keeps retention from removing records, by owner.
+    pub holders: Vec<Holder>,
     /// Most bytes of one event.
     pub max_event_bytes: u64,
     /// Most bytes of the events of one append.
@@ -228,13 +269,14 @@ impl Client {
     /// # Errors
     /// If it exists with other settings, or the name is not allowed.
     pub async fn create_topic_with(&self, name: &str, settings: TopicSettings) -> Result<Topic, Error> {
-        let TopicSettings { kind, partitions, durability, compression } = settings;
+        let TopicSettings { kind, partitions, durability, compression, retention } = settings;
         let request = v1::CreateTopicRequest {
             name: name.to_owned(),
             kind: kind.to_proto().into(),
             partitions,
             durability: durability.map_or(v1::Durability::Unspecified, Durability::to_proto).into(),
             compression: compression.to_proto().into(),
+            retention: retention.to_proto(),
         };
         let answer = self.call(|| {
             let (mut topics, request) = (self.topics(), request.clone());
@@ -270,6 +312,8 @@ impl Client {
         Ok(TopicDescription {
             topic: Topic::from_proto(topic)?,
             ends: answer.ends.into_iter().map(|end| end.offset).collect(),
+            firsts: answer.firsts.into_iter().map(|first| first.offset).collect(),
+            holders: answer.holders.into_iter().map(|one| Holder { owner: one.owner, position: one.position }).collect(),
             max_event_bytes: limits.max_event_bytes,
             max_append_bytes: limits.max_append_bytes,
             max_append_events: limits.max_append_events,

@@ -155,6 +155,7 @@ impl From<LogError> for Failure {
             | LogError::PositionOutOfRange { .. }
             | LogError::TruncatedBeyondEnd { .. }
             | LogError::NoSuchState { .. } => plain(Kind::OutOfRange, "OUT_OF_RANGE"),
+            LogError::Removed { first, .. } => plain(Kind::OutOfRange, "OUT_OF_RANGE").with(Detail::Position(first)),
             LogError::Overloaded { .. } => plain(Kind::Exhausted, "OVERLOADED").with(SOON),
             LogError::DiskFull { .. } => plain(Kind::Exhausted, "DISK_FULL").with(LATER),
             LogError::Stopping => plain(Kind::Unavailable, "DRAINING").with(LATER),

@@ -45,6 +45,8 @@ impl Numbers {
         gauge(encoder, "log_journal_bytes", "Bytes of journal files", log.journal_bytes as f64)?;
         gauge(encoder, "log_untidied_bytes", "Bytes of journal that segments do not hold yet", log.untidied_bytes as f64)?;
         counter(encoder, "log_checkpoints", "Checkpoints written", log.checkpoints as f64)?;
+        counter(encoder, "log_deleted_segments", "Segments deleted after retention removed them", log.deleted_segments as f64)?;
+        counter(encoder, "log_deleted_bytes", "Bytes of batches in them", log.deleted_bytes as f64)?;
         gauge(encoder, "log_unsynced_bytes", "Bytes whose appends were answered before their sync", log.unsynced_bytes as f64)?;
         gauge(encoder, "log_unsynced_age_seconds", "How long ago those were written", log.unsynced_age.as_secs_f64())
     }

@@ -258,6 +258,8 @@ fn open(disk: Arc<dyn Disk>, config: &Config, clock: Arc<dyn Clock>, app: &App) 
     info!(data = %config.data.display(), frames = report.frames, records = report.records, position = log.head().position.get(), "log is open");
     let engine = Engine::open(log.clone(), Arc::clone(&clock), config.query.clone())?;
     let groups = Groups::open(log.clone(), clock, app.tasks.clone(), Arc::clone(&app.file_reads))?;
+    // Every query holds by now what it would fold again.
+    log.allow_removal();
     Ok(Opened { log, engine, groups })
 }
 

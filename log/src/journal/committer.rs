@@ -166,6 +166,7 @@ impl Committer {
             spans: Vec::new(),
             marks: Vec::new(),
             entries: bytes::Bytes::new(),
+            switches: Vec::new(),
             loaded: true,
         }));
         self.group = self.next_group();
@@ -257,6 +258,7 @@ impl Committer {
 
     fn header(&self, kind: FrameKind, first: Position, count: u32) -> FrameHeader {
         FrameHeader {
+            format: frame::FORMAT,
             kind,
             number: self.end.number + 1,
             // The frame before is synced before this one is written.
@@ -409,6 +411,7 @@ impl Engine {
             self.unsynced.end();
             self.counters.groups.fetch_add(1, Ordering::Relaxed);
             self.streams.apply(&group.spans, &group.marks);
+            group.switches.iter().for_each(|switch| self.switch(switch));
             self.tail.push(Arc::new(group));
             done.buffer = bytes;
         }

@@ -9,12 +9,15 @@ use crate::{
     codec::{Fields, Put},
     config::BLOCK,
     ids::{Offset, PartitionId, Position, Timestamp, TopicId},
+    retention::LowMark,
 };
 
 /// Bytes of a frame's header.
 pub(crate) const HEADER_LEN: usize = 96;
-/// Version of the format of frames.
-pub(crate) const FORMAT: u16 = 1;
+/// Newest version of the format of frames.
+pub(crate) const FORMAT: u16 = 2;
+/// Version of frames without switches: programs from before there were any read them.
+const FORMAT_WITHOUT_SWITCHES: u16 = 1;
 const MAGIC: [u8; 4] = *b"FLJ\x01";
 /// Place of the salt: the same in every format, so that a payload is never taken for a frame of another one.
 const SALT_AT: usize = 32;
@@ -35,6 +38,8 @@ pub(crate) enum FrameKind {
 /// Header of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FrameHeader {
+    /// Set by [`encode`].
+    pub(crate) format: u16,
     pub(crate) kind: FrameKind,
     pub(crate) number: u64,
     /// Number of the newest frame known to be synced when this one was written.
@@ -79,7 +84,7 @@ impl FrameHeader {
     fn encode(&mut self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER_LEN);
         out.put(&MAGIC);
-        out.put_u16(FORMAT);
+        out.put_u16(self.format);
         out.put_u8(match self.kind {
             FrameKind::Group => 0,
             FrameKind::Open => 1,
@@ -116,7 +121,7 @@ impl FrameHeader {
 
     fn fields(mut from: Fields<'_>, crc: u32) -> Option<Result<Self, FrameFlaw>> {
         let format = from.u16()?;
-        if format != FORMAT {
+        if !(FORMAT_WITHOUT_SWITCHES..=FORMAT).contains(&format) {
             from.take(SALT_AT - 6)?;
             return Some(Err(FrameFlaw::Format { found: format, salt: from.u128()? }));
         }
@@ -132,7 +137,7 @@ impl FrameHeader {
         from.u32()?;
         let (time, body_len, body_crc) = (Timestamp::new(from.i64()?), from.u32()?, from.u32()?);
         let believable = body_len <= MAX_BODY && first.get().checked_add(u64::from(count)).is_some();
-        believable.then_some(Ok(Self { kind, number, durable, chain, start, salt, first, count, time, body_len, body_crc, crc }))
+        believable.then_some(Ok(Self { format, kind, number, durable, chain, start, salt, first, count, time, body_len, body_crc, crc }))
     }
 }
 
@@ -162,16 +167,26 @@ pub(crate) struct FrameSlice {
     pub(crate) batch: Bytes,
 }
 
+/// Segments of a partition are replaced: by nothing, those below a mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FrameSwitch {
+    pub(crate) topic: TopicId,
+    pub(crate) partition: PartitionId,
+    pub(crate) low: LowMark,
+}
+
 /// What a frame carries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FrameBody {
     pub(crate) slices: Vec<FrameSlice>,
     /// Entries of the window of request ids, encoded ([`crate::window`]).
     pub(crate) entries: Bytes,
+    pub(crate) switches: Vec<FrameSwitch>,
 }
 
 const SLICE_FIXED: usize = 16 + 4 + 8 + 4 + 4 + 4;
 const RUN_LEN: usize = 12;
+const SWITCH_LEN: usize = 16 + 4 + 8 + 8;
 
 /// Bytes that a slice of `runs` takes in a frame, beside its batch.
 pub(crate) const fn table_len(slices: usize, runs: usize) -> usize {
@@ -182,6 +197,7 @@ pub(crate) const fn table_len(slices: usize, runs: usize) -> usize {
 pub(crate) fn encode(header: &mut FrameHeader, body: &FrameBody, out: &mut Vec<u8>) {
     out.clear();
     out.resize(HEADER_LEN, 0);
+    header.format = if body.switches.is_empty() { FORMAT_WITHOUT_SWITCHES } else { FORMAT };
     if header.kind == FrameKind::Group {
         encode_body(body, out);
     }
@@ -210,6 +226,15 @@ fn encode_body(body: &FrameBody, out: &mut Vec<u8>) {
     }
     out.put_len(body.entries.len());
     out.put(&body.entries);
+    if !body.switches.is_empty() {
+        out.put_len(body.switches.len());
+        for switch in &body.switches {
+            out.put(switch.topic.as_bytes());
+            out.put_u32(switch.partition.get());
+            out.put_u64(switch.low.offset.get());
+            out.put_u64(switch.low.position.get());
+        }
+    }
     for slice in &body.slices {
         out.put(&slice.batch);
     }
@@ -252,10 +277,18 @@ fn body_fields(header: &FrameHeader, frame: &Bytes, bytes: &[u8]) -> Option<Fram
     (records == u64::from(header.count)).then_some(())?;
     let entries = from.count(1)?;
     let entries = frame.slice_ref(from.take(entries)?);
+    let mut switches = Vec::new();
+    if header.format != FORMAT_WITHOUT_SWITCHES {
+        for _ in 0..from.count(SWITCH_LEN)? {
+            let (topic, partition) = (from.topic_id()?, PartitionId::new(from.u32()?));
+            let low = LowMark { offset: Offset::new(from.u64()?), position: Position::new(from.u64()?) };
+            switches.push(FrameSwitch { topic, partition, low });
+        }
+    }
     for (slice, length) in slices.iter_mut().zip(lengths) {
         slice.batch = frame.slice_ref(from.take(length)?);
     }
-    from.0.is_empty().then_some(FrameBody { slices, entries })
+    from.0.is_empty().then_some(FrameBody { slices, entries, switches })
 }
 
 #[cfg(test)]
@@ -264,6 +297,7 @@ mod tests {
 
     fn sample() -> (FrameHeader, FrameBody) {
         let header = FrameHeader {
+            format: FORMAT_WITHOUT_SWITCHES,
             kind: FrameKind::Group,
             number: 7,
             durable: 6,
@@ -287,7 +321,17 @@ mod tests {
         };
         let run = |count, position_delta| FrameRun { count, position_delta, start: 61 };
         let slices = vec![slice(0, 5, vec![run(1, 0), run(1, 2)]), slice(1, 9, vec![run(1, 1)])];
-        (header, FrameBody { slices, entries: Bytes::from_static(b"ids") })
+        (header, FrameBody { slices, entries: Bytes::from_static(b"ids"), switches: Vec::new() })
+    }
+
+    /// The same with what replaces segments.
+    fn switching() -> (FrameHeader, FrameBody) {
+        let (header, mut body) = sample();
+        for partition in 0..2 {
+            let low = LowMark { offset: Offset::new(1 << 40), position: Position::new(u64::from(partition)) };
+            body.switches.push(FrameSwitch { topic: TopicId::new([9; 16]), partition: PartitionId::new(partition), low });
+        }
+        (header, body)
     }
 
     fn read(bytes: &[u8]) -> Result<(FrameHeader, FrameBody), FrameFlaw> {
@@ -298,17 +342,18 @@ mod tests {
 
     #[test]
     fn decode_undoes_encode() {
-        let (mut header, body) = sample();
-        let mut out = Vec::new();
-        encode(&mut header, &body, &mut out);
-        assert_eq!(out.len() as u64, BLOCK);
-        assert_eq!(out.len() as u64, header.padded_len());
-        assert_eq!(read(&out), Ok((header, body)));
+        for ((mut header, body), format) in [(sample(), 1), (switching(), 2)] {
+            let mut out = Vec::new();
+            encode(&mut header, &body, &mut out);
+            assert_eq!((out.len() as u64, header.format), (BLOCK, format));
+            assert_eq!(out.len() as u64, header.padded_len());
+            assert_eq!(read(&out), Ok((header, body)));
+        }
     }
 
     #[test]
     fn every_flipped_byte_of_a_frame_is_noticed() {
-        let (mut header, body) = sample();
+        let (mut header, body) = switching();
         let mut out = Vec::new();
         encode(&mut header, &body, &mut out);
         for place in 0..HEADER_LEN + header.body_len as usize {
@@ -323,8 +368,9 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn a_body_of_any_bytes_is_read_or_refused(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..400)) {
+        fn a_body_of_any_bytes_is_read_or_refused(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..400), format in 1..=FORMAT) {
             let (mut header, _) = sample();
+            header.format = format;
             let frame: Vec<u8> = std::iter::repeat_n(0, HEADER_LEN).chain(bytes.iter().copied()).collect();
             header.body_len = u32::try_from(bytes.len()).unwrap();
             header.body_crc = crc32c::crc32c(&bytes);

@@ -207,7 +207,15 @@ mod tests {
 
     fn request() -> Request {
         let (reply, _) = oneshot::channel();
-        Request { writes: Vec::new(), conditions: Vec::new(), identity: None, bytes: 1, durability: Durability::Synced, reply }
+        Request {
+            writes: Vec::new(),
+            conditions: Vec::new(),
+            identity: None,
+            switch: None,
+            bytes: 1,
+            durability: Durability::Synced,
+            reply,
+        }
     }
 
     /// What a waiting committer is woken with.

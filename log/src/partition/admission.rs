@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 
 use super::{
     condition::Judged,
-    group::{Group, Slice, SliceRun, order_of},
+    group::{Group, Slice, SliceRun, Switch, order_of},
     request::{PreparedCondition, PreparedWrite, Request},
     streams::{StreamKey, StreamMark, StreamSpan, Streams},
 };
@@ -20,7 +20,7 @@ use crate::{
     ids::{Offset, Position, StreamVersion, Timestamp},
     journal::{
         file::FramePlace,
-        frame::{FrameBody, FrameRun, FrameSlice, table_len},
+        frame::{FrameBody, FrameRun, FrameSlice, FrameSwitch, table_len},
     },
     life::Standing,
     postings::Recent,
@@ -108,7 +108,8 @@ impl Admission {
             let id = |name: &_| topics.get(name).ok().map(|entry| entry.topic.id);
             group.entries.extend(window.remember(identity, &answer, id));
         }
-        if answer.end == first && request.identity.is_none() {
+        group.switches.extend(request.switch.clone());
+        if answer.end == first && request.identity.is_none() && request.switch.is_none() {
             // Beliefs alone, and they hold, or changes to what is so already: nothing to write.
             answer.durability = Durability::Synced;
             return Verdict::Settled(Ok(answer));
@@ -245,6 +246,7 @@ pub(crate) struct OpenGroup {
     spans: Vec<StreamSpan>,
     marks: Vec<StreamMark>,
     entries: Vec<u8>,
+    switches: Vec<Switch>,
 }
 
 impl OpenGroup {
@@ -259,18 +261,19 @@ impl OpenGroup {
             spans: Vec::new(),
             marks: Vec::new(),
             entries: Vec::new(),
+            switches: Vec::new(),
         }
     }
 
     /// Whether there is nothing to write.
     pub(crate) fn is_empty(&self) -> bool {
-        self.slices.is_empty() && self.entries.is_empty()
+        self.slices.is_empty() && self.entries.is_empty() && self.switches.is_empty()
     }
 
     /// Bytes that its frame takes so far, about.
     pub(crate) fn bytes(&self) -> u64 {
         let batches: usize = self.slices.iter().map(|slice| slice.builder.encoded_len()).sum();
-        (batches + table_len(self.slices.len(), self.runs) + self.entries.len() + 128) as u64
+        (batches + table_len(self.slices.len(), self.runs) + self.entries.len() + self.switches.len() * 64 + 128) as u64
     }
 
     fn push(&mut self, write: &PreparedWrite, offset: Offset, position: Position, first_version: StreamVersion) -> u32 {
@@ -326,8 +329,12 @@ impl OpenGroup {
             spans: self.spans,
             marks: self.marks,
             entries: entries.clone(),
+            switches: self.switches,
             loaded: true,
         };
-        (group, FrameBody { slices: frame_slices, entries })
+        let frame_switch =
+            |switch: &Switch| FrameSwitch { topic: switch.partition.topic.id, partition: switch.partition.id, low: switch.low };
+        let switches = group.switches.iter().map(frame_switch).collect();
+        (group, FrameBody { slices: frame_slices, entries, switches })
     }
 }

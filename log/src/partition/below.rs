@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{output::Output, streams::StreamKey};
+use super::{cursor::Topics, output::Output, streams::StreamKey};
 use crate::{
     engine::Engine,
     error::LogError,
@@ -38,6 +38,8 @@ pub(crate) struct Below {
 #[derive(Debug)]
 struct Merge {
     readers: Vec<Reader>,
+    /// What each of them reads.
+    partitions: Vec<Arc<Partition>>,
     heap: BinaryHeap<Reverse<(Position, usize)>>,
     next: Position,
     /// Segments hold everything below; what lies behind is for the tail.
@@ -45,6 +47,12 @@ struct Merge {
 }
 
 impl Below {
+    /// Lets go of segments that it has in hand: what comes next is in memory.
+    pub(crate) fn let_go(&mut self) {
+        self.reader = None;
+        self.merge = None;
+    }
+
     /// Fills `out` with a partition's records from `next` on. Returns the next offset.
     pub(crate) fn partition(&mut self, engine: &Engine, partition: &Partition, from: Offset, out: &mut Output) -> Result<Offset, LogError> {
         let mut next = from;
@@ -110,19 +118,13 @@ impl Below {
 
     /// Fills `out` with records of all partitions that are wanted, from `next` on in order of position. Returns the next
     /// position.
-    pub(crate) fn merged(
-        &mut self,
-        engine: &Engine,
-        wanted: impl Fn(&Partition) -> bool,
-        next: Position,
-        out: &mut Output,
-    ) -> Result<Position, LogError> {
+    pub(crate) fn merged(&mut self, engine: &Engine, topics: &Topics, next: Position, out: &mut Output) -> Result<Position, LogError> {
         let mut merge = match self.merge.take().filter(|merge| next < merge.until) {
             Some(mut merge) => {
-                merge.seek(next)?;
+                merge.seek(topics, next)?;
                 merge
             }
-            None => Merge::new(engine, wanted, next)?,
+            None => Merge::new(engine, topics, next)?,
         };
         let read = merge.read(out)?;
         if read && merge.next < merge.until {
@@ -138,21 +140,26 @@ impl Below {
 }
 
 impl Merge {
-    fn new(engine: &Engine, wanted: impl Fn(&Partition) -> bool, next: Position) -> Result<Self, LogError> {
+    fn new(engine: &Engine, topics: &Topics, next: Position) -> Result<Self, LogError> {
         let until = engine.tail.tidied_to();
-        let partitions: Vec<_> = engine.topics.partitions().into_iter().filter(|partition| wanted(partition)).collect();
+        let partitions: Vec<_> = engine.topics.partitions().into_iter().filter(|partition| topics.takes(partition)).collect();
         let ahead = partitions.len() <= READ_AHEAD_PARTITIONS;
-        let mut merge = Self { readers: Vec::new(), heap: BinaryHeap::new(), next, until };
+        let mut merge = Self { readers: Vec::new(), partitions: Vec::new(), heap: BinaryHeap::new(), next, until };
         for partition in partitions {
             let Some(segments) = engine.segments(&partition) else { continue };
             merge.readers.push(segments.reader(Start::Position(next), ahead)?);
+            // Asked after the place was looked up: what is removed from here on, the reader reports.
+            if let Some(missing) = topics.missing(&partition, segments.low(), next) {
+                return Err(missing);
+            }
+            merge.partitions.push(partition);
             merge.line_up(merge.readers.len() - 1)?;
         }
         Ok(merge)
     }
 
     /// Goes on from another position, of those that segments hold.
-    fn seek(&mut self, next: Position) -> Result<(), LogError> {
+    fn seek(&mut self, topics: &Topics, next: Position) -> Result<(), LogError> {
         if self.next == next {
             return Ok(());
         }
@@ -160,14 +167,29 @@ impl Merge {
         self.heap.clear();
         for place in 0..self.readers.len() {
             self.readers[place].seek_position(next)?;
+            if let Some(missing) = topics.missing(&self.partitions[place], self.readers[place].low(), next) {
+                return Err(missing);
+            }
             self.line_up(place)?;
         }
         Ok(())
     }
 
+    /// Position of what a reader would return next.
+    ///
+    /// # Errors
+    /// [`LogError::Removed`] if that was removed meanwhile.
+    fn peek(&mut self, place: usize) -> Result<Option<Position>, LogError> {
+        let reader = &mut self.readers[place];
+        reader.peek().map_err(|error| match error {
+            LogError::OffsetOutOfRange { .. } => LogError::Removed { asked: self.next, first: reader.low().position },
+            other => other,
+        })
+    }
+
     /// Puts a reader into the line by what it would return next.
     fn line_up(&mut self, place: usize) -> Result<(), LogError> {
-        if let Some(position) = self.readers[place].peek()?.filter(|position| *position < self.until) {
+        if let Some(position) = self.peek(place)?.filter(|position| *position < self.until) {
             self.heap.push(Reverse((position, place)));
         }
         Ok(())
@@ -183,7 +205,7 @@ impl Merge {
                 out.complete = true;
                 return Ok(true);
             }
-            while let Some(at) = self.readers[place].peek()?.filter(|at| *at < others) {
+            while let Some(at) = self.peek(place)?.filter(|at| *at < others) {
                 let offset = self.readers[place].offset();
                 let Some(run) = self.readers[place].next_run(out.limits.records)? else { break };
                 let first = run.first_offset;

@@ -4,20 +4,30 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
+
 use super::{request::require_events, streams::StreamKey};
 use crate::{
     engine::Engine,
     error::LogError,
     ids::{Offset, Position, StreamId, StreamVersion, Timestamp, TopicId, TopicName},
     record::Selection,
+    retention::LowMark,
     topic_store::Partition,
 };
 
 use super::tail::Since;
 
-/// Of which topics, or which part of one, a merged read returns records.
+/// Of which topics, or which part of one, a merged read returns records, and what of them was removed when it began: nobody misses that.
 #[derive(Debug)]
-pub(crate) enum Topics {
+pub(crate) struct Topics {
+    which: Which,
+    /// What was removed lies below, by partition.
+    gone: HashMap<usize, Position>,
+}
+
+#[derive(Debug)]
+enum Which {
     These(Vec<TopicId>),
     Users,
     /// The partition with this index.
@@ -25,12 +35,29 @@ pub(crate) enum Topics {
 }
 
 impl Topics {
-    pub(crate) fn takes(&self, partition: &Partition) -> bool {
-        match self {
-            Self::These(ids) => ids.contains(&partition.topic.id),
-            Self::Users => !partition.topic.name.is_system(),
-            Self::Part(index) => partition.index == *index,
+    fn new(engine: &Engine, which: Which) -> Self {
+        let mut topics = Self { which, gone: HashMap::new() };
+        for partition in engine.topics.partitions().into_iter().filter(|partition| topics.takes(partition)).collect::<Vec<_>>() {
+            let removed = engine.low(&partition).position;
+            if removed > Position::default() {
+                topics.gone.insert(partition.index, removed);
+            }
         }
+        topics
+    }
+
+    pub(crate) fn takes(&self, partition: &Partition) -> bool {
+        match &self.which {
+            Which::These(ids) => ids.contains(&partition.topic.id),
+            Which::Users => !partition.topic.name.is_system(),
+            Which::Part(index) => partition.index == *index,
+        }
+    }
+
+    /// The refusal to go on at `next`, if a partition that has its records from `low` on had some there when the read began.
+    pub(crate) fn missing(&self, partition: &Partition, low: LowMark, next: Position) -> Option<LogError> {
+        let was_gone = self.gone.get(&partition.index).is_some_and(|gone| *gone >= low.position);
+        (low.position > next && !was_gone).then_some(LogError::Removed { asked: next, first: low.position })
     }
 }
 
@@ -56,8 +83,9 @@ impl Cursor {
             Selection::Partition(topic, id, next) => {
                 let partition = Arc::clone(engine.topics.get(&topic)?.partition(id)?);
                 let end = engine.tail.end_of(partition.index);
-                if next > end {
-                    return Err(LogError::OffsetOutOfRange { topic, partition: id, asked: next, first: Offset::default(), end });
+                let first = engine.low(&partition).offset;
+                if !(first..=end).contains(&next) {
+                    return Err(LogError::OffsetOutOfRange { topic, partition: id, asked: next, first, end });
                 }
                 Self::Partition { partition, next }
             }
@@ -66,7 +94,7 @@ impl Cursor {
                 Self::Stream { partition, key, next: from.max(StreamVersion::FIRST) }
             }
             Selection::Topics(names, next) => Self::Merged { topics: Arc::new(these(engine, &names)?), next: within(next)? },
-            Selection::All(next) => Self::Merged { topics: Arc::new(Topics::Users), next: within(next)? },
+            Selection::All(next) => Self::Merged { topics: Arc::new(Topics::new(engine, Which::Users)), next: within(next)? },
         })
     }
 }
@@ -85,7 +113,8 @@ impl Cursor {
         match self {
             Self::Merged { next, .. } => *next = position,
             Self::Partition { partition, .. } => {
-                *self = Self::Merged { topics: Arc::new(Topics::Part(partition.index)), next: position };
+                *self =
+                    Self::Merged { topics: Arc::new(Topics { which: Which::Part(partition.index), gone: HashMap::new() }), next: position };
             }
             Self::Stream { .. } => {}
         }
@@ -100,6 +129,18 @@ impl Cursor {
     }
 }
 
+/// See [`crate::backend::LogBackend::whole_from`].
+pub(crate) fn whole_from(engine: &Engine, selection: &Selection) -> Result<(), LogError> {
+    let (topics, asked) = match selection {
+        Selection::Partition(..) => return Cursor::open(engine, selection.clone()).map(drop),
+        Selection::Stream(..) => return Ok(()),
+        Selection::Topics(names, asked) => (these(engine, names)?, *asked),
+        Selection::All(asked) => (Topics::new(engine, Which::Users), *asked),
+    };
+    let first = topics.gone.into_values().max().unwrap_or_default();
+    if asked < first { Err(LogError::Removed { asked, first }) } else { Ok(()) }
+}
+
 fn stream_of(engine: &Engine, topic: &TopicName, stream: &StreamId) -> Result<(Arc<Partition>, StreamKey), LogError> {
     let entry = engine.topics.get(topic)?;
     require_events(&entry, "it has no streams")?;
@@ -111,7 +152,7 @@ fn stream_of(engine: &Engine, topic: &TopicName, stream: &StreamId) -> Result<(A
 
 fn these(engine: &Engine, names: &[TopicName]) -> Result<Topics, LogError> {
     let ids: Result<_, _> = names.iter().map(|name| engine.topics.get(name).map(|entry| entry.topic.id)).collect();
-    Ok(Topics::These(ids?))
+    Ok(Topics::new(engine, Which::These(ids?)))
 }
 
 /// The selection from its first record on that the server recorded at `time` or later; see
@@ -134,19 +175,21 @@ pub(crate) fn at_time(engine: &Engine, selection: Selection, time: Timestamp) ->
             let position = position_at(engine, &these(engine, &names)?, time)?;
             Selection::Topics(names, position)
         }
-        Selection::All(_) => Selection::All(position_at(engine, &Topics::Users, time)?),
+        Selection::All(_) => Selection::All(position_at(engine, &Topics::new(engine, Which::Users), time)?),
     })
 }
 
 fn offset_at(engine: &Engine, partition: &Partition, time: Timestamp) -> Result<Offset, LogError> {
     // The tail first: what it lets go meanwhile is in segments then.
-    match engine.tail.offset_at(partition.index, time) {
-        Since::Here(offset) => Ok(offset),
-        Since::HereOrBefore(offset) => {
-            let Some(segments) = engine.segments(partition) else { return Ok(offset) };
-            Ok(segments.at_time(time)?.map_or(offset, |(found, _)| found.min(offset)))
-        }
-    }
+    let found = match engine.tail.offset_at(partition.index, time) {
+        Since::Here(offset) => offset,
+        Since::HereOrBefore(offset) => match engine.segments(partition) {
+            Some(segments) => segments.at_time(time)?.map_or(offset, |(found, _)| found.min(offset)),
+            None => offset,
+        },
+    };
+    // Memory may hold for a while what was removed.
+    Ok(found.max(engine.low(partition).offset))
 }
 
 fn version_at(engine: &Engine, partition: &Partition, key: StreamKey, time: Timestamp) -> Result<StreamVersion, LogError> {

@@ -11,12 +11,13 @@ use crate::{
     batch,
     engine::Engine,
     error::LogError,
-    ids::{Offset, Position, Timestamp},
+    ids::{Offset, PartitionId, Position, Timestamp, TopicId},
     journal::{
         file::FramePlace,
         frame::{FrameBody, FrameHeader},
     },
     record::Run,
+    retention::LowMark,
     topic_store::Partition,
 };
 
@@ -57,6 +58,13 @@ impl Slice {
     }
 }
 
+/// Segments of a partition are replaced: by nothing, those below a mark.
+#[derive(Clone, Debug)]
+pub(crate) struct Switch {
+    pub(crate) partition: Arc<Partition>,
+    pub(crate) low: LowMark,
+}
+
 /// The units that share a frame.
 #[derive(Clone, Debug)]
 pub(crate) struct Group {
@@ -75,6 +83,7 @@ pub(crate) struct Group {
     pub(crate) marks: Vec<StreamMark>,
     /// Window entries as encoded.
     pub(crate) entries: Bytes,
+    pub(crate) switches: Vec<Switch>,
     /// Whether the batches are here.
     pub(crate) loaded: bool,
 }
@@ -104,6 +113,7 @@ impl Group {
             spans: self.spans.clone(),
             marks: self.marks.clone(),
             entries: self.entries.clone(),
+            switches: self.switches.clone(),
             loaded: false,
             ..*self
         }
@@ -114,11 +124,11 @@ impl Group {
         header: &FrameHeader,
         place: FramePlace,
         body: FrameBody,
-        mut partition: impl FnMut(&crate::journal::frame::FrameSlice) -> Option<Arc<Partition>>,
+        mut partition: impl FnMut(TopicId, PartitionId) -> Option<Arc<Partition>>,
     ) -> Option<Self> {
         let mut slices = Vec::with_capacity(body.slices.len());
         for slice in body.slices {
-            let partition = partition(&slice)?;
+            let partition = partition(slice.topic, slice.partition)?;
             let mut offset = slice.base;
             let mut runs = Vec::with_capacity(slice.runs.len());
             for run in &slice.runs {
@@ -127,6 +137,10 @@ impl Group {
                 offset = offset.plus(u64::from(run.count));
             }
             slices.push(Slice { partition, base: slice.base, count: slice.count, runs, batch: slice.batch });
+        }
+        let mut switches = Vec::with_capacity(body.switches.len());
+        for switch in body.switches {
+            switches.push(Switch { partition: partition(switch.topic, switch.partition)?, low: switch.low });
         }
         Some(Self {
             number: header.number,
@@ -141,6 +155,7 @@ impl Group {
             marks: Vec::new(),
             // A copy: a part of the frame would keep all of it in memory.
             entries: Bytes::copy_from_slice(&body.entries),
+            switches,
             loaded: true,
         })
     }

@@ -161,6 +161,8 @@ impl EmbeddedReader {
                 let mut next = self.partition_runs(&partition, from, out)?;
                 if next == from && !out.is_over() {
                     next = self.below.partition(&self.engine, &partition, from, out)?;
+                } else {
+                    self.below.let_go();
                 }
                 self.cursor = Cursor::Partition { partition, next };
             }
@@ -176,7 +178,9 @@ impl EmbeddedReader {
                 let (topics, from) = (Arc::clone(topics), *next);
                 let mut next = self.merged_runs(&topics, from, out)?;
                 if next == from && !out.is_over() {
-                    next = self.below.merged(&self.engine, |partition| topics.takes(partition), from, out)?;
+                    next = self.below.merged(&self.engine, &topics, from, out)?;
+                } else {
+                    self.below.let_go();
                 }
                 out.scanned_to = next;
                 self.cursor = Cursor::Merged { topics, next };

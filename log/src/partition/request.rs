@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use super::{
     asked::{MAX_COMBINATIONS, too_many},
     condition::PreparedQuery,
+    group::Switch,
     streams::StreamKey,
 };
 use crate::{
@@ -63,6 +64,8 @@ pub(crate) struct Request {
     pub(crate) writes: Vec<PreparedWrite>,
     pub(crate) conditions: Vec<PreparedCondition>,
     pub(crate) identity: Option<Identity>,
+    /// Comes from the log itself; there is nothing else in its unit.
+    pub(crate) switch: Option<Switch>,
     /// Most bytes that it adds to a frame.
     pub(crate) bytes: u64,
     /// How durable it must be when answered.
@@ -70,7 +73,16 @@ pub(crate) struct Request {
     pub(crate) reply: oneshot::Sender<Result<Appended, LogError>>,
 }
 
+/// Bytes that a switch adds to a frame, at most.
+const SWITCH_BYTES: u64 = 64;
+
 impl Request {
+    /// What replaces segments.
+    pub(crate) fn switch(switch: Switch, reply: oneshot::Sender<Result<Appended, LogError>>) -> Self {
+        let (durability, bytes) = (Durability::Synced, SWITCH_BYTES);
+        Self { writes: Vec::new(), conditions: Vec::new(), identity: None, switch: Some(switch), bytes, durability, reply }
+    }
+
     /// Topics of the streams that it marks.
     pub(crate) fn marked(&self) -> impl Iterator<Item = &TopicName> {
         self.writes.iter().filter(|write| write.marking.is_some()).map(|write| &write.partition.topic.name)
@@ -164,7 +176,7 @@ pub(crate) fn prepare(
     if writes.is_empty() && conditions.is_empty() && append.identity.is_none() {
         return Err(invalid("writes", "the append holds nothing".into()));
     }
-    Ok(Request { writes, conditions, identity: append.identity, bytes, durability, reply })
+    Ok(Request { writes, conditions, identity: append.identity, switch: None, bytes, durability, reply })
 }
 
 fn prepare_stream(

@@ -131,6 +131,13 @@ impl Tail {
         self.state.read().ends.get(partition).copied().unwrap_or_default()
     }
 
+    /// Server time of the oldest group with records that segments do not hold yet.
+    pub(crate) fn untidied_since(&self) -> Option<Timestamp> {
+        let state = self.state.read();
+        let first = state.groups.partition_point(|group| group.number <= state.tidied_frame);
+        state.groups.range(first..).find(|group| !group.slices.is_empty()).map(|group| group.time)
+    }
+
     /// Bytes of journal that segments do not hold yet.
     pub(crate) fn untidied_bytes(&self) -> u64 {
         self.state.read().untidied_bytes

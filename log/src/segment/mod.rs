@@ -11,6 +11,7 @@ mod offset_index;
 mod part;
 mod reader;
 mod recovery;
+mod removal;
 mod runs;
 mod set;
 mod streams;

@@ -30,6 +30,10 @@ impl OffsetIndex {
         self.blocks.last().map(|(_, head)| head)
     }
 
+    pub(super) fn last_block(&self) -> Option<(u64, BlockHead)> {
+        self.blocks.last().copied()
+    }
+
     /// Where the next block of `.runs` lies.
     pub(super) fn runs_end(&self) -> u64 {
         self.blocks.last().map_or(HEADER_LEN as u64, |(at, head)| at + head.block_len())

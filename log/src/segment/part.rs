@@ -3,7 +3,10 @@
 //! [`super::Segments`] holds them in order of offset; recovery and the writer make them. Invariant: a lost segment answers
 //! nothing but its report, and where the next one begins.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
 
 use parking_lot::RwLock;
 
@@ -52,6 +55,8 @@ pub(super) struct Segment {
     /// Whether it holds events of streams.
     pub(super) has_keys: bool,
     view: RwLock<View>,
+    /// Server time of its last record, once it is sealed and somebody has asked.
+    pub(super) recorded_to: OnceLock<Timestamp>,
     lost: Option<Lost>,
 }
 
@@ -63,11 +68,11 @@ struct View {
 
 impl Segment {
     pub(super) fn new(id: SegmentId, files: Arc<OpenFiles>, has_keys: bool, index: OffsetIndex, keys: KeyIndex) -> Self {
-        Self { id, files, has_keys, view: RwLock::new(View { index, keys }), lost: None }
+        Self { id, files, has_keys, view: RwLock::new(View { index, keys }), recorded_to: OnceLock::new(), lost: None }
     }
 
     pub(super) fn lost(id: SegmentId, files: Arc<OpenFiles>, lost: Lost) -> Self {
-        Self { id, files, has_keys: false, view: RwLock::default(), lost: Some(lost) }
+        Self { id, files, has_keys: false, view: RwLock::default(), recorded_to: OnceLock::new(), lost: Some(lost) }
     }
 
     /// Why nothing of it can be read; none if it can.
@@ -172,6 +177,11 @@ impl Segment {
         }
     }
 
+    /// The last block of runs.
+    pub(super) fn last_block(&self) -> Option<(u64, BlockHead)> {
+        self.view.read().index.last_block()
+    }
+
     pub(super) fn first_position(&self) -> Option<Position> {
         self.view.read().index.first().map(|first| first.first_position)
     }
@@ -191,7 +201,8 @@ impl Segment {
     pub(super) fn ends_behind(&self, position: Position) -> bool {
         match &self.lost {
             Some(lost) => lost.end_position > position,
-            None => self.view.read().index.last().is_some_and(|last| last.end_position > position),
+            // What will be in an empty one lies behind everything.
+            None => self.view.read().index.last().is_none_or(|last| last.end_position > position),
         }
     }
 

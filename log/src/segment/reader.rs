@@ -12,6 +12,7 @@ use crate::{
     error::LogError,
     ids::{Offset, Position},
     record::Run,
+    retention::LowMark,
     topic::Topic,
 };
 
@@ -59,6 +60,12 @@ impl Reader {
         self.next
     }
 
+    /// From where on the partition has its records.
+    #[must_use]
+    pub fn low(&self) -> LowMark {
+        self.segments.low()
+    }
+
     /// Goes to another offset; what has been read is kept if it serves there too.
     pub fn seek(&mut self, offset: Offset) {
         self.next = offset;
@@ -88,7 +95,7 @@ impl Reader {
     /// First position of what [`Reader::next_run`] would return; none at the end of what is in segments.
     ///
     /// # Errors
-    /// [`LogError::Corrupt`], [`LogError::Io`].
+    /// [`LogError::OffsetOutOfRange`] if it was removed, [`LogError::Corrupt`], [`LogError::Io`].
     pub fn peek(&mut self) -> Result<Option<Position>, LogError> {
         let from = self.next;
         Ok(self.find()?.map(|(_, run)| {
@@ -101,7 +108,7 @@ impl Reader {
     /// again once there is more.
     ///
     /// # Errors
-    /// [`LogError::Corrupt`] with file and byte range, [`LogError::Io`].
+    /// [`LogError::OffsetOutOfRange`] if it was removed, [`LogError::Corrupt`] with file and byte range, [`LogError::Io`].
     pub fn next_run(&mut self, most: u32) -> Result<Option<Run>, LogError> {
         let (from, ahead, topic) = (self.next, self.take_along(), self.segments.topic().clone());
         let Some((segment, stored)) = self.find()? else { return Ok(None) };
@@ -158,6 +165,10 @@ impl Reader {
         let serves = self.segment.as_ref().is_some_and(|reader| reader.segment.holds(self.next));
         if !serves {
             let Some(segment) = self.segments.segment_at(self.next) else { return Ok(None) };
+            let low = self.segments.low();
+            if self.next < low.offset {
+                return Err(self.segments.removed(self.next));
+            }
             self.next = self.next.max(segment.id.base);
             self.segment = Some(SegmentReader::new(segment));
         }

@@ -30,7 +30,7 @@ use super::{
 pub(super) struct Listing {
     /// Base offsets of segments that are sealed.
     pub(super) sealed: Vec<Offset>,
-    /// Files of segments that the checkpoint does not know; the journal still has what is in them.
+    /// Files of segments that the checkpoint does not know: the journal still has what is in them, or they were removed.
     pub(super) unknown: Vec<PathBuf>,
 }
 
@@ -49,7 +49,7 @@ impl Listing {
                 warn!(file = %folder.join(&entry.name).display(), "a file that is none of ours is left alone");
                 continue;
             };
-            let is_known = mark.is_some_and(|mark| base <= mark.active);
+            let is_known = mark.is_some_and(|mark| (mark.first..=mark.active).contains(&base));
             let is_sealed = mark.is_some_and(|mark| mark.first <= base && base < mark.active);
             let is_leftover = if is_sealed { kind == Kind::KeyLog } else { matches!(kind, Kind::Index | Kind::Keys) };
             if !is_known || is_leftover {

@@ -16,6 +16,7 @@ use crate::{
     ids::{Offset, PartitionId, Position, StreamVersion, Timestamp},
     life::{Mark, SnapshotAt, Standing},
     record::Run,
+    retention::LowMark,
     topic::{Topic, TopicKind},
 };
 
@@ -26,6 +27,7 @@ use super::{
     part::{Damage, Lost, Segment},
     reader::Reader,
     recovery::{Listing, ReadContext, Repair, UnrecoveredSegment, index_of, keys_from_log},
+    removal::Gone,
     writer::{ActiveSegment, PartitionMark, fitting},
 };
 
@@ -45,21 +47,25 @@ pub struct Checkpointed {
     pub mark: PartitionMark,
     /// All of it lies below this position.
     pub below: Position,
+    /// What was removed lies below this one.
+    pub removed: Position,
 }
 
 /// One partition's segments. Shared by tidy, which alone appends, and readers.
 #[derive(Debug)]
 pub struct Segments {
     topic: Arc<Topic>,
-    partition: PartitionId,
+    pub(super) partition: PartitionId,
     folder: PathBuf,
     /// Bytes of `.log` at which the next segment begins; a single batch may be longer.
     max_log_bytes: u64,
     hasher: StreamHasher,
-    files: Arc<OpenFiles>,
+    pub(super) files: Arc<OpenFiles>,
     /// In order of offset; the last one is active.
     pub(super) list: RwLock<Vec<Arc<Segment>>>,
-    writer: Mutex<Writer>,
+    pub(super) writer: Mutex<Writer>,
+    pub(super) low: RwLock<LowMark>,
+    pub(super) gone: Mutex<Gone>,
     /// What is to be done to files before anything is appended; none once it was.
     repairs: Mutex<Option<Vec<Repair>>>,
     /// What could not be read at the start.
@@ -75,10 +81,10 @@ struct Hole {
 }
 
 #[derive(Debug, Default)]
-struct Writer {
-    active: Option<ActiveSegment>,
+pub(super) struct Writer {
+    pub(super) active: Option<ActiveSegment>,
     /// `.keylog` files that go when the checkpoint after the next sync is known to be there.
-    stale: Vec<PathBuf>,
+    pub(super) stale: Vec<PathBuf>,
     stale_after_checkpoint: Vec<PathBuf>,
 }
 
@@ -107,6 +113,8 @@ impl Segments {
             files,
             list: RwLock::default(),
             writer: Mutex::default(),
+            low: RwLock::default(),
+            gone: Mutex::default(),
             repairs: Mutex::default(),
             damage: OnceLock::new(),
         };
@@ -120,6 +128,8 @@ impl Segments {
 
     fn recover(&self, known: &Checkpointed, sealed: &[Offset], repairs: &mut Vec<Repair>) -> Result<(), LogError> {
         let mark = &known.mark;
+        *self.low.write() = LowMark { offset: mark.first, position: known.removed };
+        self.checkpointed(mark);
         let read = ReadContext { topic: self.topic.clone() };
         let mut parts = Vec::with_capacity(sealed.len() + 1);
         let mut next = mark.first;
@@ -244,7 +254,7 @@ impl Segments {
                 none => none.insert(self.begin(first.first_offset)?),
             };
             let room = self.max_log_bytes.saturating_sub(active.log_len);
-            let count = fitting(rest, room, active.log_len == 0);
+            let count = fitting(rest, room, active.is_empty());
             if count == 0 {
                 active.seal()?;
                 let stale = active.segment.id.path(Kind::KeyLog);
@@ -260,7 +270,7 @@ impl Segments {
     }
 
     /// Begins a segment at an offset.
-    fn begin(&self, base: Offset) -> Result<ActiveSegment, LogError> {
+    pub(super) fn begin(&self, base: Offset) -> Result<ActiveSegment, LogError> {
         let disk = self.files.disk();
         disk.create_folder(&self.folder).map_err(failed("create folder", &self.folder))?;
         // The folder is new, or was made again in place of one that is gone.

@@ -107,7 +107,7 @@ fn look_at(disk: &SimDisk, mark: Option<&PartitionMark>) -> Result<Arc<Segments>
 
 fn look_as(disk: &SimDisk, mark: Option<&PartitionMark>, compression: Compression) -> Result<Arc<Segments>, LogError> {
     let files = OpenFiles::new(Arc::new(disk.clone()), 4);
-    let known = mark.map(|mark| Checkpointed { mark: *mark, below: Position::new(u64::MAX) });
+    let known = mark.map(|mark| Checkpointed { mark: *mark, below: Position::new(u64::MAX), removed: Position::default() });
     Segments::open(files, FOLDER.into(), topic(compression), PartitionId::new(0), SMALL, hasher(), known)
 }
 

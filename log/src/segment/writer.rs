@@ -115,6 +115,11 @@ impl ActiveSegment {
         })
     }
 
+    /// Whether nothing was appended yet.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.log_len == 0
+    }
+
     fn files(&mut self) -> Result<Written, LogError> {
         if let Some(written) = &self.written {
             return Ok(written.clone());

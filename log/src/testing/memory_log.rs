@@ -18,6 +18,7 @@ use crate::{
     clock::Clock,
     durability::Durability,
     error::LogError,
+    holds::{Holder, Holds},
     ids::{FolderId, Offset, PartitionId, Position, StreamId, StreamVersion, Timestamp, TopicId, TopicName},
     life::{Beginning, Mark, Marking, SnapshotAt, Standing, StreamChange, StreamState},
     partition::snapshot::stored,
@@ -38,6 +39,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
     durable: watch::Sender<Position>,
+    holds: Holds,
 }
 
 #[derive(Default)]
@@ -55,7 +57,14 @@ impl MemoryLog {
     /// An empty log.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { inner: Arc::new(Inner { clock, state: Mutex::default(), durable: watch::Sender::new(Position::default()) }) }
+        Self {
+            inner: Arc::new(Inner {
+                clock,
+                state: Mutex::default(),
+                durable: watch::Sender::new(Position::default()),
+                holds: Holds::default(),
+            }),
+        }
     }
 }
 
@@ -326,6 +335,7 @@ impl LogBackend for MemoryLog {
             dense_offsets: true,
             commit_order: true,
             server_time: true,
+            removal: false,
             append_bytes: u64::MAX,
         }
     }
@@ -334,12 +344,15 @@ impl LogBackend for MemoryLog {
         if !(1..=TopicSettings::MAX_PARTITIONS).contains(&settings.partitions) {
             return Err(LogError::Invalid { field: "partitions".into(), reason: "1 to 1,024".into() });
         }
+        if !settings.retention.is_for_ever() {
+            return Err(LogError::Invalid { field: "retention".into(), reason: "this log keeps everything".into() });
+        }
         let mut state = self.inner.state.lock();
         if let Some(known) = state.topics.get(&name) {
             if known.settings == settings {
                 return Ok(Arc::clone(known));
             }
-            let TopicSettings { kind, partitions, durability, compression } = known.settings;
+            let TopicSettings { kind, partitions, durability, compression, .. } = known.settings;
             let difference = format!("kind {kind}, {partitions} partitions, durability {durability} and compression {compression}");
             return Err(LogError::TopicExists { topic: name, difference });
         }
@@ -388,6 +401,30 @@ impl LogBackend for MemoryLog {
         let state = self.inner.state.lock();
         let partitions = 0..state.topic(topic)?.settings.partitions;
         Ok(partitions.map(|one| state.ends.get(&(topic.clone(), PartitionId::new(one))).copied().unwrap_or_default()).collect())
+    }
+
+    fn firsts(&self, topic: &TopicName) -> Result<Vec<Offset>, LogError> {
+        let state = self.inner.state.lock();
+        Ok((0..state.topic(topic)?.settings.partitions).map(|_| Offset::default()).collect())
+    }
+
+    fn whole_from(&self, _: &Selection) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn hold(&self, owner: &str, topic: &TopicName, from: Position) -> Result<(), LogError> {
+        self.inner.state.lock().topic(topic)?;
+        self.inner.holds.hold(owner, topic, from);
+        Ok(())
+    }
+
+    fn release(&self, owner: &str) {
+        self.inner.holds.release(owner);
+    }
+
+    fn holders(&self, topic: &TopicName) -> Result<Vec<Holder>, LogError> {
+        self.inner.state.lock().topic(topic)?;
+        Ok(self.inner.holds.holders(topic))
     }
 
     fn stream_state(&self, topic: &TopicName, stream: &StreamId) -> Result<StreamState, LogError> {

@@ -99,12 +99,20 @@ impl Core {
             let partitions = create.options.partitions.unwrap_or(SINK_PARTITIONS);
             self.log.create_topic(source.topic.clone(), TopicSettings::new(source.topic_kind, partitions))?;
         }
-        let end = self.commit(&Change::Create { source: Arc::clone(&source), query: Some(Arc::clone(&query)) })?;
+        let release = |_: &QueryError| self.log.release(id.as_str());
+        self.hold(&catalog, &query).inspect_err(release)?;
+        let change = Change::Create { source: Arc::clone(&source), query: Some(Arc::clone(&query)) };
+        let end = self.commit(&change).inspect_err(release)?;
         if let Err(error) = self.supervisor.start(&query, &plan) {
             self.commit(&Change::Drop { name: create.name.clone() })?;
+            release(&error);
             return Err(error);
         }
-        Ok(done(end, format!("{} {} created by query {id} over topic {}", create.kind, create.name, source.topic)))
+        let mut what = format!("{} {} created by query {id} over topic {}", create.kind, create.name, source.topic);
+        if !self.log.topic(&reads.topic)?.settings.retention.is_for_ever() {
+            what = format!("{what}; as long as it exists, retention removes nothing more of topic {}", reads.topic);
+        }
+        Ok(done(end, what))
     }
 
     /// The source that CREATE ... AS makes, without its query's id.

@@ -64,7 +64,9 @@ impl Core {
         let topics: Vec<_> = self.log.topics().into_iter().filter(|topic| !topic.name.is_system()).collect();
         let mut records = Vec::new();
         for topic in &topics {
-            records.push(self.log.ends(&topic.name)?.iter().map(|end| end.get()).sum());
+            // Ends last: what is removed meanwhile lies below them.
+            let (firsts, ends) = (self.log.firsts(&topic.name)?, self.log.ends(&topic.name)?);
+            records.push(firsts.iter().zip(&ends).map(|(first, end)| end.get().saturating_sub(first.get())).sum());
         }
         rows(
             self.head(),

@@ -201,11 +201,23 @@ impl Core {
 
     /// Starts a query that the catalog holds. One that cannot be started is told, and the others go on.
     fn start_again(&self, query: &QueryDef) {
-        let started = self.plan_of(&self.snapshot(), query).and_then(|plan| self.supervisor.start(query, &plan));
+        let catalog = self.snapshot();
+        // Also for one that cannot be started: the next start may do better.
+        let held = self.hold(&catalog, query);
+        let started = held.and_then(|()| self.plan_of(&catalog, query)).and_then(|plan| self.supervisor.start(query, &plan));
         if let Err(error) = started {
             tracing::error!(query = %query.id, %error, "a query could not be started");
             self.failed.write().insert(query.id.clone(), error.to_string());
         }
+    }
+
+    /// Keeps what a query would fold again after a restart from being removed: everything from its start on, for there are no
+    /// checkpoints of its state.
+    fn hold(&self, catalog: &Catalog, query: &QueryDef) -> Result<(), QueryError> {
+        for source in &query.sources {
+            self.log.hold(query.id.as_str(), &catalog.find(self.log.as_ref(), source)?.topic, query.start)?;
+        }
+        Ok(())
     }
 
     fn queries(&self) -> Vec<QueryStatus> {

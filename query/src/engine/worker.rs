@@ -160,6 +160,7 @@ impl Core {
 
     fn end_query(&self, query: &crate::catalog::QueryId) {
         block_on(self.supervisor.stop(query.as_str()));
+        self.log.release(query.as_str());
         self.failed.write().remove(query);
     }
 }

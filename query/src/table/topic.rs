@@ -220,7 +220,8 @@ impl TopicRows {
             if self.part.offset >= end {
                 return Ok(None);
             }
-            Selection::Partition(topic, PartitionId::new(partition), Offset::new(self.part.offset))
+            let first = self.log.firsts(&topic)?.get(partition as usize).copied().unwrap_or(Offset::new(0));
+            Selection::Partition(topic, PartitionId::new(partition), first.max(Offset::new(self.part.offset)))
         } else {
             Selection::Topics(vec![topic], self.part.from)
         };

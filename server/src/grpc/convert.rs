@@ -5,8 +5,8 @@ use std::{hash::Hasher as _, sync::Arc, time::Duration};
 use bytes::Bytes;
 use foldlog_log::{
     Append, Appended, Beginning, Compression, Durability, EventId, EventQuery, Expected, Identity, NewEvent, NewRecord, PartitionId,
-    Position, Precondition, QueryAbsent, QueryItem, RequestId, RequestKey, Scope, Snapshot, StreamChange, StreamId, StreamVersion, Tag,
-    Timestamp, Topic, TopicKind, TopicName, Write,
+    Position, Precondition, QueryAbsent, QueryItem, RequestId, RequestKey, Retention, Scope, Snapshot, StreamChange, StreamId,
+    StreamVersion, Tag, Timestamp, Topic, TopicKind, TopicName, Write,
 };
 use foldlog_proto::v1 as pb;
 use prost::Message as _;
@@ -440,6 +440,19 @@ pub fn proto_time(time: Timestamp) -> ProtoTimestamp {
     ProtoTimestamp { seconds: time.get().div_euclid(1000), nanos }
 }
 
+/// How long records are kept; its bounds are for the log to check.
+pub fn retention(given: Option<pb::Retention>) -> Result<Retention, Failure> {
+    let Some(given) = given else { return Ok(Retention::FOR_EVER) };
+    let time = given.time.map(Duration::try_from).transpose();
+    let time = time.map_err(|_| Failure::invalid("retention.time", "a duration that is not negative"))?;
+    Ok(Retention { time, bytes: given.bytes })
+}
+
+fn proto_retention(retention: Retention) -> Option<pb::Retention> {
+    let time = retention.time.and_then(|time| prost_types::Duration::try_from(time).ok());
+    (!retention.is_for_ever()).then_some(pb::Retention { time, bytes: retention.bytes })
+}
+
 /// A duration given by a client, up to `most`.
 pub fn duration(given: Option<prost_types::Duration>, default: Duration, most: Duration, field: &str) -> Result<Duration, Failure> {
     let Some(given) = given else { return Ok(default) };
@@ -508,6 +521,7 @@ pub fn proto_topic(topic: &Topic) -> pb::Topic {
             Compression::Zstd => pb::Compression::Zstd,
         }
         .into(),
+        retention: proto_retention(topic.settings.retention),
     }
 }
 

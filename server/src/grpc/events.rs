@@ -1,7 +1,7 @@
 //! The service `EventLog`. Routed by hand, because reads and subscriptions encode their messages straight from the log
 //! ([`super::wire`]) and the generated service would insist on building them first.
 
-use foldlog_log::{PartitionId, Position, StreamHead, StreamState, StreamVersion, TopicName};
+use foldlog_log::{Offset, PartitionId, Position, StreamHead, StreamState, StreamVersion};
 use foldlog_proto::v1 as pb;
 use futures::{Stream, StreamExt as _};
 use tonic::{
@@ -22,7 +22,7 @@ use super::{
     wire::{Outgoing, Wire},
 };
 use crate::{
-    app::{App, Stage},
+    app::App,
     failure::{Failure, Kind},
 };
 
@@ -179,17 +179,15 @@ async fn get_head(app: App, request: pb::GetHeadRequest) -> Result<pb::Head, Fai
     // Ends first: whatever they show lies below the position that is taken after them.
     let ends = match request.topic.as_str() {
         "" => Vec::new(),
-        name => partition_ends(stage, &convert::topic(name, || "topic".to_owned())?)?,
+        name => numbered(stage.log.ends(&convert::topic(name, || "topic".to_owned())?)?),
     };
     let position = stage.log.head().position;
     Ok(pb::Head { token: stage.tokens.make(position), position: position.get(), ends })
 }
 
-/// Where the partitions of a topic end.
-pub fn partition_ends(stage: &Stage, topic: &TopicName) -> Result<Vec<pb::PartitionEnd>, Failure> {
-    let ends = stage.log.ends(topic)?;
-    let numbered = (0..).zip(ends);
-    Ok(numbered.map(|(partition, offset)| pb::PartitionEnd { partition, offset: offset.get() }).collect())
+/// An offset of each partition, in order.
+pub fn numbered(offsets: Vec<Offset>) -> Vec<pb::PartitionEnd> {
+    (0..).zip(offsets).map(|(partition, offset)| pb::PartitionEnd { partition, offset: offset.get() }).collect()
 }
 
 impl App {

@@ -242,11 +242,27 @@ async fn begin(stage: &Stage, source: Source, direction: Direction) -> Result<Se
     let from = source.begins_at();
     let selection = source.selection()?;
     if direction == Direction::Forwards {
-        return Ok(selection);
+        return begin_forwards(stage, selection, from.is_some());
     }
     let end = place_of(&from_now(stage, selection.clone()).await?);
     // Behind the record that comes first. What lies behind the end is for the log to refuse.
     Ok(with_place(selection, from.map_or(end, |from| if from < end { from + 1 } else { from })))
+}
+
+/// A selection that begins at its place, if one was given, and nothing is missing from there on; else where there is something.
+fn begin_forwards(stage: &Stage, selection: Selection, has_place: bool) -> Result<Selection, Failure> {
+    match selection {
+        Selection::Partition(topic, partition, _) if !has_place => {
+            let firsts = stage.log.firsts(&topic)?;
+            let first = firsts.get(partition.get() as usize).copied().unwrap_or(Offset::new(0));
+            Ok(Selection::Partition(topic, partition, first))
+        }
+        _ if !has_place => Ok(selection),
+        _ => {
+            stage.log.whole_from(&selection)?;
+            Ok(selection)
+        }
+    }
 }
 
 fn place_of(selection: &Selection) -> u64 {
@@ -284,10 +300,11 @@ pub async fn subscribe(
     let stage = app.stage()?;
     let source = request.source.map(Source::from).ok_or_else(|| Failure::invalid("source", "is required"))?;
     let filter = source::filter(request.filter)?;
+    let has_place = source.begins_at().is_some();
     let mut selection = source.selection()?;
     let place = app.stream_place()?;
     match request.start {
-        None => {}
+        None => selection = begin_forwards(stage, selection, has_place)?,
         Some(Start::After(token)) => {
             let position = stage.tokens.read("after", &token)?.ok_or_else(|| Failure::invalid("after", "an empty token"))?;
             selection = match selection {
@@ -298,6 +315,7 @@ pub async fn subscribe(
                     return Err(Failure::invalid("after", rule));
                 }
             };
+            stage.log.whole_from(&selection)?;
         }
         Some(Start::Now(_)) => selection = from_now(stage, selection).await?,
         Some(Start::FromTime(time)) => {

@@ -56,7 +56,8 @@ async fn create(app: &App, request: pb::CreateTopicRequest) -> Result<pb::Topic,
         return Err(Failure::invalid("partitions", format_args!("1 to {}", TopicSettings::MAX_PARTITIONS)));
     }
     let durability = convert::durability(request.durability)?.unwrap_or_default();
-    let settings = TopicSettings { kind, partitions, durability, compression };
+    let retention = convert::retention(request.retention)?;
+    let settings = TopicSettings { kind, partitions, durability, compression, retention };
     let log = Arc::clone(&stage.log);
     let created = tokio::task::spawn_blocking(move || log.create_topic(name, settings)).await;
     let topic = created.map_err(|_| Failure::new(Kind::Unknown, "OUTCOME_UNKNOWN", "the creation was interrupted"))??;
@@ -72,10 +73,13 @@ fn list(app: &App, request: &pb::ListTopicsRequest) -> Result<pb::ListTopicsResp
 fn describe(app: &App, request: &pb::DescribeTopicRequest) -> Result<pb::DescribeTopicResponse, Failure> {
     let stage = app.stage()?;
     let topic = stage.log.topic(&convert::topic(&request.name, || "name".to_owned())?)?;
+    let holders = stage.log.holders(&topic.name)?;
     let limits = &app.limits;
     Ok(pb::DescribeTopicResponse {
         topic: Some(convert::proto_topic(&topic)),
-        ends: events::partition_ends(stage, &topic.name)?,
+        ends: events::numbered(stage.log.ends(&topic.name)?),
+        firsts: events::numbered(stage.log.firsts(&topic.name)?),
+        holders: holders.into_iter().map(|one| pb::Holder { owner: one.owner, position: one.from.get() }).collect(),
         limits: Some(pb::Limits {
             max_event_bytes: limits.event_bytes as u64,
             max_append_bytes: limits.append_bytes as u64,

@@ -13,5 +13,6 @@ mod pull;
 mod push;
 mod read;
 mod restart;
+mod retention;
 mod subscribe;
 mod support;

@@ -57,7 +57,7 @@ impl Below {
             reader.seek(before);
         }
         self.reader = Some(reader);
-        if before == from {
+        if before == from && from > engine.low(partition).offset {
             return Err(lost(engine, partition, Offset::default()));
         }
         Ok(before)

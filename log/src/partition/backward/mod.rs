@@ -50,7 +50,12 @@ impl BackwardReader {
 
     /// Fills `out` from the groups of one partition that the tail knows. Returns the offset before which it goes on.
     fn partition_runs(&mut self, partition: &Partition, mut before: Offset, out: &mut Output) -> Result<Offset, LogError> {
+        let low = self.engine.low(partition).offset;
         for (group, slice) in self.engine.tail.slices_before(partition.index, before, out.limits.bytes.into()) {
+            // Memory may hold for a while what was removed.
+            if before <= low {
+                break;
+            }
             if !group.loaded && !out.runs.is_empty() {
                 return Ok(before);
             }
@@ -163,10 +168,11 @@ impl BackwardReader {
             Cursor::Partition { partition, next } => {
                 let (partition, from) = (Arc::clone(partition), *next);
                 let mut before = self.partition_runs(&partition, from, out)?;
-                if before == from && before > Offset::default() && !out.is_over() {
+                let low = self.engine.low(&partition).offset;
+                if before == from && before > low && !out.is_over() {
                     before = self.below.partition(&self.engine, &partition, from, out)?;
                 }
-                out.complete = before == Offset::default();
+                out.complete = before <= low;
                 self.cursor = Cursor::Partition { partition, next: before };
             }
             Cursor::Stream { partition, key, next } => {
@@ -221,9 +227,9 @@ impl LogReader for BackwardReader {
     fn in_memory(&self) -> bool {
         let tail = &self.engine.tail;
         match &self.cursor {
-            Cursor::Partition { partition, next } => match next.get().checked_sub(1) {
-                Some(last) => tail.holds_offset(partition.index, Offset::new(last)),
-                None => true,
+            Cursor::Partition { partition, next } => match next.get().checked_sub(1).map(Offset::new) {
+                Some(last) if last >= self.engine.low(partition).offset => tail.holds_offset(partition.index, last),
+                _ => true,
             },
             Cursor::Stream { partition, key, next } => {
                 let newest = self.engine.streams.recent_before(key, *next, 1);

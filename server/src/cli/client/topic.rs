@@ -1,7 +1,9 @@
 //! `foldlog topic create | list | describe`.
 
+use std::time::Duration;
+
 use clap::Subcommand;
-use foldlog_sdk::{Compression, Durability, Topic as SdkTopic, TopicKind, TopicSettings};
+use foldlog_sdk::{Compression, Durability, Retention, Topic as SdkTopic, TopicKind, TopicSettings};
 
 use super::{Connection, Stop};
 use crate::cli::output::{Cell, Head, OutputArgs, Record};
@@ -26,6 +28,13 @@ pub enum Topic {
         /// How its batches are compressed where they lie for long: none, lz4 (fast) or zstd (smaller)
         #[arg(long, default_value_t = Compression::None)]
         compression: Compression,
+        /// Let records go that were recorded longer ago, like 7d, 12h, 30m or 90s; for topics of records [default: keep them for ever]
+        #[arg(long, value_name = "TIME", value_parser = parse_time)]
+        retention_time: Option<Duration>,
+        /// Keep the newest so many bytes in each partition and let older records go, like 1GiB or 512MiB; for topics of records
+        /// [default: keep them for ever]
+        #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+        retention_bytes: Option<u64>,
         #[command(flatten)]
         connection: Connection,
         #[command(flatten)]
@@ -55,8 +64,9 @@ pub enum Topic {
 impl Topic {
     pub async fn run(self) -> Result<(), Stop> {
         match self {
-            Self::Create { name, kind, partitions, durability, compression, connection, output } => {
-                let settings = TopicSettings { kind, partitions, durability, compression };
+            Self::Create { name, kind, partitions, durability, compression, retention_time, retention_bytes, connection, output } => {
+                let retention = Retention { time: retention_time, bytes: retention_bytes };
+                let settings = TopicSettings { kind, partitions, durability, compression, retention };
                 let topic = connection.open().await?.create_topic_with(&name, settings).await?;
                 print_topics(output, &[topic])
             }
@@ -93,23 +103,35 @@ async fn describe(name: &str, connection: &Connection, output: OutputArgs) -> Re
         Head::number("partitions"),
         Head::text("durability"),
         Head::text("compression"),
+        Head::number("retention_ms"),
+        Head::number("retention_bytes"),
         Head::number("records"),
+        Head::text("firsts"),
         Head::text("ends"),
+        Head::text("held_by"),
         Head::number("max_event_bytes"),
         Head::number("max_append_bytes"),
         Head::number("max_append_events"),
         Head::number("max_event_tags"),
         Head::number("max_tag_bytes"),
     ];
-    let ends = description.ends.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+    let offsets = |offsets: &[u64]| Cell::Json(format!("[{}]", offsets.iter().map(u64::to_string).collect::<Vec<_>>().join(",")));
+    let records = description.ends.iter().sum::<u64>().saturating_sub(description.firsts.iter().sum());
+    let retention = description.topic.retention;
+    let held_by: Vec<_> =
+        description.holders.iter().map(|one| serde_json::json!({ "query": one.owner, "position": one.position })).collect();
     let cells = vec![
         description.topic.name.as_str().into(),
         description.topic.kind.as_str().into(),
         u64::from(description.topic.partitions).into(),
         description.topic.durability.as_str().into(),
         description.topic.compression.as_str().into(),
-        description.ends.iter().sum::<u64>().into(),
-        Cell::Json(format!("[{ends}]")),
+        retention.time.map_or(Cell::Null, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).into()),
+        retention.bytes.map_or(Cell::Null, Into::into),
+        records.into(),
+        offsets(&description.firsts),
+        offsets(&description.ends),
+        Cell::Json(serde_json::Value::from(held_by).to_string()),
         description.max_event_bytes.into(),
         description.max_append_bytes.into(),
         u64::from(description.max_append_events).into(),
@@ -119,4 +141,59 @@ async fn describe(name: &str, connection: &Connection, output: OutputArgs) -> Re
     let mut printer = output.stdout().printer(&heads);
     printer.print(&Record { heads: &heads, cells })?;
     Ok(printer.finish()?)
+}
+
+/// A number and its unit.
+fn split(text: &str) -> Option<(u64, &str)> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    Some((number.parse().ok()?, unit))
+}
+
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no time; write a number and ms, s, m, h or d, like 7d");
+    let (number, unit) = split(text).ok_or_else(wrong)?;
+    let ms = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(ms).map(Duration::from_millis).ok_or_else(wrong)
+}
+
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no number of bytes; write one, or one and KiB, MiB, GiB or TiB, like 1GiB");
+    let (number, unit) = split(text).ok_or_else(wrong)?;
+    let power = match unit {
+        "" | "B" => 0,
+        "KiB" => 1,
+        "MiB" => 2,
+        "GiB" => 3,
+        "TiB" => 4,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(1024_u64.pow(power)).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_bytes_are_numbers_with_a_unit() {
+        for (text, ms) in [("7d", 604_800_000), ("12h", 43_200_000), ("30m", 1_800_000), ("90s", 90_000), ("1500ms", 1500)] {
+            assert_eq!(parse_time(text), Ok(Duration::from_millis(ms)));
+        }
+        for (text, bytes) in [("16384", 16_384), ("5B", 5), ("2KiB", 2048), ("1GiB", 1 << 30), ("3TiB", 3 << 40)] {
+            assert_eq!(parse_bytes(text), Ok(bytes));
+        }
+        for text in ["", "d", "7", "7 d", "-1d", "7w", "1.5h", "999999999999999999d"] {
+            assert!(parse_time(text).unwrap_err().contains("7d"), "{text}");
+        }
+        for text in ["", "GiB", "1GB", "-1", "1 KiB", "99999999999TiB"] {
+            assert!(parse_bytes(text).unwrap_err().contains("1GiB"), "{text}");
+        }
+    }
 }

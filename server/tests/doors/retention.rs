@@ -1,0 +1,133 @@
+//! Retention, over gRPC: what it removed is told to whoever reads below, and what a query needs stays.
+
+use crate::support::*;
+use foldlog_proto::v1::{self as pb, read_request::Source, subscribe_request};
+use tonic::{Code, Status};
+
+/// A server whose segments are small and written at once.
+async fn small() -> World {
+    world_with(|config| {
+        config.log.tidy_bytes = 16 << 10;
+        config.log.tail_bytes = 0;
+    })
+    .await
+}
+
+async fn create(world: &mut World, name: &str) {
+    let retention = Some(pb::Retention { bytes: Some(32 << 10), ..Default::default() });
+    let request = pb::CreateTopicRequest {
+        name: name.into(),
+        kind: pb::TopicKind::Records.into(),
+        partitions: Some(1),
+        retention,
+        ..Default::default()
+    };
+    let made = world.topics.create(request).await.unwrap().into_inner();
+    assert_eq!(made.retention, retention);
+}
+
+async fn describe(world: &mut World, name: &str) -> pb::DescribeTopicResponse {
+    world.topics.describe(pb::DescribeTopicRequest { name: name.into() }).await.unwrap().into_inner()
+}
+
+/// Appends about a KiB, and returns where the topic begins then.
+async fn append(world: &mut World, name: &str) -> u64 {
+    let event = pb::Event { data: Some(format!("{{\"n\":1,\"pad\":\"{}\"}}", "x".repeat(1000)).into()), ..Default::default() };
+    let write = pb::Write { partition: Some(0), events: vec![event], ..Default::default() };
+    let request = pb::AppendRequest { topic: name.into(), writes: vec![write], ..Default::default() };
+    world.log.append(request).await.unwrap();
+    describe(world, name).await.firsts[0].offset
+}
+
+fn partition(topic: &str, from_offset: Option<u64>) -> Source {
+    Source::Partition(pb::PartitionRange { topic: topic.into(), partition: 0, from_offset })
+}
+
+#[tokio::test]
+async fn what_retention_removed_is_told_and_what_a_query_needs_stays() {
+    let mut world = small().await;
+    create(&mut world, "held").await;
+    create(&mut world, "r").await;
+    world.sql("CREATE STREAM held (n BIGINT) WITH (value_format = 'json')").await.unwrap();
+    world.sql("CREATE TABLE sums AS SELECT 'all' AS k, SUM(n) AS n FROM held GROUP BY 'all'").await.unwrap();
+    let start = world.log.get_head(pb::GetHeadRequest::default()).await.unwrap().into_inner().token;
+    // Both get as much, and upkeep looks at both after each checkpoint.
+    let mut appended = 0;
+    while append(&mut world, "r").await < 20 {
+        append(&mut world, "held").await;
+        appended += 1;
+        assert!(appended < 10_000, "retention removes nothing");
+    }
+    let first = describe(&mut world, "r").await.firsts[0].offset;
+    let held = describe(&mut world, "held").await;
+    assert_eq!((held.firsts[0].offset, held.holders.len(), held.holders[0].position), (0, 1, 0));
+    assert!(held.holders[0].owner.starts_with("ctas_sums"), "{held:?}");
+    assert!(describe(&mut world, "r").await.holders.is_empty());
+
+    for below in [0, first - 1] {
+        let request = pb::ReadRequest { source: Some(partition("r", Some(below))), ..Default::default() };
+        let status = world.read_with(request).await.unwrap_err();
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::OutOfRange, "OUT_OF_RANGE"));
+    }
+    let left = world.read(partition("r", None)).await;
+    assert!(left[0].offset >= first, "the beginning is what is left");
+    assert_eq!(left.last().unwrap().offset, describe(&mut world, "r").await.ends[0].offset - 1);
+    let resumed = pb::SubscribeRequest { start: Some(subscribe_request::Start::After(start.clone())), ..follow("r", 0) };
+    let status = world.log.subscribe(resumed).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::OutOfRange, "OUT_OF_RANGE"));
+    // Where it says, nothing is missing, unless more was removed meanwhile.
+    let whole = |status: &Status| info(status).metadata["position"].parse::<u64>().unwrap();
+    let mut from = whole(&status);
+    let read = loop {
+        match world.read_with(pb::ReadRequest { source: Some(topic_from("r", from)), ..Default::default() }).await {
+            Ok(read) => break read,
+            Err(status) => from = whole(&status),
+        }
+    };
+    assert!(!read.is_empty());
+    let all = pb::SubscribeRequest { start: Some(subscribe_request::Start::After(start)), ..follow("held", 0) };
+    world.log.subscribe(all).await.unwrap();
+    let rows = world.sql("SELECT COUNT(*) AS n FROM r WHERE rowpartition = 0").await.unwrap().rows();
+    assert!(!rows.is_empty(), "a filter is over what is left");
+
+    // The next start holds it again, and when the query is gone nobody does.
+    let folder = world.stop().await;
+    let mut world = world_over(folder, |config| config.log.tidy_bytes = 16 << 10).await;
+    assert_eq!(describe(&mut world, "held").await.holders, held.holders);
+    assert_eq!(describe(&mut world, "held").await.topic.unwrap().retention.unwrap().bytes, Some(32 << 10));
+    world.sql("DROP TABLE sums").await.unwrap();
+    assert!(describe(&mut world, "held").await.holders.is_empty());
+    let mut appended = 0;
+    while append(&mut world, "held").await == 0 {
+        appended += 1;
+        assert!(appended < 10_000, "nothing holds it any more");
+    }
+    let metrics = get(&world, "/metrics").await;
+    assert!(metrics.contains("foldlog_log_deleted_segments_total ") && metrics.contains("foldlog_log_deleted_bytes_total "));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_retention_that_cannot_be_is_refused_with_its_rule() {
+    let mut world = world().await;
+    let asked = |kind: pb::TopicKind, retention| pb::CreateTopicRequest {
+        name: "t".into(),
+        kind: kind.into(),
+        retention: Some(retention),
+        ..Default::default()
+    };
+    let time = |seconds, nanos| pb::Retention { time: Some(prost_types::Duration { seconds, nanos }), bytes: None };
+    for (request, rule) in [
+        (asked(pb::TopicKind::Events, time(3600, 0)), "kept for ever"),
+        (asked(pb::TopicKind::Table, time(3600, 0)), "kept for ever"),
+        (asked(pb::TopicKind::Records, time(0, 1_000_000)), "one second"),
+        (asked(pb::TopicKind::Records, time(-1, 0)), "not negative"),
+        (asked(pb::TopicKind::Records, time(i64::MAX, 0)), "100 years"),
+        (asked(pb::TopicKind::Records, pb::Retention { time: None, bytes: Some(1) }), "16384"),
+    ] {
+        let status = world.topics.create(request).await.unwrap_err();
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "INVALID_REQUEST"));
+        assert!(status.message().contains(rule), "{}", status.message());
+    }
+    world.stop().await;
+}
