@@ -17,8 +17,8 @@ use std::{
 use bytes::Bytes;
 use foldlog_log::{
     Append, Compression, Durability, EmbeddedLog, EventId, Identity, LogBackend, LogConfig, NewEvent, NewRecord, Offset, Position,
-    ReadLimits, RequestId, RequestKey, Retention, Selection, Snapshot, StreamChange, StreamHead, StreamVersion, Timestamp, TopicKind,
-    TopicName, TopicSettings, Write,
+    ReadLimits, RequestId, RequestKey, Retention, Selection, Snapshot, Stepper, StreamChange, StreamHead, StreamVersion, Timestamp,
+    TopicKind, TopicName, TopicSettings, Write,
     clock::ManualClock,
     disk::{Disk, RealDisk},
     testing::{SimDisk, conformance::block_on},
@@ -65,16 +65,21 @@ fn event(number: u64) -> Append {
 }
 
 /// Writes a folder whose topics are compressed: forty units, so many in a group, most of them in segments, some in the
-/// journal alone.
-fn write(compression: Compression, group: u64) -> SimDisk {
+/// A new folder, stepped by hand, whose ids and salts are the same each time.
+fn open_new() -> (SimDisk, EmbeddedLog, Stepper) {
     let disk = SimDisk::new(1);
     let mut drawn = 0;
     let random = move || {
         drawn += 1;
         drawn
     };
-    let (log, mut stepper) =
-        EmbeddedLog::open_stepped(Arc::new(disk.clone()), clock(), Path::new(DATA), config(), random).expect("it opens");
+    let (log, stepper) = EmbeddedLog::open_stepped(Arc::new(disk.clone()), clock(), Path::new(DATA), config(), random).expect("it opens");
+    (disk, log, stepper)
+}
+
+/// journal alone.
+fn write(compression: Compression, group: u64) -> SimDisk {
+    let (disk, log, mut stepper) = open_new();
     let topics = [("accounts", TopicKind::Events, 2), ("plain", TopicKind::Records, 1)];
     for (topic, kind, partitions) in topics {
         let settings = TopicSettings { compression, ..TopicSettings::new(kind, partitions) };
@@ -162,14 +167,7 @@ fn what_is_written_today_is_format_version_1() {
 
 /// A topic whose manifest needs version 2, and one unit.
 fn write_manifest_2() -> SimDisk {
-    let disk = SimDisk::new(1);
-    let mut drawn = 0;
-    let random = move || {
-        drawn += 1;
-        drawn
-    };
-    let (log, mut stepper) =
-        EmbeddedLog::open_stepped(Arc::new(disk.clone()), clock(), Path::new(DATA), config(), random).expect("it opens");
+    let (disk, log, mut stepper) = open_new();
     log.create_topic("written".parse().expect("a valid name"), manifest_2_settings()).expect("it is new");
     let answer = log.append(to_manifest_2()).expect("there is room");
     stepper.commit().expect("no fault");
@@ -204,14 +202,7 @@ fn a_topic_with_a_durability_of_its_own_has_a_manifest_of_version_2() {
 
 /// Streams that were truncated, deleted and tombstoned, and snapshots, half of them in segments.
 fn write_marks() -> SimDisk {
-    let disk = SimDisk::new(1);
-    let mut drawn = 0;
-    let random = move || {
-        drawn += 1;
-        drawn
-    };
-    let (log, mut stepper) =
-        EmbeddedLog::open_stepped(Arc::new(disk.clone()), clock(), Path::new(DATA), config(), random).expect("it opens");
+    let (disk, log, mut stepper) = open_new();
     log.create_topic("accounts".parse().expect("a valid name"), TopicSettings::new(TopicKind::Events, 2)).expect("it is new");
     let topic = || "accounts".parse().expect("a valid name");
     let stream = |number: u64| format!("account-{number}").parse().expect("a valid id");
@@ -347,14 +338,7 @@ fn is_read_and_goes_on(version: &str) {
 
 /// A topic with a retention: what was removed once is in the checkpoint, what was removed again only in the journal.
 fn write_retention() -> SimDisk {
-    let disk = SimDisk::new(1);
-    let mut drawn = 0;
-    let random = move || {
-        drawn += 1;
-        drawn
-    };
-    let (log, mut stepper) =
-        EmbeddedLog::open_stepped(Arc::new(disk.clone()), clock(), Path::new(DATA), config(), random).expect("it opens");
+    let (disk, log, mut stepper) = open_new();
     log.create_topic(kept(), retention_settings()).expect("it is new");
     log.allow_removal();
     for round in 0..2 {
