@@ -3,16 +3,16 @@
 //! The contract in short: an append is atomic whatever it touches; a reply means as durable as it says; readers see the durable
 //! prefix and never part of a unit; an offset or position, once shown, means the same record for ever.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc};
 
 use tokio::sync::watch;
 
 use crate::{
     error::LogError,
     holds::Holder,
-    ids::{FolderId, Offset, Position, StreamHead, StreamId, StreamVersion, Timestamp, TopicName},
+    ids::{FolderId, Offset, Position, ProducerEpoch, StreamHead, StreamId, StreamVersion, Timestamp, TopicName},
     life::StreamState,
-    record::{Append, Appended, Chunk, EventQuery, ReadLimits, Selection, StoredSnapshot},
+    record::{Append, Appended, Chunk, EventQuery, ProducerAt, ProducerKey, ReadLimits, Selection, StoredSnapshot},
     topic::{Topic, TopicSettings},
 };
 
@@ -42,6 +42,8 @@ pub struct Capabilities {
     pub server_time: bool,
     /// Whether topics may have a retention.
     pub removal: bool,
+    /// How many of a producer's newest units are remembered: so many may be sent again.
+    pub producer_units: u32,
     /// Most bytes of one append, as it is encoded.
     pub append_bytes: u64,
 }
@@ -59,6 +61,9 @@ pub struct Head {
 
 /// Ends with the append's answer when everything it rests on is as durable as it says. Dropping it cancels nothing.
 pub type AppendFuture = Pin<Box<dyn Future<Output = Result<Appended, LogError>> + Send>>;
+
+/// Ends when what a producer was told is durable.
+pub type ProducerFuture = Pin<Box<dyn Future<Output = Result<ProducerAt, LogError>> + Send>>;
 
 /// A durable, partitioned, totally ordered log of units. Cheap to share; all calls may come from any thread.
 pub trait LogBackend: Send + Sync + 'static {
@@ -87,9 +92,26 @@ pub trait LogBackend: Send + Sync + 'static {
     /// # Errors
     /// At once: a malformed append, an unknown topic, a full queue. Through the future: verdicts of admission
     /// ([`LogError::Conflict`], [`LogError::Tombstoned`], [`LogError::TruncatedBeyondEnd`], [`LogError::NoSuchState`],
-    /// [`LogError::RequestIdReused`], [`LogError::OutOfWindow`]), full disk, and
+    /// [`LogError::RequestIdReused`], [`LogError::OutOfWindow`]; of a producer's unit [`LogError::OutOfOrderSequence`],
+    /// [`LogError::ProducerFenced`], [`LogError::UnknownProducer`], [`LogError::OutcomeForgotten`],
+    /// [`LogError::RefusedBefore`]), full disk, and
     /// [`LogError::Unknown`] when the log stopped.
     fn append(&self, append: Append) -> Result<AppendFuture, LogError>;
+
+    /// Takes appends from the front and puts them in line behind each other, each a unit of its own, up to the first that is
+    /// malformed: it is taken as well, what is behind it stays.
+    ///
+    /// # Errors
+    /// When appends are not taken at all at the moment; then none was.
+    fn append_all(&self, appends: &mut VecDeque<Append>) -> Result<Vec<Result<AppendFuture, LogError>>, LogError>;
+
+    /// Begins an epoch of a producer, which ends those before it, wherever they are used; with `resume` goes on with that epoch,
+    /// if it is still the newest. Sequences go on over epochs.
+    ///
+    /// # Errors
+    /// Through the future, for one that goes on: [`LogError::ProducerFenced`], [`LogError::UnknownProducer`]. Those of
+    /// [`LogBackend::append`] that no append is spared.
+    fn open_producer(&self, key: ProducerKey, resume: Option<ProducerEpoch>) -> Result<ProducerFuture, LogError>;
 
     /// The durable end.
     fn head(&self) -> Head;

@@ -4,6 +4,7 @@
 //! may block. Invariants: see [`crate::backend`].
 
 use std::{
+    collections::VecDeque,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     thread::JoinHandle,
@@ -13,14 +14,14 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    backend::{AppendFuture, Capabilities, Head, LogBackend, LogReader, Span},
+    backend::{AppendFuture, Capabilities, Head, LogBackend, LogReader, ProducerFuture, Span},
     clock::Clock,
     config::LogConfig,
     disk::Disk,
     engine::{Engine, Metrics},
     error::LogError,
     holds::Holder,
-    ids::{Offset, Position, StreamId, StreamVersion, Timestamp, TopicId, TopicName},
+    ids::{Offset, Position, ProducerEpoch, StreamId, StreamVersion, Timestamp, TopicId, TopicName},
     journal::{
         committer::Committer,
         queue::Closed,
@@ -28,9 +29,16 @@ use crate::{
     },
     life::StreamState,
     partition::{
-        backward::BackwardReader, cursor, filtered::FilteredReader, reader::EmbeddedReader, request, snapshot, streams::StreamKey,
+        backward::BackwardReader,
+        cursor,
+        filtered::FilteredReader,
+        reader::EmbeddedReader,
+        request::{self, Request},
+        snapshot,
+        streams::StreamKey,
     },
-    record::{Append, EventQuery, Selection, StoredSnapshot},
+    producers::UNITS_REMEMBERED,
+    record::{Append, EventQuery, ProducerKey, Selection, StoredSnapshot},
     stall, start,
     tidy::{self, Tidy},
     topic::{Topic, TopicKind, TopicSettings},
@@ -169,6 +177,23 @@ impl EmbeddedLog {
         Ok((log, stepper))
     }
 
+    /// Checked and encoded, with the answer that it will get.
+    fn prepared(&self, append: Append) -> Result<(Request, AppendFuture), LogError> {
+        let engine = &self.engine;
+        let (reply, answer) = oneshot::channel();
+        let mut request = request::prepare(append, &engine.topics, &engine.hasher, engine.config.append_limit(), reply)?;
+        engine.look_up(&mut request)?;
+        request.marked().try_for_each(|topic| engine.admit_changes(topic))?;
+        Ok((request, Box::pin(async move { answer.await.unwrap_or(Err(LogError::Unknown)) })))
+    }
+
+    fn put_in_line(&self, request: Request) -> Result<(), LogError> {
+        match self.turns.get() {
+            Some(turns) => turns.append(request),
+            None => self.engine.queue.push(request),
+        }
+    }
+
     fn spawn(&self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), LogError> {
         let spawned = std::thread::Builder::new().name(name.into()).spawn(run);
         let thread = spawned.map_err(|source| LogError::io("start a thread for", &self.engine.folder, source))?;
@@ -251,6 +276,7 @@ impl LogBackend for EmbeddedLog {
             commit_order: true,
             server_time: true,
             removal: true,
+            producer_units: UNITS_REMEMBERED,
             append_bytes: self.engine.config.append_limit(),
         }
     }
@@ -284,22 +310,44 @@ impl LogBackend for EmbeddedLog {
     }
 
     fn append(&self, append: Append) -> Result<AppendFuture, LogError> {
-        let engine = &self.engine;
-        if let Some(reason) = engine.read_only.get() {
-            return Err(LogError::ReadOnly { reason: reason.clone() });
+        self.engine.takes_appends()?;
+        let (request, answer) = self.prepared(append)?;
+        self.put_in_line(request)?;
+        Ok(answer)
+    }
+
+    fn append_all(&self, appends: &mut VecDeque<Append>) -> Result<Vec<Result<AppendFuture, LogError>>, LogError> {
+        self.engine.takes_appends()?;
+        self.engine.queue.has_room()?;
+        let (mut requests, mut answers) = (Vec::with_capacity(appends.len()), Vec::with_capacity(appends.len()));
+        while let Some(append) = appends.pop_front() {
+            match self.prepared(append) {
+                Ok((request, answer)) => {
+                    requests.push(request);
+                    answers.push(Ok(answer));
+                }
+                Err(error) => {
+                    answers.push(Err(error));
+                    break;
+                }
+            }
         }
-        if engine.untidied_bytes() > engine.config.untidied_bytes {
-            return Err(LogError::Overloaded { what: "segments are too far behind the journal" });
+        match (self.turns.get(), requests.len()) {
+            (Some(turns), 1) => requests.into_iter().try_for_each(|request| turns.append(request))?,
+            _ => self.engine.queue.push_all(requests)?,
         }
+        Ok(answers)
+    }
+
+    fn open_producer(&self, key: ProducerKey, resume: Option<ProducerEpoch>) -> Result<ProducerFuture, LogError> {
+        self.engine.takes_appends()?;
+        let stands = Arc::new(OnceLock::new());
         let (reply, answer) = oneshot::channel();
-        let mut request = request::prepare(append, &engine.topics, &engine.hasher, engine.config.append_limit(), reply)?;
-        engine.look_up(&mut request)?;
-        request.marked().try_for_each(|topic| engine.admit_changes(topic))?;
-        match self.turns.get() {
-            Some(turns) => turns.append(request)?,
-            None => engine.queue.push(request)?,
-        }
-        Ok(Box::pin(async move { answer.await.unwrap_or(Err(LogError::Unknown)) }))
+        self.put_in_line(request::prepare_open(key, resume, Arc::clone(&stands), reply)?)?;
+        Ok(Box::pin(async move {
+            answer.await.unwrap_or(Err(LogError::Unknown))?;
+            stands.get().copied().ok_or(LogError::Unknown)
+        }))
     }
 
     fn head(&self) -> Head {

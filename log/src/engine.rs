@@ -172,6 +172,20 @@ impl Engine {
         }
     }
 
+    /// Whether appends are taken at all.
+    ///
+    /// # Errors
+    /// [`LogError::ReadOnly`], [`LogError::Overloaded`].
+    pub(crate) fn takes_appends(&self) -> Result<(), LogError> {
+        if let Some(reason) = self.read_only.get() {
+            return Err(LogError::ReadOnly { reason: reason.clone() });
+        }
+        if self.untidied_bytes() > self.config.untidied_bytes {
+            return Err(LogError::Overloaded { what: "segments are too far behind the journal" });
+        }
+        Ok(())
+    }
+
     /// Bytes of journal that segments do not hold yet, with what is kept in memory beside it.
     pub(crate) fn untidied_bytes(&self) -> u64 {
         self.tail.untidied_bytes() + self.postings.recent.bytes()

@@ -7,7 +7,10 @@ use std::{
 };
 
 use crate::{
-    ids::{FolderId, InvalidName, Offset, PartitionId, Position, RequestId, StreamHead, StreamId, StreamVersion, TopicName},
+    ids::{
+        FolderId, InvalidName, Offset, PartitionId, Position, ProducerEpoch, ProducerId, RequestId, Sequence, StreamHead, StreamId,
+        StreamVersion, TopicName,
+    },
     life::Refusal,
     record::Violation,
 };
@@ -113,6 +116,46 @@ pub enum LogError {
         id: RequestId,
         /// Where the window begins.
         low_mark: Position,
+    },
+    /// The producer has begun a later epoch, here or in another process.
+    #[error("epoch {epoch} of producer {producer} is over, epoch {newest} has begun; whoever began it goes on")]
+    ProducerFenced {
+        /// The producer.
+        producer: ProducerId,
+        /// The epoch that asked.
+        epoch: ProducerEpoch,
+        /// The one that counts.
+        newest: ProducerEpoch,
+    },
+    /// Nothing is remembered of the producer; whether its units took effect can be read from the log alone.
+    #[error(
+        "producer {producer} is not known: it never was, or did nothing for a day, or made room for others; whether its last units took effect can be read from the log alone"
+    )]
+    UnknownProducer {
+        /// The producer.
+        producer: ProducerId,
+    },
+    /// A unit does not follow on the one before; its sequence stays free.
+    #[error("unit {sequence} of the producer is out of order: unit {next} comes next")]
+    OutOfOrderSequence {
+        /// Its sequence.
+        sequence: Sequence,
+        /// The one that comes next.
+        next: Sequence,
+    },
+    /// A unit was judged so long ago that the answer is not remembered.
+    #[error("unit {sequence} of the producer was judged before, and its answer is not remembered any more: unit {next} comes next")]
+    OutcomeForgotten {
+        /// Its sequence.
+        sequence: Sequence,
+        /// The one that comes next.
+        next: Sequence,
+    },
+    /// The first answer to a unit was that it is refused; why is not remembered.
+    #[error("unit {sequence} of the producer was refused before, when it came first; nothing was written")]
+    RefusedBefore {
+        /// Its sequence.
+        sequence: Sequence,
     },
     /// A read from before the first or after the last record.
     #[error("offset {asked} of topic {topic} partition {partition} is out of range: it holds {first} up to {end} (exclusive)")]

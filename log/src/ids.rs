@@ -170,6 +170,14 @@ number! {
     StreamVersion(u64)
 }
 number! {
+    /// Which life of a producer: a later one ends those before. Rises over the whole folder, with gaps.
+    ProducerEpoch(u64)
+}
+number! {
+    /// Number of a unit of its producer, from 1, without gaps and over all epochs.
+    Sequence(u64)
+}
+number! {
     /// Milliseconds since 1970-01-01 UTC; may be negative.
     Timestamp(i64)
 }
@@ -184,6 +192,17 @@ impl Offset {
 
 impl Position {
     /// The position `count` records further.
+    #[must_use]
+    pub const fn plus(self, count: u64) -> Self {
+        Self(self.0 + count)
+    }
+}
+
+impl Sequence {
+    /// That of a producer's first unit.
+    pub const FIRST: Self = Self(1);
+
+    /// The sequence `count` units further.
     #[must_use]
     pub const fn plus(self, count: u64) -> Self {
         Self(self.0 + count)
@@ -242,6 +261,10 @@ uuid_like! {
 uuid_like! {
     /// Id of a request, given by its caller, under which a repeat gets the first answer again.
     RequestId
+}
+uuid_like! {
+    /// Id of a producer, chosen by itself: drawn at random, or always the same for one that goes on after its process has ended.
+    ProducerId
 }
 uuid_like! {
     /// Id of a topic's incarnation: a topic deleted and created again has another one.

@@ -20,6 +20,7 @@ pub mod life;
 pub(crate) mod manifest;
 pub(crate) mod partition;
 pub(crate) mod postings;
+pub(crate) mod producers;
 pub mod record;
 pub(crate) mod retention;
 pub(crate) mod segment;
@@ -35,7 +36,7 @@ pub(crate) mod upkeep;
 pub(crate) mod window;
 pub(crate) mod window_file;
 
-pub use backend::{AppendFuture, Capabilities, Head, LogBackend, LogReader, Span};
+pub use backend::{AppendFuture, Capabilities, Head, LogBackend, LogReader, ProducerFuture, Span};
 pub use batch::{EventView, MarkView, RecordView};
 pub use config::LogConfig;
 pub use durability::Durability;
@@ -44,13 +45,13 @@ pub use engine::Metrics;
 pub use error::LogError;
 pub use holds::Holder;
 pub use ids::{
-    EventId, Expected, FolderId, InvalidName, Offset, PartitionId, Position, RequestId, StreamHead, StreamId, StreamVersion, Tag,
-    Timestamp, TopicId, TopicName,
+    EventId, Expected, FolderId, InvalidName, Offset, PartitionId, Position, ProducerEpoch, ProducerId, RequestId, Sequence, StreamHead,
+    StreamId, StreamVersion, Tag, Timestamp, TopicId, TopicName,
 };
 pub use life::{Beginning, Mark, StreamChange, StreamState};
 pub use record::{
-    Append, Appended, AppendedRange, Chunk, EventQuery, Found, Identity, NewEvent, NewRecord, Precondition, QueryAbsent, QueryItem,
-    ReadLimits, RequestKey, Run, Scope, Selection, Snapshot, StoredSnapshot, StreamAt, Violation, Write,
+    Append, Appended, AppendedRange, Chunk, EventQuery, Found, Identity, NewEvent, NewRecord, Precondition, ProducerAt, ProducerKey,
+    QueryAbsent, QueryItem, ReadLimits, RequestKey, Run, Scope, Selection, Sequenced, Snapshot, StoredSnapshot, StreamAt, Violation, Write,
 };
 pub use retention::{LowMark, Retention};
 pub use topic::{Compression, Topic, TopicKind, TopicSettings};

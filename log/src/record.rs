@@ -11,7 +11,10 @@ use crate::{
     batch::{EventView, RecordView},
     durability::Durability,
     error::LogError,
-    ids::{EventId, Expected, Offset, PartitionId, Position, RequestId, StreamHead, StreamId, StreamVersion, Tag, Timestamp, TopicName},
+    ids::{
+        EventId, Expected, Offset, PartitionId, Position, ProducerEpoch, ProducerId, RequestId, Sequence, StreamHead, StreamId,
+        StreamVersion, Tag, Timestamp, TopicName,
+    },
     life::{Beginning, StreamChange},
     topic::{Topic, TopicKind},
 };
@@ -238,6 +241,36 @@ pub struct Identity {
     pub first_attempt: Option<Position>,
 }
 
+/// Who appends in numbered order.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ProducerKey {
+    /// Who asks; one principal's producers mean nothing to another's.
+    pub principal: Arc<str>,
+    /// The producer.
+    pub id: ProducerId,
+}
+
+/// Which unit of a producer an append is. Units are taken one by one: a repeat gets the first answer, one that does not come next
+/// is refused. A unit whose preconditions do not hold takes its sequence too, and so does one without writes and preconditions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sequenced {
+    /// The producer.
+    pub key: ProducerKey,
+    /// Its epoch, as [`LogBackend::open_producer`](crate::LogBackend::open_producer) said.
+    pub epoch: ProducerEpoch,
+    /// Its number.
+    pub sequence: Sequence,
+}
+
+/// Where a producer stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducerAt {
+    /// Its epoch.
+    pub epoch: ProducerEpoch,
+    /// The sequence that comes next.
+    pub next: Sequence,
+}
+
 /// One unit: all of it is readable after any crash, or nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Append {
@@ -247,6 +280,8 @@ pub struct Append {
     pub preconditions: Vec<Precondition>,
     /// None: no promise about repeats.
     pub identity: Option<Identity>,
+    /// Which unit of a producer it is; instead of an identity.
+    pub sequenced: Option<Sequenced>,
     /// How durable it must be when answered; none: as durable as the strongest of the topics written.
     pub durability: Option<Durability>,
 }

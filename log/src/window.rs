@@ -1,7 +1,7 @@
-//! The folder's window of request ids: who asked for what under which id, and the answer that a repeat gets.
+//! The folder's window of requests: who asked for what under which id or sequence, and the answer that a repeat gets.
 //!
 //! Admission asks and remembers, frames carry the entries, tidy folds them into a file that recovery reads back. Invariant:
-//! between the low mark and the end every request that had an id is known. Format: `log/FORMAT.md`, "Window of request ids".
+//! between the low mark and the end every request that had an id is known. Format: `log/FORMAT.md`, "Window of requests".
 
 use std::{collections::VecDeque, str::FromStr, sync::Arc};
 
@@ -12,6 +12,7 @@ use crate::{
     durability::Durability,
     error::LogError,
     ids::{Offset, PartitionId, Position, RequestId, StreamId, StreamVersion, Timestamp, TopicId, TopicName},
+    producers::{self, Producers},
     record::{Appended, AppendedRange, Identity, RequestKey, StreamAt},
 };
 
@@ -56,11 +57,14 @@ pub(crate) struct Window {
     max_bytes: u64,
     /// Requests that ended below may have been forgotten.
     low_mark: Position,
+    /// Who appends in numbered order.
+    pub(crate) producers: Producers,
 }
 
 impl Window {
     pub(crate) fn new(max_requests: usize, max_bytes: u64) -> Self {
-        Self { entries: HashMap::new(), order: VecDeque::new(), bytes: 0, max_requests, max_bytes, low_mark: Position::default() }
+        let (entries, order, low_mark) = (HashMap::new(), VecDeque::new(), Position::default());
+        Self { entries, order, bytes: 0, max_requests, max_bytes, low_mark, producers: Producers::default() }
     }
 
     /// What is known of a request. `topic` finds a topic's name by id.
@@ -109,11 +113,14 @@ impl Window {
     /// Returns `None` when they cannot be read; their checksum was right, so this is damage from within.
     #[must_use]
     pub(crate) fn restore(&mut self, encoded: &[u8]) -> Option<()> {
-        let mut from = Fields(encoded);
-        while !from.0.is_empty() {
-            let length = usize::try_from(from.u32()?).ok()?;
-            let (key, entry) = decode(Fields(from.take(length)?))?;
-            self.insert(key, entry);
+        let mut rest = encoded;
+        while !rest.is_empty() {
+            let (entry, behind) = next_entry(rest)?;
+            match entry {
+                AnyEntry::Producer(entry) => self.producers.take_in(&entry),
+                AnyEntry::Request(_, key, entry) => self.insert(key, entry),
+            }
+            rest = behind;
         }
         Some(())
     }
@@ -129,7 +136,7 @@ impl Window {
 
     /// Bytes that all entries take when encoded, about.
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
+        self.bytes + self.producers.bytes()
     }
 
     fn insert(&mut self, key: RequestKey, entry: Entry) {
@@ -149,13 +156,58 @@ impl Window {
     }
 }
 
-/// The first of encoded entries, where its request ended, and what follows; none at the end, or if it cannot be read.
-pub(crate) fn next_entry(encoded: &[u8]) -> Option<(&[u8], Position, &[u8])> {
-    let mut from = Fields(encoded);
-    let length = usize::try_from(from.u32()?).ok()?;
-    let (_, entry) = decode(Fields(from.take(length)?))?;
-    let (first, behind) = encoded.split_at_checked(4 + length)?;
-    Some((first, entry.end, behind))
+/// An entry of the window, of either kind.
+enum AnyEntry<'a> {
+    /// As it is encoded, and what it says.
+    Request(&'a [u8], RequestKey, Entry),
+    Producer(producers::Entry),
+}
+
+/// The first of encoded entries, and what follows; none at the end, or if it cannot be read.
+fn next_entry(encoded: &[u8]) -> Option<(AnyEntry<'_>, &[u8])> {
+    let length = usize::try_from(Fields(encoded).u32()?).ok()?;
+    let (first, behind) = encoded.split_at_checked(length.checked_add(4)?)?;
+    let mut body = Fields(first.get(4..)?);
+    if is_of_producer(first) {
+        body.u16()?;
+        return Some((AnyEntry::Producer(producers::Entry::decode(body)?), behind));
+    }
+    let (key, entry) = decode(body)?;
+    Some((AnyEntry::Request(first, key, entry), behind))
+}
+
+fn is_of_producer(entry: &[u8]) -> bool {
+    entry.get(4..6) == Some(&producers::MARK.to_le_bytes())
+}
+
+/// Whether producers are among encoded entries: then format 1 will not do.
+pub(crate) fn has_producers(encoded: &[u8]) -> bool {
+    let mut rest = encoded;
+    while let Some(length) = Fields(rest).u32().and_then(|length| usize::try_from(length).ok()) {
+        if is_of_producer(rest) {
+            return true;
+        }
+        rest = rest.get(4 + length..).unwrap_or_default();
+    }
+    false
+}
+
+/// Of encoded entries, those that a window which begins at `low_mark` may still hold, and where producers stand after all of them.
+pub(crate) fn still_held(encoded: &[u8], low_mark: Position) -> Vec<u8> {
+    let (mut held, mut producers) = (Vec::new(), Producers::default());
+    let mut rest = encoded;
+    while let Some((entry, behind)) = next_entry(rest) {
+        match entry {
+            AnyEntry::Producer(entry) => producers.take_in(&entry),
+            AnyEntry::Request(bytes, _, entry) if entry.end >= low_mark => held.extend_from_slice(bytes),
+            AnyEntry::Request(..) => {}
+        }
+        rest = behind;
+    }
+    for entry in producers.entries() {
+        entry.encode(&mut held);
+    }
+    held
 }
 
 fn encode(key: &RequestKey, entry: &Entry) -> Vec<u8> {
@@ -274,7 +326,8 @@ mod tests {
             assert!(matches!(window.look_up(&identity(1, 8), name_of), Seen::Refused(LogError::RequestIdReused { .. })));
             assert!(matches!(window.look_up(&identity(2, 7), name_of), Seen::New));
         }
-        assert_eq!(next_entry(&carried), Some((&carried[..], Position::new(5), &[][..])));
+        assert_eq!((still_held(&carried, Position::new(5)), still_held(&carried, Position::new(6))), (carried.clone(), Vec::new()));
+        assert!(!has_producers(&carried));
     }
 
     #[test]

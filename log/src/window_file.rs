@@ -1,7 +1,7 @@
-//! The file of the window of request ids: entries in the order in which they became durable, added to at each checkpoint.
+//! The file of the window of requests: entries in the order in which they became durable, added to at each checkpoint.
 //!
 //! Tidy writes it, a start reads it. It is authoritative: damage to it is reported, not repaired. What lies behind the length
-//! that the checkpoint names is not part of it. Format: `log/FORMAT.md`, "Window of request ids".
+//! that the checkpoint names is not part of it. Format: `log/FORMAT.md`, "Window of requests".
 
 use std::{
     ffi::OsStr,
@@ -22,7 +22,9 @@ use crate::{
 };
 
 const MAGIC: [u8; 4] = *b"FLWN";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// Knows no producers.
+const FORMAT_OF_REQUESTS: u32 = 1;
 const HEADER_LEN: usize = 32;
 /// A file this long is not begun anew, however few of its entries count.
 const SMALL: u64 = 1 << 20;
@@ -35,6 +37,7 @@ pub(crate) struct WindowFile {
     folder: FolderId,
     handle: Option<Arc<dyn DiskFile>>,
     mark: WindowMark,
+    format: u32,
     /// The one before, to be removed once a checkpoint names this one.
     replaced: Option<PathBuf>,
 }
@@ -42,6 +45,11 @@ pub(crate) struct WindowFile {
 fn corrupt(path: &Path, mark: WindowMark, what: &str) -> LogError {
     let what = format!("{what}; whether a request is a repeat cannot be told");
     LogError::Corrupt { file: path.to_owned(), from: 0, end: mark.length, what }
+}
+
+/// The oldest format that these entries need.
+fn format_of(entries: &[u8]) -> u32 {
+    if window::has_producers(entries) { FORMAT } else { FORMAT_OF_REQUESTS }
 }
 
 fn path(data: &Path, file: u64) -> PathBuf {
@@ -60,7 +68,7 @@ impl WindowFile {
         mark: WindowMark,
         window: &mut Window,
     ) -> Result<Self, LogError> {
-        let mut file = Self { disk, data: data.to_owned(), folder, handle: None, mark, replaced: None };
+        let mut file = Self { disk, data: data.to_owned(), folder, handle: None, mark, format: FORMAT_OF_REQUESTS, replaced: None };
         if mark.file == 0 {
             return Ok(file);
         }
@@ -73,7 +81,7 @@ impl WindowFile {
             Err(source) => return Err(LogError::io("open", &path, source)),
         };
         let bytes = file.read(&*handle, &path)?;
-        file.restore(&bytes, &path, window)?.ok_or_else(|| corrupt(&path, mark, "its entries cannot be read"))?;
+        file.format = file.restore(&bytes, &path, window)?.ok_or_else(|| corrupt(&path, mark, "its entries cannot be read"))?;
         file.handle = Some(handle);
         Ok(file)
     }
@@ -93,10 +101,11 @@ impl WindowFile {
         Ok(bytes)
     }
 
-    fn restore(&self, bytes: &[u8], path: &Path, window: &mut Window) -> Result<Option<()>, LogError> {
+    /// Returns the format; none if the bytes cannot be read.
+    fn restore(&self, bytes: &[u8], path: &Path, window: &mut Window) -> Result<Option<u32>, LogError> {
         let mut from = Fields(bytes);
         let (Some(magic), Some(format)) = (from.take(4), from.u32()) else { return Ok(None) };
-        if magic == MAGIC && format != FORMAT {
+        if magic == MAGIC && !(FORMAT_OF_REQUESTS..=FORMAT).contains(&format) {
             return Err(LogError::Format { file: path.to_owned(), found: format, supported: FORMAT });
         }
         let (Some(folder), Some(low_mark)) = (from.bytes16(), from.u64()) else { return Ok(None) };
@@ -104,7 +113,7 @@ impl WindowFile {
             return Ok(None);
         }
         window.set_low_mark(Position::new(low_mark));
-        Ok(window.restore(from.0))
+        Ok(window.restore(from.0).map(|()| format))
     }
 
     /// Adds entries that became durable since the last call, syncs, and returns what the checkpoint says. `window` is what
@@ -119,9 +128,8 @@ impl WindowFile {
         };
         match self.handle.clone() {
             None => self.begin(low_mark, entries)?,
-            Some(handle) if self.mark.length > SMALL && self.mark.length > 2 * bytes => {
-                let mut kept = self.kept(&*handle, low_mark)?;
-                kept.extend_from_slice(entries);
+            Some(handle) if self.is_mostly_old(bytes) || self.format < format_of(entries) => {
+                let kept = self.kept(&*handle, low_mark, entries)?;
                 self.begin(low_mark, &kept)?;
             }
             Some(_) => self.put(entries)?,
@@ -136,20 +144,17 @@ impl WindowFile {
         Ok(self.mark)
     }
 
-    /// The file's entries that may still be in a window that begins at `low_mark`. Taken from the file, for the committer needs
-    /// the window all the time.
-    fn kept(&self, handle: &dyn DiskFile, low_mark: Position) -> Result<Vec<u8>, LogError> {
+    const fn is_mostly_old(&self, bytes: u64) -> bool {
+        self.mark.length > SMALL && self.mark.length > 2 * bytes
+    }
+
+    /// What counts of the file's entries and those that are added, in a window that begins at `low_mark`. Taken from the file, for
+    /// the committer needs the window all the time.
+    fn kept(&self, handle: &dyn DiskFile, low_mark: Position, added: &[u8]) -> Result<Vec<u8>, LogError> {
         let path = path(&self.data, self.mark.file);
-        let bytes = self.read(handle, &path)?;
-        let mut rest = bytes.get(HEADER_LEN..).unwrap_or_default();
-        let mut kept = Vec::new();
-        while let Some((entry, end, behind)) = window::next_entry(rest) {
-            if end >= low_mark {
-                kept.extend_from_slice(entry);
-            }
-            rest = behind;
-        }
-        Ok(kept)
+        let mut bytes = self.read(handle, &path)?;
+        bytes.extend_from_slice(added);
+        Ok(window::still_held(bytes.get(HEADER_LEN..).unwrap_or_default(), low_mark))
     }
 
     fn begin(&mut self, low_mark: Position, entries: &[u8]) -> Result<(), LogError> {
@@ -162,7 +167,8 @@ impl WindowFile {
         let handle = handle.map_err(|source| LogError::full_or_io("create", &path, source))?;
         let mut bytes = Vec::with_capacity(HEADER_LEN + entries.len());
         bytes.put(&MAGIC);
-        bytes.put_u32(FORMAT);
+        let format = format_of(entries);
+        bytes.put_u32(format);
         bytes.put(self.folder.as_bytes());
         bytes.put_u64(low_mark.get());
         bytes.put(entries);
@@ -170,6 +176,7 @@ impl WindowFile {
         self.replaced = (self.mark.file > 0).then(|| self::path(&self.data, self.mark.file));
         self.mark = WindowMark { file: number, length: bytes.len() as u64, crc: crc32c::crc32c(&bytes) };
         self.handle = Some(handle);
+        self.format = format;
         Ok(())
     }
 

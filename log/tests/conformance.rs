@@ -1,11 +1,11 @@
 //! Every backend against the contract of `LogBackend`.
 
-use std::{cell::RefCell, path::Path, sync::Arc};
+use std::{cell::RefCell, collections::VecDeque, path::Path, sync::Arc};
 
 use foldlog_log::{
     Append, AppendFuture, Capabilities, Chunk, EmbeddedLog, EventQuery, Head, Holder, LogBackend, LogConfig, LogError, LogReader, Offset,
-    Position, Precondition, QueryAbsent, ReadLimits, Run, Selection, StoredSnapshot, StreamId, StreamState, StreamVersion, Timestamp,
-    Topic, TopicName, TopicSettings, Write,
+    Position, Precondition, ProducerEpoch, ProducerFuture, ProducerKey, QueryAbsent, ReadLimits, Run, Selection, StoredSnapshot, StreamId,
+    StreamState, StreamVersion, Timestamp, Topic, TopicName, TopicSettings, Write,
     clock::{ManualClock, SystemClock},
     disk::RealDisk,
     testing::{
@@ -33,6 +33,7 @@ fn the_log_in_memory_keeps_the_contract_but_for_restarts() {
     assert_eq!(
         left_out,
         [
+            "producers go on after restarts",
             "a query condition judges the same after a restart",
             "a filtered read returns the same after a restart",
             "lives of streams go on after a restart",
@@ -66,6 +67,10 @@ enum Wrong {
     ShowsSystemTopics,
     /// Nobody is woken.
     NeverWakes,
+    /// Units of producers are appends like any other.
+    ForgetsSequences,
+    /// Whoever asks gets a new epoch.
+    FencesNobody,
     /// A level is asked of topics alone.
     AnswersWeaker,
     /// Backward readers begin with the record at the place.
@@ -99,8 +104,18 @@ impl LogBackend for Broken {
         self.0.topics()
     }
 
+    fn append_all(&self, appends: &mut VecDeque<Append>) -> Result<Vec<Result<AppendFuture, LogError>>, LogError> {
+        self.0.append_all(appends)
+    }
+
+    fn open_producer(&self, key: ProducerKey, resume: Option<ProducerEpoch>) -> Result<ProducerFuture, LogError> {
+        let resume = resume.filter(|_| !matches!(self.1, Wrong::FencesNobody));
+        self.0.open_producer(key, resume)
+    }
+
     fn append(&self, mut append: Append) -> Result<AppendFuture, LogError> {
         match self.1 {
+            Wrong::ForgetsSequences => append.sequenced = None,
             Wrong::ForgetsRepeats => append.identity = None,
             Wrong::AnswersWeaker => append.durability = None,
             Wrong::ChecksWrittenStreamsOnly if !append.writes.is_empty() => {
@@ -274,6 +289,8 @@ fn the_suite_objects_to_every_wrong_log() {
         SplitsUnits,
         ShowsSystemTopics,
         NeverWakes,
+        ForgetsSequences,
+        FencesNobody,
         AnswersWeaker,
         GoesBackFromThePlace,
         MissesTheTime,

@@ -8,9 +8,9 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use foldlog_log::{
     Append, Appended, AppendedRange, Compression, Durability, EmbeddedLog, EventQuery, Expected, Found, Identity, LogBackend, LogConfig,
-    LogError, LogReader, NewEvent, NewRecord, Offset, PartitionId, Position, Precondition, QueryAbsent, QueryItem, ReadLimits, RequestId,
-    RequestKey, Retention, Scope, Selection, Snapshot, Stepper, StreamAt, StreamChange, StreamHead, StreamId, StreamVersion, Tag,
-    Timestamp, TopicKind, TopicName, TopicSettings, Violation, Write,
+    LogError, LogReader, NewEvent, NewRecord, Offset, PartitionId, Position, Precondition, ProducerEpoch, ProducerId, ProducerKey,
+    QueryAbsent, QueryItem, ReadLimits, RequestId, RequestKey, Retention, Scope, Selection, Sequence, Sequenced, Snapshot, Stepper,
+    StreamAt, StreamChange, StreamHead, StreamId, StreamVersion, Tag, Timestamp, TopicKind, TopicName, TopicSettings, Violation, Write,
     clock::{Clock, ManualClock},
     testing::{Random, SimDisk},
 };
@@ -65,6 +65,10 @@ enum Verdict {
     Tombstoned(StreamId),
     BeyondEnd(StreamId, StreamHead),
     NoSuchState(StreamId, StreamHead),
+    /// Of a unit of a producer: another one comes next, it was refused before, its epoch is over.
+    OutOfOrder(u64),
+    RefusedBefore,
+    Fenced(u64),
 }
 
 #[derive(Default)]
@@ -75,6 +79,14 @@ struct Model {
     snapshots: BTreeMap<(String, String), BTreeMap<u64, String>>,
     /// Answers by request id, with the digest of the request.
     remembered: BTreeMap<u64, (u128, Appended)>,
+    producers: BTreeMap<ProducerId, Producer>,
+}
+
+/// The newest epoch of a producer, and the answer to each of its units; none if it was refused.
+#[derive(Default)]
+struct Producer {
+    epoch: u64,
+    units: Vec<Option<Appended>>,
 }
 
 impl Model {
@@ -153,7 +165,12 @@ impl Model {
                 false => Verdict::Reused(answer.first),
             };
         }
+        let unit = append.sequenced.as_ref();
+        if let Some(verdict) = unit.and_then(|unit| self.judge_unit(unit)) {
+            return verdict;
+        }
         if let Some(refusal) = self.refusal(append) {
+            self.take(unit, None);
             return refusal;
         }
         let mut violations = Vec::new();
@@ -180,6 +197,7 @@ impl Model {
             }
         }
         if !violations.is_empty() {
+            self.take(unit, None);
             return Verdict::Violated(violations);
         }
         let first = Position::new(self.records.len() as u64);
@@ -189,6 +207,8 @@ impl Model {
             self.place(write, &mut answer);
         }
         answer.end = Position::new(self.records.len() as u64);
+        let wrote = (!append.writes.is_empty()).then(|| answer.clone());
+        self.take(unit, wrote);
         if answer.end == first && id.is_none() {
             // Nothing was written, so that there is nothing to be less durable.
             answer.durability = Durability::Synced;
@@ -197,6 +217,32 @@ impl Model {
             self.remembered.insert(id, (digest, answer.clone()));
         }
         Verdict::Done(answer)
+    }
+
+    /// Takes the sequence of a unit that was judged.
+    fn take(&mut self, unit: Option<&Sequenced>, answer: Option<Appended>) {
+        if let Some(unit) = unit {
+            self.producers.get_mut(&unit.key.id).unwrap().units.push(answer);
+        }
+    }
+
+    /// What is said to a unit that does not come next.
+    fn judge_unit(&self, unit: &Sequenced) -> Option<Verdict> {
+        let Producer { epoch, units } = &self.producers[&unit.key.id];
+        let next = units.len() as u64 + 1;
+        if unit.epoch.get() != *epoch {
+            return Some(Verdict::Fenced(*epoch));
+        }
+        if unit.sequence.get() >= next {
+            return (unit.sequence.get() > next).then_some(Verdict::OutOfOrder(next));
+        }
+        Some(match &units[unit.sequence.get() as usize - 1] {
+            None => Verdict::RefusedBefore,
+            Some(first) => {
+                let (ranges, versions, durability) = (Vec::new(), Vec::new(), Durability::Synced);
+                Verdict::Done(Appended { ranges, versions, durability, deduplicated: true, ..first.clone() })
+            }
+        })
     }
 
     fn place(&mut self, write: &Write, answer: &mut Appended) {
@@ -335,6 +381,8 @@ struct Seen {
     changes: u64,
     snapshots: u64,
     refused_changes: u64,
+    units: u64,
+    disordered: u64,
     restarts: u64,
     reads: u64,
     backward: u64,
@@ -395,8 +443,8 @@ impl Run {
         let (mut log, mut stepper) = self.open();
         for _ in 0..60 {
             self.clock.advance(Duration::from_millis(self.random.below(150)));
-            match self.random.below(14) {
-                12.. => {
+            match self.random.below(15) {
+                13.. => {
                     stepper.upkeep().unwrap();
                     stepper.commit().unwrap();
                 }
@@ -410,6 +458,7 @@ impl Run {
                     self.seen.restarts += 1;
                 }
                 4..7 => self.read(&log),
+                7 => self.open_producer(&log, &mut stepper),
                 _ => self.append(&log, &mut stepper),
             }
             self.look_at_removal(&log);
@@ -441,11 +490,29 @@ impl Run {
         }
     }
 
+    /// Begins an epoch of one of three producers, or asks where it stands.
+    fn open_producer(&mut self, log: &EmbeddedLog, stepper: &mut Stepper) {
+        let id = ProducerId::new([self.random.below(3) as u8; 16]);
+        let newest: Vec<u64> = self.model.producers.values().map(|producer| producer.epoch).collect();
+        let known = self.model.producers.entry(id).or_default();
+        let resume = (known.epoch > 0 && self.random.one_in(3)).then(|| ProducerEpoch::new(known.epoch));
+        let opened = log.open_producer(ProducerKey { principal: "p".into(), id }, resume).unwrap();
+        stepper.commit().unwrap();
+        let at = opened.now_or_never().expect("it was committed").unwrap();
+        match resume {
+            Some(epoch) => assert_eq!(at.epoch, epoch),
+            None => assert!(newest.iter().all(|epoch| at.epoch.get() > *epoch), "{} is not newer than {newest:?}", at.epoch),
+        }
+        known.epoch = at.epoch.get();
+        assert_eq!(at.next, Sequence::new(known.units.len() as u64 + 1));
+    }
+
     /// Some appends in line, then one commit: each is judged behind those before it.
     fn append(&mut self, log: &EmbeddedLog, stepper: &mut Stepper) {
-        let mut waiting = Vec::new();
+        let (mut waiting, mut in_line) = (Vec::new(), BTreeMap::new());
         for _ in 0..=self.random.below(5) {
-            let (append, id) = self.request();
+            let (mut append, id) = self.request();
+            self.number(&mut append, &mut in_line);
             waiting.push((append.clone(), id, log.append(append).expect("it is well formed")));
         }
         stepper.commit().unwrap();
@@ -458,6 +525,9 @@ impl Run {
                 Err(LogError::Tombstoned { stream, .. }) => Verdict::Tombstoned(stream),
                 Err(LogError::NoSuchState { stream, actual, .. }) => Verdict::NoSuchState(stream, actual),
                 Err(LogError::TruncatedBeyondEnd { stream, actual, .. }) => Verdict::BeyondEnd(stream, actual),
+                Err(LogError::OutOfOrderSequence { next, .. }) => Verdict::OutOfOrder(next.get()),
+                Err(LogError::RefusedBefore { .. }) => Verdict::RefusedBefore,
+                Err(LogError::ProducerFenced { newest, .. }) => Verdict::Fenced(newest.get()),
                 Err(error) => panic!("{error}"),
             };
             assert_eq!(found, expected, "{append:?}");
@@ -465,15 +535,42 @@ impl Run {
             match expected {
                 Verdict::Done(answer) => {
                     self.seen.repeats += u64::from(answer.deduplicated);
+                    self.seen.units += u64::from(append.sequenced.is_some());
                     self.seen.written += u64::from(answer.durability == Durability::Written);
                     self.seen.changes += append.writes.iter().filter(|write| matches!(write, Write::Change { .. })).count() as u64;
                 }
                 Verdict::Violated(violations) => self.seen.violations += violations.len() as u64,
                 Verdict::Reused(_) => self.seen.reused += 1,
                 Verdict::Tombstoned(_) | Verdict::BeyondEnd(..) | Verdict::NoSuchState(..) => self.seen.refused_changes += 1,
+                Verdict::OutOfOrder(_) | Verdict::RefusedBefore | Verdict::Fenced(_) => self.seen.disordered += 1,
             }
         }
         assert_eq!(log.head().position, Position::new(self.model.records.len() as u64));
+    }
+
+    /// Makes some appends units of producers: mostly the next one, or one before, behind or of another epoch.
+    fn number(&mut self, append: &mut Append, in_line: &mut BTreeMap<ProducerId, u64>) {
+        let known = self.model.producers.len() as u64;
+        let may = known > 0 && append.identity.is_none() && !append.writes.is_empty();
+        if !may || self.random.one_in(3) {
+            return;
+        }
+        let (id, producer) = self.model.producers.iter().nth(self.random.below(known) as usize).unwrap();
+        let ahead = in_line.entry(*id).or_default();
+        let next = producer.units.len() as u64 + *ahead + 1;
+        let (sequence, epoch) = match self.random.below(8) {
+            0 => (next + 1, producer.epoch),
+            1 | 2 => (1 + self.random.below(next), producer.epoch),
+            3 => (next, producer.epoch - 1),
+            _ => (next, producer.epoch),
+        };
+        *ahead += u64::from(sequence == next && epoch == producer.epoch);
+        if self.random.one_in(8) {
+            append.writes.clear();
+            append.preconditions.clear();
+        }
+        let key = ProducerKey { principal: "p".into(), id: *id };
+        append.sequenced = Some(Sequenced { key, epoch: ProducerEpoch::new(epoch), sequence: Sequence::new(sequence) });
     }
 
     fn request(&mut self) -> (Append, Option<u64>) {
@@ -496,7 +593,7 @@ impl Run {
             first_attempt: None,
         });
         let durability = [None, None, Some(Durability::Written), Some(Durability::Synced)][self.random.below(4) as usize];
-        (Append { writes, preconditions, identity, durability }, id)
+        (Append { writes, preconditions, identity, durability, sequenced: None }, id)
     }
 
     fn write(&mut self) -> Write {
@@ -750,6 +847,8 @@ fn the_log_answers_what_a_model_of_lists_answers() {
         sum.changes += run.seen.changes;
         sum.snapshots += run.seen.snapshots;
         sum.refused_changes += run.seen.refused_changes;
+        sum.units += run.seen.units;
+        sum.disordered += run.seen.disordered;
         sum.restarts += run.seen.restarts;
         sum.reads += run.seen.reads;
         sum.backward += run.seen.backward;
@@ -769,4 +868,5 @@ fn the_log_answers_what_a_model_of_lists_answers() {
     assert!(sum.changes > 7_000 && sum.refused_changes > 7_000 && sum.snapshots > 2_000, "{sum:?}");
     assert!(sum.restarts > 6_000 && sum.reads > 20_000 && sum.records > 200_000 && sum.backward > 10_000 && sum.by_time > 7_000, "{sum:?}");
     assert!(sum.filtered > 6_000 && sum.matching > 30_000, "{sum:?}");
+    assert!(sum.units > 4000 && sum.disordered > 2400, "{sum:?}");
 }

@@ -25,7 +25,8 @@ use datafusion::{
 };
 use foldlog_log::{
     Append, AppendFuture, Capabilities, Durability, EventQuery, Head, Holder, LogBackend, LogError, LogReader, NewRecord, Offset, Position,
-    Selection, StoredSnapshot, StreamId, StreamState, StreamVersion, Timestamp, Topic, TopicKind, TopicName, TopicSettings,
+    ProducerEpoch, ProducerFuture, ProducerKey, Selection, StoredSnapshot, StreamId, StreamState, StreamVersion, Timestamp, Topic,
+    TopicKind, TopicName, TopicSettings,
     clock::SystemClock,
     testing::{MemoryLog, Random},
 };
@@ -349,6 +350,12 @@ impl LogBackend for Refusing {
     }
     fn topics(&self) -> Vec<Arc<Topic>> {
         self.log.topics()
+    }
+    fn append_all(&self, appends: &mut VecDeque<Append>) -> Result<Vec<Result<AppendFuture, LogError>>, LogError> {
+        self.log.append_all(appends)
+    }
+    fn open_producer(&self, key: ProducerKey, resume: Option<ProducerEpoch>) -> Result<ProducerFuture, LogError> {
+        self.log.open_producer(key, resume)
     }
     fn append(&self, append: Append) -> Result<AppendFuture, LogError> {
         if append.writes.len() > 1 {

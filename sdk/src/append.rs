@@ -195,15 +195,26 @@ impl Append {
         });
         match answer.await {
             Ok(response) => Appended::from_proto(response.into_inner()),
-            Err(Error::Conflict { message, mut violations, token }) => {
-                for violation in &mut violations {
-                    violation.topic = topic_of(&request, violation.index);
-                }
-                Err(Error::Conflict { message, violations, token })
-            }
-            Err(error) => Err(error),
+            Err(error) => Err(name_topics(error, &request)),
         }
     }
+
+    /// As a unit of a session: its sequence takes the place of an id.
+    pub(crate) fn into_unit(mut self) -> v1::AppendRequest {
+        self.request.request_id = Bytes::new();
+        self.request.first_attempt_token = Bytes::new();
+        self.request
+    }
+}
+
+/// Names the topics of preconditions that did not hold.
+pub(crate) fn name_topics(mut error: Error, request: &v1::AppendRequest) -> Error {
+    if let Error::Conflict { violations, .. } = &mut error {
+        for violation in violations {
+            violation.topic = topic_of(request, violation.index);
+        }
+    }
+    error
 }
 
 /// What becomes of a stream. Its events can no longer be read by stream, at once; by partition, topic and everything they can until they

@@ -27,10 +27,10 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for one call with its repeats.
-const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const ATTEMPTS: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// A connection to a foldlog.
 #[derive(Clone, Debug)]

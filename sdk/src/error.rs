@@ -3,7 +3,7 @@
 //! Every error is in one of two classes: [`Class::Failed`], it is not and never will be in the log, or [`Class::Unknown`], it may
 //! be. Only a request with an id may be sent again after the second.
 
-use std::{collections::HashMap, error::Error as StdError, fmt, time::Duration};
+use std::{collections::HashMap, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use foldlog_proto::v1;
 use prost::Message as _;
@@ -49,6 +49,15 @@ pub enum Error {
     /// The server refused or failed.
     #[error("{}", .0.message)]
     Server(Box<ServerError>),
+    /// The session ended before the unit was answered.
+    #[error("the session ended before unit {sequence} was answered; whether it took effect is unknown")]
+    SessionEnded {
+        /// The unit's sequence.
+        sequence: u64,
+        /// Why.
+        #[source]
+        source: Arc<Error>,
+    },
     /// The time for an answer is over.
     #[error("no answer within {} ms; whether it took effect is unknown", limit.as_millis())]
     Timeout {
@@ -131,7 +140,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Unreachable { .. } | Self::Conflict { .. } | Self::Invalid(_) | Self::Codec(_) => Class::Failed,
-            Self::Timeout { .. } | Self::Protocol(_) => Class::Unknown,
+            Self::SessionEnded { .. } | Self::Timeout { .. } | Self::Protocol(_) => Class::Unknown,
             Self::Server(error) => error.class(),
         }
     }
@@ -147,7 +156,12 @@ impl Error {
                     || (!error.told_by_server && error.class() == Class::Unknown)
                     || error.reason == OUTCOME_UNKNOWN
             }
-            Self::Conflict { .. } | Self::Timeout { .. } | Self::Invalid(_) | Self::Codec(_) | Self::Protocol(_) => false,
+            Self::Conflict { .. }
+            | Self::SessionEnded { .. }
+            | Self::Timeout { .. }
+            | Self::Invalid(_)
+            | Self::Codec(_)
+            | Self::Protocol(_) => false,
         }
     }
 
@@ -157,6 +171,7 @@ impl Error {
         match self {
             Self::Server(error) => Some(error.code),
             Self::Conflict { .. } => Some(Code::Aborted),
+            Self::SessionEnded { source, .. } => source.code(),
             _ => None,
         }
     }
@@ -170,6 +185,7 @@ impl Error {
                 Some("QUERY_CONDITION_FAILED")
             }
             Self::Conflict { .. } => Some("STREAM_VERSION_CONFLICT"),
+            Self::SessionEnded { source, .. } => source.reason(),
             _ => None,
         }
     }

@@ -37,6 +37,7 @@ pub struct Shared {
     /// Requests being answered.
     pub requests: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    sessions: Arc<Semaphore>,
 }
 
 /// What exists from the moment the folder is open.
@@ -71,6 +72,18 @@ impl Drop for StreamPlace {
     }
 }
 
+/// A place among the open append sessions; counted as long as it lives.
+pub struct SessionPlace {
+    app: App,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for SessionPlace {
+    fn drop(&mut self) {
+        self.app.metrics.sessions.dec();
+    }
+}
+
 impl App {
     /// An app whose folder is not open yet.
     pub fn new(clock: Arc<dyn Clock>, limits: Limits, tasks: Tasks) -> Self {
@@ -83,6 +96,7 @@ impl App {
             file_reads: Arc::new(Semaphore::new(FILE_READS)),
             requests: Arc::new(Semaphore::new(limits.requests)),
             streams: Arc::new(Semaphore::new(limits.streams)),
+            sessions: Arc::new(Semaphore::new(limits.sessions)),
             limits,
         }))
     }
@@ -131,6 +145,18 @@ impl App {
         };
         self.metrics.streams.inc();
         Ok(StreamPlace { app: self.clone(), _permit: permit })
+    }
+
+    /// A place among the open append sessions.
+    ///
+    /// # Errors
+    /// OVERLOADED when all are taken.
+    pub fn session_place(&self) -> Result<SessionPlace, Failure> {
+        let Ok(permit) = Arc::clone(&self.sessions).try_acquire_owned() else {
+            return Err(overloaded(format!("{} append sessions are open, which is the limit; retry later", self.limits.sessions)));
+        };
+        self.metrics.sessions.inc();
+        Ok(SessionPlace { app: self.clone(), _permit: permit })
     }
 }
 

@@ -151,6 +151,11 @@ impl From<LogError> for Failure {
             LogError::Tombstoned { .. } => plain(Kind::Precondition, "STREAM_TOMBSTONED"),
             LogError::RequestIdReused { first, .. } => plain(Kind::Exists, "REQUEST_ID_REUSED").with(Detail::Position(first)),
             LogError::OutOfWindow { low_mark, .. } => plain(Kind::Precondition, "OUT_OF_WINDOW").with(Detail::Position(low_mark)),
+            LogError::ProducerFenced { .. } => plain(Kind::Precondition, "PRODUCER_FENCED"),
+            LogError::UnknownProducer { .. } => plain(Kind::NotFound, "UNKNOWN_PRODUCER"),
+            LogError::OutOfOrderSequence { .. } => plain(Kind::Precondition, "OUT_OF_ORDER_SEQUENCE"),
+            LogError::OutcomeForgotten { .. } => plain(Kind::Precondition, "OUT_OF_WINDOW"),
+            LogError::RefusedBefore { .. } => plain(Kind::Conflict, "REFUSED_BEFORE"),
             LogError::OffsetOutOfRange { .. }
             | LogError::PositionOutOfRange { .. }
             | LogError::TruncatedBeyondEnd { .. }

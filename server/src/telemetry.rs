@@ -68,6 +68,8 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Open reads, subscriptions, push queries and group members.
     pub streams: Gauge,
+    /// Open append sessions.
+    pub sessions: Gauge,
     /// 1 when requests are answered.
     pub ready: Gauge,
     registry: parking_lot::RwLock<Registry>,
@@ -87,6 +89,7 @@ impl Metrics {
             rejected: Family::default(),
             connections: Gauge::default(),
             streams: Gauge::default(),
+            sessions: Gauge::default(),
             ready: Gauge::default(),
             registry: parking_lot::RwLock::new(Registry::default()),
         };
@@ -98,6 +101,7 @@ impl Metrics {
         registry.register("rejected", "Requests refused or failed, by reason", metrics.rejected.clone());
         registry.register("connections", "Open connections", metrics.connections.clone());
         registry.register("streams", "Open reads, subscriptions, push queries and group members", metrics.streams.clone());
+        registry.register("sessions", "Open append sessions", metrics.sessions.clone());
         registry.register("ready", "1 when requests are answered", metrics.ready.clone());
         *metrics.registry.write() = registry;
         metrics

@@ -258,7 +258,8 @@ impl Committer {
 
     fn header(&self, kind: FrameKind, first: Position, count: u32) -> FrameHeader {
         FrameHeader {
-            format: frame::FORMAT,
+            // Encoding knows which one will do.
+            format: 0,
             kind,
             number: self.end.number + 1,
             // The frame before is synced before this one is written.

@@ -10,12 +10,15 @@ use crate::{
     config::BLOCK,
     ids::{Offset, PartitionId, Position, Timestamp, TopicId},
     retention::LowMark,
+    window,
 };
 
 /// Bytes of a frame's header.
 pub(crate) const HEADER_LEN: usize = 96;
 /// Newest version of the format of frames.
-pub(crate) const FORMAT: u16 = 2;
+pub(crate) const FORMAT: u16 = 3;
+/// Version of frames with switches, and entries of request ids alone.
+const FORMAT_WITH_SWITCHES: u16 = 2;
 /// Version of frames without switches: programs from before there were any read them.
 const FORMAT_WITHOUT_SWITCHES: u16 = 1;
 const MAGIC: [u8; 4] = *b"FLJ\x01";
@@ -179,7 +182,7 @@ pub(crate) struct FrameSwitch {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FrameBody {
     pub(crate) slices: Vec<FrameSlice>,
-    /// Entries of the window of request ids, encoded ([`crate::window`]).
+    /// Entries of the window of requests, encoded ([`crate::window`]).
     pub(crate) entries: Bytes,
     pub(crate) switches: Vec<FrameSwitch>,
 }
@@ -193,13 +196,17 @@ pub(crate) const fn table_len(slices: usize, runs: usize) -> usize {
     slices * SLICE_FIXED + runs * RUN_LEN
 }
 
-/// Encodes a frame into `out`, which is emptied first, padded to whole blocks; completes the header's lengths and checksums.
+/// Encodes a frame into `out`, which is emptied first, padded to whole blocks; completes the header's format, lengths and checksums.
 pub(crate) fn encode(header: &mut FrameHeader, body: &FrameBody, out: &mut Vec<u8>) {
     out.clear();
     out.resize(HEADER_LEN, 0);
-    header.format = if body.switches.is_empty() { FORMAT_WITHOUT_SWITCHES } else { FORMAT };
+    header.format = match (window::has_producers(&body.entries), body.switches.is_empty()) {
+        (true, _) => FORMAT,
+        (false, false) => FORMAT_WITH_SWITCHES,
+        (false, true) => FORMAT_WITHOUT_SWITCHES,
+    };
     if header.kind == FrameKind::Group {
-        encode_body(body, out);
+        encode_body(header.format, body, out);
     }
     header.body_len = u32::try_from(out.len() - HEADER_LEN).unwrap_or(u32::MAX);
     header.body_crc = crc32c::crc32c(&out[HEADER_LEN..]);
@@ -209,7 +216,7 @@ pub(crate) fn encode(header: &mut FrameHeader, body: &FrameBody, out: &mut Vec<u
     out.resize(whole, 0);
 }
 
-fn encode_body(body: &FrameBody, out: &mut Vec<u8>) {
+fn encode_body(format: u16, body: &FrameBody, out: &mut Vec<u8>) {
     out.put_len(body.slices.len());
     for slice in &body.slices {
         out.put(slice.topic.as_bytes());
@@ -226,7 +233,7 @@ fn encode_body(body: &FrameBody, out: &mut Vec<u8>) {
     }
     out.put_len(body.entries.len());
     out.put(&body.entries);
-    if !body.switches.is_empty() {
+    if format != FORMAT_WITHOUT_SWITCHES {
         out.put_len(body.switches.len());
         for switch in &body.switches {
             out.put(switch.topic.as_bytes());

@@ -64,15 +64,39 @@ impl Queue {
     /// The same, for a caller that takes the line itself and wakes nobody. Returns how many are in line.
     pub(crate) fn push_unsaid(&self, request: Request) -> Result<usize, LogError> {
         let mut state = self.state.lock();
-        if state.closed.is_some() {
-            return Err(LogError::Stopping);
-        }
-        if state.requests.len() >= self.max_requests || state.bytes + request.bytes > self.max_bytes {
-            return Err(LogError::Overloaded { what: "too many appends are waiting" });
-        }
+        state.has_room(request.bytes, self.max_requests, self.max_bytes)?;
         state.bytes += request.bytes;
         state.requests.push_back(request);
         Ok(state.requests.len())
+    }
+
+    /// Whether the line takes any more.
+    ///
+    /// # Errors
+    /// As [`Queue::push`].
+    pub(crate) fn has_room(&self) -> Result<(), LogError> {
+        self.state.lock().has_room(0, self.max_requests, self.max_bytes)
+    }
+
+    /// Puts requests in line behind each other, all of them: their number and bytes are bounded by whoever brings them, who asks
+    /// for room before.
+    ///
+    /// # Errors
+    /// [`LogError::Stopping`] when the line is closed.
+    pub(crate) fn push_all(&self, requests: Vec<Request>) -> Result<(), LogError> {
+        let mut state = self.state.lock();
+        if state.closed.is_some() {
+            return Err(LogError::Stopping);
+        }
+        let was_empty = state.requests.is_empty();
+        state.bytes += requests.iter().map(|request| request.bytes).sum::<u64>();
+        state.requests.extend(requests);
+        let is_empty = state.requests.is_empty();
+        drop(state);
+        if was_empty && !is_empty {
+            self.call();
+        }
+        Ok(())
     }
 
     /// Takes from the front while the sum stays within `bytes`.
@@ -178,6 +202,16 @@ impl Queue {
 }
 
 impl State {
+    fn has_room(&self, bytes: u64, max_requests: usize, max_bytes: u64) -> Result<(), LogError> {
+        if self.closed.is_some() {
+            return Err(LogError::Stopping);
+        }
+        if self.requests.len() >= max_requests || self.bytes + bytes > max_bytes {
+            return Err(LogError::Overloaded { what: "too many appends are waiting" });
+        }
+        Ok(())
+    }
+
     /// Why the committer must not wait, if so.
     fn awake(&mut self) -> Option<Awake> {
         if std::mem::take(&mut self.nudged) || !self.requests.is_empty() {
@@ -212,6 +246,7 @@ mod tests {
             conditions: Vec::new(),
             identity: None,
             switch: None,
+            producer: None,
             bytes: 1,
             durability: Durability::Synced,
             reply,

@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 use super::{
     condition::Judged,
     group::{Group, Slice, SliceRun, Switch, order_of},
-    request::{PreparedCondition, PreparedWrite, Request},
+    request::{PreparedCondition, PreparedWrite, ProducerStep, Request},
     streams::{StreamKey, StreamMark, StreamSpan, Streams},
 };
 use crate::{
@@ -24,7 +24,8 @@ use crate::{
     },
     life::Standing,
     postings::Recent,
-    record::{Appended, AppendedRange, Found, StreamAt, Violation},
+    producers::{self, Judged as UnitJudged, Outcome},
+    record::{Appended, AppendedRange, Found, Sequenced, StreamAt, Violation},
     topic_store::{Partition, TopicStore},
     window::{Seen, Window},
 };
@@ -80,30 +81,48 @@ impl Admission {
                 Seen::Refused(error) => return Verdict::Settled(Err(error)),
             }
         }
-        if let Some(asked) = request.queries().find_map(|query| query.out_of_range(self.next_position)) {
-            return Verdict::Settled(Err(LogError::PositionOutOfRange { asked, end: self.next_position }));
-        }
-        if let Some(error) = self.refused(request, known.streams) {
+        let unit = match &request.producer {
+            None => None,
+            Some(ProducerStep::Open { key, resume, stands }) => {
+                return match window.producers.open(key, *resume, group.time) {
+                    Ok((at, entry)) => {
+                        stands.get_or_init(|| at);
+                        let answer = self.nothing_written(group.time);
+                        if entry.map(|entry| group.keep(entry)).is_some() {
+                            Verdict::Admitted(answer)
+                        } else {
+                            Verdict::Settled(Ok(answer))
+                        }
+                    }
+                    Err(error) => Verdict::Settled(Err(error)),
+                };
+            }
+            Some(ProducerStep::Unit(unit)) => match window.producers.judge(unit) {
+                UnitJudged::Next => Some(unit),
+                UnitJudged::Repeat(outcome) => return Verdict::Settled(answer_of(unit, outcome)),
+                UnitJudged::Refused(error) => return Verdict::Settled(Err(error)),
+            },
+        };
+        let mut take = |outcome: Outcome, group: &mut OpenGroup| {
+            if let Some(unit) = unit {
+                window.producers.take(unit, outcome);
+                group.take(unit, outcome);
+            }
+        };
+        let Some(refusal) = self.refusal(request, known) else { return Verdict::TooOld };
+        if let Some(error) = refusal {
+            take(Outcome { first: self.next_position, records: None, time: group.time }, group);
             return Verdict::Settled(Err(error));
         }
-        let Some(violations) = self.violations(request, known) else { return Verdict::TooOld };
-        if !violations.is_empty() {
-            return Verdict::Settled(Err(LogError::Conflict { violations, seen: self.next_position }));
-        }
         let first = self.next_position;
-        let mut answer = Appended {
-            first,
-            end: first,
-            ranges: Vec::new(),
-            versions: Vec::new(),
-            recorded_at: group.time,
-            deduplicated: false,
-            durability: request.durability,
-        };
+        let mut answer = Appended { durability: request.durability, ..self.nothing_written(group.time) };
         for write in &request.writes {
             self.place(write, group, known, &mut answer);
         }
         answer.end = self.next_position;
+        // One that is empty has only its sequence taken.
+        let records = (!request.writes.is_empty()).then(|| u32::try_from(answer.end.get() - first.get()).unwrap_or(u32::MAX));
+        take(Outcome { first, records, time: group.time }, group);
         if let Some(identity) = &request.identity {
             let id = |name: &_| topics.get(name).ok().map(|entry| entry.topic.id);
             group.entries.extend(window.remember(identity, &answer, id));
@@ -112,9 +131,30 @@ impl Admission {
         if answer.end == first && request.identity.is_none() && request.switch.is_none() {
             // Beliefs alone, and they hold, or changes to what is so already: nothing to write.
             answer.durability = Durability::Synced;
-            return Verdict::Settled(Ok(answer));
+            if unit.is_none() {
+                return Verdict::Settled(Ok(answer));
+            }
         }
         Verdict::Admitted(answer)
+    }
+
+    fn nothing_written(&self, time: Timestamp) -> Appended {
+        let (first, end) = (self.next_position, self.next_position);
+        let (ranges, versions) = (Vec::new(), Vec::new());
+        Appended { first, end, ranges, versions, recorded_at: time, deduplicated: false, durability: Durability::Synced }
+    }
+
+    /// Why the request must be refused, if it must; none if that cannot be told from memory.
+    fn refusal(&self, request: &Request, known: &Known<'_>) -> Option<Option<LogError>> {
+        let end = self.next_position;
+        if let Some(asked) = request.queries().find_map(|query| query.out_of_range(end)) {
+            return Some(Some(LogError::PositionOutOfRange { asked, end }));
+        }
+        if let Some(error) = self.refused(request, known.streams) {
+            return Some(Some(error));
+        }
+        let violations = self.violations(request, known)?;
+        Some((!violations.is_empty()).then_some(LogError::Conflict { violations, seen: end }))
     }
 
     /// Why a stream that it writes to takes no such write, whatever is believed.
@@ -214,6 +254,21 @@ impl Admission {
     }
 }
 
+/// What a unit is told that was judged before.
+pub(crate) fn answer_of(unit: &Sequenced, outcome: Outcome) -> Result<Appended, LogError> {
+    let Some(records) = outcome.records else { return Err(LogError::RefusedBefore { sequence: unit.sequence }) };
+    Ok(Appended {
+        first: outcome.first,
+        end: outcome.first.plus(records.into()),
+        ranges: Vec::new(),
+        versions: Vec::new(),
+        recorded_at: outcome.time,
+        deduplicated: true,
+        // It leaves only when everything before it is.
+        durability: Durability::Synced,
+    })
+}
+
 fn extend_range(answer: &mut Appended, partition: &Partition, offset: Offset, count: u32) {
     let last = Offset::new(offset.get() + u64::from(count) - 1);
     match answer.ranges.iter_mut().find(|range| range.partition == partition.id && range.topic == partition.topic.name) {
@@ -247,6 +302,9 @@ pub(crate) struct OpenGroup {
     marks: Vec<StreamMark>,
     entries: Vec<u8>,
     switches: Vec<Switch>,
+    /// What producers did, to be encoded behind the entries, and the bytes that it takes there.
+    producers: Vec<producers::Entry>,
+    producer_bytes: usize,
 }
 
 impl OpenGroup {
@@ -262,18 +320,35 @@ impl OpenGroup {
             marks: Vec::new(),
             entries: Vec::new(),
             switches: Vec::new(),
+            producers: Vec::new(),
+            producer_bytes: 0,
         }
     }
 
     /// Whether there is nothing to write.
     pub(crate) fn is_empty(&self) -> bool {
-        self.slices.is_empty() && self.entries.is_empty() && self.switches.is_empty()
+        self.slices.is_empty() && self.entries.is_empty() && self.switches.is_empty() && self.producers.is_empty()
     }
 
     /// Bytes that its frame takes so far, about.
     pub(crate) fn bytes(&self) -> u64 {
         let batches: usize = self.slices.iter().map(|slice| slice.builder.encoded_len()).sum();
-        (batches + table_len(self.slices.len(), self.runs) + self.entries.len() + self.switches.len() * 64 + 128) as u64
+        let entries = self.entries.len() + self.producer_bytes;
+        (batches + table_len(self.slices.len(), self.runs) + entries + self.switches.len() * 64 + 128) as u64
+    }
+
+    /// Keeps what became of a unit.
+    fn take(&mut self, unit: &Sequenced, outcome: Outcome) {
+        if self.producers.last_mut().is_some_and(|last| last.extend(unit, outcome)) {
+            self.producer_bytes += producers::Entry::UNIT_LEN;
+        } else {
+            self.keep(producers::Entry::of(unit, outcome));
+        }
+    }
+
+    fn keep(&mut self, entry: producers::Entry) {
+        self.producer_bytes += producers::Entry::fixed_len(&entry.key) + entry.units.len() * producers::Entry::UNIT_LEN;
+        self.producers.push(entry);
     }
 
     fn push(&mut self, write: &PreparedWrite, offset: Offset, position: Position, first_version: StreamVersion) -> u32 {
@@ -316,7 +391,9 @@ impl OpenGroup {
             });
             slices.push(Slice { partition: slice.partition, base: slice.base, count, runs: slice.runs, batch });
         }
-        let entries = bytes::Bytes::from(self.entries);
+        let mut entries = self.entries;
+        self.producers.iter().for_each(|entry| entry.encode(&mut entries));
+        let entries = bytes::Bytes::from(entries);
         let group = Group {
             number: self.number,
             frame_crc: 0,

@@ -1,6 +1,6 @@
 //! An append as its caller's thread prepares it: checked, hashed, and encoded but for what depends on its place.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::oneshot;
 
@@ -14,15 +14,18 @@ use crate::{
     batch::Encoded,
     durability::Durability,
     error::LogError,
-    ids::{Expected, StreamId, StreamVersion, Tag, TopicName},
+    ids::{Expected, ProducerEpoch, StreamId, StreamVersion, Tag, TopicName},
     life::{Mark, Marking, StreamChange},
     postings::{Poster, Posting},
-    record::{Append, Appended, Identity, NewRecord, Precondition, Snapshot, Write},
+    producers,
+    record::{Append, Appended, Identity, NewRecord, Precondition, ProducerAt, ProducerKey, Sequenced, Snapshot, Write},
     segment::StreamHasher,
     topic::TopicKind,
     topic_store::{Partition, TopicEntry, TopicStore},
 };
 
+/// Most bytes of a principal's name.
+const MAX_PRINCIPAL: usize = 1024;
 /// Most records of one append.
 pub(crate) const MAX_RECORDS: usize = 10_000;
 
@@ -58,6 +61,29 @@ pub(crate) enum PreparedCondition {
     Query(PreparedQuery),
 }
 
+/// What an append does of its producer.
+#[derive(Debug)]
+pub(crate) enum ProducerStep {
+    /// It is one of its units.
+    Unit(Sequenced),
+    /// It asks where the producer stands, and begins an epoch unless it goes on with one.
+    Open {
+        key: ProducerKey,
+        resume: Option<ProducerEpoch>,
+        /// The answer, set before the reply is sent.
+        stands: Arc<OnceLock<ProducerAt>>,
+    },
+}
+
+impl ProducerStep {
+    fn key(&self) -> &ProducerKey {
+        match self {
+            Self::Unit(unit) => &unit.key,
+            Self::Open { key, .. } => key,
+        }
+    }
+}
+
 /// An append in line.
 #[derive(Debug)]
 pub(crate) struct Request {
@@ -66,6 +92,7 @@ pub(crate) struct Request {
     pub(crate) identity: Option<Identity>,
     /// Comes from the log itself; there is nothing else in its unit.
     pub(crate) switch: Option<Switch>,
+    pub(crate) producer: Option<ProducerStep>,
     /// Most bytes that it adds to a frame.
     pub(crate) bytes: u64,
     /// How durable it must be when answered.
@@ -80,12 +107,22 @@ impl Request {
     /// What replaces segments.
     pub(crate) fn switch(switch: Switch, reply: oneshot::Sender<Result<Appended, LogError>>) -> Self {
         let (durability, bytes) = (Durability::Synced, SWITCH_BYTES);
-        Self { writes: Vec::new(), conditions: Vec::new(), identity: None, switch: Some(switch), bytes, durability, reply }
+        Self { writes: Vec::new(), conditions: Vec::new(), identity: None, switch: Some(switch), producer: None, bytes, durability, reply }
     }
 
     /// Topics of the streams that it marks.
     pub(crate) fn marked(&self) -> impl Iterator<Item = &TopicName> {
         self.writes.iter().filter(|write| write.marking.is_some()).map(|write| &write.partition.topic.name)
+    }
+
+    fn of_producer(mut self, step: ProducerStep) -> Result<Self, LogError> {
+        let key = step.key();
+        if key.principal.len() > MAX_PRINCIPAL {
+            return Err(invalid("producer", format!("the principal has more than {MAX_PRINCIPAL} bytes")));
+        }
+        self.bytes += (producers::Entry::fixed_len(key) + producers::Entry::UNIT_LEN) as u64;
+        self.producer = Some(step);
+        Ok(self)
     }
 
     /// The query conditions.
@@ -170,13 +207,36 @@ pub(crate) fn prepare(
     if bytes > limit {
         return Err(invalid("writes", format!("the append takes {bytes} bytes, at most {limit} are allowed")));
     }
-    if append.identity.as_ref().is_some_and(|identity| identity.key.principal.len() > 1024) {
-        return Err(invalid("identity", "the principal has more than 1,024 bytes".into()));
+    if append.identity.is_some() && append.sequenced.is_some() {
+        return Err(invalid("sequenced", "an append has a request id or a sequence, not both".into()));
     }
-    if writes.is_empty() && conditions.is_empty() && append.identity.is_none() {
+    if append.sequenced.is_some() && writes.is_empty() && !conditions.is_empty() {
+        return Err(invalid("writes", "a unit of a producer that has preconditions writes something".into()));
+    }
+    if append.identity.as_ref().is_some_and(|identity| identity.key.principal.len() > MAX_PRINCIPAL) {
+        return Err(invalid("identity", format!("the principal has more than {MAX_PRINCIPAL} bytes")));
+    }
+    if writes.is_empty() && conditions.is_empty() && append.identity.is_none() && append.sequenced.is_none() {
         return Err(invalid("writes", "the append holds nothing".into()));
     }
-    Ok(Request { writes, conditions, identity: append.identity, switch: None, bytes, durability, reply })
+    let identity = append.identity;
+    let request = Request { writes, conditions, identity, switch: None, producer: None, bytes, durability, reply };
+    match append.sequenced {
+        Some(unit) => request.of_producer(ProducerStep::Unit(unit)),
+        None => Ok(request),
+    }
+}
+
+/// A request to open a producer.
+pub(crate) fn prepare_open(
+    key: ProducerKey,
+    resume: Option<ProducerEpoch>,
+    stands: Arc<OnceLock<ProducerAt>>,
+    reply: oneshot::Sender<Result<Appended, LogError>>,
+) -> Result<Request, LogError> {
+    let (writes, conditions, durability) = (Vec::new(), Vec::new(), Durability::Synced);
+    let request = Request { writes, conditions, identity: None, switch: None, producer: None, bytes: 0, durability, reply };
+    request.of_producer(ProducerStep::Open { key, resume, stands })
 }
 
 fn prepare_stream(

@@ -4,7 +4,7 @@
 //! log, so that what decodes here decodes there.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -13,18 +13,19 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
-    backend::{AppendFuture, Capabilities, Head, LogBackend, LogReader, Span},
+    backend::{AppendFuture, Capabilities, Head, LogBackend, LogReader, ProducerFuture, Span},
     batch::{BatchBuilder, Encoded, is_mark},
     clock::Clock,
     durability::Durability,
     error::LogError,
     holds::{Holder, Holds},
-    ids::{FolderId, Offset, PartitionId, Position, StreamId, StreamVersion, Timestamp, TopicId, TopicName},
+    ids::{FolderId, Offset, PartitionId, Position, ProducerEpoch, StreamId, StreamVersion, Timestamp, TopicId, TopicName},
     life::{Beginning, Mark, Marking, SnapshotAt, Standing, StreamChange, StreamState},
-    partition::snapshot::stored,
+    partition::{admission::answer_of, snapshot::stored},
+    producers::{Judged, Outcome, Producers, UNITS_REMEMBERED},
     record::{
-        Append, Appended, AppendedRange, Chunk, EventQuery, Found, NewRecord, Precondition, QueryAbsent, ReadLimits, RequestKey, Run,
-        Scope, Selection, Snapshot, StoredSnapshot, StreamAt, Violation, Write,
+        Append, Appended, AppendedRange, Chunk, EventQuery, Found, NewRecord, Precondition, ProducerKey, QueryAbsent, ReadLimits,
+        RequestKey, Run, Scope, Selection, Snapshot, StoredSnapshot, StreamAt, Violation, Write,
     },
     topic::{Topic, TopicKind, TopicSettings},
 };
@@ -48,6 +49,7 @@ struct State {
     ends: HashMap<(TopicName, PartitionId), Offset>,
     streams: HashMap<(TopicName, StreamId), Standing>,
     requests: HashMap<RequestKey, (u128, Appended)>,
+    producers: Producers,
     /// In position order, without gaps.
     runs: Vec<Run>,
     end: Position,
@@ -143,8 +145,11 @@ impl State {
     /// Encodes every write before the first one is placed, so that a malformed one leaves nothing behind.
     fn encode(&self, append: &Append) -> Result<Vec<Placed>, LogError> {
         let invalid = |field: &str, reason: &str| Err(LogError::Invalid { field: field.into(), reason: reason.into() });
-        if append.writes.is_empty() && append.preconditions.is_empty() && append.identity.is_none() {
+        if append.writes.is_empty() && append.preconditions.is_empty() && append.identity.is_none() && append.sequenced.is_none() {
             return invalid("writes", "the append holds nothing");
+        }
+        if append.sequenced.is_some() && (append.identity.is_some() || append.writes.is_empty() && !append.preconditions.is_empty()) {
+            return invalid("sequenced", "a unit of a producer writes something, and has no other id");
         }
         for one in &append.preconditions {
             match one {
@@ -336,6 +341,7 @@ impl LogBackend for MemoryLog {
             commit_order: true,
             server_time: true,
             removal: false,
+            producer_units: UNITS_REMEMBERED,
             append_bytes: u64::MAX,
         }
     }
@@ -381,12 +387,42 @@ impl LogBackend for MemoryLog {
             let answer = if *digest == identity.digest { Ok(repeat) } else { Err(reused) };
             return Ok(futures::future::ready(answer).boxed());
         }
+        if let Some(unit) = &append.sequenced {
+            match state.producers.judge(unit) {
+                Judged::Next => {}
+                Judged::Repeat(outcome) => return Ok(futures::future::ready(answer_of(unit, outcome)).boxed()),
+                Judged::Refused(error) => return Ok(futures::future::ready(Err(error)).boxed()),
+            }
+        }
+        let is_empty = append.writes.is_empty();
         let answer = state.admit(&append, &placed).map(|()| state.commit(placed, append.durability, &*self.inner.clock));
         if let (Some(identity), Ok(appended)) = (append.identity, &answer) {
             state.requests.insert(identity.key, (identity.digest, appended.clone()));
         }
+        if let Some(unit) = &append.sequenced {
+            let (first, end) = answer.as_ref().map_or((state.end, state.end), |appended| (appended.first, appended.end));
+            let records = u32::try_from(end.get() - first.get()).unwrap_or(u32::MAX);
+            let records = (answer.is_ok() && !is_empty).then_some(records);
+            let time = answer.as_ref().map_or_else(|_| self.inner.clock.now(), |appended| appended.recorded_at);
+            state.producers.take(unit, Outcome { first, records, time });
+        }
         self.inner.durable.send_replace(state.end);
         Ok(futures::future::ready(answer).boxed())
+    }
+
+    fn append_all(&self, appends: &mut VecDeque<Append>) -> Result<Vec<Result<AppendFuture, LogError>>, LogError> {
+        let mut answers = Vec::with_capacity(appends.len());
+        while answers.last().is_none_or(Result::is_ok)
+            && let Some(append) = appends.pop_front()
+        {
+            answers.push(self.append(append));
+        }
+        Ok(answers)
+    }
+
+    fn open_producer(&self, key: ProducerKey, resume: Option<ProducerEpoch>) -> Result<ProducerFuture, LogError> {
+        let opened = self.inner.state.lock().producers.open(&key, resume, self.inner.clock.now());
+        Ok(futures::future::ready(opened.map(|(at, _)| at)).boxed())
     }
 
     fn head(&self) -> Head {

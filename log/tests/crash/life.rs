@@ -439,7 +439,7 @@ impl Life {
         self.sizes.insert(unit, size);
         self.fates.insert(unit, Fate::Unknown);
         let durability = [None, Some(Durability::Written), Some(Durability::Synced)][unit as usize % 3];
-        (unit, Append { writes, preconditions: Vec::new(), identity, durability })
+        (unit, Append { writes, identity, durability, ..Append::default() })
     }
 
     /// Notes what is shown now; it must stay.

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod life;
+mod producers;
 mod syncs;
 
 use life::Life;

@@ -61,6 +61,10 @@ pub struct Limits {
     pub requests: usize,
     /// Most reads, subscriptions, push queries and members of consumer groups open at once.
     pub streams: usize,
+    /// Most append sessions open at once.
+    pub sessions: usize,
+    /// Most bytes that a session may have sent and not seen answered.
+    pub session_bytes: usize,
     /// Longest time that a streaming reader may take nothing of what is there for it.
     pub idle_reader: Duration,
     /// Longest time for a connection's first bytes to arrive. Fixed.
@@ -80,6 +84,8 @@ impl Default for Limits {
             connections_per_address: 500,
             requests: 8_192,
             streams: 10_000,
+            sessions: 128,
+            session_bytes: 1 << 20,
             idle_reader: Duration::from_secs(60),
             arrival: Duration::from_secs(10),
             message_arrival: Duration::from_secs(30),
@@ -142,6 +148,8 @@ const SETTINGS: &[Setting] = &[
         default: "10000",
         doc: "1 to 100000 reads, subscriptions, push queries and group members open at once",
     },
+    Setting { key: "limits.sessions", default: "128", doc: "1 to 100000 append sessions open at once" },
+    Setting { key: "limits.session_bytes", default: "1MiB", doc: "64KiB to 8MiB that a session may have sent and not seen answered" },
     Setting { key: "limits.idle_reader", default: "60s", doc: "1s to 1h: a streaming reader that takes nothing for so long is ended" },
 ];
 
@@ -170,6 +178,10 @@ impl Config {
         let per_address = given.take("limits.connections_per_address", count);
         let requests = given.take("limits.requests", count);
         let streams = given.take("limits.streams", count);
+        let sessions = given.take("limits.sessions", count);
+        let session_bytes = given.take("limits.session_bytes", |text| {
+            number(text).filter(|bytes| (64 << 10..=8 << 20).contains(bytes)).and_then(|bytes| usize::try_from(bytes).ok())
+        });
         let idle_reader = given.take("limits.idle_reader", |text| duration(text, 1, 3600));
         if let (Some(listen), Some(false)) = (listen, public)
             && !listen.ip().is_loopback()
@@ -198,6 +210,8 @@ impl Config {
                     connections_per_address: per_address?,
                     requests: requests?,
                     streams: streams?,
+                    sessions: sessions?,
+                    session_bytes: session_bytes?,
                     idle_reader: idle_reader?,
                     ..fixed
                 },

@@ -5,8 +5,8 @@ use std::{hash::Hasher as _, sync::Arc, time::Duration};
 use bytes::Bytes;
 use foldlog_log::{
     Append, Appended, Beginning, Compression, Durability, EventId, EventQuery, Expected, Identity, NewEvent, NewRecord, PartitionId,
-    Position, Precondition, QueryAbsent, QueryItem, RequestId, RequestKey, Retention, Scope, Snapshot, StreamChange, StreamId,
-    StreamVersion, Tag, Timestamp, Topic, TopicKind, TopicName, Write,
+    Position, Precondition, ProducerId, ProducerKey, QueryAbsent, QueryItem, RequestId, RequestKey, Retention, Scope, Snapshot,
+    StreamChange, StreamId, StreamVersion, Tag, Timestamp, Topic, TopicKind, TopicName, Write,
 };
 use foldlog_proto::v1 as pb;
 use prost::Message as _;
@@ -47,7 +47,21 @@ pub fn append(request: pb::AppendRequest, tokens: &Tokens, limits: &Limits) -> R
     for (place, precondition) in request.preconditions.into_iter().enumerate() {
         preconditions.push(self::precondition(place, precondition, &mut topics)?);
     }
-    Ok(Append { writes, preconditions, identity, durability })
+    Ok(Append { writes, preconditions, identity, sequenced: None, durability })
+}
+
+/// A unit of a session as the log takes it, without its sequence.
+pub fn unit(request: pb::AppendRequest, tokens: &Tokens, limits: &Limits) -> Result<Append, Failure> {
+    if !request.request_id.is_empty() {
+        return Err(Failure::invalid("request_id", "a unit of a session has none: its sequence takes the place"));
+    }
+    append(request, tokens, limits)
+}
+
+/// A producer by its id; without one it gets an id of its own.
+pub fn producer(id: &[u8]) -> Result<ProducerKey, Failure> {
+    let id = if id.is_empty() { *uuid::Uuid::new_v4().as_bytes() } else { sixteen(id, || "open.producer_id".to_owned())? };
+    Ok(ProducerKey { principal: ANONYMOUS.into(), id: ProducerId::new(id) })
 }
 
 /// Topic names of one request: a name that comes again is parsed once.
@@ -332,7 +346,8 @@ pub fn durability(given: i32) -> Result<Option<Durability>, Failure> {
     }
 }
 
-const fn proto_durability(durability: Durability) -> pb::Durability {
+/// A durability as clients see it.
+pub const fn proto_durability(durability: Durability) -> pb::Durability {
     match durability {
         Durability::Synced => pb::Durability::Synced,
         Durability::Written => pb::Durability::Written,

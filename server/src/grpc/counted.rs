@@ -1,7 +1,7 @@
 //! Appends are counted on the wire before they are decoded: an empty event takes two bytes there and hundreds in memory, so the
 //! limit on a message's bytes alone would let one request take gigabytes.
 //!
-//! [`super::events`] decodes appends through [`Counted`]. Must know every repeated field of `AppendRequest`, however deep.
+//! [`super::events`] decodes appends through [`Counted`], messages of sessions through [`CountedSession`]. Must know every repeated field of `AppendRequest`, however deep.
 
 use foldlog_proto::v1 as pb;
 use prost::{
@@ -57,9 +57,58 @@ impl Decoder for CountedDecoder {
     }
 }
 
+type ProstSession = ProstCodec<pb::AppendSessionResponse, pb::AppendSessionRequest>;
+
+/// The same for messages of sessions: what holds for an append holds for all of a message together.
+pub struct CountedSession(pub App);
+
+/// A message of a session.
+#[derive(Debug)]
+pub struct Arrived {
+    /// The message.
+    pub request: pb::AppendSessionRequest,
+    /// Its bytes, as encoded.
+    pub bytes: u64,
+}
+
+/// Decodes what was counted.
+pub struct CountedSessionDecoder {
+    app: App,
+    inner: <ProstSession as Codec>::Decoder,
+}
+
+impl Codec for CountedSession {
+    type Encode = pb::AppendSessionResponse;
+    type Decode = Arrived;
+    type Encoder = <ProstSession as Codec>::Encoder;
+    type Decoder = CountedSessionDecoder;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstSession::raw_encoder(BufferSettings::default())
+    }
+
+    fn decoder(&mut self) -> CountedSessionDecoder {
+        CountedSessionDecoder { app: self.0.clone(), inner: ProstSession::raw_decoder(BufferSettings::default()) }
+    }
+}
+
+impl Decoder for CountedSessionDecoder {
+    type Item = Arrived;
+    type Error = Status;
+
+    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Arrived>, Status> {
+        let bytes = message.remaining() as u64;
+        let mut counts = Counts::default();
+        counts.session(message.chunk());
+        counts.check(&self.app.limits).map_err(|failure| self.app.refuse(failure))?;
+        Ok(self.inner.decode(message)?.map(|request| Arrived { request, bytes }))
+    }
+}
+
 /// How often the repeated fields of an append occur.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Counts {
+    appends: usize,
     writes: usize,
     events: usize,
     named: usize,
@@ -67,6 +116,19 @@ struct Counts {
 }
 
 impl Counts {
+    fn session(&mut self, message: &[u8]) {
+        for_each_message(message, |field, inner| {
+            if field == 2 {
+                for_each_message(inner, |field, append| {
+                    if field == 2 {
+                        self.appends += 1;
+                        self.request(append);
+                    }
+                });
+            }
+        });
+    }
+
     fn request(&mut self, message: &[u8]) {
         for_each_message(message, |field, inner| match field {
             4 => {
@@ -91,6 +153,7 @@ impl Counts {
     fn check(&self, limits: &Limits) -> Result<(), Failure> {
         let most = limits.append_events;
         for (what, count, most) in [
+            ("appends", self.appends, most),
             ("writes", self.writes, most),
             ("events", self.events, most),
             ("attributes and headers", self.named, MOST_NAMED),
@@ -163,7 +226,13 @@ mod tests {
     #[test]
     fn everything_repeated_is_counted_and_nothing_else() {
         let counted = counts(&request().encode_to_vec());
-        assert_eq!(counted, Counts { writes: 2, events: 2, named: 5, preconditions: 4 });
+        let of_one = Counts { appends: 0, writes: 2, events: 2, named: 5, preconditions: 4 };
+        assert_eq!(counted, of_one);
+        let appends = pb::SessionAppends { first_sequence: 7, appends: vec![request(), request()] };
+        let message = pb::AppendSessionRequest { message: Some(pb::append_session_request::Message::Appends(appends)) };
+        let mut of_session = Counts::default();
+        of_session.session(&message.encode_to_vec());
+        assert_eq!(of_session, Counts { appends: 2, writes: 4, events: 4, named: 10, preconditions: 8 });
     }
 
     #[test]
@@ -182,9 +251,10 @@ mod tests {
     #[test]
     fn the_limit_is_met_and_one_more_is_refused() {
         let limits = Limits::default();
-        let most = Counts { writes: 10_000, events: 10_000, named: MOST_NAMED, preconditions: 10_000 };
+        let most = Counts { appends: 10_000, writes: 10_000, events: 10_000, named: MOST_NAMED, preconditions: 10_000 };
         assert!(most.check(&limits).is_ok());
         for beyond in [
+            Counts { appends: 10_001, ..Default::default() },
             Counts { writes: 10_001, ..Default::default() },
             Counts { events: 10_001, ..Default::default() },
             Counts { named: MOST_NAMED + 1, ..Default::default() },

@@ -16,8 +16,8 @@ use tower::service_fn;
 
 use super::{
     convert,
-    counted::Counted,
-    reading,
+    counted::{Counted, CountedSession},
+    reading, session,
     status::status,
     wire::{Outgoing, Wire},
 };
@@ -31,6 +31,8 @@ use crate::{
 pub enum Method {
     /// `Append`.
     Append,
+    /// `AppendSession`.
+    AppendSession,
     /// `Read`.
     Read,
     /// `Subscribe`.
@@ -48,6 +50,7 @@ impl Method {
     pub fn of(path: &str) -> Option<Self> {
         Some(match path.strip_prefix('/')?.strip_prefix(pb::event_log_server::SERVICE_NAME)?.strip_prefix('/')? {
             "Append" => Self::Append,
+            "AppendSession" => Self::AppendSession,
             "Read" => Self::Read,
             "Subscribe" => Self::Subscribe,
             "GetStream" => Self::GetStream,
@@ -64,6 +67,10 @@ impl Method {
             Self::Append => {
                 let answer = |request: Request<pb::AppendRequest>| unary(app.clone(), request, append);
                 grpc(Counted(app.clone()), max).unary(service_fn(answer), request).await
+            }
+            Self::AppendSession => {
+                let answer = |request| session::append_session(app.clone(), request);
+                grpc(CountedSession(app.clone()), max).streaming(service_fn(answer), request).await
             }
             Self::Read => {
                 let answer = |request: Request<pb::ReadRequest>| read(app.clone(), request);

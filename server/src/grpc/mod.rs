@@ -11,6 +11,7 @@ mod groups;
 mod queries;
 mod reading;
 mod rows;
+mod session;
 mod source;
 pub mod status;
 mod topics;
@@ -111,10 +112,13 @@ impl Service<Request<Body>> for Door {
             return Box::pin(std::future::ready(Ok(refused)));
         };
         let ours = request.uri().path().starts_with(OURS);
-        let arrives = ours && !consume::is_it(request.uri().path());
+        let method = events::Method::of(request.uri().path());
+        // What members of groups and sessions send comes when it comes.
+        let is_open_ended = matches!(method, Some(events::Method::AppendSession)) || consume::is_it(request.uri().path());
+        let arrives = ours && !is_open_ended;
         let request = if arrives { request.map(|body| Arriving::within(self.app.limits.message_arrival, body)) } else { request };
         let app = self.app.clone();
-        if let Some(method) = events::Method::of(request.uri().path()) {
+        if let Some(method) = method {
             return Box::pin(async move {
                 let response = method.call(app.clone(), request).await;
                 drop(place);
@@ -143,18 +147,23 @@ impl Service<Request<Body>> for Door {
 
 /// What our own code refuses has details. A refusal without them is tonic's: the call never reached us, so nothing happened.
 fn in_our_words(app: &App, response: Response<Body>) -> Response<Body> {
-    let Some(status) = Status::from_header_map(response.headers()) else { return response };
+    let told = Status::from_header_map(response.headers()).and_then(|status| status_in_our_words(app, &status));
+    told.map_or(response, Status::into_http)
+}
+
+/// The same for a status alone; none if it may stay.
+fn status_in_our_words(app: &App, status: &Status) -> Option<Status> {
     if status.code() == Code::Ok || !status.details().is_empty() {
-        return response;
+        return None;
     }
     let (kind, reason) = match status.code() {
         Code::OutOfRange | Code::ResourceExhausted => (Kind::Exhausted, "MESSAGE_TOO_LARGE"),
         Code::Unimplemented => (Kind::Unsupported, "NOT_SUPPORTED"),
         Code::Internal => (Kind::Invalid, "MALFORMED_MESSAGE"),
-        _ => return response,
+        _ => return None,
     };
     let mut told = app.refuse(Failure::new(kind, reason, status.message()));
     // Which encodings are understood, for example.
     *told.metadata_mut() = status.metadata().clone();
-    told.into_http()
+    Some(told)
 }

@@ -7,4 +7,5 @@ mod courses;
 mod groups;
 mod proxy;
 mod sdk;
+mod session;
 mod support;

@@ -16,6 +16,8 @@ struct State {
     generation: u32,
     /// Nothing from the server comes through.
     answers_held: bool,
+    /// Where new connections lead.
+    server: SocketAddr,
 }
 
 /// The cable; its connections end with it.
@@ -29,15 +31,14 @@ pub struct Proxy {
 impl Proxy {
     /// A cable to the server at `url`.
     pub async fn to(url: &str) -> Self {
-        let server: SocketAddr = url.strip_prefix("http://").unwrap().parse().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (state, watched) = watch::channel(State { generation: 0, answers_held: false });
+        let (state, watched) = watch::channel(State { generation: 0, answers_held: false, server: address_of(url) });
         let mut accepting = JoinSet::new();
         accepting.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                connections.spawn(connect(client, server, watched.clone()));
+                connections.spawn(connect(client, watched.clone()));
             }
         });
         Self { url: format!("http://{address}"), state, _accepting: accepting }
@@ -50,13 +51,23 @@ impl Proxy {
 
     /// Cuts all connections; new ones work.
     pub fn cut(&self) {
-        self.state.send_modify(|state| *state = State { generation: state.generation + 1, answers_held: false });
+        self.state.send_modify(|state| *state = State { generation: state.generation + 1, answers_held: false, ..*state });
+    }
+
+    /// Leads new connections to another server.
+    pub fn lead_to(&self, url: &str) {
+        let server = address_of(url);
+        self.state.send_modify(|state| state.server = server);
     }
 }
 
-async fn connect(mut client: TcpStream, server: SocketAddr, state: watch::Receiver<State>) {
+fn address_of(url: &str) -> SocketAddr {
+    url.strip_prefix("http://").unwrap().parse().unwrap()
+}
+
+async fn connect(mut client: TcpStream, state: watch::Receiver<State>) {
     let mut cut = state.clone();
-    let generation = state.borrow().generation;
+    let State { generation, server, .. } = *state.borrow();
     let Ok(mut server) = TcpStream::connect(server).await else { return };
     let (mut from_client, mut to_client) = client.split();
     let (mut from_server, mut to_server) = server.split();

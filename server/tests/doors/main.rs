@@ -14,5 +14,6 @@ mod push;
 mod read;
 mod restart;
 mod retention;
+mod session;
 mod subscribe;
 mod support;

@@ -8,6 +8,7 @@ mod backwards;
 mod concurrency;
 mod filters;
 mod lives;
+mod producers;
 mod queries;
 mod reads;
 mod restarts;
@@ -65,6 +66,7 @@ pub fn check<S: Subject>(mut make: impl FnMut() -> S) -> Vec<&'static str> {
     let mut left_out = Vec::new();
     let files = [
         appends::CASES,
+        producers::CASES,
         queries::CASES,
         reads::CASES,
         backwards::CASES,

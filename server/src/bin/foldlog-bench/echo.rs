@@ -13,9 +13,10 @@ use std::{
 
 use anyhow::Context as _;
 use foldlog_proto::v1::{
-    AppendRequest, AppendResponse, AppendedRange, CaughtUp, Column, ColumnType, ColumnValues, Event, EventBatch, GetHeadRequest,
-    GetSnapshotRequest, GetSnapshotResponse, GetStreamRequest, Head, Integers, QueryBatch, QueryDone, QueryRequest, ReadBatch, ReadRequest,
-    RecordedEvent, Rows, Schema, StreamInfo, StreamVersion, SubscribeBatch, SubscribeRequest, Texts,
+    AppendRequest, AppendResponse, AppendSessionRequest, AppendSessionResponse, AppendedRange, CaughtUp, Column, ColumnType, ColumnValues,
+    Event, EventBatch, GetHeadRequest, GetSnapshotRequest, GetSnapshotResponse, GetStreamRequest, Head, Integers, QueryBatch, QueryDone,
+    QueryRequest, ReadBatch, ReadRequest, RecordedEvent, Rows, Schema, SessionAnswers, SessionOpened, StreamInfo, StreamVersion,
+    SubscribeBatch, SubscribeRequest, Texts, append_session_request, append_session_response,
     column_values::Values,
     event_log_server::{EventLog, EventLogServer},
     query_batch,
@@ -26,7 +27,7 @@ use futures::{Stream, StreamExt as _, stream};
 use prost::bytes::Bytes;
 use prost_types::Timestamp;
 use tokio::sync::watch;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     disk::Blocks,
@@ -59,6 +60,7 @@ struct Echo {
 
 #[tonic::async_trait]
 impl EventLog for Echo {
+    type AppendSessionStream = Answers<AppendSessionResponse>;
     type ReadStream = Answers<ReadBatch>;
     type SubscribeStream = Answers<SubscribeBatch>;
 
@@ -84,6 +86,33 @@ impl EventLog for Echo {
             durability: 1,
             ..AppendResponse::default()
         }))
+    }
+
+    /// Answers each message at once.
+    async fn append_session(
+        &self,
+        request: Request<Streaming<AppendSessionRequest>>,
+    ) -> Result<Response<Self::AppendSessionStream>, Status> {
+        let answer = |request: AppendSessionRequest| {
+            let message = match request.message {
+                Some(append_session_request::Message::Appends(appends)) => append_session_response::Message::Answers(SessionAnswers {
+                    first_sequence: appends.first_sequence,
+                    first_positions: (0..appends.appends.len() as u64).map(|place| 8_000_000 + place).collect(),
+                    records: vec![100; appends.appends.len()],
+                    token: Bytes::from_static(TOKEN),
+                    durability: 1,
+                    ..SessionAnswers::default()
+                }),
+                Some(append_session_request::Message::Open(_)) | None => append_session_response::Message::Opened(SessionOpened {
+                    next_sequence: 1,
+                    credit_bytes: 1 << 20,
+                    credit_units: 4096,
+                    ..SessionOpened::default()
+                }),
+            };
+            AppendSessionResponse { message: Some(message) }
+        };
+        Ok(Response::new(request.into_inner().map(move |request| request.map(answer)).boxed()))
     }
 
     /// Streams as many events as the limit says.

@@ -20,6 +20,7 @@ mod lookups;
 mod queries;
 mod report;
 mod restart;
+mod sessions;
 mod syscalls;
 mod turns;
 
@@ -95,7 +96,9 @@ fn main() -> ExitCode {
 
 /// Every goal.
 fn names() -> Vec<&'static str> {
-    [&["G1"], appends::NAMES.as_slice(), &queries::NAMES, &["G14"], &flat::NAMES, &restart::NAMES, &["SYNCS", "SYNC-EACH"]].concat()
+    let appends = [&["G1"], appends::NAMES.as_slice(), &sessions::NAMES];
+    let others = [queries::NAMES.as_slice(), &["G14"], &flat::NAMES, &restart::NAMES, &["SYNCS", "SYNC-EACH"]];
+    [appends.concat(), others.concat()].concat()
 }
 
 async fn measure(goals: Goals) -> anyhow::Result<bool> {
@@ -123,6 +126,11 @@ async fn measure(goals: Goals) -> anyhow::Result<bool> {
         && let Err(failed) = appends::goals(&bench, &mut report).await
     {
         report.failed("APPENDS", &failed);
+    }
+    if report.wants_any(&sessions::NAMES)
+        && let Err(failed) = sessions::goals(&bench, &mut report).await
+    {
+        report.failed("SESSIONS", &failed);
     }
     if report.wants_any(&queries::NAMES)
         && let Err(failed) = queries::goals(&bench, &mut report).await

@@ -102,8 +102,10 @@ fn failed(error: Error) -> Failed {
         Error::Unreachable { .. } => Failed::Unreachable,
         Error::Conflict { .. } => Failed::Precondition,
         Error::Invalid(_) => Failed::Usage,
+        // As whatever ended it.
+        Error::SessionEnded { source, .. } if matches!(**source, Error::Unreachable { .. }) => Failed::Unreachable,
         Error::Server(server) if server.code == Code::DataLoss || server.reason == "STORAGE_FAILED" => Failed::Storage,
-        Error::Server(_) | Error::Timeout { .. } | Error::Codec(_) | Error::Protocol(_) => Failed::Operation,
+        Error::Server(_) | Error::SessionEnded { .. } | Error::Timeout { .. } | Error::Codec(_) | Error::Protocol(_) => Failed::Operation,
     };
     let hint = match &error {
         Error::Unreachable { .. } => "; is it running? `foldlog dev` starts one, --url or FOLDLOG_URL says where it is",
