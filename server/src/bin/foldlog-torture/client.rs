@@ -64,6 +64,11 @@ pub async fn append(channel: &Channel, id: OpId, writes: &[StreamWrite]) -> (Sta
     }
 }
 
+/// The same as a unit of a session: its sequence takes the place of the id.
+pub fn unit_request(id: OpId, writes: &[StreamWrite]) -> AppendRequest {
+    AppendRequest { request_id: prost::bytes::Bytes::new(), ..append_request(id, writes) }
+}
+
 fn append_request(id: OpId, writes: &[StreamWrite]) -> AppendRequest {
     let mut places = 0..;
     let event = |(amount, place): (&i64, u64)| Event {

@@ -20,6 +20,7 @@ use crate::{
     kill::{self, Moment, Plan},
     ledger::{Ledger, State},
     random::Random,
+    sessions::{self, SessionWriter},
     writer::{Load, Writer},
 };
 
@@ -152,7 +153,8 @@ impl Torture {
         let mut tasks = tokio::task::JoinSet::new();
         for number in 0..self.writers {
             let load = Load { channel: child::connect(&self.server.url()).await?, ledger: self.ledger.clone(), acked: acked.clone() };
-            tasks.spawn(Writer::new(number, self.random.split(), &versions).run(load));
+            tasks.spawn(Writer::new(number, self.random.split(), &versions).run(load.clone()));
+            tasks.spawn(SessionWriter::new(number, self.random.split(), &versions).run(load));
         }
         tasks.spawn(client::follow_outputs(self.channel.clone(), end, shown));
         tasks.spawn(watch_view(self.channel.clone(), view));
@@ -225,7 +227,15 @@ impl Torture {
 
     /// Sends again what was never answered, under the same id, until there is an answer.
     async fn ask_again(&self) -> anyhow::Result<usize> {
-        let unknown = self.ledger.lock().unknown();
+        let (unknown, of_sessions) = {
+            let ledger = self.ledger.lock();
+            (ledger.unknown(), ledger.unknown_of_sessions())
+        };
+        for units in &of_sessions {
+            for (id, state) in sessions::ask_again(&self.channel, units).await? {
+                self.ledger.lock().answered(id, state)?;
+            }
+        }
         for (id, writes) in &unknown {
             let mut last = None;
             for _ in 0..50 {
@@ -242,7 +252,7 @@ impl Torture {
                 bail!("operation {id} gets no answer: {status}");
             }
         }
-        Ok(unknown.len())
+        Ok(unknown.len() + of_sessions.iter().map(Vec::len).sum::<usize>())
     }
 
     async fn check(&mut self) -> anyhow::Result<Verdict> {

@@ -35,6 +35,17 @@ pub struct Op {
     pub state: State,
 }
 
+/// Under which number an operation was sent over a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sent {
+    /// Its producer's number.
+    pub writer: u64,
+    /// The producer's epoch.
+    pub epoch: u64,
+    /// Its sequence.
+    pub sequence: u64,
+}
+
 /// What is known of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -64,6 +75,8 @@ impl Op {
 pub struct Ledger {
     file: File,
     ops: BTreeMap<OpId, Op>,
+    /// Of those that went over sessions.
+    sent: BTreeMap<OpId, Sent>,
     next: OpId,
     acked: u64,
 }
@@ -73,7 +86,7 @@ impl Ledger {
     pub fn create(path: &Path) -> anyhow::Result<Self> {
         let file = OpenOptions::new().create_new(true).write(true).open(path);
         let file = file.with_context(|| format!("cannot create the ledger {}", path.display()))?;
-        Ok(Self { file, ops: BTreeMap::new(), next: 0, acked: 0 })
+        Ok(Self { file, ops: BTreeMap::new(), sent: BTreeMap::new(), next: 0, acked: 0 })
     }
 
     /// Enters an operation that is about to be sent.
@@ -86,6 +99,14 @@ impl Ledger {
         }
         self.line(&line)?;
         self.ops.insert(id, Op { writes, state: State::Unknown });
+        Ok(id)
+    }
+
+    /// Enters an operation that is about to be sent over a session.
+    pub fn intend_in_session(&mut self, writes: Vec<StreamWrite>, sent: Sent) -> anyhow::Result<OpId> {
+        let id = self.intend(writes)?;
+        self.line(&format!("unit {id} {sent:?}"))?;
+        self.sent.insert(id, sent);
         Ok(id)
     }
 
@@ -109,9 +130,20 @@ impl Ledger {
         &self.ops
     }
 
-    /// Operations without an answer, oldest first.
+    /// Operations without an answer that went over sessions, in the order of their sequences, a list for each writer.
+    pub fn unknown_of_sessions(&self) -> Vec<Vec<(Sent, OpId, Vec<StreamWrite>)>> {
+        let mut of_writer: BTreeMap<u64, Vec<_>> = BTreeMap::new();
+        for (id, op) in self.ops.iter().filter(|(_, op)| op.state == State::Unknown) {
+            if let Some(sent) = self.sent.get(id) {
+                of_writer.entry(sent.writer).or_default().push((*sent, *id, op.writes.clone()));
+            }
+        }
+        of_writer.into_values().collect()
+    }
+
+    /// Other operations without an answer, oldest first.
     pub fn unknown(&self) -> Vec<(OpId, Vec<StreamWrite>)> {
-        let unknown = self.ops.iter().filter(|(_, op)| op.state == State::Unknown);
+        let unknown = self.ops.iter().filter(|(id, op)| op.state == State::Unknown && !self.sent.contains_key(id));
         unknown.map(|(id, op)| (*id, op.writes.clone())).collect()
     }
 

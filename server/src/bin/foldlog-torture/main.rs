@@ -15,6 +15,7 @@ mod cycle;
 mod kill;
 mod ledger;
 mod random;
+mod sessions;
 mod writer;
 
 use std::{
