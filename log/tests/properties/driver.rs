@@ -1,0 +1,192 @@
+//! One run of a seed: operations by chance, each compared with what the model says of it.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+
+use foldlog_log::{
+    Durability, EmbeddedLog, LogBackend, LogConfig, LogError, Offset, Position, ProducerEpoch, ProducerId, ProducerKey, Retention,
+    Sequence, Stepper, Timestamp, TopicKind, TopicSettings, Write,
+    clock::{Clock, ManualClock},
+    testing::{Random, SimDisk},
+};
+use futures::FutureExt;
+
+use crate::model::{COMPRESSIONS, KEPT, Model, Stored, TOPICS, Verdict, WRITTEN};
+
+/// What was compared, to show that something was.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub appends: u64,
+    pub violations: u64,
+    pub repeats: u64,
+    pub written: u64,
+    pub reused: u64,
+    pub changes: u64,
+    pub snapshots: u64,
+    pub refused_changes: u64,
+    pub units: u64,
+    pub disordered: u64,
+    pub restarts: u64,
+    pub reads: u64,
+    pub backward: u64,
+    pub by_time: u64,
+    pub filtered: u64,
+    pub matching: u64,
+    pub removed: u64,
+    pub below: u64,
+    pub records: u64,
+}
+
+pub struct Run {
+    pub random: Random,
+    pub disk: SimDisk,
+    pub clock: Arc<ManualClock>,
+    pub config: LogConfig,
+    pub model: Model,
+    pub next_id: u64,
+    /// Oldest offset left of each partition of `r`, as last told.
+    pub firsts: [u64; 2],
+    pub seen: Seen,
+}
+
+impl Run {
+    pub fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let config = LogConfig {
+            first_journal_file_bytes: 32 << 10,
+            journal_file_bytes: 128 << 10,
+            tail_bytes: random.below(3) * 4096,
+            tidy_bytes: 16 << 10,
+            untidied_bytes: 4 << 20,
+            segment_bytes: 4096 + random.below(2) * 8192,
+            near_positions: random.below(3) * 2,
+            ..LogConfig::default()
+        };
+        let clock = Arc::new(ManualClock::at(Timestamp::new(1_700_000_000_000)));
+        Self { random, disk: SimDisk::new(seed), clock, config, model: Model::default(), next_id: 0, firsts: [0; 2], seen: Seen::default() }
+    }
+
+    fn open(&mut self) -> (EmbeddedLog, Stepper) {
+        let mut draw = self.random.fork();
+        let random = move || (u128::from(draw.next()) << 64) | u128::from(draw.next());
+        let disk = Arc::new(self.disk.clone());
+        let (log, stepper) = EmbeddedLog::open_stepped(disk, self.clock.clone(), Path::new("/data"), self.config.clone(), random).unwrap();
+        assert_eq!((&log.report().damage, log.report().damaged.len()), (&None, 0));
+        for ((name, kind, partitions), compression) in TOPICS.into_iter().zip(COMPRESSIONS) {
+            let durability = if WRITTEN.contains(&name) { Durability::Written } else { Durability::Synced };
+            let retention = if name == "r" { KEPT } else { Retention::FOR_EVER };
+            let settings = TopicSettings { durability, compression, retention, ..TopicSettings::new(kind, partitions) };
+            assert_eq!(log.create_topic(name.parse().unwrap(), settings).unwrap().settings, settings);
+        }
+        log.allow_removal();
+        (log, stepper)
+    }
+
+    pub fn run(&mut self) {
+        let (mut log, mut stepper) = self.open();
+        for _ in 0..60 {
+            self.clock.advance(Duration::from_millis(self.random.below(150)));
+            match self.random.below(15) {
+                13.. => {
+                    stepper.upkeep().unwrap();
+                    stepper.commit().unwrap();
+                }
+                0 => stepper.seal().unwrap(),
+                1 | 2 => stepper.tidy().unwrap(),
+                3 => {
+                    drop((log, stepper));
+                    // Everything was answered, so no way to end takes anything away.
+                    self.disk = if self.random.one_in(2) { self.disk.kill() } else { self.disk.power_cut() };
+                    (log, stepper) = self.open();
+                    self.seen.restarts += 1;
+                }
+                4..7 => self.read(&log),
+                7 => self.open_producer(&log, &mut stepper),
+                _ => self.append(&log, &mut stepper),
+            }
+            self.look_at_removal(&log);
+        }
+        self.read(&log);
+        for (name, kind, partitions) in TOPICS {
+            let ends: Vec<_> = (0..partitions).map(|partition| Offset::new(self.model.end(name, partition))).collect();
+            assert_eq!(log.ends(&name.parse().unwrap()).unwrap(), ends);
+            for stream in (0..6).map(|number| format!("s{number}")).filter(|_| kind == TopicKind::Events) {
+                let head = log.stream_head(&name.parse().unwrap(), &stream.parse().unwrap()).unwrap();
+                assert_eq!(head, self.model.head(name, &stream), "{stream} of {name}");
+                let beginning = log.stream_state(&name.parse().unwrap(), &stream.parse().unwrap()).unwrap().beginning;
+                let life = self.model.life(name, &stream);
+                assert_eq!((beginning.first.get(), beginning.anew.get()), (life.first, life.anew), "{stream} of {name}");
+            }
+        }
+    }
+
+    /// What was removed stays removed, and was old enough.
+    fn look_at_removal(&mut self, log: &EmbeddedLog) {
+        let firsts = log.firsts(&"r".parse().unwrap()).unwrap();
+        for (partition, (before, first)) in self.firsts.iter_mut().zip(firsts).enumerate() {
+            assert!(*before <= first.get(), "offsets from {first} to {before} are back");
+            *before = first.get();
+            let is_removed = |record: &&Stored| record.topic == "r" && record.partition == partition as u32 && record.offset < first.get();
+            let newest = self.model.records.iter().filter(is_removed).map(|record| record.recorded_at).max();
+            let kept_from = self.clock.now().get() - KEPT.time.unwrap().as_millis() as i64;
+            assert!(newest.is_none_or(|newest| newest < kept_from), "{newest:?} is not before {kept_from}");
+        }
+    }
+
+    /// Begins an epoch of one of three producers, or asks where it stands.
+    fn open_producer(&mut self, log: &EmbeddedLog, stepper: &mut Stepper) {
+        let id = ProducerId::new([self.random.below(3) as u8; 16]);
+        let newest: Vec<u64> = self.model.producers.values().map(|producer| producer.epoch).collect();
+        let known = self.model.producers.entry(id).or_default();
+        let resume = (known.epoch > 0 && self.random.one_in(3)).then(|| ProducerEpoch::new(known.epoch));
+        let opened = log.open_producer(ProducerKey { principal: "p".into(), id }, resume).unwrap();
+        stepper.commit().unwrap();
+        let at = opened.now_or_never().expect("it was committed").unwrap();
+        match resume {
+            Some(epoch) => assert_eq!(at.epoch, epoch),
+            None => assert!(newest.iter().all(|epoch| at.epoch.get() > *epoch), "{} is not newer than {newest:?}", at.epoch),
+        }
+        known.epoch = at.epoch.get();
+        assert_eq!(at.next, Sequence::new(known.units.len() as u64 + 1));
+    }
+
+    /// Some appends in line, then one commit: each is judged behind those before it.
+    fn append(&mut self, log: &EmbeddedLog, stepper: &mut Stepper) {
+        let (mut waiting, mut in_line) = (Vec::new(), BTreeMap::new());
+        for _ in 0..=self.random.below(5) {
+            let (mut append, id) = self.request();
+            self.number(&mut append, &mut in_line);
+            waiting.push((append.clone(), id, log.append(append).expect("it is well formed")));
+        }
+        stepper.commit().unwrap();
+        for (append, id, answer) in waiting {
+            let expected = self.model.judge(&append, id, self.clock.now());
+            let found = match answer.now_or_never().expect("it was committed") {
+                Ok(answer) => Verdict::Done(answer),
+                Err(LogError::Conflict { violations, .. }) => Verdict::Violated(violations),
+                Err(LogError::RequestIdReused { first, .. }) => Verdict::Reused(first),
+                Err(LogError::Tombstoned { stream, .. }) => Verdict::Tombstoned(stream),
+                Err(LogError::NoSuchState { stream, actual, .. }) => Verdict::NoSuchState(stream, actual),
+                Err(LogError::TruncatedBeyondEnd { stream, actual, .. }) => Verdict::BeyondEnd(stream, actual),
+                Err(LogError::OutOfOrderSequence { next, .. }) => Verdict::OutOfOrder(next.get()),
+                Err(LogError::RefusedBefore { .. }) => Verdict::RefusedBefore,
+                Err(LogError::ProducerFenced { newest, .. }) => Verdict::Fenced(newest.get()),
+                Err(error) => panic!("{error}"),
+            };
+            assert_eq!(found, expected, "{append:?}");
+            self.seen.appends += 1;
+            match expected {
+                Verdict::Done(answer) => {
+                    self.seen.repeats += u64::from(answer.deduplicated);
+                    self.seen.units += u64::from(append.sequenced.is_some());
+                    self.seen.written += u64::from(answer.durability == Durability::Written);
+                    self.seen.changes += append.writes.iter().filter(|write| matches!(write, Write::Change { .. })).count() as u64;
+                }
+                Verdict::Violated(violations) => self.seen.violations += violations.len() as u64,
+                Verdict::Reused(_) => self.seen.reused += 1,
+                Verdict::Tombstoned(_) | Verdict::BeyondEnd(..) | Verdict::NoSuchState(..) => self.seen.refused_changes += 1,
+                Verdict::OutOfOrder(_) | Verdict::RefusedBefore | Verdict::Fenced(_) => self.seen.disordered += 1,
+            }
+        }
+        assert_eq!(log.head().position, Position::new(self.model.records.len() as u64));
+    }
+}

@@ -1,0 +1,143 @@
+//! Reads by chance: any selection, direction, filter and size of bites, against the model's list.
+
+use foldlog_log::{
+    EmbeddedLog, LogBackend, LogError, LogReader, Offset, PartitionId, Position, ReadLimits, Selection, StreamVersion, Timestamp,
+    TopicKind, TopicName,
+};
+
+use crate::{
+    driver::Run,
+    model::{Stored, TOPICS, matches},
+};
+
+impl Run {
+    /// Asks for a snapshot.
+    fn find(&mut self, log: &EmbeddedLog) {
+        let (topic, stream) = (["a", "b"][self.random.below(2) as usize], format!("s{}", self.random.below(6)));
+        let at_most = 1 + self.random.below(self.model.newest(topic, &stream) + 2);
+        let found = log.snapshot(&topic.parse().unwrap(), &stream.parse().unwrap(), StreamVersion::new(at_most)).unwrap();
+        let found = found.map(|found| (found.snapshot.version.get(), String::from_utf8(found.snapshot.data.to_vec()).unwrap()));
+        let known = self.model.snapshots.get(&(topic.to_owned(), stream.clone()));
+        let expected = known.and_then(|known| known.range(..=at_most).next_back()).map(|(version, data)| (*version, data.clone()));
+        assert_eq!(found, expected, "{stream} of {topic} as of {at_most}");
+        self.seen.snapshots += u64::from(found.is_some());
+    }
+
+    pub fn read(&mut self, log: &EmbeddedLog) {
+        for _ in 0..3 {
+            self.find(log);
+        }
+        let (topic, kind, partitions) = TOPICS[self.random.below(4) as usize];
+        let name: TopicName = topic.parse().unwrap();
+        let query = if self.random.one_in(2) { Some(self.query().query) } else { None };
+        let end = log.head().position;
+        // What is selected, and each record's own number in it.
+        type Number = fn(&Stored) -> u64;
+        let records = self.model.records.iter().filter(|record| !record.is_mark);
+        let (selection, mut expected, number): (_, Vec<&Stored>, Number) = match self.random.below(4) {
+            0 if kind == TopicKind::Events => {
+                let (stream, from) = (format!("s{}", self.random.below(6)), 1 + self.random.below(10));
+                let first = self.model.life(topic, &stream).first;
+                let is_left = |record: &&Stored| record.topic == topic && record.key.as_ref() == Some(&stream) && record.version >= first;
+                let mine = records.filter(is_left);
+                (Selection::Stream(name, stream.parse().unwrap(), StreamVersion::new(from)), mine.collect(), |record| record.version)
+            }
+            0 | 1 => {
+                let partition = self.random.below(u64::from(partitions)) as u32;
+                let from = self.random.below(self.model.end(topic, partition) + 1);
+                let mine = records.filter(|record| record.topic == topic && record.partition == partition);
+                (Selection::Partition(name, PartitionId::new(partition), Offset::new(from)), mine.collect(), |record| record.offset)
+            }
+            2 => {
+                let from = Position::new(self.random.below(end.get() + 1));
+                let mine = records.filter(|record| record.topic == topic || record.topic == "b");
+                (Selection::Topics(vec![name, "b".parse().unwrap()], from), mine.collect(), |record| record.position)
+            }
+            _ => (Selection::All(Position::new(self.random.below(end.get() + 1))), records.collect(), |record| record.position),
+        };
+        let by_time = self.random.one_in(3);
+        let time = self.model.records.get(self.random.below(end.get() + 1) as usize).map_or(0, |record| record.recorded_at);
+        let time = time + self.random.below(3) as i64 - 1;
+        let place = match &selection {
+            Selection::Stream(_, _, version) => version.get(),
+            Selection::Partition(_, _, offset) => offset.get(),
+            Selection::Topics(_, position) | Selection::All(position) => position.get(),
+        };
+        let selection = if by_time { log.at_time(selection, Timestamp::new(time)).unwrap() } else { selection };
+        let is_behind = |record: &&Stored| if by_time { record.recorded_at >= time } else { number(record) >= place };
+        let backwards = self.random.one_in(2);
+        expected.retain(|record| is_behind(record) != backwards);
+        if backwards {
+            expected.reverse();
+        }
+        let limits = ReadLimits { records: 1 + self.random.below(40) as u32, bytes: 1 + self.random.below(5000) as u32 };
+        let has_events = kind == TopicKind::Events || matches!(selection, Selection::All(_));
+        let query = query.filter(|_| has_events);
+        if let Some(query) = &query {
+            expected.retain(|record| matches(query, record));
+            self.seen.filtered += 1;
+            self.seen.matching += expected.len() as u64;
+        }
+        let found = match (query.clone(), backwards) {
+            (None, false) => log.reader(selection.clone()),
+            (None, true) => log.backward_reader(selection.clone()),
+            (Some(query), false) => log.filtered_reader(selection.clone(), query),
+            (Some(query), true) => log.filtered_backward_reader(selection.clone(), query),
+        };
+        if let Selection::Partition(_, partition, place) = &selection
+            && topic == "r"
+            && place.get() < self.firsts[partition.get() as usize]
+        {
+            let Err(LogError::OffsetOutOfRange { first, .. }) = found else { panic!("{selection:?} was removed") };
+            assert_eq!(first.get(), self.firsts[partition.get() as usize]);
+            self.seen.below += 1;
+            return;
+        }
+        let found = read_all(found.unwrap(), end, limits, backwards);
+        let way = if backwards { "backwards" } else { "forwards" };
+        // Of what was removed some may still be in memory, and is as it was.
+        let is_left = |record: &&Stored| record.topic != "r" || record.offset >= self.firsts[record.partition as usize];
+        assert!(found.iter().all(|record| expected.contains(&record)), "{way} {selection:?}: {found:?}, not {expected:?}");
+        let (left, expected): (Vec<_>, Vec<_>) = (found.iter().filter(is_left).collect(), expected.into_iter().filter(is_left).collect());
+        assert_eq!(left, expected, "{way} {selection:?}");
+        self.seen.reads += 1;
+        self.seen.backward += u64::from(backwards);
+        self.seen.by_time += u64::from(by_time);
+        self.seen.records += found.len() as u64;
+    }
+}
+
+/// All that a reader gives, each record as it must be in the model.
+fn read_all(mut reader: Box<dyn LogReader>, until: Position, limits: ReadLimits, backwards: bool) -> Vec<Stored> {
+    let mut found = Vec::new();
+    loop {
+        let chunk = reader.read(until, limits).unwrap();
+        let is_over = if backwards { chunk.scanned_to == Position::default() } else { chunk.scanned_to >= until };
+        if chunk.runs.is_empty() && is_over {
+            return found;
+        }
+        for run in &chunk.runs {
+            let before = found.len();
+            for record in run.records() {
+                let record = record.unwrap();
+                let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+                found.push(Stored {
+                    position: record.position.get(),
+                    topic: run.topic.name.to_string(),
+                    partition: run.partition.get(),
+                    offset: record.offset.get(),
+                    key: record.key.map(text),
+                    version: record.event().map_or(0, |event| event.version.get()),
+                    value: record.value.map(text).unwrap(),
+                    recorded_at: run.recorded_at.get(),
+                    kind: record.event().map_or_else(String::new, |event| event.kind.to_owned()),
+                    tags: record.event().map_or_else(Vec::new, |event| event.tags().map(ToOwned::to_owned).collect()),
+                    is_mark: record.mark().is_some(),
+                });
+            }
+            if backwards {
+                found[before..].reverse();
+            }
+        }
+    }
+}
