@@ -19,7 +19,7 @@ use crate::{
 
 const MAGIC: [u8; 4] = *b"FLCK";
 /// Newest version.
-const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 2;
 /// Version of checkpoints under which nothing was removed: programs from before anything was read them.
 const FORMAT_BEFORE_REMOVAL: u32 = 1;
 const HEADER_LEN: usize = 16;
@@ -249,6 +249,24 @@ impl Slots {
         file.write_at(0, &bytes).map_err(|source| LogError::full_or_io("write the checkpoint", path, source))?;
         file.sync().map_err(|source| LogError::io("sync the checkpoint", path, source))
     }
+}
+
+/// The newest checkpoint that is whole, for whoever only looks; none if there is none that this build reads.
+pub(crate) fn newest(disk: &dyn Disk, folder: &Path) -> Option<Checkpoint> {
+    let slots = NAMES.iter().filter_map(|name| {
+        let path = folder.join(name);
+        let bytes = read_all(&*disk.open(&path).ok()?, &path).ok()?;
+        Checkpoint::decode(&bytes)?.ok()
+    });
+    slots.max_by_key(|checkpoint| checkpoint.sequence)
+}
+
+/// What lies in a slot, and how many bytes that takes; none if it is not whole, the format's number if it is of another one.
+pub(crate) fn decode(slot: &[u8]) -> Option<(Result<Checkpoint, u32>, usize)> {
+    let checkpoint = Checkpoint::decode(slot)?;
+    let mut header = Fields(slot);
+    header.take(HEADER_LEN - 8)?;
+    Some((checkpoint, HEADER_LEN + usize::try_from(header.u32()?).ok()?))
 }
 
 fn read_all(file: &dyn DiskFile, path: &Path) -> Result<Vec<u8>, LogError> {

@@ -123,6 +123,10 @@ pub fn lock_path(folder: &Path) -> PathBuf {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealDisk;
 
+/// The machine's own file system, for whoever only looks: it opens files that nobody may write to, and changes nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReadOnlyDisk;
+
 /// A file of [`RealDisk`].
 #[derive(Debug)]
 struct RealFile(std::fs::File);
@@ -299,6 +303,41 @@ impl Disk for RealDisk {
         let file = RealFile(file);
         file.write_at(0, owner.as_bytes())?;
         Ok(Box::new(file))
+    }
+}
+
+impl Disk for ReadOnlyDisk {
+    #[expect(clippy::disallowed_methods, reason = "this file is the seam")]
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(RealFile(uninterrupted(|| std::fs::File::open(path))?)))
+    }
+
+    fn create(&self, _: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn create_folder(&self, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn remove(&self, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<Entry>> {
+        RealDisk.list(folder)
+    }
+
+    fn sync_folder(&self, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn lock(&self, _: &Path, _: &str) -> io::Result<Box<dyn Send + Sync>> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
     }
 }
 

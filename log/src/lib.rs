@@ -15,6 +15,7 @@ pub(crate) mod engine;
 pub mod error;
 pub(crate) mod holds;
 pub mod ids;
+pub mod inspect;
 pub(crate) mod journal;
 pub mod life;
 pub(crate) mod manifest;

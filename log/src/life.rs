@@ -139,6 +139,19 @@ impl Mark {
         })
     }
 
+    /// What kind of mark, in words.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self.code {
+            code::TRUNCATED => "truncated",
+            code::DELETED => "deleted",
+            code::TOMBSTONED => "tombstoned",
+            code::SNAPSHOTS_DROPPED => "snapshots dropped",
+            code::SNAPSHOT => "snapshot",
+            _ => "unknown",
+        }
+    }
+
     /// Version of the first event that it leaves, or which a snapshot is as of.
     #[must_use]
     pub const fn version(self) -> StreamVersion {

@@ -69,14 +69,24 @@ pub(crate) fn read<T: DeserializeOwned>(disk: &dyn Disk, path: &Path, newest: u3
     let content = checked(&bytes).ok_or_else(|| corrupt("it is not what its checksum promised".into()))?;
     let no_manifest = |error| corrupt(format!("it is not a manifest of this build: {error}"));
     // Before anything else: a newer one has what is not known here.
-    let Versioned { format } = serde_json::from_str(content).map_err(no_manifest)?;
+    let format = format_in(content).map_err(no_manifest)?;
     if !(1..=newest).contains(&format) {
         return Err(LogError::Format { file: path.to_owned(), found: format, supported: newest });
     }
     Ok(Some(serde_json::from_str(content).map_err(no_manifest)?))
 }
 
-fn checked(bytes: &[u8]) -> Option<&str> {
+fn format_in(content: &str) -> serde_json::Result<u32> {
+    serde_json::from_str(content).map(|Versioned { format }| format)
+}
+
+/// Format of a whole manifest, if that is what it is.
+pub(crate) fn format_of(content: &str) -> Option<u32> {
+    format_in(content).ok()
+}
+
+/// What a manifest says, if it is whole.
+pub(crate) fn checked(bytes: &[u8]) -> Option<&str> {
     let (content, checksum) = std::str::from_utf8(bytes).ok()?.split_once('\n')?;
     let expected = format!("crc32c {:08x}\n", crc32c::crc32c(content.as_bytes()));
     (checksum == expected).then_some(content)

@@ -12,6 +12,7 @@ use crate::{
     codec::{Fields, Put},
     error::LogError,
     ids::{Position, ProducerEpoch, ProducerId, Sequence, Timestamp},
+    inspect::Part,
     record::{ProducerAt, ProducerKey, Sequenced},
 };
 
@@ -287,6 +288,18 @@ impl Entry {
             out.put_u64(first.get());
             out.put_u32(records.unwrap_or(REFUSED));
         }
+    }
+
+    /// Adds to a part of a file what it says.
+    pub(crate) fn tell(&self, part: Part) -> Part {
+        part.with("producer", self.key.id.to_string())
+            .with("principal", &*self.key.principal)
+            .with("epoch", self.epoch.get())
+            .with("sequence", self.first.get())
+            .with("units", self.units.len())
+            .with("refused", self.units.iter().filter(|(_, records)| records.is_none()).count())
+            .with_some("position", self.units.first().map(|(first, _)| *first))
+            .with("recorded_at", self.time)
     }
 
     /// Reads what follows the mark.

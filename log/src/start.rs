@@ -51,8 +51,9 @@ use crate::{
 };
 
 /// File that says whose folder this is.
-const IDENTITY: &str = "foldlog.json";
-const FORMAT: u32 = 1;
+pub(crate) const IDENTITY: &str = "foldlog.json";
+/// Newest format of it.
+pub(crate) const FORMAT: u32 = 1;
 /// A clock that stands before it was not set.
 const YEAR_2020: Timestamp = Timestamp::new(1_577_836_800_000);
 /// Most files of segments that are open at once.

@@ -12,6 +12,7 @@ use crate::{
     durability::Durability,
     error::LogError,
     ids::{Offset, PartitionId, Position, RequestId, StreamId, StreamVersion, Timestamp, TopicId, TopicName},
+    inspect::Part,
     producers::{self, Producers},
     record::{Appended, AppendedRange, Identity, RequestKey, StreamAt},
 };
@@ -208,6 +209,23 @@ pub(crate) fn still_held(encoded: &[u8], low_mark: Position) -> Vec<u8> {
         entry.encode(&mut held);
     }
     held
+}
+
+/// Tells the first of encoded entries, the last byte of which lies before byte `end` of a file, and what follows it; none if it cannot
+/// be read.
+pub(crate) fn tell_entry(encoded: &[u8], end: u64) -> Option<(Part, &[u8])> {
+    let (entry, behind) = next_entry(encoded)?;
+    let part = Part::new("entry", end - encoded.len() as u64, end - behind.len() as u64);
+    let part = match entry {
+        AnyEntry::Producer(entry) => entry.tell(part),
+        AnyEntry::Request(_, key, entry) => part
+            .with("request", key.id.to_string())
+            .with("principal", &*key.principal)
+            .with("position", entry.first)
+            .with("position_end", entry.end)
+            .with("recorded_at", entry.recorded_at),
+    };
+    Some((part, behind))
 }
 
 fn encode(key: &RequestKey, entry: &Entry) -> Vec<u8> {

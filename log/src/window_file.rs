@@ -21,11 +21,12 @@ use crate::{
     window::{self, Window},
 };
 
-const MAGIC: [u8; 4] = *b"FLWN";
-const FORMAT: u32 = 2;
+pub(crate) const MAGIC: [u8; 4] = *b"FLWN";
+/// Newest version.
+pub(crate) const FORMAT: u32 = 2;
 /// Knows no producers.
-const FORMAT_OF_REQUESTS: u32 = 1;
-const HEADER_LEN: usize = 32;
+pub(crate) const FORMAT_OF_REQUESTS: u32 = 1;
+pub(crate) const HEADER_LEN: usize = 32;
 /// A file this long is not begun anew, however few of its entries count.
 const SMALL: u64 = 1 << 20;
 

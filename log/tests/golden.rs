@@ -65,7 +65,6 @@ fn event(number: u64) -> Append {
     Append { writes: vec![write, plain], identity: Some(Identity { key, digest: number.into(), first_attempt: None }), ..Append::default() }
 }
 
-/// Writes a folder whose topics are compressed: forty units, so many in a group, most of them in segments, some in the
 /// A new folder, stepped by hand, whose ids and salts are the same each time.
 fn open_new() -> (SimDisk, EmbeddedLog, Stepper) {
     let disk = SimDisk::new(1);
@@ -78,6 +77,7 @@ fn open_new() -> (SimDisk, EmbeddedLog, Stepper) {
     (disk, log, stepper)
 }
 
+/// Writes a folder whose topics are compressed: forty units, so many in a group, most of them in segments, some in the
 /// journal alone.
 fn write(compression: Compression, group: u64) -> SimDisk {
     let (disk, log, mut stepper) = open_new();

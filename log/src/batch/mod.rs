@@ -8,6 +8,7 @@ mod decode;
 mod encode;
 mod event;
 mod header;
+pub(crate) mod inspect;
 #[cfg(test)]
 mod tests;
 pub(crate) mod varint;

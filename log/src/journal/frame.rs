@@ -189,11 +189,17 @@ pub(crate) struct FrameBody {
 
 const SLICE_FIXED: usize = 16 + 4 + 8 + 4 + 4 + 4;
 const RUN_LEN: usize = 12;
-const SWITCH_LEN: usize = 16 + 4 + 8 + 8;
+/// Bytes that a switch takes in a frame.
+pub(super) const SWITCH_LEN: usize = 16 + 4 + 8 + 8;
 
 /// Bytes that a slice of `runs` takes in a frame, beside its batch.
 pub(crate) const fn table_len(slices: usize, runs: usize) -> usize {
     slices * SLICE_FIXED + runs * RUN_LEN
+}
+
+/// Bytes that switches take in a frame of a format, with their number.
+pub(super) const fn switches_len(format: u16, switches: usize) -> usize {
+    if format == FORMAT_WITHOUT_SWITCHES { 0 } else { 4 + switches * SWITCH_LEN }
 }
 
 /// Encodes a frame into `out`, which is emptied first, padded to whole blocks; completes the header's format, lengths and checksums.

@@ -6,6 +6,7 @@
 pub(crate) mod committer;
 pub(crate) mod file;
 pub(crate) mod frame;
+pub(crate) mod inspect;
 pub(crate) mod queue;
 pub(crate) mod recovery;
 pub(crate) mod turns;

@@ -7,6 +7,7 @@
 
 mod again;
 mod filter;
+pub(crate) mod inspect;
 mod key;
 mod lookup;
 mod recent;

@@ -14,12 +14,12 @@ use crate::{
     segment::OpenFiles,
 };
 
-const MAGIC: [u8; 4] = *b"fPST";
-const FORMAT: u32 = 1;
-const PAGE: usize = 4096;
+pub(super) const MAGIC: [u8; 4] = *b"fPST";
+pub(super) const FORMAT: u32 = 1;
+pub(super) const PAGE: usize = 4096;
 const PAGE_HEAD: usize = 6;
-const HEAD: usize = 56;
-const FENCE: usize = 24;
+pub(super) const HEAD: usize = 56;
+pub(super) const FENCE: usize = 24;
 /// Longest start of an entry, with one span: key, number of spans, distance, length.
 const ENTRY_HEAD: usize = 16 + 2 + 10 + 5;
 
@@ -68,6 +68,17 @@ fn size(length: usize) -> u32 {
 fn head_checksum(head: &[u8]) -> u32 {
     let before = crc32c::crc32c(head.get(..HEAD - 4).unwrap_or_default());
     crc32c::crc32c_append(before, head.get(HEAD..).unwrap_or_default())
+}
+
+/// Whether everything before the pages is what its checksum promises.
+pub(super) fn is_head_whole(head: &[u8]) -> bool {
+    let checksum = head.get(HEAD - 4..HEAD).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
+    checksum == Some(head_checksum(head))
+}
+
+/// Whether a page is what its checksum promises.
+pub(super) fn is_page_whole(page: &[u8]) -> bool {
+    page.split_first_chunk::<4>().is_some_and(|(crc, rest)| crc32c::crc32c(rest) == u32::from_be_bytes(*crc))
 }
 
 #[derive(Default)]
@@ -151,8 +162,7 @@ impl Table {
         }
         head.resize(pages_at, 0);
         file.read_at(0, &mut head).map_err(failed)?;
-        let checksum = head.get(HEAD - 4..HEAD).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
-        if checksum != Some(head_checksum(&head)) {
+        if !is_head_whole(&head) {
             return Err(damaged());
         }
         let mut cursor = Cursor::new(head.get(HEAD..).unwrap_or_default());
@@ -180,8 +190,7 @@ impl Table {
         let failed = |source| LogError::io("read", &self.path, source);
         let mut page = vec![0; PAGE];
         let read = self.files.get(&self.path).map_err(failed)?.read_at(at, &mut page).map_err(failed)?;
-        let is_whole = page.split_first_chunk::<4>().is_some_and(|(crc, rest)| crc32c::crc32c(rest) == u32::from_be_bytes(*crc));
-        if read == PAGE && is_whole {
+        if read == PAGE && is_page_whole(&page) {
             return Ok(page);
         }
         Err(damage(&self.path, at, at + PAGE as u64, "a page of postings is damaged; delete the file, it is made again"))
@@ -223,7 +232,8 @@ fn visit(page: &[u8], from: u64, mut each: impl FnMut(Posting) -> bool) {
     let _ = try_visit(page, from, &mut each);
 }
 
-fn try_visit(page: &[u8], from: u64, each: &mut impl FnMut(Posting) -> bool) -> Option<()> {
+/// The same; none if the page is not what it should be, or `each` has enough.
+pub(super) fn try_visit(page: &[u8], from: u64, each: &mut impl FnMut(Posting) -> bool) -> Option<()> {
     let mut cursor = Cursor::new(page.get(4..)?);
     let used = u16::from_be_bytes(cursor.array()?);
     let mut cursor = Cursor::new(cursor.take(used.into())?);

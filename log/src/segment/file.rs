@@ -82,6 +82,18 @@ pub(super) struct SegmentId {
 }
 
 impl SegmentId {
+    /// Whose a header says that it is, of a file at `path`; checked it must be before it is believed.
+    pub(super) fn of_header(header: &[u8; HEADER_LEN], path: &Path) -> Option<Self> {
+        let mut cursor = Cursor::new(header);
+        cursor.take(8)?;
+        Some(Self {
+            folder: path.parent()?.to_owned(),
+            topic: TopicId::new(cursor.array()?),
+            partition: PartitionId::new(u32::from_be_bytes(cursor.array()?)),
+            base: Offset::new(u64::from_be_bytes(cursor.array()?)),
+        })
+    }
+
     pub(super) fn path(&self, kind: Kind) -> PathBuf {
         self.folder.join(format!("{:020}.{}", self.base.get(), kind.extension()))
     }

@@ -57,9 +57,9 @@ impl Key {
     }
 }
 
-const PAGE: usize = 4096;
+pub(super) const PAGE: usize = 4096;
 const PAGE_HEAD: usize = 6;
-const TABLE_HEAD: usize = 24;
+pub(super) const TABLE_HEAD: usize = 24;
 const MAGIC: [u8; 4] = *b"fKT1";
 /// Longest start of an entry: hash, first version, count, first offset.
 const ENTRY_HEAD: usize = 16 + 10 + 3 + 10;
@@ -258,21 +258,23 @@ impl KeyTable {
     }
 }
 
-struct TableHead {
-    covers: Offset,
+/// What a table says before its pages.
+pub(super) struct TableHead {
+    pub(super) covers: Offset,
     fences: Arc<[u64]>,
-    pages_at: usize,
-    pages_len: usize,
+    /// Byte place of the pages in the table, and how many bytes they are.
+    pub(super) pages_at: usize,
+    pub(super) pages_len: usize,
 }
 
 impl TableHead {
-    fn fence_count(bytes: &[u8]) -> Option<u32> {
+    pub(super) fn fence_count(bytes: &[u8]) -> Option<u32> {
         let mut cursor = Cursor::new(bytes);
         cursor.take(16)?;
         Some(u32::from_be_bytes(cursor.array()?))
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut cursor = Cursor::new(bytes);
         if cursor.array()? != MAGIC {
             return None;
@@ -294,7 +296,8 @@ const fn upper_half(stream: u128) -> u64 {
     (stream >> 64) as u64
 }
 
-fn is_whole(page: &[u8]) -> bool {
+/// Whether a page is what its checksum promises.
+pub(super) fn is_whole(page: &[u8]) -> bool {
     let Some((checksum, rest)) = page.split_first_chunk::<4>() else { return false };
     crc32c::crc32c(rest) == u32::from_be_bytes(*checksum)
 }
@@ -314,7 +317,8 @@ fn visit(page: &[u8], only: Option<u128>, each: &mut impl FnMut(Key)) {
     let _ = try_visit(page, only, each);
 }
 
-fn try_visit(page: &[u8], only: Option<u128>, each: &mut impl FnMut(Key)) -> Option<()> {
+/// The same for all streams if `only` is none; none if the page is not what it should be.
+pub(super) fn try_visit(page: &[u8], only: Option<u128>, each: &mut impl FnMut(Key)) -> Option<()> {
     let mut cursor = Cursor::new(page);
     cursor.take(4)?;
     let used = u16::from_be_bytes(cursor.array()?);

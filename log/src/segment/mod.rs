@@ -6,6 +6,7 @@
 //! Format: `log/FORMAT.md`, "Segments".
 
 mod file;
+pub(crate) mod inspect;
 mod key_index;
 mod offset_index;
 mod part;

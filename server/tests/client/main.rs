@@ -5,6 +5,7 @@
 mod cli;
 mod courses;
 mod groups;
+mod inspect;
 mod proxy;
 mod sdk;
 mod session;

@@ -14,7 +14,8 @@ pub struct Server {
     out: BufReader<ChildStdout>,
     /// Where it is.
     pub url: String,
-    data: TempDir,
+    /// Where its files are.
+    pub data: TempDir,
 }
 
 impl Drop for Server {
