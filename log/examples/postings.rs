@@ -64,7 +64,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     log.stop();
     drop(log);
     for near in [0, 128, u64::MAX] {
-        let log = open_with(&folder, LogConfig { near_positions: near, ..LogConfig::default() })?;
+        let log = open_with(&folder, LogConfig { near_positions: near, ..LogConfig::default().without_reserve() })?;
         let tags = SHARES.iter().map(|share| vec![format!("one-in-{share}")]).chain([vec!["even".to_owned(), "odd".to_owned()]]);
         for tags in tags {
             let named = tags.join(" and ");
@@ -80,7 +80,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn open(folder: &Path) -> Result<EmbeddedLog, LogError> {
-    open_with(folder, LogConfig::default())
+    open_with(folder, LogConfig::default().without_reserve())
 }
 
 fn open_with(folder: &Path, config: LogConfig) -> Result<EmbeddedLog, LogError> {

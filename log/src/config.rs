@@ -50,6 +50,11 @@ pub struct LogConfig {
     /// asks for the next; where eight times as many are left, it does not ask. Default 128, which cost about as much as to ask and to open
     /// segments elsewhere. Any value.
     pub near_positions: u64,
+    /// Bytes of the disk that appends leave free, so that segments, compaction, deletes and the places of consumers go on when it is full;
+    /// those leave a quarter. Default 1 GiB; of a disk under 10 GiB it is a tenth. 0 to 1 TiB.
+    pub reserve_bytes: u64,
+    /// The same in percent of the disk, if that is more. Default 2. 0 to 50; nothing is kept with both at 0.
+    pub reserve_percent: u64,
     /// Most request ids remembered. Default 1,000,000. At least 1.
     pub window_requests: usize,
     /// Most bytes of remembered answers. Default 128 MiB. At least 4 KiB.
@@ -73,6 +78,8 @@ impl Default for LogConfig {
             stall_warn_ms: 1_000,
             stall_fatal_ms: 20_000,
             near_positions: 128,
+            reserve_bytes: 1 << 30,
+            reserve_percent: 2,
             window_requests: 1_000_000,
             window_bytes: 128 << 20,
         }
@@ -80,6 +87,12 @@ impl Default for LogConfig {
 }
 
 impl LogConfig {
+    /// The same with nothing kept of the disk: for a folder that is there for a while only.
+    #[must_use]
+    pub fn without_reserve(self) -> Self {
+        Self { reserve_bytes: 0, reserve_percent: 0, ..self }
+    }
+
     /// Checks every field; each fault names the key and what is allowed.
     ///
     /// # Errors
@@ -105,6 +118,8 @@ impl LogConfig {
         if self.stall_fatal_ms > 0 {
             within("stall_fatal_ms", self.stall_fatal_ms, self.stall_warn_ms.saturating_add(1), 86_400_000);
         }
+        within("reserve_bytes", self.reserve_bytes, 0, 1 << 40);
+        within("reserve_percent", self.reserve_percent, 0, 50);
         within("window_requests", self.window_requests as u64, 1, 1 << 30);
         within("window_bytes", self.window_bytes, BLOCK, 1 << 40);
         for (key, value) in [("journal_file_bytes", self.journal_file_bytes), ("first_journal_file_bytes", self.first_journal_file_bytes)] {

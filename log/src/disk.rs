@@ -59,6 +59,15 @@ pub struct Entry {
     pub is_folder: bool,
 }
 
+/// How much fits on a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes that the file system has.
+    pub total: u64,
+    /// Bytes of them that this process may still use.
+    pub free: u64,
+}
+
 /// A file system, as much of it as the log needs.
 pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// Opens an existing file for reading and writing.
@@ -103,6 +112,15 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// What the system says.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
 
+    /// How much space the file system of `folder` has.
+    ///
+    /// # Errors
+    /// `Unsupported` where that cannot be told, and what the system says.
+    fn space(&self, folder: &Path) -> io::Result<Space> {
+        let _ = folder;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Takes the folder for this process until the guard is dropped; `owner` is written into the lock file for whoever is refused.
     ///
     /// # Errors
@@ -119,7 +137,7 @@ pub fn lock_path(folder: &Path) -> PathBuf {
 /// The machine's own file system.
 ///
 /// Files and folders it makes are for this user alone (0600, 0700). On Windows a folder's names cannot be synced; everything
-/// else holds there too.
+/// else holds there too, but for the reserve: how much is free is not known there.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealDisk;
 
@@ -165,6 +183,12 @@ mod platform {
     pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
         File::open(folder)?.sync_all()
     }
+
+    pub(super) fn space(folder: &Path) -> io::Result<super::Space> {
+        let found = rustix::fs::statvfs(folder)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        Ok(super::Space { total: bytes(found.f_blocks), free: bytes(found.f_bavail) })
+    }
 }
 
 #[cfg(not(unix))]
@@ -195,6 +219,10 @@ mod platform {
 
     pub(super) fn sync_folder(_folder: &Path) -> io::Result<()> {
         Ok(())
+    }
+
+    pub(super) fn space(_folder: &Path) -> io::Result<super::Space> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 
@@ -288,6 +316,10 @@ impl Disk for RealDisk {
         uninterrupted(|| platform::sync_folder(folder))
     }
 
+    fn space(&self, folder: &Path) -> io::Result<Space> {
+        uninterrupted(|| platform::space(folder))
+    }
+
     fn lock(&self, folder: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
         let path = lock_path(folder);
         let mut options = std::fs::OpenOptions::new();
@@ -375,6 +407,16 @@ mod tests {
         assert_eq!(RealDisk.list(&deep)?, [Entry { name: "g".into(), is_folder: false }]);
         RealDisk.remove(&deep.join("g"))?;
         assert_eq!(RealDisk.open(&deep.join("g")).map_err(|error| error.kind()).err(), Some(io::ErrorKind::NotFound));
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_disk_tells_its_space() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let Space { total, free } = RealDisk.space(folder.path())?;
+        assert!(0 < free && free < total, "{free} of {total}");
+        assert_eq!(RealDisk.space(&folder.path().join("none")).map_err(|error| error.kind()), Err(io::ErrorKind::NotFound));
         Ok(())
     }
 

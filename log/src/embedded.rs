@@ -38,7 +38,7 @@ use crate::{
         streams::StreamKey,
     },
     producers::UNITS_REMEMBERED,
-    record::{Append, EventQuery, ProducerKey, Selection, StoredSnapshot},
+    record::{Append, EventQuery, ProducerKey, Purpose, Selection, StoredSnapshot},
     stall, start,
     tidy::{self, Tidy},
     topic::{Topic, TopicKind, TopicSettings},
@@ -288,6 +288,10 @@ impl LogBackend for EmbeddedLog {
         {
             return Err(LogError::ReadOnly { reason: reason.clone() });
         }
+        if engine.topics.get(&name).is_err() {
+            // Our own are made at starts, which a full disk must not prevent.
+            engine.reserve.admits(if name.is_system() { Purpose::Upkeep } else { Purpose::Data })?;
+        }
         let id = TopicId::new(engine.draw().to_le_bytes());
         match engine.topics.create(name, settings, id) {
             Ok(entry) => Ok(Arc::clone(&entry.topic)),
@@ -310,14 +314,15 @@ impl LogBackend for EmbeddedLog {
     }
 
     fn append(&self, append: Append) -> Result<AppendFuture, LogError> {
-        self.engine.takes_appends()?;
+        self.engine.takes_appends(append.purpose)?;
         let (request, answer) = self.prepared(append)?;
         self.put_in_line(request)?;
         Ok(answer)
     }
 
     fn append_all(&self, appends: &mut VecDeque<Append>) -> Result<Vec<Result<AppendFuture, LogError>>, LogError> {
-        self.engine.takes_appends()?;
+        let all_upkeep = appends.iter().all(|append| append.purpose == Purpose::Upkeep);
+        self.engine.takes_appends(if all_upkeep { Purpose::Upkeep } else { Purpose::Data })?;
         self.engine.queue.has_room()?;
         let (mut requests, mut answers) = (Vec::with_capacity(appends.len()), Vec::with_capacity(appends.len()));
         while let Some(append) = appends.pop_front() {
@@ -340,7 +345,7 @@ impl LogBackend for EmbeddedLog {
     }
 
     fn open_producer(&self, key: ProducerKey, resume: Option<ProducerEpoch>) -> Result<ProducerFuture, LogError> {
-        self.engine.takes_appends()?;
+        self.engine.takes_appends(Purpose::Data)?;
         let stands = Arc::new(OnceLock::new());
         let (reply, answer) = oneshot::channel();
         self.put_in_line(request::prepare_open(key, resume, Arc::clone(&stands), reply)?)?;

@@ -30,6 +30,8 @@ use crate::{
         tail::Tail,
     },
     postings::Postings,
+    record::Purpose,
+    reserve::Reserve,
     retention::LowMark,
     segment::{Checkpointed, OpenFiles, Segments, StreamHasher},
     stall::Syncs,
@@ -52,6 +54,7 @@ pub(crate) struct Engine {
     pub(crate) postings: Postings,
     pub(crate) tail: Tail,
     pub(crate) journal: JournalFiles,
+    pub(crate) reserve: Arc<Reserve>,
     pub(crate) window: Mutex<Window>,
     pub(crate) queue: Queue,
     pub(crate) failure: watch::Sender<Option<Arc<LogError>>>,
@@ -172,14 +175,15 @@ impl Engine {
         }
     }
 
-    /// Whether appends are taken at all.
+    /// Whether appends for that purpose are taken at all.
     ///
     /// # Errors
-    /// [`LogError::ReadOnly`], [`LogError::Overloaded`].
-    pub(crate) fn takes_appends(&self) -> Result<(), LogError> {
+    /// [`LogError::ReadOnly`], [`LogError::DiskFull`], [`LogError::Overloaded`].
+    pub(crate) fn takes_appends(&self, purpose: Purpose) -> Result<(), LogError> {
         if let Some(reason) = self.read_only.get() {
             return Err(LogError::ReadOnly { reason: reason.clone() });
         }
+        self.reserve.admits(purpose)?;
         if self.untidied_bytes() > self.config.untidied_bytes {
             return Err(LogError::Overloaded { what: "segments are too far behind the journal" });
         }
@@ -329,6 +333,10 @@ pub struct Metrics {
     pub slow_syncs: u64,
     /// For how long the oldest sync that has not ended has been under way.
     pub sync_under_way: Duration,
+    /// Bytes of the disk that are free, where the system tells.
+    pub disk_free: Option<u64>,
+    /// Bytes of the disk that appends leave free.
+    pub disk_reserve: u64,
     /// Bytes of journal files, now.
     pub journal_bytes: u64,
     /// Bytes of journal that segments do not hold yet and of what is kept in memory because of it, now.
@@ -349,6 +357,7 @@ impl Engine {
     pub(crate) fn metrics(&self) -> Metrics {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
+        let (disk_free, disk_reserve) = self.reserve.figures();
         let (unsynced_bytes, unsynced_age) = self.unsynced.now(&*self.clock);
         Metrics {
             queued: self.queue.len() as u64,
@@ -361,6 +370,8 @@ impl Engine {
             slowest_sync: Duration::from_nanos(of(&counters.slowest_sync_nanos)),
             slow_syncs: self.syncs.slow(),
             sync_under_way: self.syncs.longest_under_way(),
+            disk_free,
+            disk_reserve,
             journal_bytes: self.journal.bytes(),
             untidied_bytes: self.untidied_bytes(),
             checkpoints: of(&counters.checkpoints),

@@ -23,6 +23,7 @@ pub(crate) mod partition;
 pub(crate) mod postings;
 pub(crate) mod producers;
 pub mod record;
+pub(crate) mod reserve;
 pub(crate) mod retention;
 pub(crate) mod segment;
 pub(crate) mod stall;
@@ -52,7 +53,8 @@ pub use ids::{
 pub use life::{Beginning, Mark, StreamChange, StreamState};
 pub use record::{
     Append, Appended, AppendedRange, Chunk, EventQuery, Found, Identity, NewEvent, NewRecord, Precondition, ProducerAt, ProducerKey,
-    QueryAbsent, QueryItem, ReadLimits, RequestKey, Run, Scope, Selection, Sequenced, Snapshot, StoredSnapshot, StreamAt, Violation, Write,
+    Purpose, QueryAbsent, QueryItem, ReadLimits, RequestKey, Run, Scope, Selection, Sequenced, Snapshot, StoredSnapshot, StreamAt,
+    Violation, Write,
 };
 pub use retention::{LowMark, Retention};
 pub use topic::{Compression, Topic, TopicKind, TopicSettings};

@@ -271,6 +271,16 @@ pub struct ProducerAt {
     pub next: Sequence,
 }
 
+/// What an append is for, which says how far it may go when the disk is nearly full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// It adds something: it is refused at the reserve.
+    #[default]
+    Data,
+    /// It keeps things going or takes them away, in a few bytes: drops, deletes, places of consumers. It goes on to a quarter of the reserve.
+    Upkeep,
+}
+
 /// One unit: all of it is readable after any crash, or nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Append {
@@ -284,6 +294,8 @@ pub struct Append {
     pub sequenced: Option<Sequenced>,
     /// How durable it must be when answered; none: as durable as the strongest of the topics written.
     pub durability: Option<Durability>,
+    /// What it is for.
+    pub purpose: Purpose,
 }
 
 /// A precondition that did not hold.

@@ -18,7 +18,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::{
     clock::Clock,
     config::LogConfig,
-    disk::{Disk, DiskFile, Entry},
+    disk::{Disk, DiskFile, Entry, Space},
     error::LogError,
 };
 
@@ -232,6 +232,10 @@ impl Disk for Watched {
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         self.syncs.watched(&folder.into(), || self.disk.sync_folder(folder))
+    }
+
+    fn space(&self, folder: &Path) -> io::Result<Space> {
+        self.disk.space(folder)
     }
 
     fn lock(&self, folder: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {

@@ -16,7 +16,7 @@ use crate::{
     batch::StoredRecords,
     checkpoint::{Checkpoint, Slots, WindowMark},
     clock::Clock,
-    config::{BLOCK, LogConfig},
+    config::LogConfig,
     disk::Disk,
     embedded::OpenReport,
     engine::{Counters, Engine, Random, Unsynced, open_segments},
@@ -40,9 +40,10 @@ use crate::{
         tail::Tail,
     },
     postings::{self, Postings, postings_of},
+    reserve::Reserve,
     segment::{Checkpointed, OpenFiles, Segments, StreamHasher},
     stall::{Syncs, Watched},
-    tidy::{Signal, Tidy},
+    tidy::{Signal, Tidy, is_full},
     topic::TopicKind,
     topic_store::{self, TopicStore},
     upkeep::Upkeep,
@@ -105,7 +106,8 @@ pub(crate) fn open(
     }
     // Everything is read before anything is written: a folder with a damaged journal stays as it is.
     let topics = TopicStore::open(Arc::clone(&disk), folder)?;
-    let (journal, shortened) = JournalFiles::open(Arc::clone(&disk), folder, &config, &checkpoint.files)?;
+    let reserve = Arc::new(Reserve::new(Arc::clone(&disk), Arc::clone(&clock), folder, &config));
+    let (journal, shortened) = JournalFiles::open(Arc::clone(&disk), folder, &config, Arc::clone(&reserve), &checkpoint.files)?;
     let files = OpenFiles::new(Arc::clone(&disk), OPEN_FILES);
     let postings = Postings::open(Arc::clone(&files), folder, checkpoint.folder, checkpoint.next)?;
     let mut replay = Replay::new(&checkpoint, topics, postings, &config)?;
@@ -128,16 +130,19 @@ pub(crate) fn open(
         }
         replay.topics.settle()?;
         segments.iter().flatten().try_for_each(|segments| segments.settle())?;
-        read_only = settle(&journal, &mut slots, &mut checkpoint, &mut replay, &found, &mut random)?;
+        settle(&journal, &mut slots, &mut checkpoint, &mut replay, &found, &mut random)?;
         // Both slots name the same file now.
         window_file.settle()?;
         replay.postings.checkpointed()?;
-        if read_only.is_none() {
-            let partitions = replay.topics.partitions();
-            postings::complete(&replay.postings, &segments, &replay.hasher, checkpoint.next, |index, error| {
-                let reason = partitions.get(index).map(|partition| partition.damage.get_or_init(|| error.in_full()).clone());
-                replay.report.damaged.extend(reason);
-            })?;
+        let partitions = replay.topics.partitions();
+        let completed = postings::complete(&replay.postings, &segments, &replay.hasher, checkpoint.next, |index, error| {
+            let reason = partitions.get(index).map(|partition| partition.damage.get_or_init(|| error.in_full()).clone());
+            replay.report.damaged.extend(reason);
+        });
+        match completed {
+            // Until the next start: what conditions are judged by is not there.
+            Err(error) if is_full(&error) => read_only = Some(error.in_full()),
+            completed => completed?,
         }
     }
     replay.report.damage.clone_from(&read_only);
@@ -166,6 +171,7 @@ pub(crate) fn open(
         postings: replay.postings,
         tail: replay.tail,
         journal,
+        reserve,
         window: Mutex::new(replay.window),
         failure: watch::Sender::new(None),
         read_only: read_only.map_or_else(OnceLock::new, OnceLock::from),
@@ -184,13 +190,18 @@ pub(crate) fn open(
     let tidy = Tidy::new(Arc::clone(&engine), slots, checkpoint, window_file);
     let upkeep = Upkeep::new(Arc::clone(&engine), newest);
     if engine.read_only.get().is_none() {
-        committer.open()?;
+        match committer.open() {
+            Ok(()) => {}
+            Err(error @ LogError::DiskFull { .. }) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the log can be read, and takes appends when there is space");
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(Started { engine, committer, tidy, upkeep, report: replay.report, lock })
 }
 
-/// Steps (ii) and (iii) of a start: makes durable what will be shown, and only then draws a new salt. Returns why the log can
-/// be read only, if there is no space for a frame.
+/// Steps (ii) and (iii) of a start: makes durable what will be shown, and only then draws a new salt.
 fn settle(
     journal: &JournalFiles,
     slots: &mut Slots,
@@ -198,7 +209,7 @@ fn settle(
     replay: &mut Replay,
     found: &Scan,
     random: &mut impl FnMut() -> u128,
-) -> Result<Option<String>, LogError> {
+) -> Result<(), LogError> {
     replay.recent.retain(|accepted| accepted.header.number > found.durable);
     replay.report.rewritten = replay.recent.len() as u64;
     recovery::settle(journal, found, &replay.recent)?;
@@ -207,12 +218,7 @@ fn settle(
     checkpoint.salt = random();
     checkpoint.start += 1;
     checkpoint.files = journal.settled();
-    slots.write(checkpoint)?;
-    match journal.make_room(BLOCK) {
-        Ok(_) => Ok(None),
-        Err(error @ LogError::DiskFull { .. }) => Ok(Some(error.in_full())),
-        Err(error) => Err(error),
-    }
+    slots.write(checkpoint)
 }
 
 fn lock(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn Send + Sync>, LogError> {

@@ -120,8 +120,11 @@ impl Tidy {
             }
             self.copy(groups)?;
         }
-        // A spare file comes first, so that the checkpoint knows of it.
-        self.engine.journal.fill_pool()?;
+        // A spare file comes first, so that the checkpoint knows of it. Nothing waits for one.
+        match self.engine.journal.fill_pool() {
+            Ok(()) | Err(LogError::DiskFull { .. }) => {}
+            Err(error) => return Err(error),
+        }
         let rolled = self.roll()?;
         self.write_checkpoint(rolled)
     }

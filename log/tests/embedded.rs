@@ -11,7 +11,7 @@ use foldlog_log::{
 use futures::FutureExt as _;
 
 fn config() -> LogConfig {
-    LogConfig { first_journal_file_bytes: 256 << 10, journal_file_bytes: 1 << 20, ..LogConfig::default() }
+    LogConfig { first_journal_file_bytes: 256 << 10, journal_file_bytes: 1 << 20, ..LogConfig::default() }.without_reserve()
 }
 
 fn open(folder: &Path) -> EmbeddedLog {
@@ -81,7 +81,9 @@ async fn what_left_memory_and_journal_is_read_from_segments() {
 
 async fn read_back(config: LogConfig) {
     let folder = tempfile::tempdir().unwrap();
-    let open = |folder: &Path| EmbeddedLog::open(Arc::new(RealDisk), Arc::new(SystemClock::new()), folder, config.clone()).unwrap();
+    let open = |folder: &Path| {
+        EmbeddedLog::open(Arc::new(RealDisk), Arc::new(SystemClock::new()), folder, config.clone().without_reserve()).unwrap()
+    };
     let log = open(folder.path());
     events_topic(&log, "a", 4);
     events_topic(&log, "b", 2);
@@ -273,7 +275,7 @@ async fn the_journal_keeps_its_size_while_much_more_goes_through_it() {
         tail_bytes: 256 << 10,
         ..LogConfig::default()
     };
-    let log = EmbeddedLog::open(Arc::new(RealDisk), Arc::new(SystemClock::new()), folder.path(), config).unwrap();
+    let log = EmbeddedLog::open(Arc::new(RealDisk), Arc::new(SystemClock::new()), folder.path(), config.without_reserve()).unwrap();
     events_topic(&log, "a", 2);
     let data = "x".repeat(50_000);
     let mut refused = 0;
@@ -304,8 +306,10 @@ fn files_with_other_names_are_left_alone() {
     let small = LogConfig { first_journal_file_bytes: 32 << 10, journal_file_bytes: 64 << 10, ..LogConfig::default() };
     let open = || {
         let disk = Arc::new(RealDisk);
-        EmbeddedLog::open_stepped(disk, Arc::new(SystemClock::new()), folder.path(), small.clone(), || uuid::Uuid::new_v4().as_u128())
-            .unwrap()
+        EmbeddedLog::open_stepped(disk, Arc::new(SystemClock::new()), folder.path(), small.clone().without_reserve(), || {
+            uuid::Uuid::new_v4().as_u128()
+        })
+        .unwrap()
     };
     let (log, stepper) = open();
     events_topic(&log, "a", 1);

@@ -33,6 +33,7 @@ fn golden(version: &str) -> PathBuf {
 
 fn config() -> LogConfig {
     LogConfig { journal_file_bytes: 64 << 10, first_journal_file_bytes: 32 << 10, segment_bytes: 4 << 10, ..LogConfig::default() }
+        .without_reserve()
 }
 
 fn clock() -> Arc<ManualClock> {

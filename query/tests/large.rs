@@ -35,7 +35,8 @@ impl Place {
 
     fn open(folder: tempfile::TempDir, config: LogConfig) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(Timestamp::new(0)));
-        let log = Arc::new(EmbeddedLog::open(Arc::new(RealDisk), Arc::clone(&clock), folder.path(), config.clone()).unwrap());
+        let log =
+            Arc::new(EmbeddedLog::open(Arc::new(RealDisk), Arc::clone(&clock), folder.path(), config.clone().without_reserve()).unwrap());
         let backend = Arc::clone(&log) as Arc<dyn LogBackend>;
         let engine = Engine::open(backend, clock, QueryConfig { workers: 1, ..QueryConfig::default() }).unwrap();
         Self { folder, config, log, engine }

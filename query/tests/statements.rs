@@ -77,7 +77,7 @@ enum Place {
 
 impl Place {
     fn folder(folder: tempfile::TempDir, clock: &Arc<dyn Clock>) -> Self {
-        let log = EmbeddedLog::open(Arc::new(RealDisk), Arc::clone(clock), folder.path(), LogConfig::default()).unwrap();
+        let log = EmbeddedLog::open(Arc::new(RealDisk), Arc::clone(clock), folder.path(), LogConfig::default().without_reserve()).unwrap();
         Self::Folder(folder, Arc::new(log))
     }
 

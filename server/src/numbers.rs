@@ -42,6 +42,10 @@ impl Numbers {
         gauge(encoder, "log_slowest_sync_seconds", "The slowest sync of the journal", log.slowest_sync.as_secs_f64())?;
         counter(encoder, "log_slow_syncs", "Syncs of any file that took over a second, or log.stall_warn_ms", log.slow_syncs as f64)?;
         gauge(encoder, "log_sync_under_way_seconds", "Age of the oldest sync that has not ended", log.sync_under_way.as_secs_f64())?;
+        if let Some(free) = log.disk_free {
+            gauge(encoder, "log_disk_free_bytes", "Bytes of the data folder's disk that are free", free as f64)?;
+        }
+        gauge(encoder, "log_disk_reserve_bytes", "Bytes of it that appends leave free", log.disk_reserve as f64)?;
         gauge(encoder, "log_journal_bytes", "Bytes of journal files", log.journal_bytes as f64)?;
         gauge(encoder, "log_untidied_bytes", "Bytes of journal that segments do not hold yet", log.untidied_bytes as f64)?;
         counter(encoder, "log_checkpoints", "Checkpoints written", log.checkpoints as f64)?;

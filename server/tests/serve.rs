@@ -30,6 +30,8 @@ fn foldlog(arguments: &[&str]) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FOLDLOG_")) {
         command.env_remove(name);
     }
+    // Whatever the disk of the machine has.
+    command.envs([("FOLDLOG_LOG_RESERVE_BYTES", "0"), ("FOLDLOG_LOG_RESERVE_PERCENT", "0")]);
     command
 }
 

@@ -1,5 +1,5 @@
 //! A sync fails or does not end in the middle of a run: the process ends with its own exit code, nobody is told a lie, and the next start
-//! has everything.
+//! has everything. A disk that is nearly full takes nothing new, and service returns by itself.
 //!
 //! The server runs in a process of its own: this program again, over a real folder and a disk whose syncs fail on demand.
 #![cfg(unix)]
@@ -15,8 +15,11 @@ use std::{
     time::Duration,
 };
 
-use foldlog_log::disk::{Disk, DiskFile, Entry, RealDisk};
-use foldlog_proto::v1::{self as pb, event_log_client::EventLogClient, topics_client::TopicsClient};
+use foldlog_log::{
+    LogConfig,
+    disk::{Disk, DiskFile, Entry, RealDisk, Space},
+};
+use foldlog_proto::v1::{self as pb, event_log_client::EventLogClient, query_client::QueryClient, topics_client::TopicsClient};
 use foldlog_server::{Config, testing};
 use prost::Message as _;
 use tempfile::TempDir;
@@ -26,6 +29,7 @@ use tonic::{Code, transport::Channel};
 const SERVER_OF_THE_STORY: &str = "STORY_DATA";
 
 /// A real disk on which no sync succeeds any more once the file `broken` lies beside the data folder, and none ends once `stuck` does.
+/// Where the file `free` lies there, that many bytes of it are free.
 #[derive(Debug)]
 struct Breakable {
     disk: RealDisk,
@@ -71,6 +75,14 @@ impl Disk for Breakable {
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         self.disk.sync_folder(folder)
+    }
+
+    fn space(&self, folder: &Path) -> io::Result<Space> {
+        #[expect(clippy::disallowed_methods, reason = "this is how the test tells the other process")]
+        let free = std::fs::read_to_string(self.broken.with_file_name("free"));
+        let Ok(free) = free else { return self.disk.space(folder) };
+        // Read while it is written it tells nothing.
+        Ok(Space { total: 100 << 30, free: free.parse().map_err(io::Error::other)? })
     }
 
     fn lock(&self, folder: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
@@ -186,7 +198,10 @@ async fn a_failed_sync_ends_the_process_and_the_next_start_has_what_was_acknowle
     #[expect(clippy::disallowed_methods, reason = "a new device")]
     std::fs::remove_file(folder.path().join("broken")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_foldlog"));
-    command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(&data);
+    command
+        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        .arg(&data)
+        .envs([("FOLDLOG_LOG_RESERVE_BYTES", "0"), ("FOLDLOG_LOG_RESERVE_PERCENT", "0")]);
     let (_server, url) = Running::start(command);
     let mut log = EventLogClient::connect(url).await.unwrap();
     let found = texts(&mut log).await;
@@ -239,6 +254,60 @@ async fn a_sync_that_does_not_end_ends_the_process_with_its_reason() {
         let found = texts(&mut EventLogClient::connect(url).await.unwrap()).await;
         assert_eq!(found[..20], (0..20).map(|n| n.to_string()).collect::<Vec<_>>());
     }
+}
+
+#[tokio::test]
+async fn a_nearly_full_disk_takes_nothing_new_and_service_returns() {
+    if let Some(data) = env::var_os(SERVER_OF_THE_STORY) {
+        serve(Config { log: LogConfig::default(), ..Config::local(data) }).await;
+    }
+    let folder = TempDir::new().unwrap();
+    let free = folder.path().join("free");
+    #[expect(clippy::disallowed_methods, reason = "this is how the test tells the other process")]
+    let set_free = |bytes: u64| std::fs::write(&free, bytes.to_string()).unwrap();
+    set_free(50 << 30);
+    let (_server, url) = Running::start(story("a_nearly_full_disk_takes_nothing_new_and_service_returns", &folder.path().join("data")));
+    create_topic(&url).await;
+    let mut log = EventLogClient::connect(url.clone()).await.unwrap();
+    log.append(append("1")).await.unwrap();
+    let mut sql = QueryClient::connect(url.clone()).await.unwrap();
+    execute(&mut sql, "CREATE STREAM said (text VARCHAR) WITH (topic = 't', value_format = 'json')").await.unwrap();
+    execute(&mut sql, "CREATE TABLE counted AS SELECT text, COUNT(*) AS n FROM said GROUP BY text").await.unwrap();
+
+    set_free(1 << 30);
+    let mut taken = vec!["1".to_owned()];
+    let refused = loop {
+        // The server looks once a second.
+        match log.append(append("more")).await {
+            Ok(_) => taken.push("more".into()),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::ResourceExhausted, "DISK_FULL"), "{refused}");
+    assert!(refused.message().contains("1073741824 bytes are free, 2147483648 are kept"), "{refused}");
+    assert_eq!(texts(&mut log).await, taken, "it can be read");
+    let refused = execute(&mut sql, "CREATE STREAM again (text VARCHAR) WITH (topic = 't', value_format = 'json')").await.unwrap_err();
+    assert_eq!(reason(&refused), "DISK_FULL", "{refused}");
+    let refused = TopicsClient::connect(url).await.unwrap().create(pb::CreateTopicRequest { name: "u".into(), ..Default::default() }).await;
+    assert_eq!(reason(&refused.unwrap_err()), "DISK_FULL");
+    execute(&mut sql, "DROP TABLE counted").await.unwrap();
+    let delete = pb::StreamChange { change: Some(pb::stream_change::Change::TruncateBefore(2)) };
+    let write = pb::Write { topic: "t".into(), stream: "s".into(), change: Some(delete), ..Default::default() };
+    log.append(pb::AppendRequest { writes: vec![write], ..Default::default() }).await.unwrap();
+
+    set_free(50 << 30);
+    while let Err(refused) = log.append(append("after")).await {
+        assert_eq!(reason(&refused), "DISK_FULL");
+    }
+    let read = texts(&mut log).await;
+    assert_eq!(read.len(), taken.len() + 1);
+    assert_eq!(read.last().map(String::as_str), Some("after"));
+}
+
+async fn execute(sql: &mut QueryClient<Channel>, statement: &str) -> Result<(), tonic::Status> {
+    let mut answer = sql.execute(pb::QueryRequest { sql: statement.into(), ..Default::default() }).await?.into_inner();
+    while answer.message().await?.is_some() {}
+    Ok(())
 }
 
 /// This program again, as the server of a story.

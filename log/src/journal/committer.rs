@@ -32,7 +32,7 @@ use crate::{
         request::Request,
         streams::StreamKey,
     },
-    record::Appended,
+    record::{Appended, Purpose},
 };
 
 /// Groups of one unit in a row after which appends count as lone.
@@ -75,6 +75,8 @@ pub(crate) struct Committer {
     taken: VecDeque<Request>,
     /// Streams of the group that syncs, to be retired when it is durable.
     in_flight: Option<(u64, Vec<StreamKey>)>,
+    /// Whether this start's first frame is written; no group comes before it.
+    is_open: bool,
     /// Whether the last group is provably durable: a seal or open frame follows it.
     sealed: bool,
     /// Groups of one unit in a row.
@@ -114,6 +116,7 @@ impl Committer {
             early: Vec::new(),
             taken: VecDeque::new(),
             in_flight: None,
+            is_open: false,
             sealed: true,
             lone: 0,
             finished_at: Duration::ZERO,
@@ -124,9 +127,14 @@ impl Committer {
         }
     }
 
-    /// Writes and syncs the frame that begins this start.
+    /// Writes and syncs the frame that begins this start, if it is not there yet: on a full disk it waits for the first append that finds
+    /// space.
     pub(crate) fn open(&mut self) -> Result<(), LogError> {
-        self.write_empty(FrameKind::Open)
+        if !self.is_open {
+            self.write_empty(FrameKind::Open)?;
+            self.is_open = true;
+        }
+        Ok(())
     }
 
     /// Makes the last group provably durable, if it is not yet. Call it with nothing under way.
@@ -144,7 +152,7 @@ impl Committer {
     }
 
     fn write_empty(&mut self, kind: FrameKind) -> Result<(), LogError> {
-        self.engine.journal.make_room(BLOCK)?;
+        self.engine.journal.make_room(BLOCK, Purpose::Upkeep)?;
         self.end.time = self.now();
         let mut header = self.header(kind, self.end.position, 0);
         let mut bytes = mem::take(&mut self.buffer);
@@ -191,6 +199,14 @@ impl Committer {
     }
 
     fn judge(&mut self, mut request: Request) {
+        match self.open() {
+            Ok(()) => {}
+            Err(error @ LogError::DiskFull { .. }) => return drop(request.reply.send(Err(error))),
+            Err(error) => {
+                self.broken.get_or_insert(error);
+                return;
+            }
+        }
         if self.group.is_empty() {
             self.group = self.next_group();
         }
@@ -202,7 +218,7 @@ impl Committer {
                 self.put_back();
                 return;
             }
-            match self.engine.journal.make_room(needed) {
+            match self.engine.journal.make_room(needed, request.purpose) {
                 Ok(room) => self.room = room.min(padded(self.engine.config.group_limit())).max(needed),
                 Err(error @ LogError::DiskFull { .. }) => return drop(request.reply.send(Err(error))),
                 Err(error) => {

@@ -19,6 +19,8 @@ use crate::{
     config::LogConfig,
     disk::{Disk, DiskFile},
     error::LogError,
+    record::Purpose,
+    reserve::Reserve,
 };
 
 /// Folder of the journal within the data folder.
@@ -69,6 +71,7 @@ pub(crate) struct JournalFiles {
     disk: Arc<dyn Disk>,
     folder: PathBuf,
     file_bytes: u64,
+    reserve: Arc<Reserve>,
     state: Mutex<State>,
     /// One file is made at a time, by the committer that needs it or by tidy ahead of it.
     making: Mutex<()>,
@@ -86,6 +89,7 @@ impl JournalFiles {
         disk: Arc<dyn Disk>,
         data: &Path,
         config: &LogConfig,
+        reserve: Arc<Reserve>,
         known: &[(u32, u64)],
     ) -> Result<(Self, Option<LogError>), LogError> {
         let folder = data.join(FOLDER);
@@ -122,6 +126,7 @@ impl JournalFiles {
             disk,
             folder,
             file_bytes: config.journal_file_bytes,
+            reserve,
             state: Mutex::new(State { files, current: 0, at: 0 }),
             making: Mutex::new(()),
         };
@@ -174,8 +179,8 @@ impl JournalFiles {
     /// Makes sure that a frame of `length` bytes can be written without allocating; returns how long it may become.
     ///
     /// # Errors
-    /// [`LogError::DiskFull`] when there is no space for another file; then nothing has changed.
-    pub(crate) fn make_room(&self, length: u64) -> Result<u64, LogError> {
+    /// [`LogError::DiskFull`] when there is no space for another file, or none for that purpose; then nothing has changed.
+    pub(crate) fn make_room(&self, length: u64, purpose: Purpose) -> Result<u64, LogError> {
         if let Some(room) = self.state.lock().room(length) {
             return Ok(room);
         }
@@ -184,7 +189,7 @@ impl JournalFiles {
             return Ok(room);
         }
         let made = self.file_bytes.max(frame::padded(length));
-        self.make(made)?;
+        self.make(made, purpose)?;
         Ok(made)
     }
 
@@ -193,8 +198,12 @@ impl JournalFiles {
         self.state.lock().room(length).is_some()
     }
 
-    /// Whether the current file is over half full and none is free.
+    /// Whether the current file is over half full, none is free, and there is space for one.
     pub(crate) fn wants_file(&self) -> bool {
+        self.is_half_full() && self.reserve.has_spare(self.file_bytes)
+    }
+
+    fn is_half_full(&self) -> bool {
         let state = self.state.lock();
         let half_full = state.files.get(state.current).is_some_and(|file| state.at > file.length / 2);
         half_full && !state.files.iter().enumerate().any(|(place, file)| place != state.current && file.newest.is_none())
@@ -203,10 +212,11 @@ impl JournalFiles {
     /// Makes a spare file if one is wanted; tidy calls it, so that groups need not wait.
     pub(crate) fn fill_pool(&self) -> Result<(), LogError> {
         let _making = self.making.lock();
-        if self.wants_file() { self.make(self.file_bytes) } else { Ok(()) }
+        if self.is_half_full() { self.make(self.file_bytes, Purpose::Data) } else { Ok(()) }
     }
 
-    fn make(&self, length: u64) -> Result<(), LogError> {
+    fn make(&self, length: u64, purpose: Purpose) -> Result<(), LogError> {
+        self.reserve.admits_file(length, purpose)?;
         let number = self.state.lock().files.iter().map(|file| file.number + 1).max().unwrap_or(1);
         let path = Self::path(&self.folder, number);
         let handle = self.disk.create(&path).map_err(|source| LogError::full_or_io("create", &path, source))?;

@@ -14,9 +14,11 @@ use super::{
 use crate::{
     batch,
     checkpoint::{self, Checkpoint},
+    clock::SystemClock,
     config::{BLOCK, LogConfig},
     error::LogError,
     inspect::{Part, Stop, Teller, Told},
+    reserve::Reserve,
     window,
 };
 
@@ -37,7 +39,10 @@ fn judge(teller: &Teller<'_>) -> Result<Option<Verdict>, LogError> {
     let Some(data) = teller.path.ancestors().nth(2) else { return Ok(None) };
     for _ in 0..TRIES {
         let Some(checkpoint) = checkpoint::newest(&*teller.disk, data) else { break };
-        let files = JournalFiles::open(Arc::clone(&teller.disk), data, &LogConfig::default(), &checkpoint.files);
+        // Nothing is written, so that nothing is kept.
+        let config = LogConfig::default().without_reserve();
+        let reserve = Reserve::new(Arc::clone(&teller.disk), Arc::new(SystemClock::new()), data, &config);
+        let files = JournalFiles::open(Arc::clone(&teller.disk), data, &config, Arc::new(reserve), &checkpoint.files);
         let Ok((files, _)) = files else { break };
         let scan = match recovery::scan(&files, &checkpoint, |_| Ok(())) {
             Ok(scan) => scan,

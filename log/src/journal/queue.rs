@@ -237,7 +237,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::durability::Durability;
+    use crate::{durability::Durability, record::Purpose};
 
     fn request() -> Request {
         let (reply, _) = oneshot::channel();
@@ -249,6 +249,7 @@ mod tests {
             producer: None,
             bytes: 1,
             durability: Durability::Synced,
+            purpose: Purpose::Data,
             reply,
         }
     }

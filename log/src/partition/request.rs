@@ -18,7 +18,7 @@ use crate::{
     life::{Mark, Marking, StreamChange},
     postings::{Poster, Posting},
     producers,
-    record::{Append, Appended, Identity, NewRecord, Precondition, ProducerAt, ProducerKey, Sequenced, Snapshot, Write},
+    record::{Append, Appended, Identity, NewRecord, Precondition, ProducerAt, ProducerKey, Purpose, Sequenced, Snapshot, Write},
     segment::StreamHasher,
     topic::TopicKind,
     topic_store::{Partition, TopicEntry, TopicStore},
@@ -97,6 +97,8 @@ pub(crate) struct Request {
     pub(crate) bytes: u64,
     /// How durable it must be when answered.
     pub(crate) durability: Durability,
+    /// What a file may be made for.
+    pub(crate) purpose: Purpose,
     pub(crate) reply: oneshot::Sender<Result<Appended, LogError>>,
 }
 
@@ -106,8 +108,21 @@ const SWITCH_BYTES: u64 = 64;
 impl Request {
     /// What replaces segments.
     pub(crate) fn switch(switch: Switch, reply: oneshot::Sender<Result<Appended, LogError>>) -> Self {
-        let (durability, bytes) = (Durability::Synced, SWITCH_BYTES);
-        Self { writes: Vec::new(), conditions: Vec::new(), identity: None, switch: Some(switch), producer: None, bytes, durability, reply }
+        Self { switch: Some(switch), ..Self::empty(SWITCH_BYTES, Purpose::Upkeep, reply) }
+    }
+
+    fn empty(bytes: u64, purpose: Purpose, reply: oneshot::Sender<Result<Appended, LogError>>) -> Self {
+        Self {
+            writes: Vec::new(),
+            conditions: Vec::new(),
+            identity: None,
+            switch: None,
+            producer: None,
+            bytes,
+            durability: Durability::Synced,
+            purpose,
+            reply,
+        }
     }
 
     /// Topics of the streams that it marks.
@@ -219,8 +234,8 @@ pub(crate) fn prepare(
     if writes.is_empty() && conditions.is_empty() && append.identity.is_none() && append.sequenced.is_none() {
         return Err(invalid("writes", "the append holds nothing".into()));
     }
-    let identity = append.identity;
-    let request = Request { writes, conditions, identity, switch: None, producer: None, bytes, durability, reply };
+    let (identity, purpose) = (append.identity, append.purpose);
+    let request = Request { writes, conditions, identity, switch: None, producer: None, bytes, durability, purpose, reply };
     match append.sequenced {
         Some(unit) => request.of_producer(ProducerStep::Unit(unit)),
         None => Ok(request),
@@ -234,9 +249,7 @@ pub(crate) fn prepare_open(
     stands: Arc<OnceLock<ProducerAt>>,
     reply: oneshot::Sender<Result<Appended, LogError>>,
 ) -> Result<Request, LogError> {
-    let (writes, conditions, durability) = (Vec::new(), Vec::new(), Durability::Synced);
-    let request = Request { writes, conditions, identity: None, switch: None, producer: None, bytes: 0, durability, reply };
-    request.of_producer(ProducerStep::Open { key, resume, stands })
+    Request::empty(0, Purpose::Data, reply).of_producer(ProducerStep::Open { key, resume, stands })
 }
 
 fn prepare_stream(

@@ -154,6 +154,8 @@ impl Life {
             tidy_bytes: 16 << 10,
             untidied_bytes: 1 << 20,
             segment_bytes: 4096 + random.below(3) * 4096,
+            reserve_bytes: seed % 2 * (32 << 10),
+            reserve_percent: 0,
             ..LogConfig::default()
         };
         let disk = SimDisk::new(seed);
@@ -324,7 +326,7 @@ impl Life {
                 self.topics.insert(name.into());
                 Ok(true)
             }
-            Err(LogError::ReadOnly { .. }) if self.full => Ok(false),
+            Err(LogError::ReadOnly { .. } | LogError::DiskFull { .. }) if self.full => Ok(false),
             Err(error) => self.must_be_excused(&error).map(|()| false),
         }
     }
@@ -337,6 +339,9 @@ impl Life {
             match log.append(append.clone()) {
                 Ok(future) => waiting.push((unit, append, future)),
                 Err(LogError::Overloaded { .. } | LogError::ReadOnly { .. } | LogError::Stopping) => {
+                    self.fates.insert(unit, Fate::Gone);
+                }
+                Err(LogError::DiskFull { .. }) if self.full => {
                     self.fates.insert(unit, Fate::Gone);
                 }
                 Err(error) => panic!("{error}"),

@@ -145,7 +145,7 @@ fn kafkas_tool_finds_what_was_appended_and_sees_one_flipped_byte() {
 /// A log with everything in segments, and what was acknowledged.
 fn written(folder: &Path, compression: Compression) -> (EmbeddedLog, Told) {
     let segment_bytes = if compression == Compression::None { 256 << 10 } else { 64 << 10 };
-    let config = LogConfig { segment_bytes, ..LogConfig::default() };
+    let config = LogConfig { segment_bytes, ..LogConfig::default() }.without_reserve();
     let mut random = Random::new(7);
     let mut salt = random.fork();
     let salt = move || u128::from(salt.next());

@@ -56,7 +56,7 @@ impl Run {
             first_attempt: None,
         });
         let durability = [None, None, Some(Durability::Written), Some(Durability::Synced)][self.random.below(4) as usize];
-        (Append { writes, preconditions, identity, durability, sequenced: None }, id)
+        (Append { writes, preconditions, identity, durability, ..Append::default() }, id)
     }
 
     fn write(&mut self) -> Write {

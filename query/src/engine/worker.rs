@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use datafusion::common::ScalarValue;
-use foldlog_log::{Append, Appended, Durability, LogError, NewRecord, PartitionId, Position, Write};
+use foldlog_log::{Append, Appended, Durability, LogError, NewRecord, PartitionId, Position, Purpose, Write};
 use futures::executor::block_on;
 use tokio::sync::{mpsc, oneshot};
 
@@ -102,7 +102,11 @@ impl Core {
         let record = NewRecord { value: Some(Bytes::from(change.encode()?)), ..NewRecord::default() };
         let topic = CATALOG_TOPIC.parse().map_err(LogError::from)?;
         let write = Write::Records { topic, partition: Some(PartitionId::new(0)), records: vec![record] };
-        let appended = self.append(write)?;
+        let purpose = match change {
+            Change::Create { .. } => Purpose::Data,
+            Change::Drop { .. } | Change::Terminate { .. } => Purpose::Upkeep,
+        };
+        let appended = self.append_for(purpose, write)?;
         let mut catalog = (*self.snapshot()).clone();
         catalog.apply(change);
         *self.catalog.write() = Arc::new(catalog);
@@ -111,7 +115,11 @@ impl Core {
 
     /// Appends and waits until it is durable (blocking): the answer to a statement names no weaker level.
     pub(super) fn append(&self, write: Write) -> Result<Appended, QueryError> {
-        let append = Append { writes: vec![write], durability: Some(Durability::Synced), ..Append::default() };
+        self.append_for(Purpose::Data, write)
+    }
+
+    fn append_for(&self, purpose: Purpose, write: Write) -> Result<Appended, QueryError> {
+        let append = Append { writes: vec![write], durability: Some(Durability::Synced), purpose, ..Append::default() };
         Ok(block_on(self.log.append(append)?)?)
     }
 

@@ -34,7 +34,7 @@ impl Shop {
     pub async fn with(config: QueryConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(SystemClock::new());
-        let log = Arc::new(EmbeddedLog::open(Arc::new(RealDisk), clock, folder.path(), LogConfig::default()).unwrap());
+        let log = Arc::new(EmbeddedLog::open(Arc::new(RealDisk), clock, folder.path(), LogConfig::default().without_reserve()).unwrap());
         create(&*log, "orders", TopicKind::Events, 3);
         create(&*log, "customers", TopicKind::Table, 2);
         let engine = Engine::open(Arc::clone(&log) as Arc<dyn LogBackend>, Arc::new(SystemClock::new()), config).unwrap();

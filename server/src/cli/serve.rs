@@ -100,6 +100,10 @@ impl Dev {
         let mut given = Given::default();
         given.flag("data", "the temporary folder", folder.path().to_str().map(ToOwned::to_owned));
         given.flag("listen", "--listen", Some(self.listen));
+        // What is gone in a while need not be kept from filling the disk.
+        for key in ["log.reserve_bytes", "log.reserve_percent"] {
+            given.flag(key, "the temporary folder", Some("0".to_owned()));
+        }
         self.told.give(&mut given);
         let config = Config::resolve(given).map_err(|faults| Failed::Usage(faults.into()))?;
         telemetry::begin(config.log_level, config.log_format);

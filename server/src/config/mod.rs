@@ -225,7 +225,7 @@ impl Config {
         }
     }
 
-    /// The defaults over a data folder, on a free port of loopback.
+    /// The defaults over a data folder that is there for a while only, on a free port of loopback.
     #[must_use]
     pub fn local(data: impl Into<PathBuf>) -> Self {
         Self {
@@ -236,7 +236,7 @@ impl Config {
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
             limits: Limits::default(),
-            log: LogConfig::default(),
+            log: LogConfig::default().without_reserve(),
             query: QueryConfig::default(),
         }
     }

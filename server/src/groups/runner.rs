@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use foldlog_log::{Append, Durability, LogError, NewRecord, Position, Write};
+use foldlog_log::{Append, Durability, LogError, NewRecord, Position, Purpose, Write};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::warn;
@@ -458,7 +458,7 @@ impl Shared {
     /// Whatever the log says.
     pub async fn append(&self, records: Vec<NewRecord>, durability: Durability) -> Result<Position, LogError> {
         let write = Write::Records { topic: fold::topic()?, partition: None, records };
-        let append = Append { writes: vec![write], durability: Some(durability), ..Append::default() };
+        let append = Append { writes: vec![write], durability: Some(durability), purpose: Purpose::Upkeep, ..Append::default() };
         Ok(self.log.append(append)?.await?.end)
     }
 

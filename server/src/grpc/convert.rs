@@ -5,7 +5,7 @@ use std::{hash::Hasher as _, sync::Arc, time::Duration};
 use bytes::Bytes;
 use foldlog_log::{
     Append, Appended, Beginning, Compression, Durability, EventId, EventQuery, Expected, Identity, NewEvent, NewRecord, PartitionId,
-    Position, Precondition, ProducerId, ProducerKey, QueryAbsent, QueryItem, RequestId, RequestKey, Retention, Scope, Snapshot,
+    Position, Precondition, ProducerId, ProducerKey, Purpose, QueryAbsent, QueryItem, RequestId, RequestKey, Retention, Scope, Snapshot,
     StreamChange, StreamId, StreamVersion, Tag, Timestamp, Topic, TopicKind, TopicName, Write,
 };
 use foldlog_proto::v1 as pb;
@@ -47,7 +47,9 @@ pub fn append(request: pb::AppendRequest, tokens: &Tokens, limits: &Limits) -> R
     for (place, precondition) in request.preconditions.into_iter().enumerate() {
         preconditions.push(self::precondition(place, precondition, &mut topics)?);
     }
-    Ok(Append { writes, preconditions, identity, sequenced: None, durability })
+    let takes_away = writes.iter().all(|write| matches!(write, Write::Change { .. }));
+    let purpose = if takes_away { Purpose::Upkeep } else { Purpose::Data };
+    Ok(Append { writes, preconditions, identity, sequenced: None, durability, purpose })
 }
 
 /// A unit of a session as the log takes it, without its sequence.

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use state::{FileState, FolderState, Node};
 
 use super::Random;
-use crate::disk::{Disk, DiskFile, Entry};
+use crate::disk::{Disk, DiskFile, Entry, Space};
 
 /// What a call does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -598,6 +598,12 @@ impl Disk for SimDisk {
             }
             Ok(())
         })
+    }
+
+    fn space(&self, _folder: &Path) -> io::Result<Space> {
+        // Not a call that can fail or be counted: nothing depends on when it is made.
+        let shared = self.shared.lock();
+        Ok(Space { total: shared.capacity, free: shared.capacity.saturating_sub(shared.used()) })
     }
 
     fn lock(&self, folder: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {

@@ -55,6 +55,8 @@ impl Server {
         let (program, first) = start.command.split_first().context("no program to start")?;
         let child = Command::new(program)
             .args(first)
+            // Its folder is gone when the tool ends.
+            .envs([("FOLDLOG_LOG_RESERVE_BYTES", "0"), ("FOLDLOG_LOG_RESERVE_PERCENT", "0")])
             .envs(start.settings.iter().copied())
             .arg("serve")
             .arg("--data")

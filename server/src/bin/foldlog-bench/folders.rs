@@ -38,7 +38,7 @@ pub struct Shape {
 impl Filling {
     /// Opens a folder, which is made if it does not exist.
     pub fn open(folder: &Path) -> anyhow::Result<Self> {
-        let config = LogConfig { untidied_bytes: 1 << 30, ..LogConfig::default() };
+        let config = LogConfig { untidied_bytes: 1 << 30, ..LogConfig::default() }.without_reserve();
         let random = || uuid::Uuid::new_v4().as_u128();
         let (log, stepper) = EmbeddedLog::open_stepped(Arc::new(RealDisk), Arc::new(SystemClock::new()), folder, config, random)?;
         let topic: TopicName = TOPIC.parse()?;

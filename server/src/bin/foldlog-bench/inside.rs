@@ -32,7 +32,7 @@ pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
 }
 
 fn open(folder: &Path) -> anyhow::Result<EmbeddedLog> {
-    let log = EmbeddedLog::open(Arc::new(RealDisk), Arc::new(SystemClock::new()), folder, LogConfig::default())?;
+    let log = EmbeddedLog::open(Arc::new(RealDisk), Arc::new(SystemClock::new()), folder, LogConfig::default().without_reserve())?;
     let settings = TopicSettings::new(TopicKind::Events, TopicSettings::DEFAULT_PARTITIONS);
     log.create_topic(TOPIC.parse()?, settings)?;
     Ok(log)
