@@ -4,8 +4,14 @@ use std::{env, error::Error, path::Path};
 
 use prost::Message as _;
 
-const FILES: [&str; 5] =
-    ["foldlog/v1/common.proto", "foldlog/v1/events.proto", "foldlog/v1/topics.proto", "foldlog/v1/query.proto", "foldlog/v1/groups.proto"];
+const FILES: [&str; 6] = [
+    "foldlog/v1/common.proto",
+    "foldlog/v1/events.proto",
+    "foldlog/v1/topics.proto",
+    "foldlog/v1/query.proto",
+    "foldlog/v1/groups.proto",
+    "foldlog/v1/admin.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     for file in FILES {

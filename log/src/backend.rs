@@ -13,6 +13,7 @@ use crate::{
     ids::{FolderId, Offset, Position, ProducerEpoch, StreamHead, StreamId, StreamVersion, Timestamp, TopicName},
     life::StreamState,
     record::{Append, Appended, Chunk, EventQuery, ProducerAt, ProducerKey, ReadLimits, Selection, StoredSnapshot},
+    server_time::ClockState,
     topic::{Topic, TopicSettings},
 };
 
@@ -115,6 +116,17 @@ pub trait LogBackend: Send + Sync + 'static {
 
     /// The durable end.
     fn head(&self) -> Head;
+
+    /// How the time that the server stamps records with stands to its wall clock; none if that is not the backend's own.
+    fn clock(&self) -> Option<ClockState> {
+        None
+    }
+
+    /// Believes a wall clock that is not followed because it is over an hour off: the time goes there, or waits for it. Answers as
+    /// [`LogBackend::clock`] does afterwards.
+    fn confirm_clock(&self) -> Option<ClockState> {
+        None
+    }
 
     /// Wakes whenever the durable end moves; it never moves back. Closed when the log has stopped.
     fn durable(&self) -> watch::Receiver<Position>;

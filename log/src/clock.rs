@@ -56,20 +56,20 @@ impl Clock for SystemClock {
 #[derive(Debug, Default)]
 pub struct ManualClock {
     ms: AtomicI64,
-    /// How far the wall clock was set forward.
-    jumped: AtomicI64,
+    /// How far ahead of the monotonic time the wall clock is.
+    ahead: AtomicI64,
 }
 
 impl ManualClock {
     /// A clock that shows `now`.
     #[must_use]
     pub fn at(now: Timestamp) -> Self {
-        Self { ms: AtomicI64::new(now.get()), jumped: AtomicI64::new(0) }
+        Self { ms: AtomicI64::new(now.get()), ahead: AtomicI64::new(0) }
     }
 
-    /// Sets the wall clock forward, without any time having passed.
-    pub fn jump(&self, by: Duration) {
-        self.jumped.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
+    /// Sets the wall clock, and that alone.
+    pub fn set_wall(&self, now: Timestamp) {
+        self.ahead.store(now.get() - self.ms.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
     /// Moves both times forward.
@@ -80,7 +80,7 @@ impl ManualClock {
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp::new(self.ms.load(Ordering::SeqCst) + self.jumped.load(Ordering::SeqCst))
+        Timestamp::new(self.ms.load(Ordering::SeqCst) + self.ahead.load(Ordering::SeqCst))
     }
 
     fn monotonic(&self) -> Duration {

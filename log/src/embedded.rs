@@ -39,6 +39,7 @@ use crate::{
     },
     producers::UNITS_REMEMBERED,
     record::{Append, EventQuery, ProducerKey, Purpose, Selection, StoredSnapshot},
+    server_time::ClockState,
     stall, start,
     tidy::{self, Tidy},
     topic::{Topic, TopicKind, TopicSettings},
@@ -357,6 +358,15 @@ impl LogBackend for EmbeddedLog {
 
     fn head(&self) -> Head {
         Head { folder: self.engine.id, epoch: self.engine.epoch, position: self.engine.tail.end() }
+    }
+
+    fn clock(&self) -> Option<ClockState> {
+        Some(self.engine.time.state())
+    }
+
+    fn confirm_clock(&self) -> Option<ClockState> {
+        self.engine.time.confirm();
+        self.clock()
     }
 
     fn durable(&self) -> watch::Receiver<Position> {

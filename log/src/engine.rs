@@ -34,6 +34,7 @@ use crate::{
     reserve::Reserve,
     retention::LowMark,
     segment::{Checkpointed, OpenFiles, Segments, StreamHasher},
+    server_time::ServerTime,
     stall::Syncs,
     tidy::Signal,
     topic_store::{Partition, TopicStore},
@@ -44,6 +45,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Engine {
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) time: ServerTime,
     pub(crate) config: LogConfig,
     pub(crate) folder: PathBuf,
     pub(crate) id: FolderId,
@@ -333,6 +335,8 @@ pub struct Metrics {
     pub slow_syncs: u64,
     /// For how long the oldest sync that has not ended has been under way.
     pub sync_under_way: Duration,
+    /// Whether the wall clock is followed by the server's time.
+    pub follows_clock: bool,
     /// Bytes of the disk that are free, where the system tells.
     pub disk_free: Option<u64>,
     /// Bytes of the disk that appends leave free.
@@ -370,6 +374,7 @@ impl Engine {
             slowest_sync: Duration::from_nanos(of(&counters.slowest_sync_nanos)),
             slow_syncs: self.syncs.slow(),
             sync_under_way: self.syncs.longest_under_way(),
+            follows_clock: self.time.state().follows,
             disk_free,
             disk_reserve,
             journal_bytes: self.journal.bytes(),

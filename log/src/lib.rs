@@ -26,9 +26,9 @@ pub mod record;
 pub(crate) mod reserve;
 pub(crate) mod retention;
 pub(crate) mod segment;
+pub mod server_time;
 pub(crate) mod stall;
 pub(crate) mod start;
-pub(crate) mod steady;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub(crate) mod tidy;
@@ -57,4 +57,5 @@ pub use record::{
     Violation, Write,
 };
 pub use retention::{LowMark, Retention};
+pub use server_time::ClockState;
 pub use topic::{Compression, Topic, TopicKind, TopicSettings};

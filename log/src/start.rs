@@ -42,6 +42,7 @@ use crate::{
     postings::{self, Postings, postings_of},
     reserve::Reserve,
     segment::{Checkpointed, OpenFiles, Segments, StreamHasher},
+    server_time::{ServerTime, YEAR_2020},
     stall::{Syncs, Watched},
     tidy::{Signal, Tidy, is_full},
     topic::TopicKind,
@@ -55,8 +56,6 @@ use crate::{
 pub(crate) const IDENTITY: &str = "foldlog.json";
 /// Newest format of it.
 pub(crate) const FORMAT: u32 = 1;
-/// A clock that stands before it was not set.
-const YEAR_2020: Timestamp = Timestamp::new(1_577_836_800_000);
 /// Most files of segments that are open at once.
 const OPEN_FILES: usize = 512;
 
@@ -159,6 +158,7 @@ pub(crate) fn open(
     let newest = (replay.position > Position::default()).then_some(replay.time);
     let admission = Admission::new(replay.position, replay.offsets);
     let engine = Arc::new(Engine {
+        time: ServerTime::new(Arc::clone(&clock), newest),
         clock,
         queue: Queue::new(config.queue_requests, config.queue_bytes),
         config,
@@ -188,7 +188,7 @@ pub(crate) fn open(
     });
     let mut committer = Committer::new(Arc::clone(&engine), admission, end);
     let tidy = Tidy::new(Arc::clone(&engine), slots, checkpoint, window_file);
-    let upkeep = Upkeep::new(Arc::clone(&engine), newest);
+    let upkeep = Upkeep::new(Arc::clone(&engine));
     if engine.read_only.get().is_none() {
         match committer.open() {
             Ok(()) => {}

@@ -20,7 +20,6 @@ use crate::{
     record::Appended,
     retention::LowMark,
     segment::Segments,
-    steady::Steady,
     tidy::is_full,
     topic_store::Partition,
 };
@@ -34,16 +33,13 @@ type Answer = oneshot::Receiver<Result<Appended, LogError>>;
 #[derive(Debug)]
 pub(crate) struct Upkeep {
     engine: Arc<Engine>,
-    clock: Steady,
     /// Switches that wait for the committer.
     under_way: Vec<Answer>,
 }
 
 impl Upkeep {
-    /// `newest` is the newest stamp in the log, if it has any.
-    pub(crate) fn new(engine: Arc<Engine>, newest: Option<Timestamp>) -> Self {
-        let clock = Steady::new(engine.clock.now(), engine.clock.monotonic(), newest);
-        Self { engine, clock, under_way: Vec::new() }
+    pub(crate) const fn new(engine: Arc<Engine>) -> Self {
+        Self { engine, under_way: Vec::new() }
     }
 
     /// One pass: what was removed before is deleted, what may go now is put in line for the committer.
@@ -70,7 +66,7 @@ impl Upkeep {
 
     fn pass(&mut self, held: &Held) -> Result<(), LogError> {
         let engine = Arc::clone(&self.engine);
-        let now = self.clock.believed(engine.clock.now(), engine.clock.monotonic());
+        let now = engine.time.for_removal();
         self.under_way.retain_mut(|answer| matches!(answer.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
         if engine.read_only.get().is_some() {
             return Ok(());
@@ -100,7 +96,7 @@ impl Upkeep {
             }
         }
         let since = engine.tail.untidied_since().map(Timestamp::get);
-        calls_tidy |= soonest.zip(since).is_some_and(|(age, since)| since.saturating_add(age) <= engine.clock.now().get());
+        calls_tidy |= soonest.zip(since).is_some_and(|(age, since)| since.saturating_add(age) <= engine.time.now().get());
         if calls_tidy {
             engine.tidy.raise();
         }
@@ -109,7 +105,7 @@ impl Upkeep {
 
     /// Whether the active segment is so old that it should be sealed.
     fn is_due(&self, partition: &Partition, segments: &Segments) -> bool {
-        let (age, now) = (self.segment_age(partition), self.engine.clock.now());
+        let (age, now) = (self.segment_age(partition), self.engine.time.now());
         segments.active_since().is_some_and(|since| since.get().saturating_add(age) <= now.get())
     }
 

@@ -6,7 +6,8 @@
 use std::{sync::Arc, time::Duration};
 
 use foldlog_proto::v1::{
-    event_log_client::EventLogClient, groups_client::GroupsClient, query_client::QueryClient, topics_client::TopicsClient,
+    admin_client::AdminClient, event_log_client::EventLogClient, groups_client::GroupsClient, query_client::QueryClient,
+    topics_client::TopicsClient,
 };
 use tonic::transport::{Channel, Endpoint};
 
@@ -91,6 +92,10 @@ impl Client {
 
     pub(crate) fn groups(&self) -> GroupsClient<Channel> {
         GroupsClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    pub(crate) fn admin(&self) -> AdminClient<Channel> {
+        AdminClient::new(self.channel.clone())
     }
 
     pub(crate) fn error(&self, status: tonic::Status) -> Error {

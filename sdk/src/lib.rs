@@ -3,6 +3,7 @@
 //! [`Client`] connects, appends, reads, subscribes and queries. [`Decider`] is the domain's side: events fold into a state, commands are
 //! decided on it. [`Aggregates`] brings the two together, [`scenario`] tests a decider without a server.
 
+pub mod admin;
 pub mod aggregate;
 pub mod append;
 pub mod client;
@@ -21,6 +22,7 @@ pub mod snapshot;
 pub mod topics;
 pub mod value;
 
+pub use admin::Clock;
 pub use aggregate::{Aggregates, ExecuteError, Executed, Loaded};
 pub use append::{Append, Appended, AppendedRange, StreamAt, StreamChange};
 pub use client::{Client, DEFAULT_URL, URL_VARIABLE};

@@ -42,6 +42,8 @@ impl Numbers {
         gauge(encoder, "log_slowest_sync_seconds", "The slowest sync of the journal", log.slowest_sync.as_secs_f64())?;
         counter(encoder, "log_slow_syncs", "Syncs of any file that took over a second, or log.stall_warn_ms", log.slow_syncs as f64)?;
         gauge(encoder, "log_sync_under_way_seconds", "Age of the oldest sync that has not ended", log.sync_under_way.as_secs_f64())?;
+        let is_off = f64::from(u8::from(!log.follows_clock));
+        gauge(encoder, "log_clock_off", "1 while the wall clock is over an hour off and not followed", is_off)?;
         if let Some(free) = log.disk_free {
             gauge(encoder, "log_disk_free_bytes", "Bytes of the data folder's disk that are free", free as f64)?;
         }

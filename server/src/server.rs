@@ -291,9 +291,15 @@ async fn failed_by(mut failure: watch::Receiver<Option<Arc<LogError>>>, is_meant
 }
 
 async fn serving(health: &HealthReporter, status: ServingStatus) {
-    use foldlog_proto::v1::{event_log_server, groups_server, query_server, topics_server};
-    let services =
-        ["", event_log_server::SERVICE_NAME, topics_server::SERVICE_NAME, query_server::SERVICE_NAME, groups_server::SERVICE_NAME];
+    use foldlog_proto::v1::{admin_server, event_log_server, groups_server, query_server, topics_server};
+    let services = [
+        "",
+        event_log_server::SERVICE_NAME,
+        topics_server::SERVICE_NAME,
+        query_server::SERVICE_NAME,
+        groups_server::SERVICE_NAME,
+        admin_server::SERVICE_NAME,
+    ];
     for service in services {
         health.set_service_status(service, status).await;
     }

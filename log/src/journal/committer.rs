@@ -269,7 +269,7 @@ impl Committer {
 
     /// Server time: never steps back.
     fn now(&self) -> Timestamp {
-        self.engine.clock.now().max(self.end.time)
+        self.engine.time.now().max(self.end.time)
     }
 
     fn header(&self, kind: FrameKind, first: Position, count: u32) -> FrameHeader {

@@ -2,6 +2,7 @@
 //!
 //! Every call of ours is answered in our own words: what tonic refuses before any of our code sees it gets a reason here.
 
+mod admin;
 mod arriving;
 mod consume;
 pub mod convert;
@@ -26,7 +27,9 @@ use std::{
 };
 
 use axum::response::IntoResponse as _;
-use foldlog_proto::v1::{DESCRIPTORS, groups_server::GroupsServer, query_server::QueryServer, topics_server::TopicsServer};
+use foldlog_proto::v1::{
+    DESCRIPTORS, admin_server::AdminServer, groups_server::GroupsServer, query_server::QueryServer, topics_server::TopicsServer,
+};
 use tonic::{
     Code, Status,
     body::Body,
@@ -80,6 +83,7 @@ pub fn door(app: &App, address: SocketAddr) -> Result<(Door, HealthReporter), to
     }
     let routes = Routes::new(bounded!(TopicsServer::new(topics::Topics(app.clone()))))
         .add_service(bounded!(GroupsServer::new(groups::Groups(app.clone()))).max_decoding_message_size(GROUPS_BYTES))
+        .add_service(bounded!(AdminServer::new(admin::Admin(app.clone()))))
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)

@@ -43,6 +43,17 @@ fn topics_are_created_listed_and_described() {
 }
 
 #[test]
+fn the_clock_is_shown_and_confirmed() {
+    let server = Server::start();
+    for verb in [&["clock"][..], &["clock", "confirm"]] {
+        let shown = server.rows(verb);
+        assert_eq!((&shown[0]["follows"], &shown[0]["off_for_s"], &shown[0]["removes"]), (&json!(true), &json!(0), &json!(true)));
+        assert_eq!(shown[0]["server_time"].as_str().unwrap()[..13], shown[0]["wall_time"].as_str().unwrap()[..13]);
+    }
+    assert_eq!(server.run(&["clock", "set"]).code, Some(2));
+}
+
+#[test]
 fn durability_is_asked_for_by_topic_or_append_and_named() {
     let server = Server::start();
     let weak = server.rows(&["topic", "create", "weak", "--durability", "written"]);

@@ -235,7 +235,7 @@ async fn reflection_and_health_are_there_for_tools() {
     let world = world().await;
     let channel = tonic::transport::Channel::from_shared(foldlog_server::testing::url(&world.server)).unwrap().connect().await.unwrap();
     let mut health = HealthClient::new(channel.clone());
-    for service in ["", "foldlog.v1.EventLog", "foldlog.v1.Topics", "foldlog.v1.Query"] {
+    for service in ["", "foldlog.v1.EventLog", "foldlog.v1.Topics", "foldlog.v1.Query", "foldlog.v1.Admin"] {
         let answer = health.check(HealthCheckRequest { service: service.into() }).await.unwrap().into_inner();
         assert_eq!(answer.status(), ServingStatus::Serving, "{service}");
     }
@@ -243,7 +243,7 @@ async fn reflection_and_health_are_there_for_tools() {
     let mut answers = ServerReflectionClient::new(channel).server_reflection_info(tokio_stream::once(ask)).await.unwrap().into_inner();
     let Some(MessageResponse::ListServicesResponse(list)) = answers.message().await.unwrap().unwrap().message_response else { panic!() };
     let names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
-    for name in ["foldlog.v1.EventLog", "foldlog.v1.Topics", "foldlog.v1.Query", "grpc.health.v1.Health"] {
+    for name in ["foldlog.v1.EventLog", "foldlog.v1.Topics", "foldlog.v1.Query", "foldlog.v1.Admin", "grpc.health.v1.Health"] {
         assert!(names.iter().any(|found| found == name), "{name} is not in {names:?}");
     }
     drop(answers);

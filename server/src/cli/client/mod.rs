@@ -12,6 +12,7 @@ use tonic::Code;
 use super::{Failed, output::text::visible};
 
 mod append;
+mod clock;
 mod event;
 mod group;
 mod lines;
@@ -32,6 +33,7 @@ pub enum Verb {
     Tail(read::Tail),
     Stream(stream::Stream),
     Sql(sql::Sql),
+    Clock(clock::Clock),
 }
 
 impl Verb {
@@ -48,6 +50,7 @@ impl Verb {
             Self::Tail(verb) => block_on(verb.run()),
             Self::Stream(verb) => block_on(verb.run()),
             Self::Sql(verb) => block_on(verb.run()),
+            Self::Clock(verb) => block_on(verb.run()),
         };
         match outcome {
             Ok(()) | Err(Stop::OutputClosed) => Ok(()),
