@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::{
     clock::Clock,
     config::LogConfig,
+    distribution::{Distribution, Tally},
     error::LogError,
     holds::Holds,
     ids::{FolderId, StreamHead, TopicName},
@@ -33,7 +34,7 @@ use crate::{
     record::Purpose,
     reserve::Reserve,
     retention::LowMark,
-    segment::{Checkpointed, OpenFiles, Segments, StreamHasher},
+    segment::{Checkpointed, OpenFiles, Segments, Size, StreamHasher},
     server_time::ServerTime,
     stall::Syncs,
     tidy::Signal,
@@ -269,7 +270,7 @@ impl std::fmt::Debug for dyn Clock {
 }
 
 /// Counters since the start; read by [`Metrics`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counters {
     pub(crate) appends: AtomicU64,
     pub(crate) refused: AtomicU64,
@@ -281,6 +282,31 @@ pub(crate) struct Counters {
     pub(crate) checkpoints: AtomicU64,
     pub(crate) deleted_segments: AtomicU64,
     pub(crate) deleted_bytes: AtomicU64,
+    /// Microseconds.
+    pub(crate) sync_times: Tally,
+    pub(crate) group_units: Tally,
+    pub(crate) group_bytes: Tally,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            appends: AtomicU64::default(),
+            refused: AtomicU64::default(),
+            records: AtomicU64::default(),
+            groups: AtomicU64::default(),
+            syncs: AtomicU64::default(),
+            sync_nanos: AtomicU64::default(),
+            slowest_sync_nanos: AtomicU64::default(),
+            checkpoints: AtomicU64::default(),
+            deleted_segments: AtomicU64::default(),
+            deleted_bytes: AtomicU64::default(),
+            // 16 microseconds to half a minute, one to 64 Ki, 4 KiB to 16 MiB.
+            sync_times: Tally::new(4, 25),
+            group_units: Tally::new(0, 16),
+            group_bytes: Tally::new(12, 24),
+        }
+    }
 }
 
 impl Counters {
@@ -288,6 +314,7 @@ impl Counters {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.syncs.fetch_add(1, Ordering::Relaxed);
         self.sync_nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.sync_times.add(nanos / 1000);
         self.slowest_sync_nanos.fetch_max(nanos, Ordering::Relaxed);
     }
 }
@@ -313,10 +340,12 @@ impl Unsynced {
 }
 
 /// Figures of an open log. Counts are since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metrics {
     /// Appends waiting for the committer, now.
     pub queued: u64,
+    /// Bytes of them.
+    pub queued_bytes: u64,
     /// Units admitted.
     pub appends: u64,
     /// Appends that were answered without writing: conflicts, repeats, refusals.
@@ -325,10 +354,16 @@ pub struct Metrics {
     pub records: u64,
     /// Groups written; `appends / groups` is how many units share a sync.
     pub groups: u64,
+    /// Units in each group.
+    pub group_units: Distribution,
+    /// Bytes of each group's frame.
+    pub group_bytes: Distribution,
     /// Syncs of the journal.
     pub syncs: u64,
     /// Time spent in them.
     pub sync_time: Duration,
+    /// How long each took, in microseconds.
+    pub sync_micros: Distribution,
     /// The slowest of them.
     pub slowest_sync: Duration,
     /// Syncs of any file that took over a second, or what is configured.
@@ -345,6 +380,16 @@ pub struct Metrics {
     pub journal_bytes: u64,
     /// Bytes of journal that segments do not hold yet and of what is kept in memory because of it, now.
     pub untidied_bytes: u64,
+    /// Bytes of the newest records that are kept in memory, now.
+    pub tail_bytes: u64,
+    /// Requests that are remembered to answer repeats, now.
+    pub window_requests: u64,
+    /// Bytes of their answers.
+    pub window_bytes: u64,
+    /// Segments, now.
+    pub segments: u64,
+    /// Bytes of their batches.
+    pub segment_bytes: u64,
     /// Checkpoints written.
     pub checkpoints: u64,
     /// Segments deleted.
@@ -362,9 +407,25 @@ impl Engine {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
         let (disk_free, disk_reserve) = self.reserve.figures();
+        let (window_requests, window_bytes) = {
+            let window = self.window.lock();
+            (window.len() as u64, window.bytes())
+        };
+        let sizes = self.segments.read().iter().flatten().map(|segments| segments.size()).collect::<Vec<_>>();
+        let stored =
+            sizes.iter().fold(Size::default(), |sum, of| Size { segments: sum.segments + of.segments, bytes: sum.bytes + of.bytes });
         let (unsynced_bytes, unsynced_age) = self.unsynced.now(&*self.clock);
         Metrics {
             queued: self.queue.len() as u64,
+            queued_bytes: self.queue.bytes(),
+            group_units: counters.group_units.so_far(),
+            group_bytes: counters.group_bytes.so_far(),
+            sync_micros: counters.sync_times.so_far(),
+            tail_bytes: self.tail.memory(),
+            window_requests,
+            window_bytes,
+            segments: stored.segments,
+            segment_bytes: stored.bytes,
             appends: of(&counters.appends),
             refused: of(&counters.refused),
             records: of(&counters.records),

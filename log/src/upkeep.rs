@@ -126,7 +126,7 @@ impl Upkeep {
             Err(error) if self.engine.note_damage(&error) => return Ok(()),
             sealed => sealed?,
         };
-        let count = retention.lets_go(&sealed, segments.bytes(), now, held.from(&topic.name));
+        let count = retention.lets_go(&sealed, segments.size().bytes, now, held.from(&topic.name));
         let Some(last) = count.checked_sub(1).and_then(|last| sealed.get(last)) else { return Ok(()) };
         let low = LowMark { offset: last.end, position: last.end_position };
         let (reply, answer) = oneshot::channel();

@@ -135,6 +135,11 @@ impl Window {
         self.low_mark
     }
 
+    /// How many requests are remembered.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Bytes that all entries take when encoded, about.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes + self.producers.bytes()

@@ -241,6 +241,10 @@ async fn many_waiting_appends_share_syncs() {
     let metrics = log.metrics();
     assert_eq!(metrics.records, 2000);
     assert!(metrics.groups <= 200, "{metrics:?}");
+    assert_eq!((metrics.group_units.count(), metrics.group_units.sum), (metrics.groups, 2000));
+    assert_eq!((metrics.group_bytes.count(), metrics.sync_micros.count()), (metrics.groups, metrics.syncs));
+    assert_eq!((metrics.queued, metrics.queued_bytes, metrics.segments), (0, 0, 0));
+    assert!(metrics.tail_bytes > 2000, "{metrics:?}");
 }
 
 #[test]

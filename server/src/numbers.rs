@@ -2,11 +2,11 @@
 
 use std::{fmt, sync::Arc};
 
-use foldlog_log::{EmbeddedLog, Timestamp};
+use foldlog_log::{Distribution, EmbeddedLog, Timestamp};
 use foldlog_query::{Engine, supervisor::QueryState};
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric},
+    encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 
@@ -33,6 +33,15 @@ impl Numbers {
     fn log(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let log = self.log.metrics();
         gauge(encoder, "log_queued", "Appends waiting for the committer", log.queued as f64)?;
+        gauge(encoder, "log_queued_bytes", "Bytes of appends waiting for the committer", log.queued_bytes as f64)?;
+        histogram(encoder, "log_group_units", "Units in each group", &log.group_units, 1.0)?;
+        histogram(encoder, "log_group_bytes", "Bytes of each group's frame", &log.group_bytes, 1.0)?;
+        histogram(encoder, "log_sync_duration_seconds", "How long each sync of the journal took", &log.sync_micros, 1e-6)?;
+        gauge(encoder, "log_tail_bytes", "Bytes of the newest records that are kept in memory", log.tail_bytes as f64)?;
+        gauge(encoder, "log_window_requests", "Requests that are remembered to answer repeats", log.window_requests as f64)?;
+        gauge(encoder, "log_window_bytes", "Bytes of their answers", log.window_bytes as f64)?;
+        gauge(encoder, "log_segments", "Segments of all partitions", log.segments as f64)?;
+        gauge(encoder, "log_segment_bytes", "Bytes of their batches", log.segment_bytes as f64)?;
         counter(encoder, "log_units", "Units committed: appends and query steps", log.appends as f64)?;
         counter(encoder, "log_refused", "Appends answered without writing", log.refused as f64)?;
         counter(encoder, "log_records", "Records written", log.records as f64)?;
@@ -143,6 +152,14 @@ impl Collector for Numbers {
 fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) -> fmt::Result {
     let gauge = ConstGauge::new(value);
     gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+}
+
+/// A distribution with its values times `unit`.
+fn histogram(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, values: &Distribution, unit: f64) -> fmt::Result {
+    let bound = |bound: u64| if bound == u64::MAX { f64::INFINITY } else { bound as f64 * unit };
+    let buckets: Vec<(f64, u64)> = values.buckets.iter().map(|(most, count)| (bound(*most), *count)).collect();
+    let mut encoder = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    encoder.encode_histogram::<NoLabelSet>(values.sum as f64 * unit, values.count(), &buckets, None)
 }
 
 fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) -> fmt::Result {

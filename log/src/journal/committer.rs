@@ -419,6 +419,7 @@ impl Engine {
     pub(crate) fn commit(&self, closing: Closing) -> Result<(Done, News), LogError> {
         let mut done = Done { buffer: Vec::new(), synced_in: None };
         if let Some((group, bytes)) = closing.group {
+            self.counters.group_units.add((closing.early.len() + closing.replies.len()) as u64);
             self.journal.write(group.place, &bytes)?;
             if !closing.early.is_empty() {
                 self.unsynced.begin(bytes.len() as u64, self.clock.monotonic());
@@ -427,6 +428,7 @@ impl Engine {
             done.synced_in = Some(self.sync(group.place)?);
             self.unsynced.end();
             self.counters.groups.fetch_add(1, Ordering::Relaxed);
+            self.counters.group_bytes.add(bytes.len() as u64);
             self.streams.apply(&group.spans, &group.marks);
             group.switches.iter().for_each(|switch| self.switch(switch));
             self.tail.push(Arc::new(group));

@@ -127,6 +127,11 @@ impl Queue {
         self.state.lock().requests.len()
     }
 
+    /// Bytes of the requests in line.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.state.lock().bytes
+    }
+
     /// Waits until a request is there, or [`Queue::nudge`] or [`Queue::close`] was called. For a committer that has a group under way.
     pub(crate) fn wait(&self) -> Awake {
         let mut state = self.state.lock();

@@ -138,6 +138,11 @@ impl Tail {
         state.groups.range(first..).find(|group| !group.slices.is_empty()).map(|group| group.time)
     }
 
+    /// Bytes of memory that the groups take which are kept there.
+    pub(crate) fn memory(&self) -> u64 {
+        self.state.read().memory
+    }
+
     /// Bytes of journal that segments do not hold yet.
     pub(crate) fn untidied_bytes(&self) -> u64 {
         self.state.read().untidied_bytes

@@ -74,12 +74,6 @@ impl Segments {
         Ok(all)
     }
 
-    /// Bytes of `.log` of all segments.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.list.read().iter().map(|segment| segment.log_end()).sum()
-    }
-
     /// When the server recorded the first record of the active segment; none if that has none.
     #[must_use]
     pub fn active_since(&self) -> Option<Timestamp> {

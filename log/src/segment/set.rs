@@ -40,6 +40,15 @@ pub enum Start {
     Position(Position),
 }
 
+/// How much lies in segments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Segments.
+    pub segments: u64,
+    /// Bytes of their batches.
+    pub bytes: u64,
+}
+
 /// What a checkpoint says of a partition.
 #[derive(Clone, Copy, Debug)]
 pub struct Checkpointed {
@@ -89,6 +98,12 @@ pub(super) struct Writer {
 }
 
 impl Segments {
+    /// How much lies in it.
+    pub fn size(&self) -> Size {
+        let list = self.list.read();
+        Size { segments: list.len() as u64, bytes: list.iter().map(|segment| segment.log_end()).sum() }
+    }
+
     /// Opens a partition's folder as far as a checkpoint has it. Changes nothing: [`Segments::settle`] does. Segments that
     /// cannot be read are passed over, see [`Segments::damage`]. With no mark the folder need not exist.
     ///

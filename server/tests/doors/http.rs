@@ -20,9 +20,19 @@ async fn health_readiness_and_numbers_are_served_beside_grpc() {
         "foldlog_ready 1",
         "foldlog_log_unsynced_bytes 0.0",
         "foldlog_log_unsynced_age_seconds 0.0",
+        "foldlog_log_clock_off 0.0",
+        "foldlog_log_queued 0.0",
+        "foldlog_log_queued_bytes 0.0",
+        "foldlog_log_segments 0.0",
+        "foldlog_log_segment_bytes 0.0",
+        "foldlog_log_window_requests 0.0",
+        "foldlog_log_window_bytes 0.0",
+        "foldlog_log_group_units_bucket{le=\"+Inf\"} 1",
+        "foldlog_log_group_bytes_bucket{le=\"4096.0\"} 1",
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line} is not in {metrics}");
     }
+    assert!(metrics.contains("foldlog_log_sync_duration_seconds_bucket{le=\"0.000016\"}"), "{metrics}");
     world.stop().await;
 }
 
