@@ -294,6 +294,12 @@ impl Supervisor {
         self.inner.decoding.records()
     }
 
+    /// How many queries have something to do and wait for a worker.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.inner.pool.waiting()
+    }
+
     /// The view that a persistent query keeps under this name.
     #[must_use]
     pub fn view(&self, name: &str) -> Option<Arc<View>> {

@@ -60,6 +60,29 @@ impl Deref for App {
     }
 }
 
+/// How much of what is bounded is in use. Holds no [`App`], whose numbers it is among.
+#[derive(Debug)]
+pub struct Load {
+    requests: (Arc<Semaphore>, usize),
+    file_reads: (Arc<Semaphore>, usize),
+}
+
+impl Load {
+    /// Requests being answered.
+    pub fn requests(&self) -> usize {
+        in_use(&self.requests)
+    }
+
+    /// Blocking reads of files.
+    pub fn file_reads(&self) -> usize {
+        in_use(&self.file_reads)
+    }
+}
+
+fn in_use((places, most): &(Arc<Semaphore>, usize)) -> usize {
+    most.saturating_sub(places.available_permits())
+}
+
 /// A place among the open streams; counted as long as it lives.
 pub struct StreamPlace {
     app: App,
@@ -117,6 +140,12 @@ impl App {
             return Err(Failure::draining());
         }
         self.stage.get().ok_or_else(Failure::not_ready)
+    }
+
+    /// What is under way here, for whoever counts.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        Load { requests: (Arc::clone(&self.requests), self.limits.requests), file_reads: (Arc::clone(&self.file_reads), FILE_READS) }
     }
 
     /// Whether requests are answered.

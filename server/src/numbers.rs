@@ -2,15 +2,18 @@
 
 use std::{fmt, sync::Arc};
 
-use foldlog_log::{Distribution, EmbeddedLog, Timestamp};
-use foldlog_query::{Engine, supervisor::QueryState};
+use foldlog_log::{Distribution, EmbeddedLog, LogBackend as _, Timestamp};
+use foldlog_query::{
+    Engine,
+    supervisor::{QueryState, QueryStatus},
+};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 
-use crate::groups::Groups;
+use crate::{app::Load, groups::Groups};
 
 /// Queries that have numbers of their own; those beyond are summed up as `other`, so that the page stays small.
 const LABELLED_QUERIES: usize = 100;
@@ -22,12 +25,13 @@ pub struct Numbers {
     log: Arc<EmbeddedLog>,
     engine: Engine,
     groups: Groups,
+    load: Load,
 }
 
 impl Numbers {
-    /// The numbers of these three.
-    pub const fn new(log: Arc<EmbeddedLog>, engine: Engine, groups: Groups) -> Self {
-        Self { log, engine, groups }
+    /// The numbers of these.
+    pub const fn new(log: Arc<EmbeddedLog>, engine: Engine, groups: Groups, load: Load) -> Self {
+        Self { log, engine, groups, load }
     }
 
     fn log(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -67,6 +71,8 @@ impl Numbers {
     }
 
     fn queries(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        // Before the queries are asked, so that none is ahead of it.
+        let end = self.log.head().position;
         let queries = self.engine.queries();
         let failed = queries.iter().filter(|query| matches!(query.state, QueryState::Failed(_))).count();
         let folding = queries.iter().filter(|query| matches!(query.state, QueryState::Folding { .. })).count();
@@ -82,6 +88,16 @@ impl Numbers {
             let sum: u64 = other.iter().map(|query| query.rows_in).sum();
             ConstCounter::new(sum).encode(rows.encode_family(&[("query", "other")])?)?;
         }
+        let lag = |query: &QueryStatus| end.get().saturating_sub(query.frontier.get());
+        let mut lags =
+            encoder.encode_descriptor("query_lag_records", "Records of the log that it has not seen", None, MetricType::Gauge)?;
+        for query in own {
+            ConstGauge::new(lag(query)).encode(lags.encode_family(&[("query", query.id.as_str())])?)?;
+        }
+        if let Some(most) = other.iter().map(lag).max() {
+            ConstGauge::new(most).encode(lags.encode_family(&[("query", "other")])?)?;
+        }
+        gauge(encoder, "queries_waiting", "Queries that have something to do and wait for a worker", self.engine.waiting() as f64)?;
         let bad: u64 = queries.iter().map(|query| query.bad_rows).sum();
         counter(encoder, "query_bad_rows", "Rows skipped and values nulled since the start", bad as f64)?;
         let decoded = self.engine.decoded() as f64;
@@ -144,6 +160,8 @@ impl fmt::Debug for Numbers {
 impl Collector for Numbers {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.log(&mut encoder)?;
+        gauge(&mut encoder, "requests_under_way", "Requests being answered", self.load.requests() as f64)?;
+        gauge(&mut encoder, "file_reads_under_way", "Blocking reads of files", self.load.file_reads() as f64)?;
         self.queries(&mut encoder)?;
         self.groups(&mut encoder)
     }

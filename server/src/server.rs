@@ -144,7 +144,8 @@ impl Server {
                     app.open(opened.log.clone(), opened.engine.clone(), opened.groups.clone());
                     serving(&health, ServingStatus::Serving).await;
                     info!("ready");
-                    app.metrics.collect(Numbers::new(Arc::clone(&opened.log), opened.engine.clone(), opened.groups.clone()));
+                    let numbers = Numbers::new(Arc::clone(&opened.log), opened.engine.clone(), opened.groups.clone(), app.load());
+                    app.metrics.collect(numbers);
                     let failure = opened.log.failure();
                     open.get_or_init(|| opened);
                     told.send_replace(Stage::Ready);

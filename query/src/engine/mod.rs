@@ -169,6 +169,12 @@ impl Engine {
         self.core.supervisor.decoded()
     }
 
+    /// How many queries have something to do and wait for a worker.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.core.supervisor.waiting()
+    }
+
     /// Stops every query after its step. What is asked afterwards is refused.
     pub async fn stop(&self) {
         self.changes.stop();

@@ -167,6 +167,11 @@ impl Pool {
         job
     }
 
+    /// How many jobs have something to do and wait for a thread.
+    pub(crate) fn waiting(&self) -> usize {
+        self.shared.queue.lock().ready.len()
+    }
+
     /// Ends the threads after the turns they are in, and waits for them. Jobs that are in line are not run any more.
     pub(crate) fn stop(&self) {
         self.shared.queue.lock().stopped = true;

@@ -21,6 +21,9 @@ async fn health_readiness_and_numbers_are_served_beside_grpc() {
         "foldlog_log_unsynced_bytes 0.0",
         "foldlog_log_unsynced_age_seconds 0.0",
         "foldlog_log_clock_off 0.0",
+        "foldlog_requests_under_way 1.0",
+        "foldlog_file_reads_under_way 0.0",
+        "foldlog_queries_waiting 0.0",
         "foldlog_log_queued 0.0",
         "foldlog_log_queued_bytes 0.0",
         "foldlog_log_segments 0.0",
@@ -32,6 +35,11 @@ async fn health_readiness_and_numbers_are_served_beside_grpc() {
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line} is not in {metrics}");
     }
+    world.sql("CREATE STREAM said (n BIGINT) WITH (topic = 't', value_format = 'json')").await.unwrap();
+    world.sql("CREATE TABLE counted AS SELECT n, COUNT(*) AS many FROM said GROUP BY n").await.unwrap();
+    let is_lag = |line: &&str| line.starts_with("foldlog_query_lag_records{query=");
+    // Its own progress is in the log, too, and it sees it a moment later.
+    while !get(&world, "/metrics").await.lines().find(is_lag).is_some_and(|line| line.ends_with("} 0")) {}
     assert!(metrics.contains("foldlog_log_sync_duration_seconds_bucket{le=\"0.000016\"}"), "{metrics}");
     world.stop().await;
 }
