@@ -55,6 +55,11 @@ pub struct LogConfig {
     pub reserve_bytes: u64,
     /// The same in percent of the disk, if that is more. Default 2. 0 to 50; nothing is kept with both at 0.
     pub reserve_percent: u64,
+    /// Bytes a second that the scrubber reads of what rests in files, to find rot early. Default 8 MiB, which disturbs no disk and reads a
+    /// terabyte in a day and a half. 0 to 1 TiB; 0: nothing is scrubbed.
+    pub scrub_bytes_per_second: u64,
+    /// Hours between its passes. Default 168, a week. 1 to 8,760.
+    pub scrub_every_hours: u64,
     /// Most request ids remembered. Default 1,000,000. At least 1.
     pub window_requests: usize,
     /// Most bytes of remembered answers. Default 128 MiB. At least 4 KiB.
@@ -80,6 +85,8 @@ impl Default for LogConfig {
             near_positions: 128,
             reserve_bytes: 1 << 30,
             reserve_percent: 2,
+            scrub_bytes_per_second: 8 << 20,
+            scrub_every_hours: 168,
             window_requests: 1_000_000,
             window_bytes: 128 << 20,
         }
@@ -120,6 +127,8 @@ impl LogConfig {
         }
         within("reserve_bytes", self.reserve_bytes, 0, 1 << 40);
         within("reserve_percent", self.reserve_percent, 0, 50);
+        within("scrub_bytes_per_second", self.scrub_bytes_per_second, 0, 1 << 40);
+        within("scrub_every_hours", self.scrub_every_hours, 1, 8_760);
         within("window_requests", self.window_requests as u64, 1, 1 << 30);
         within("window_bytes", self.window_bytes, BLOCK, 1 << 40);
         for (key, value) in [("journal_file_bytes", self.journal_file_bytes), ("first_journal_file_bytes", self.first_journal_file_bytes)] {

@@ -39,6 +39,7 @@ use crate::{
     },
     producers::UNITS_REMEMBERED,
     record::{Append, EventQuery, ProducerKey, Purpose, Selection, StoredSnapshot},
+    scrub::{self, Scrubber},
     server_time::ClockState,
     stall, start,
     tidy::{self, Tidy},
@@ -83,6 +84,7 @@ pub struct Stepper {
     committer: Committer,
     tidy: Tidy,
     upkeep: Upkeep,
+    scrubber: Scrubber,
 }
 
 impl Stepper {
@@ -128,6 +130,14 @@ impl Stepper {
     pub fn upkeep(&mut self) -> Result<(), LogError> {
         self.upkeep.step()
     }
+
+    /// Reads some more of what rests in files and notes the damage that it meets; how many bytes, or none when it has read everything.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn scrub(&mut self) -> Result<Option<u64>, LogError> {
+        self.scrubber.step()
+    }
 }
 
 impl EmbeddedLog {
@@ -140,7 +150,7 @@ impl EmbeddedLog {
         let random = || uuid::Uuid::new_v4().as_u128();
         let (log, stepper) = Self::open_stepped(disk, clock, folder, config, random)?;
         if log.engine.read_only.get().is_none() {
-            let Stepper { committer, tidy, upkeep } = stepper;
+            let Stepper { committer, tidy, upkeep, scrubber } = stepper;
             let turns = Arc::new(Turns::new(committer));
             log.turns.get_or_init(|| Arc::clone(&turns));
             log.spawn("log-commit", move || turns::run(&turns))?;
@@ -148,6 +158,9 @@ impl EmbeddedLog {
             log.spawn("log-upkeep", move || upkeep::run(upkeep))?;
             let engine = Arc::clone(&log.engine);
             log.spawn("log-watch", move || stall::run(&engine.syncs, |error| engine.fail(error)))?;
+            if log.engine.config.scrub_bytes_per_second > 0 {
+                log.spawn("log-scrub", move || scrub::run(scrubber))?;
+            }
             // What a start found may already be so much that no append is taken, and none would wake it.
             log.engine.wake_tidy();
         }
@@ -167,7 +180,8 @@ impl EmbeddedLog {
         random: impl FnMut() -> u128 + Send + 'static,
     ) -> Result<(Self, Stepper), LogError> {
         let started = start::open(disk, clock, folder, config, random)?;
-        let stepper = Stepper { committer: started.committer, tidy: started.tidy, upkeep: started.upkeep };
+        let scrubber = Scrubber::new(Arc::clone(&started.engine));
+        let stepper = Stepper { committer: started.committer, tidy: started.tidy, upkeep: started.upkeep, scrubber };
         let log = Self {
             engine: started.engine,
             turns: OnceLock::new(),
@@ -218,6 +232,7 @@ impl EmbeddedLog {
             // The committer comes first: tidy then copies what it wrote last.
             match thread.thread().name() {
                 Some("log-tidy") => self.engine.tidy.stop(),
+                Some("log-scrub") => self.engine.scrubbed.stop(),
                 Some("log-watch") => self.engine.syncs.stop(),
                 _ => {}
             }

@@ -34,6 +34,7 @@ use crate::{
     record::Purpose,
     reserve::Reserve,
     retention::LowMark,
+    scrub::Scrubbed,
     segment::{Checkpointed, OpenFiles, Segments, Size, StreamHasher},
     server_time::ServerTime,
     stall::Syncs,
@@ -73,6 +74,7 @@ pub(crate) struct Engine {
     pub(crate) upkeep: Signal,
     pub(crate) holds: Holds,
     pub(crate) syncs: Arc<Syncs>,
+    pub(crate) scrubbed: Scrubbed,
     pub(crate) counters: Counters,
     pub(crate) unsynced: Unsynced,
 }
@@ -390,6 +392,12 @@ pub struct Metrics {
     pub segments: u64,
     /// Bytes of their batches.
     pub segment_bytes: u64,
+    /// Bytes that the scrubber has read.
+    pub scrubbed_bytes: u64,
+    /// Its passes over everything.
+    pub scrub_passes: u64,
+    /// Damage that it met.
+    pub scrub_damages: u64,
     /// Checkpoints written.
     pub checkpoints: u64,
     /// Segments deleted.
@@ -440,6 +448,9 @@ impl Engine {
             disk_reserve,
             journal_bytes: self.journal.bytes(),
             untidied_bytes: self.untidied_bytes(),
+            scrubbed_bytes: of(&self.scrubbed.bytes),
+            scrub_passes: of(&self.scrubbed.passes),
+            scrub_damages: of(&self.scrubbed.damages),
             checkpoints: of(&counters.checkpoints),
             deleted_segments: of(&counters.deleted_segments),
             deleted_bytes: of(&counters.deleted_bytes),

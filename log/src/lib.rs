@@ -26,6 +26,7 @@ pub(crate) mod producers;
 pub mod record;
 pub(crate) mod reserve;
 pub(crate) mod retention;
+pub(crate) mod scrub;
 pub(crate) mod segment;
 pub mod server_time;
 pub(crate) mod stall;

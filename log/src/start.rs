@@ -41,6 +41,7 @@ use crate::{
     },
     postings::{self, Postings, postings_of},
     reserve::Reserve,
+    scrub::Scrubbed,
     segment::{Checkpointed, OpenFiles, Segments, StreamHasher},
     server_time::{ServerTime, YEAR_2020},
     stall::{Syncs, Watched},
@@ -183,6 +184,7 @@ pub(crate) fn open(
         upkeep: Signal::default(),
         holds: Holds::default(),
         syncs,
+        scrubbed: Scrubbed::default(),
         counters: Counters::default(),
         unsynced: Unsynced::default(),
     });

@@ -390,6 +390,24 @@ fn a_reader_that_has_caught_up_keeps_no_file() {
 }
 
 #[test]
+fn what_is_removed_under_the_scrubber_is_no_damage() {
+    let mut folder = Folder::new(8);
+    let mut log = folder.open();
+    log.create("r", by_bytes(16 << 10));
+    log.fill("r", 5000);
+    // It reads a mebibyte at a time.
+    while log.stepper.scrub().unwrap() == Some(0) {}
+    let first = log.first("r");
+    log.remove();
+    assert!(log.first("r") > first.plus(4000));
+    while log.stepper.scrub().unwrap().is_some() {}
+    while log.stepper.scrub().unwrap().is_some() {}
+    let metrics = log.log.metrics();
+    assert_eq!((metrics.scrub_passes, metrics.scrub_damages), (2, 0));
+    assert!(metrics.scrubbed_bytes < 5000 * 500, "nothing was read of what is gone");
+}
+
+#[test]
 fn a_clock_that_jumps_removes_nothing() {
     let year = HOUR * 24 * 365;
     let mut folder = Folder::new(6);

@@ -63,6 +63,9 @@ impl Numbers {
         gauge(encoder, "log_disk_reserve_bytes", "Bytes of it that appends leave free", log.disk_reserve as f64)?;
         gauge(encoder, "log_journal_bytes", "Bytes of journal files", log.journal_bytes as f64)?;
         gauge(encoder, "log_untidied_bytes", "Bytes of journal that segments do not hold yet", log.untidied_bytes as f64)?;
+        counter(encoder, "log_scrubbed_bytes", "Bytes that the scrubber has read", log.scrubbed_bytes as f64)?;
+        counter(encoder, "log_scrub_passes", "Its passes over everything", log.scrub_passes as f64)?;
+        counter(encoder, "log_scrub_damages", "Damage that it met", log.scrub_damages as f64)?;
         counter(encoder, "log_checkpoints", "Checkpoints written", log.checkpoints as f64)?;
         counter(encoder, "log_deleted_segments", "Segments deleted after retention removed them", log.deleted_segments as f64)?;
         counter(encoder, "log_deleted_bytes", "Bytes of batches in them", log.deleted_bytes as f64)?;

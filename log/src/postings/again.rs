@@ -106,6 +106,21 @@ impl Engine {
         }
     }
 
+    /// Reads all files of postings; those that are damaged are made again. Returns their bytes.
+    ///
+    /// # Errors
+    /// As [`Engine::mend_postings`].
+    pub(crate) fn check_postings(&self) -> Result<u64, LogError> {
+        let mut bytes = 0;
+        for table in self.postings.tables_from(Position::default()) {
+            match table.check() {
+                Err(LogError::Corrupt { file, .. }) => self.mend_postings(&file)?,
+                checked => bytes += checked?,
+            }
+        }
+        Ok(bytes)
+    }
+
     /// Makes a damaged file of postings again.
     ///
     /// # Errors

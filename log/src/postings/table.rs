@@ -196,6 +196,15 @@ impl Table {
         Err(damage(&self.path, at, at + PAGE as u64, "a page of postings is damaged; delete the file, it is made again"))
     }
 
+    /// Reads every page; returns their bytes.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`], [`LogError::Io`].
+    pub(super) fn check(&self) -> Result<u64, LogError> {
+        (0..self.fences.len()).try_for_each(|number| self.page(number).map(|_| ()))?;
+        Ok(self.size() as u64)
+    }
+
     /// All that is posted, by key and position.
     ///
     /// # Errors

@@ -482,6 +482,11 @@ impl KeyIndex {
         Ok(newest)
     }
 
+    /// Bytes of pages.
+    pub(super) fn size(&self) -> u64 {
+        self.tables.iter().map(|table| table.size() as u64).sum()
+    }
+
     pub(super) fn for_each(&self, mut each: impl FnMut(Key)) -> Result<(), LogError> {
         self.tables.iter().try_for_each(|table| table.for_each(&mut each))
     }

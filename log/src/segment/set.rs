@@ -432,6 +432,23 @@ impl Segments {
         Ok(())
     }
 
+    /// Reads all key indexes; those that are damaged are made again. Returns their bytes.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] for what one cannot be made again from; [`LogError::Io`].
+    pub(crate) fn check_keys(&self) -> Result<u64, LogError> {
+        let mut bytes = 0;
+        for segment in self.list.read().clone().iter().filter(|segment| segment.damage().is_none()) {
+            bytes += self.with_keys(segment, |keys| keys.for_each(|_| {}).map(|()| keys.size()))?;
+        }
+        Ok(bytes)
+    }
+
+    /// End of the segment that an offset lies in, or in front of.
+    pub(crate) fn end_of_segment(&self, offset: Offset) -> Offset {
+        self.segment_at(offset).map_or_else(|| self.end(), |segment| segment.end())
+    }
+
     /// Asks a segment's key index, and if that turns out to be damaged, makes it again and asks once more.
     pub(super) fn with_keys<T>(
         &self,
