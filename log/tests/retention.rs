@@ -408,6 +408,24 @@ fn what_is_removed_under_the_scrubber_is_no_damage() {
 }
 
 #[test]
+fn a_nearly_full_disk_gets_space_from_retention() {
+    let mut folder = Folder::new(9);
+    let mut log = folder.open();
+    log.create("r", by_bytes(16 << 10));
+    log.fill("r", 300);
+    // Half of the reserve, which is a tenth of the disk, is free.
+    let total = folder.disk.used() + folder.disk.used() / 19;
+    folder.disk.set_capacity(total);
+    folder.clock.advance(Duration::from_secs(1));
+    let record = || Write::Records { topic: name("r"), partition: None, records: vec![NewRecord::default()] };
+    let refused = log.log.append(Append { writes: vec![record()], ..Append::default() });
+    assert!(matches!(refused.err(), Some(LogError::DiskFull { .. })));
+    log.remove();
+    folder.clock.advance(Duration::from_secs(1));
+    log.append("r");
+}
+
+#[test]
 fn a_clock_that_jumps_removes_nothing() {
     let year = HOUR * 24 * 365;
     let mut folder = Folder::new(6);

@@ -184,7 +184,7 @@ impl SimDisk {
         self.shared.lock().capacity = bytes;
     }
 
-    /// Bytes of all files together.
+    /// Bytes of all files that have a name; of one with several once.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.shared.lock().used()
@@ -338,7 +338,9 @@ impl Shared {
     }
 
     fn used(&self) -> u64 {
-        self.files.values().map(|file| file.bytes.len() as u64).sum()
+        let nodes = self.folders.values().flat_map(|folder| folder.names.values());
+        let named: BTreeSet<u64> = nodes.filter_map(|node| if let Node::File(id) = node { Some(*id) } else { None }).collect();
+        named.iter().filter_map(|id| self.files.get(id)).map(|file| file.bytes.len() as u64).sum()
     }
 
     fn take_id(&mut self) -> u64 {

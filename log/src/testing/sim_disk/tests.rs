@@ -180,4 +180,6 @@ fn a_full_disk_refuses_to_grow_and_lets_overwrite() {
     assert_eq!(file.set_len(151).expect_err("full").raw_os_error(), Some(28));
     file.write_at(0, &[2; 150]).expect("it fits");
     assert_eq!(disk.used(), 150);
+    disk.remove(Path::new("/d/f1")).expect("it is there");
+    assert_eq!(disk.used(), 0, "it has no name any more");
 }
