@@ -14,7 +14,7 @@ use crate::{
     life::StreamState,
     record::{Append, Appended, Chunk, EventQuery, ProducerAt, ProducerKey, ReadLimits, Selection, StoredSnapshot},
     server_time::ClockState,
-    topic::{Topic, TopicSettings},
+    topic::{Topic, TopicChanges, TopicSettings},
 };
 
 /// How far something reaches.
@@ -76,6 +76,13 @@ pub trait LogBackend: Send + Sync + 'static {
     /// # Errors
     /// [`LogError::TopicExists`] with other settings, [`LogError::Invalid`] for settings out of range.
     fn create_topic(&self, name: TopicName, settings: TopicSettings) -> Result<Arc<Topic>, LogError>;
+
+    /// Alters a topic, durably, before it returns (blocking); goes on from the next append, copy or removal. What was read before may say
+    /// how it was.
+    ///
+    /// # Errors
+    /// [`LogError::UnknownTopic`], [`LogError::Invalid`] for what cannot be altered, or not to this.
+    fn alter_topic(&self, name: &TopicName, changes: TopicChanges) -> Result<Arc<Topic>, LogError>;
 
     /// Looks a topic up.
     ///

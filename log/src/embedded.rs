@@ -43,7 +43,7 @@ use crate::{
     server_time::ClockState,
     stall, start,
     tidy::{self, Tidy},
-    topic::{Topic, TopicKind, TopicSettings},
+    topic::{Topic, TopicChanges, TopicKind, TopicSettings},
     upkeep::{self, Upkeep},
 };
 
@@ -309,16 +309,23 @@ impl LogBackend for EmbeddedLog {
             engine.reserve.admits(if name.is_system() { Purpose::Upkeep } else { Purpose::Data })?;
         }
         let id = TopicId::new(engine.draw().to_le_bytes());
-        match engine.topics.create(name, settings, id) {
-            Ok(entry) => Ok(Arc::clone(&entry.topic)),
-            // A failed write or sync of a manifest leaves unknown what reached the disk.
-            Err(LogError::Io { doing, path, source }) => {
-                let again = std::io::Error::new(source.kind(), source.to_string());
-                engine.fail(LogError::Io { doing, path: path.clone(), source });
-                Err(LogError::Io { doing, path, source: again })
-            }
-            Err(error) => Err(error),
+        let entry = engine.written(engine.topics.create(name, settings, id))?;
+        Ok(Arc::clone(&entry.topic))
+    }
+
+    fn alter_topic(&self, name: &TopicName, changes: TopicChanges) -> Result<Arc<Topic>, LogError> {
+        let engine = &self.engine;
+        if let Some(reason) = engine.read_only.get() {
+            return Err(LogError::ReadOnly { reason: reason.clone() });
         }
+        // A shorter retention is what makes room.
+        engine.reserve.admits(Purpose::Upkeep)?;
+        // Upkeep removes nothing meanwhile, and nothing afterwards that is to be kept from now on.
+        let removing = engine.holds.lock();
+        let entry = engine.written(engine.topics.alter(name, &changes))?;
+        drop(removing);
+        engine.upkeep.raise();
+        Ok(Arc::clone(&entry.topic))
     }
 
     fn topic(&self, name: &TopicName) -> Result<Arc<Topic>, LogError> {

@@ -35,7 +35,7 @@ use crate::{
     reserve::Reserve,
     retention::LowMark,
     scrub::Scrubbed,
-    segment::{Checkpointed, OpenFiles, Segments, Size, StreamHasher},
+    segment::{Checkpointed, Layout, OpenFiles, Segments, Size, StreamHasher},
     server_time::ServerTime,
     stall::Syncs,
     tidy::Signal,
@@ -115,7 +115,7 @@ impl Engine {
         if let Some(segments) = self.segments(partition) {
             return Ok(segments);
         }
-        let opened = open_segments(&self.files, &self.topics, &self.hasher, &self.config, partition, None)?;
+        let opened = open_segments(&self.files, &self.topics, &self.hasher, partition, None)?;
         opened.settle()?;
         let mut all = self.segments.write();
         if all.len() <= partition.index {
@@ -123,6 +123,13 @@ impl Engine {
         }
         all[partition.index] = Some(Arc::clone(&opened));
         Ok(opened)
+    }
+
+    /// How a partition's records are laid down, as its topic is now.
+    pub(crate) fn layout(&self, partition: &Partition) -> Layout {
+        let now = self.topics.partition(partition.topic.id, partition.id);
+        let settings = now.map_or(partition.topic.settings, |now| now.topic.settings);
+        Layout { compression: settings.compression, max_log_bytes: settings.retention.segment_bytes(self.config.segment_bytes) }
     }
 
     /// Where a stream stands in the durable log, and what became of it.
@@ -170,7 +177,12 @@ impl Engine {
     /// # Errors
     /// [`LogError::Io`]; the log has failed then, for nobody knows what reached the disk. [`LogError::DiskFull`].
     pub(crate) fn admit_changes(&self, topic: &TopicName) -> Result<(), LogError> {
-        match self.topics.admit_changes(topic) {
+        self.written(self.topics.admit_changes(topic))
+    }
+
+    /// Passes on what became of a manifest. A failed write or sync of one leaves unknown what reached the disk: then the log has failed.
+    pub(crate) fn written<T>(&self, manifest: Result<T, LogError>) -> Result<T, LogError> {
+        match manifest {
             Err(LogError::Io { doing, path, source }) => {
                 let again = std::io::Error::new(source.kind(), source.to_string());
                 self.fail(LogError::Io { doing, path: path.clone(), source });
@@ -256,13 +268,11 @@ pub(crate) fn open_segments(
     files: &Arc<OpenFiles>,
     topics: &TopicStore,
     hasher: &StreamHasher,
-    config: &LogConfig,
     partition: &Partition,
     known: Option<Checkpointed>,
 ) -> Result<Arc<Segments>, LogError> {
     let folder = topics.segments_of(partition);
-    let segment_bytes = partition.topic.settings.retention.segment_bytes(config.segment_bytes);
-    Segments::open(Arc::clone(files), folder, Arc::clone(&partition.topic), partition.id, segment_bytes, *hasher, known)
+    Segments::open(Arc::clone(files), folder, Arc::clone(&partition.topic), partition.id, *hasher, known)
 }
 
 impl std::fmt::Debug for dyn Clock {

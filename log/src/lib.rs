@@ -61,4 +61,4 @@ pub use record::{
 };
 pub use retention::{LowMark, Retention};
 pub use server_time::ClockState;
-pub use topic::{Compression, Topic, TopicKind, TopicSettings};
+pub use topic::{Compression, Topic, TopicChanges, TopicKind, TopicSettings};

@@ -112,7 +112,7 @@ pub(crate) fn open(
     let postings = Postings::open(Arc::clone(&files), folder, checkpoint.folder, checkpoint.next)?;
     let mut replay = Replay::new(&checkpoint, topics, postings, &config)?;
     let window_file = WindowFile::open(Arc::clone(&disk), folder, checkpoint.folder, checkpoint.window, &mut replay.window)?;
-    let segments = replay.open_segments(&files, &checkpoint, &config)?;
+    let segments = replay.open_segments(&files, &checkpoint)?;
     let found = recovery::scan(&journal, &checkpoint, |accepted| replay.take(accepted))?;
     for switch in &replay.switches {
         if let Some(Some(segments)) = segments.get(switch.partition.index) {
@@ -336,12 +336,7 @@ impl Replay {
 
     /// Opens the segments that a checkpoint names, by index of their partition, and learns where their streams stand. A
     /// partition of which a part cannot be read is read-only.
-    fn open_segments(
-        &mut self,
-        files: &Arc<OpenFiles>,
-        checkpoint: &Checkpoint,
-        config: &LogConfig,
-    ) -> Result<Vec<Option<Arc<Segments>>>, LogError> {
+    fn open_segments(&mut self, files: &Arc<OpenFiles>, checkpoint: &Checkpoint) -> Result<Vec<Option<Arc<Segments>>>, LogError> {
         let mut all = vec![None; self.offsets.len()];
         for named in &checkpoint.partitions {
             let Some(partition) = self.topics.partition(named.topic, named.partition) else {
@@ -353,7 +348,7 @@ impl Replay {
                 streams.restore(key, standing, snapshots);
             };
             let known = Checkpointed { mark: named.mark, below: checkpoint.next, removed: named.removed };
-            let segments = open_segments(files, &self.topics, &self.hasher, config, &partition, Some(known))?;
+            let segments = open_segments(files, &self.topics, &self.hasher, &partition, Some(known))?;
             segments.for_each_stream(restore)?;
             if let Some(damage) = segments.damage() {
                 let reason = partition.damage.get_or_init(|| damage.report().in_full());

@@ -156,7 +156,7 @@ impl Tidy {
         }
         let mut postings = Vec::new();
         for (slice, runs) in runs.values() {
-            self.engine.segments_for(&slice.partition)?.append(runs)?;
+            self.engine.segments_for(&slice.partition)?.append(runs, self.engine.layout(&slice.partition))?;
             postings.extend(postings_of(runs, &self.engine.hasher)?);
         }
         if let Some(last) = groups.last() {

@@ -1,11 +1,12 @@
 //! What a topic is: its kind, its partitions, its incarnation.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     durability::Durability,
+    error::LogError,
     ids::{InvalidName, PartitionId, TopicId, TopicName},
     retention::Retention,
 };
@@ -115,6 +116,60 @@ impl TopicSettings {
     }
 }
 
+/// What is to be altered of a topic; what is none stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TopicChanges {
+    /// Number of partitions: no fewer than there are, and more only of topics of kind `records`.
+    pub partitions: Option<u32>,
+    /// How durable appends to it are when they are answered, if they ask for nothing.
+    pub durability: Option<Durability>,
+    /// How batches are compressed that are copied into segments from now on.
+    pub compression: Option<Compression>,
+    /// Retention by time; zero: age lets nothing go any more.
+    pub retention_time: Option<Duration>,
+    /// Retention by bytes; zero: their number lets nothing go any more.
+    pub retention_bytes: Option<u64>,
+}
+
+impl TopicChanges {
+    /// What they make of settings. Whether those can be is for the log to check.
+    ///
+    /// # Errors
+    /// [`LogError::Invalid`] if nothing is to be altered, or what cannot be.
+    pub(crate) fn applied_to(&self, before: TopicSettings) -> Result<TopicSettings, LogError> {
+        let invalid = |field: &str, reason| Err(LogError::Invalid { field: field.into(), reason });
+        if *self == Self::default() {
+            return invalid("changes", "nothing is to be altered; name a setting".into());
+        }
+        let partitions = self.partitions.unwrap_or(before.partitions);
+        if partitions < before.partitions {
+            let reason =
+                format!("there are {} already, and none can be taken away: their records are read by partition", before.partitions);
+            return invalid("partitions", reason);
+        }
+        if partitions > before.partitions && before.kind != TopicKind::Records {
+            let what = if before.kind == TopicKind::Events { "a stream" } else { "a key" };
+            let reason = format!(
+                "their number decides where {what} lies; it can grow only in topics of kind records, this one is of kind {}",
+                before.kind
+            );
+            return invalid("partitions", reason);
+        }
+        let Retention { time, bytes } = before.retention;
+        let retention = Retention {
+            time: self.retention_time.map_or(time, |time| (!time.is_zero()).then_some(time)),
+            bytes: self.retention_bytes.map_or(bytes, |bytes| (bytes > 0).then_some(bytes)),
+        };
+        Ok(TopicSettings {
+            kind: before.kind,
+            partitions,
+            durability: self.durability.unwrap_or(before.durability),
+            compression: self.compression.unwrap_or(before.compression),
+            retention,
+        })
+    }
+}
+
 /// A topic as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topic {
@@ -122,7 +177,7 @@ pub struct Topic {
     pub name: TopicName,
     /// Incarnation: another one after the topic was deleted and created again.
     pub id: TopicId,
-    /// What was chosen when it was created.
+    /// What was chosen when it was created, or altered since.
     pub settings: TopicSettings,
 }
 

@@ -9,7 +9,7 @@ use std::{
     str::FromStr,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -25,7 +25,7 @@ use crate::{
     ids::{PartitionId, TopicId, TopicName},
     manifest,
     retention::Retention,
-    topic::{Compression, Topic, TopicKind, TopicSettings},
+    topic::{Compression, Topic, TopicChanges, TopicKind, TopicSettings},
 };
 
 /// Folder of topics within the data folder.
@@ -40,8 +40,8 @@ pub(crate) struct Partition {
     pub(crate) id: PartitionId,
     /// Dense over all partitions of the folder, for tables in memory; another one after each start.
     pub(crate) index: usize,
-    /// The report of damage to its segments, because of which it can be read only.
-    pub(crate) damage: OnceLock<String>,
+    /// The report of damage to its segments, because of which it can be read only. Shared with what it was before it was altered.
+    pub(crate) damage: Arc<OnceLock<String>>,
 }
 
 impl Partition {
@@ -62,6 +62,8 @@ pub(crate) struct TopicEntry {
     pub(crate) partitions: Vec<Arc<Partition>>,
     /// Whether lives of its streams may have been changed; durable before the first change is.
     has_changes: AtomicBool,
+    /// Of its manifest. Never falls: what was written under settings of then is still there.
+    format: AtomicU32,
 }
 
 #[derive(Debug, Default)]
@@ -101,7 +103,8 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 impl Manifest {
-    fn new(topic: &Topic, changes: bool) -> Self {
+    /// `before` is the format that the topic's manifest has; 1 if it has none.
+    fn new(topic: &Topic, changes: bool, before: u32) -> Self {
         let TopicSettings { kind, partitions, durability, compression, retention } = topic.settings;
         let is_plain = topic.settings == TopicSettings::new(kind, partitions) && !changes;
         let format = match retention.is_for_ever() {
@@ -109,6 +112,7 @@ impl Manifest {
             true => 2,
             false => FORMAT,
         };
+        let format = format.max(before);
         let (name, id) = (topic.name.as_str().into(), topic.id.to_string());
         let retention_ms = retention.time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         Self { format, name, id, kind, partitions, durability, compression, changes, retention_ms, retention_bytes: retention.bytes }
@@ -126,7 +130,8 @@ impl Manifest {
 pub(crate) struct TopicStore {
     disk: Arc<dyn Disk>,
     folder: PathBuf,
-    creating: Mutex<()>,
+    /// Manifests are written one at a time.
+    writing: Mutex<()>,
     state: RwLock<State>,
 }
 
@@ -138,7 +143,7 @@ impl TopicStore {
     pub(crate) fn open(disk: Arc<dyn Disk>, data: &Path) -> Result<Self, LogError> {
         let folder = data.join(FOLDER);
         let entries = disk.list(&folder).map_err(|source| LogError::io("list", &folder, source))?;
-        let store = Self { disk, folder, creating: Mutex::new(()), state: RwLock::default() };
+        let store = Self { disk, folder, writing: Mutex::new(()), state: RwLock::default() };
         for entry in entries {
             let path = store.folder.join(&entry.name);
             if entry.is_folder || !entry.name.ends_with(".json") {
@@ -157,7 +162,7 @@ impl TopicStore {
             if store.state.read().by_name.contains_key(&name) {
                 return Err(corrupt("another topic has its name"));
             }
-            store.add(Topic { name, id: TopicId::new(*id.as_bytes()), settings }, manifest.changes);
+            store.add(Topic { name, id: TopicId::new(*id.as_bytes()), settings }, &manifest);
         }
         Ok(store)
     }
@@ -189,13 +194,32 @@ impl TopicStore {
     /// [`LogError::TopicExists`], [`LogError::Invalid`], [`LogError::Io`].
     pub(crate) fn create(&self, name: TopicName, settings: TopicSettings, id: TopicId) -> Result<Arc<TopicEntry>, LogError> {
         check(name.as_str(), settings)?;
-        let _creating = self.creating.lock();
+        let _writing = self.writing.lock();
         if let Ok(entry) = self.get(&name) {
             return if entry.topic.settings == settings { Ok(entry) } else { Err(exists(&entry.topic, settings)) };
         }
         let topic = Topic { name, id, settings };
-        self.write(&Manifest::new(&topic, false))?;
-        Ok(self.add(topic, false))
+        let manifest = Manifest::new(&topic, false, 1);
+        self.write(&manifest)?;
+        Ok(self.add(topic, &manifest))
+    }
+
+    /// Alters a topic durably. Whoever has it in hand goes on with it as it was.
+    ///
+    /// # Errors
+    /// [`LogError::UnknownTopic`], [`LogError::Invalid`], [`LogError::Io`].
+    pub(crate) fn alter(&self, name: &TopicName, changes: &TopicChanges) -> Result<Arc<TopicEntry>, LogError> {
+        let _writing = self.writing.lock();
+        let before = self.get(name)?;
+        let settings = changes.applied_to(before.topic.settings)?;
+        check(name.as_str(), settings)?;
+        if settings == before.topic.settings {
+            return Ok(before);
+        }
+        let topic = Topic { settings, ..Topic::clone(&before.topic) };
+        let manifest = Manifest::new(&topic, before.has_changes.load(Ordering::Acquire), before.format.load(Ordering::Acquire));
+        self.write(&manifest)?;
+        Ok(self.put(topic, &manifest, &before.partitions))
     }
 
     fn write(&self, manifest: &Manifest) -> Result<(), LogError> {
@@ -208,27 +232,42 @@ impl TopicStore {
     /// # Errors
     /// [`LogError::UnknownTopic`], [`LogError::Io`].
     pub(crate) fn admit_changes(&self, name: &TopicName) -> Result<(), LogError> {
-        let entry = self.get(name)?;
-        if entry.has_changes.load(Ordering::Acquire) {
+        if self.get(name)?.has_changes.load(Ordering::Acquire) {
             return Ok(());
         }
-        let _writing = self.creating.lock();
+        let _writing = self.writing.lock();
+        let entry = self.get(name)?;
         if !entry.has_changes.load(Ordering::Acquire) {
-            self.write(&Manifest::new(&entry.topic, true))?;
+            let manifest = Manifest::new(&entry.topic, true, entry.format.load(Ordering::Acquire));
+            self.write(&manifest)?;
+            entry.format.store(manifest.format, Ordering::Release);
             entry.has_changes.store(true, Ordering::Release);
         }
         Ok(())
     }
 
-    fn add(&self, topic: Topic, has_changes: bool) -> Arc<TopicEntry> {
+    fn add(&self, topic: Topic, manifest: &Manifest) -> Arc<TopicEntry> {
+        self.put(topic, manifest, &[])
+    }
+
+    /// Puts a topic in place of what it was, with the partitions that it had.
+    fn put(&self, topic: Topic, manifest: &Manifest, before: &[Arc<Partition>]) -> Arc<TopicEntry> {
         let topic = Arc::new(topic);
         let mut state = self.state.write();
-        let first = state.partitions.len();
-        let partition =
-            |(index, id)| Arc::new(Partition { topic: Arc::clone(&topic), id: PartitionId::new(id), index, damage: OnceLock::new() });
-        let partitions: Vec<_> = (first..).zip(0..topic.settings.partitions).map(partition).collect();
-        state.partitions.extend(partitions.iter().cloned());
-        let entry = Arc::new(TopicEntry { topic: Arc::clone(&topic), partitions, has_changes: has_changes.into() });
+        let mut partitions = Vec::new();
+        for id in 0..topic.settings.partitions {
+            let known = before.get(partitions.len());
+            let (index, damage) =
+                known.map_or_else(|| (state.partitions.len(), Arc::default()), |known| (known.index, Arc::clone(&known.damage)));
+            let partition = Arc::new(Partition { topic: Arc::clone(&topic), id: PartitionId::new(id), index, damage });
+            match state.partitions.get_mut(index) {
+                Some(place) => *place = Arc::clone(&partition),
+                None => state.partitions.push(Arc::clone(&partition)),
+            }
+            partitions.push(partition);
+        }
+        let (has_changes, format) = (manifest.changes.into(), manifest.format.into());
+        let entry = Arc::new(TopicEntry { topic: Arc::clone(&topic), partitions, has_changes, format });
         state.by_name.insert(topic.name.clone(), Arc::clone(&entry));
         state.by_id.insert(topic.id, Arc::clone(&entry));
         entry
@@ -238,6 +277,7 @@ impl TopicStore {
         self.state.read().by_name.get(name).cloned().ok_or_else(|| LogError::UnknownTopic { topic: name.clone() })
     }
 
+    /// A partition as it is now.
     pub(crate) fn partition(&self, topic: TopicId, partition: PartitionId) -> Option<Arc<Partition>> {
         let state = self.state.read();
         state.by_id.get(&topic)?.partitions.get(usize::try_from(partition.get()).ok()?).cloned()

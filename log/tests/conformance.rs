@@ -5,7 +5,7 @@ use std::{cell::RefCell, collections::VecDeque, path::Path, sync::Arc};
 use foldlog_log::{
     Append, AppendFuture, Capabilities, Chunk, EmbeddedLog, EventQuery, Head, Holder, LogBackend, LogConfig, LogError, LogReader, Offset,
     Position, Precondition, ProducerEpoch, ProducerFuture, ProducerKey, QueryAbsent, ReadLimits, Run, Selection, StoredSnapshot, StreamId,
-    StreamState, StreamVersion, Timestamp, Topic, TopicName, TopicSettings, Write,
+    StreamState, StreamVersion, Timestamp, Topic, TopicChanges, TopicName, TopicSettings, Write,
     clock::{ManualClock, SystemClock},
     disk::RealDisk,
     testing::{
@@ -39,7 +39,8 @@ fn the_log_in_memory_keeps_the_contract_but_for_restarts() {
             "lives of streams go on after a restart",
             "snapshots are the same after a restart",
             "everything is there after a restart",
-            "versions, offsets, positions and repeats go on after a restart"
+            "versions, offsets, positions and repeats go on after a restart",
+            "what was altered is so after a restart"
         ]
     );
 }
@@ -81,6 +82,8 @@ enum Wrong {
     FiltersByTypeAlone,
     /// Records without a type match a query of everything.
     FiltersRecordsIn,
+    /// A topic that is altered stays as it is.
+    AltersNothing,
 }
 
 struct Broken(MemoryLog, Wrong);
@@ -94,6 +97,13 @@ impl LogBackend for Broken {
 
     fn create_topic(&self, name: TopicName, settings: TopicSettings) -> Result<Arc<Topic>, LogError> {
         self.0.create_topic(name, settings)
+    }
+
+    fn alter_topic(&self, name: &TopicName, changes: TopicChanges) -> Result<Arc<Topic>, LogError> {
+        if matches!(self.1, Wrong::AltersNothing) {
+            return self.0.topic(name);
+        }
+        self.0.alter_topic(name, changes)
     }
 
     fn topic(&self, name: &TopicName) -> Result<Arc<Topic>, LogError> {
@@ -296,6 +306,7 @@ fn the_suite_objects_to_every_wrong_log() {
         MissesTheTime,
         FiltersByTypeAlone,
         FiltersRecordsIn,
+        AltersNothing,
     ];
     for wrong in all {
         let make = || BrokenSubject(Arc::new(Broken(MemoryLog::new(Arc::new(ManualClock::at(Timestamp::new(1)))), wrong)));

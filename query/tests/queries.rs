@@ -26,7 +26,7 @@ use datafusion::{
 use foldlog_log::{
     Append, AppendFuture, Capabilities, Durability, EventQuery, Head, Holder, LogBackend, LogError, LogReader, NewRecord, Offset, Position,
     ProducerEpoch, ProducerFuture, ProducerKey, Selection, StoredSnapshot, StreamId, StreamState, StreamVersion, Timestamp, Topic,
-    TopicKind, TopicName, TopicSettings,
+    TopicChanges, TopicKind, TopicName, TopicSettings,
     clock::SystemClock,
     testing::{MemoryLog, Random},
 };
@@ -344,6 +344,9 @@ impl LogBackend for Refusing {
     }
     fn create_topic(&self, name: TopicName, settings: TopicSettings) -> Result<Arc<Topic>, LogError> {
         self.log.create_topic(name, settings)
+    }
+    fn alter_topic(&self, name: &TopicName, changes: TopicChanges) -> Result<Arc<Topic>, LogError> {
+        self.log.alter_topic(name, changes)
     }
     fn topic(&self, name: &TopicName) -> Result<Arc<Topic>, LogError> {
         self.log.topic(name)

@@ -1,4 +1,4 @@
-//! Topics: made, listed, described; and where streams and the log stand.
+//! Topics: made, altered, listed, described; and where streams and the log stand.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -125,9 +125,7 @@ pub struct Retention {
 
 impl Retention {
     fn to_proto(self) -> Option<v1::Retention> {
-        // One that is too long for the wire is too long for a topic.
-        let long = prost_types::Duration { seconds: i64::MAX, nanos: 0 };
-        let time = self.time.map(|time| prost_types::Duration::try_from(time).unwrap_or(long));
+        let time = self.time.map(time_to_proto);
         (self != Self::default()).then_some(v1::Retention { time, bytes: self.bytes })
     }
 
@@ -135,6 +133,11 @@ impl Retention {
         let Some(retention) = retention else { return Self::default() };
         Self { time: retention.time.and_then(|time| Duration::try_from(time).ok()), bytes: retention.bytes }
     }
+}
+
+fn time_to_proto(time: Duration) -> prost_types::Duration {
+    // One that is too long for the wire is too long for a topic.
+    prost_types::Duration::try_from(time).unwrap_or(prost_types::Duration { seconds: i64::MAX, nanos: 0 })
 }
 
 /// Somebody who needs records of a topic, so that retention does not remove them.
@@ -178,6 +181,22 @@ pub struct TopicSettings {
     pub compression: Compression,
     /// How long it keeps its records.
     pub retention: Retention,
+}
+
+/// What is to be altered of a topic; what is none stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TopicChanges {
+    /// Number of partitions: no fewer than there are, and more only of topics of kind `records`, where a key may lie in another partition
+    /// from then on.
+    pub partitions: Option<u32>,
+    /// How durable appends are when answered, if they do not ask.
+    pub durability: Option<Durability>,
+    /// How batches are compressed that come to lie for long from now on.
+    pub compression: Option<Compression>,
+    /// [`Retention::time`]; zero: age lets nothing go any more.
+    pub retention_time: Option<Duration>,
+    /// [`Retention::bytes`]; zero: they let nothing go any more.
+    pub retention_bytes: Option<u64>,
 }
 
 impl Topic {
@@ -281,6 +300,26 @@ impl Client {
         let answer = self.call(|| {
             let (mut topics, request) = (self.topics(), request.clone());
             async move { topics.create(request).await }
+        });
+        Topic::from_proto(answer.await?)
+    }
+
+    /// Alters a topic while it is in use: it goes on so with the next append.
+    ///
+    /// # Errors
+    /// If it does not exist, or what is asked for cannot be; then nothing was altered.
+    pub async fn alter_topic(&self, name: &str, changes: TopicChanges) -> Result<Topic, Error> {
+        let request = v1::AlterTopicRequest {
+            name: name.to_owned(),
+            partitions: changes.partitions,
+            durability: changes.durability.map_or(v1::Durability::Unspecified, Durability::to_proto).into(),
+            compression: changes.compression.map_or(v1::Compression::Unspecified, Compression::to_proto).into(),
+            retention_time: changes.retention_time.map(time_to_proto),
+            retention_bytes: changes.retention_bytes,
+        };
+        let answer = self.call(|| {
+            let (mut topics, request) = (self.topics(), request.clone());
+            async move { topics.alter(request).await }
         });
         Topic::from_proto(answer.await?)
     }

@@ -24,5 +24,5 @@ pub use file::OpenFiles;
 pub(crate) use file::{fresh, remove_if_there};
 pub use key_index::StreamHasher;
 pub use reader::Reader;
-pub use set::{Checkpointed, Segments, Size, Start};
+pub use set::{Checkpointed, Layout, Segments, Size, Start};
 pub use writer::PartitionMark;

@@ -17,7 +17,7 @@ use crate::{
     life::{Mark, SnapshotAt, Standing},
     record::Run,
     retention::LowMark,
-    topic::{Topic, TopicKind},
+    topic::{Compression, Topic, TopicKind},
 };
 
 use super::{
@@ -60,14 +60,22 @@ pub struct Checkpointed {
     pub removed: Position,
 }
 
+/// How records are laid down from now on: what may be altered of a topic that has segments.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// How their batches are compressed.
+    pub compression: Compression,
+    /// Bytes of `.log` at which the next segment begins; a single batch may be longer.
+    pub max_log_bytes: u64,
+}
+
 /// One partition's segments. Shared by tidy, which alone appends, and readers.
 #[derive(Debug)]
 pub struct Segments {
+    /// As it was when this was opened: what may be altered of it is nothing to go by.
     topic: Arc<Topic>,
     pub(super) partition: PartitionId,
     folder: PathBuf,
-    /// Bytes of `.log` at which the next segment begins; a single batch may be longer.
-    max_log_bytes: u64,
     hasher: StreamHasher,
     pub(super) files: Arc<OpenFiles>,
     /// In order of offset; the last one is active.
@@ -114,7 +122,6 @@ impl Segments {
         folder: PathBuf,
         topic: Arc<Topic>,
         partition: PartitionId,
-        max_log_bytes: u64,
         hasher: StreamHasher,
         known: Option<Checkpointed>,
     ) -> Result<Arc<Self>, LogError> {
@@ -123,7 +130,6 @@ impl Segments {
             topic,
             partition,
             folder,
-            max_log_bytes,
             hasher,
             files,
             list: RwLock::default(),
@@ -258,7 +264,7 @@ impl Segments {
     ///
     /// # Errors
     /// [`LogError::Io`]; [`LogError::Invalid`] for runs that do not follow what is here.
-    pub fn append(&self, runs: &[Run]) -> Result<(), LogError> {
+    pub fn append(&self, runs: &[Run], layout: Layout) -> Result<(), LogError> {
         let mut writer = self.writer.lock();
         let end = self.end();
         let known = runs.partition_point(|run| run.first_offset < end);
@@ -268,7 +274,7 @@ impl Segments {
                 Some(active) => active,
                 none => none.insert(self.begin(first.first_offset)?),
             };
-            let room = self.max_log_bytes.saturating_sub(active.log_len);
+            let room = layout.max_log_bytes.saturating_sub(active.log_len);
             let count = fitting(rest, room, active.is_empty());
             if count == 0 {
                 active.seal()?;
@@ -278,7 +284,7 @@ impl Segments {
                 continue;
             }
             let (now, later) = rest.split_at(count);
-            active.append(now, self.topic.settings.compression, &self.hasher)?;
+            active.append(now, layout.compression, &self.hasher)?;
             rest = later;
         }
         Ok(())

@@ -99,6 +99,10 @@ fn new_disk(seed: u64) -> SimDisk {
 
 const SMALL: u64 = 4_000;
 
+fn layout(segments: &Segments) -> Layout {
+    Layout { compression: segments.topic().settings.compression, max_log_bytes: SMALL }
+}
+
 /// Opens what is there, whole or not, and changes nothing. What is appended is compressed in another way each time.
 fn look_at(disk: &SimDisk, mark: Option<&PartitionMark>) -> Result<Arc<Segments>, LogError> {
     let place = usize::try_from(mark.map_or(1, |mark| mark.end.get()) % 3).expect("small");
@@ -108,7 +112,7 @@ fn look_at(disk: &SimDisk, mark: Option<&PartitionMark>) -> Result<Arc<Segments>
 fn look_as(disk: &SimDisk, mark: Option<&PartitionMark>, compression: Compression) -> Result<Arc<Segments>, LogError> {
     let files = OpenFiles::new(Arc::new(disk.clone()), 4);
     let known = mark.map(|mark| Checkpointed { mark: *mark, below: Position::new(u64::MAX), removed: Position::default() });
-    Segments::open(files, FOLDER.into(), topic(compression), PartitionId::new(0), SMALL, hasher(), known)
+    Segments::open(files, FOLDER.into(), topic(compression), PartitionId::new(0), hasher(), known)
 }
 
 /// Opens what must be whole.
@@ -225,7 +229,7 @@ fn fill(segments: &Segments, model: &mut Model, random: &mut Random, passes: u32
         for _ in 0..=random.below(4) {
             runs.extend(model.group(random));
         }
-        segments.append(&runs)?;
+        segments.append(&runs, layout(segments))?;
         last = segments.sync()?.map(|mark| (mark, model.end()));
     }
     Ok(last)
@@ -301,8 +305,8 @@ fn a_call_refused_by_a_full_disk_can_be_made_again() {
         let mut mark = None;
         for _ in 0..10 {
             let runs = (0..3).flat_map(|_| model.group(&mut random)).collect::<Vec<_>>();
-            if segments.append(&runs).is_err() {
-                segments.append(&runs).expect("there is room again");
+            if segments.append(&runs, layout(&segments)).is_err() {
+                segments.append(&runs, layout(&segments)).expect("there is room again");
             }
             mark = match segments.sync() {
                 Err(LogError::Io { source, .. }) if source.raw_os_error() == Some(28) => segments.sync().expect("there is room again"),
@@ -324,10 +328,10 @@ fn runs_that_do_not_follow_are_refused() {
     let first = model.group(&mut random);
     let second = model.group(&mut random);
     let third = model.group(&mut random);
-    segments.append(&first).expect("appends");
-    assert!(matches!(segments.append(&third), Err(LogError::Invalid { .. })));
-    segments.append(&[first, second].concat()).expect("what is there already is passed over");
-    segments.append(&third).expect("appends");
+    segments.append(&first, layout(&segments)).expect("appends");
+    assert!(matches!(segments.append(&third, layout(&segments)), Err(LogError::Invalid { .. })));
+    segments.append(&[first, second].concat(), layout(&segments)).expect("what is there already is passed over");
+    segments.append(&third, layout(&segments)).expect("appends");
     compare(&segments, &model, model.end()).expect("reads");
 }
 
@@ -337,7 +341,7 @@ fn open_files_are_bounded() {
     let disk = new_disk(4);
     let files = OpenFiles::new(Arc::new(disk), 3);
     let segments =
-        Segments::open(files.clone(), FOLDER.into(), topic(Compression::Lz4), PartitionId::new(0), SMALL, hasher(), None).expect("opens");
+        Segments::open(files.clone(), FOLDER.into(), topic(Compression::Lz4), PartitionId::new(0), hasher(), None).expect("opens");
     segments.settle().expect("no fault");
     fill(&segments, &mut model, &mut random, 30).expect("appends");
     compare(&segments, &model, model.end()).expect("reads");

@@ -27,7 +27,7 @@ use crate::{
         Append, Appended, AppendedRange, Chunk, EventQuery, Found, NewRecord, Precondition, ProducerKey, QueryAbsent, ReadLimits,
         RequestKey, Run, Scope, Selection, Snapshot, StoredSnapshot, StreamAt, Violation, Write,
     },
-    topic::{Topic, TopicKind, TopicSettings},
+    topic::{Topic, TopicChanges, TopicKind, TopicSettings},
 };
 
 /// A log in memory. Cheap to clone; clones share it.
@@ -332,6 +332,16 @@ fn place_record(topic: &Arc<Topic>, partition: Option<PartitionId>, record: &New
     }
 }
 
+fn check(settings: TopicSettings) -> Result<(), LogError> {
+    if !(1..=TopicSettings::MAX_PARTITIONS).contains(&settings.partitions) {
+        return Err(LogError::Invalid { field: "partitions".into(), reason: "1 to 1,024".into() });
+    }
+    if !settings.retention.is_for_ever() {
+        return Err(LogError::Invalid { field: "retention".into(), reason: "this log keeps everything".into() });
+    }
+    Ok(())
+}
+
 impl LogBackend for MemoryLog {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
@@ -347,12 +357,7 @@ impl LogBackend for MemoryLog {
     }
 
     fn create_topic(&self, name: TopicName, settings: TopicSettings) -> Result<Arc<Topic>, LogError> {
-        if !(1..=TopicSettings::MAX_PARTITIONS).contains(&settings.partitions) {
-            return Err(LogError::Invalid { field: "partitions".into(), reason: "1 to 1,024".into() });
-        }
-        if !settings.retention.is_for_ever() {
-            return Err(LogError::Invalid { field: "retention".into(), reason: "this log keeps everything".into() });
-        }
+        check(settings)?;
         let mut state = self.inner.state.lock();
         if let Some(known) = state.topics.get(&name) {
             if known.settings == settings {
@@ -365,6 +370,16 @@ impl LogBackend for MemoryLog {
         let number = u128::try_from(state.topics.len()).unwrap_or_default() + 1;
         let topic = Arc::new(Topic { name: name.clone(), id: TopicId::new(number.to_be_bytes()), settings });
         state.topics.insert(name, Arc::clone(&topic));
+        Ok(topic)
+    }
+
+    fn alter_topic(&self, name: &TopicName, changes: TopicChanges) -> Result<Arc<Topic>, LogError> {
+        let mut state = self.inner.state.lock();
+        let before = state.topic(name)?;
+        let settings = changes.applied_to(before.settings)?;
+        check(settings)?;
+        let topic = Arc::new(Topic { settings, ..Topic::clone(before) });
+        state.topics.insert(name.clone(), Arc::clone(&topic));
         Ok(topic)
     }
 

@@ -3,14 +3,17 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use foldlog_log::{
-    Durability, EmbeddedLog, LogBackend, LogConfig, LogError, Offset, Position, ProducerEpoch, ProducerId, ProducerKey, Retention,
-    Sequence, Stepper, Timestamp, TopicKind, TopicSettings, Write,
+    Compression, Durability, EmbeddedLog, LogBackend, LogConfig, LogError, Offset, Position, ProducerEpoch, ProducerId, ProducerKey,
+    Sequence, Stepper, Timestamp, TopicChanges, TopicKind, Write,
     clock::{Clock, ManualClock},
     testing::{Random, SimDisk},
 };
 use futures::FutureExt;
 
-use crate::model::{COMPRESSIONS, KEPT, Model, Stored, TOPICS, Verdict, WRITTEN};
+use crate::model::{KEPT, Model, Stored, TOPICS, Verdict};
+
+/// Partitions that `r` may come to have.
+pub const MOST_PARTITIONS: usize = 5;
 
 /// What was compared, to show that something was.
 #[derive(Debug, Default)]
@@ -31,6 +34,7 @@ pub struct Seen {
     pub by_time: u64,
     pub filtered: u64,
     pub matching: u64,
+    pub altered: u64,
     pub removed: u64,
     pub below: u64,
     pub records: u64,
@@ -44,7 +48,7 @@ pub struct Run {
     pub model: Model,
     pub next_id: u64,
     /// Oldest offset left of each partition of `r`, as last told.
-    pub firsts: [u64; 2],
+    pub firsts: [u64; MOST_PARTITIONS],
     pub seen: Seen,
 }
 
@@ -62,7 +66,16 @@ impl Run {
             ..LogConfig::default()
         };
         let clock = Arc::new(ManualClock::at(Timestamp::new(1_700_000_000_000)));
-        Self { random, disk: SimDisk::new(seed), clock, config, model: Model::default(), next_id: 0, firsts: [0; 2], seen: Seen::default() }
+        Self {
+            random,
+            disk: SimDisk::new(seed),
+            clock,
+            config,
+            model: Model::default(),
+            next_id: 0,
+            firsts: [0; MOST_PARTITIONS],
+            seen: Seen::default(),
+        }
     }
 
     fn open(&mut self) -> (EmbeddedLog, Stepper) {
@@ -71,11 +84,8 @@ impl Run {
         let disk = Arc::new(self.disk.clone());
         let (log, stepper) = EmbeddedLog::open_stepped(disk, self.clock.clone(), Path::new("/data"), self.config.clone(), random).unwrap();
         assert_eq!((&log.report().damage, log.report().damaged.len()), (&None, 0));
-        for ((name, kind, partitions), compression) in TOPICS.into_iter().zip(COMPRESSIONS) {
-            let durability = if WRITTEN.contains(&name) { Durability::Written } else { Durability::Synced };
-            let retention = if name == "r" { KEPT } else { Retention::FOR_EVER };
-            let settings = TopicSettings { durability, compression, retention, ..TopicSettings::new(kind, partitions) };
-            assert_eq!(log.create_topic(name.parse().unwrap(), settings).unwrap().settings, settings);
+        for (name, settings) in &self.model.topics {
+            assert_eq!(log.create_topic(name.parse().unwrap(), *settings).unwrap().settings, *settings);
         }
         log.allow_removal();
         (log, stepper)
@@ -85,8 +95,9 @@ impl Run {
         let (mut log, mut stepper) = self.open();
         for _ in 0..60 {
             self.clock.advance(Duration::from_millis(self.random.below(150)));
-            match self.random.below(15) {
-                13.. => {
+            match self.random.below(31) / 2 {
+                15 => self.alter(&log),
+                13 | 14 => {
                     stepper.upkeep().unwrap();
                     stepper.commit().unwrap();
                 }
@@ -106,8 +117,9 @@ impl Run {
             self.look_at_removal(&log);
         }
         self.read(&log);
-        for (name, kind, partitions) in TOPICS {
-            let ends: Vec<_> = (0..partitions).map(|partition| Offset::new(self.model.end(name, partition))).collect();
+        for (name, kind, _) in TOPICS {
+            let ends: Vec<_> =
+                (0..self.model.topics[name].partitions).map(|partition| Offset::new(self.model.end(name, partition))).collect();
             assert_eq!(log.ends(&name.parse().unwrap()).unwrap(), ends);
             for stream in (0..6).map(|number| format!("s{number}")).filter(|_| kind == TopicKind::Events) {
                 let head = log.stream_head(&name.parse().unwrap(), &stream.parse().unwrap()).unwrap();
@@ -117,6 +129,30 @@ impl Run {
                 assert_eq!((beginning.first.get(), beginning.anew.get()), (life.first, life.anew), "{stream} of {name}");
             }
         }
+    }
+
+    /// Alters a topic: how what is appended from now on lies, or where, or when it is answered.
+    fn alter(&mut self, log: &EmbeddedLog) {
+        let (name, kind, _) = TOPICS[self.random.below(4) as usize];
+        let known = self.model.topics.get_mut(name).unwrap();
+        let mut changes = TopicChanges::default();
+        match self.random.below(3) {
+            0 => {
+                known.compression = Compression::ALL[self.random.below(3) as usize];
+                changes.compression = Some(known.compression);
+            }
+            1 => {
+                known.durability = [Durability::Synced, Durability::Written][self.random.below(2) as usize];
+                changes.durability = Some(known.durability);
+            }
+            _ if kind != TopicKind::Records || known.partitions as usize == MOST_PARTITIONS => return,
+            _ => {
+                known.partitions += 1;
+                changes.partitions = Some(known.partitions);
+            }
+        }
+        assert_eq!(log.alter_topic(&name.parse().unwrap(), changes).unwrap().settings, *known);
+        self.seen.altered += 1;
     }
 
     /// What was removed stays removed, and was old enough.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use foldlog_log::{
     Append, Appended, AppendedRange, Compression, Durability, EventQuery, Expected, Found, Offset, PartitionId, Position, Precondition,
     ProducerId, QueryAbsent, QueryItem, Retention, Scope, Sequenced, StreamAt, StreamChange, StreamHead, StreamId, StreamVersion,
-    Timestamp, TopicKind, TopicName, Violation, Write,
+    Timestamp, TopicKind, TopicName, TopicSettings, Violation, Write,
 };
 
 pub const TOPICS: [(&str, TopicKind, u32); 4] =
@@ -18,6 +18,16 @@ pub const WRITTEN: [&str; 2] = ["b", "r"];
 
 /// How long topic `r` keeps what it has.
 pub const KEPT: Retention = Retention { time: Some(Duration::from_secs(1)), bytes: None };
+
+/// Topics as they are made.
+pub fn made() -> BTreeMap<&'static str, TopicSettings> {
+    let settings = |((name, kind, partitions), compression)| {
+        let durability = if WRITTEN.contains(&name) { Durability::Written } else { Durability::Synced };
+        let retention = if name == "r" { KEPT } else { Retention::FOR_EVER };
+        (name, TopicSettings { durability, compression, retention, ..TopicSettings::new(kind, partitions) })
+    };
+    TOPICS.into_iter().zip(COMPRESSIONS).map(settings).collect()
+}
 
 /// A record as it must be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,8 +73,9 @@ pub enum Verdict {
     Fenced(u64),
 }
 
-#[derive(Default)]
 pub struct Model {
+    /// Topics as they are now.
+    pub topics: BTreeMap<&'static str, TopicSettings>,
     pub records: Vec<Stored>,
     pub lives: BTreeMap<(String, String), Life>,
     /// Data of snapshots by version.
@@ -79,6 +90,13 @@ pub struct Model {
 pub struct Producer {
     pub epoch: u64,
     pub units: Vec<Option<Appended>>,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        let (records, lives, snapshots, remembered, producers) = Default::default();
+        Self { topics: made(), records, lives, snapshots, remembered, producers }
+    }
 }
 
 impl Model {
@@ -193,7 +211,7 @@ impl Model {
             return Verdict::Violated(violations);
         }
         let first = Position::new(self.records.len() as u64);
-        let (ranges, versions, durability) = (vec![], vec![], durability(append));
+        let (ranges, versions, durability) = (vec![], vec![], self.durability(append));
         let mut answer = Appended { first, end: first, ranges, versions, recorded_at: now, deduplicated: false, durability };
         for write in &append.writes {
             self.place(write, &mut answer);
@@ -240,7 +258,7 @@ impl Model {
     pub fn place(&mut self, write: &Write, answer: &mut Appended) {
         match write {
             Write::Stream { topic, stream, events } => {
-                let partition = hashed(topic.as_str(), stream.as_str());
+                let partition = self.hashed(topic.as_str(), stream.as_str());
                 for event in events {
                     let version = self.newest(topic.as_str(), stream.as_str()) + 1;
                     self.push(topic, partition, Some(stream.to_string()), version, &event.data, answer);
@@ -275,7 +293,7 @@ impl Model {
                     let key = record.key.as_ref().map(|key| String::from_utf8(key.to_vec()).unwrap());
                     let partition = match (partition, &key) {
                         (Some(partition), _) => partition.get(),
-                        (None, Some(key)) => hashed(topic.as_str(), key),
+                        (None, Some(key)) => self.hashed(topic.as_str(), key),
                         (None, None) => 0,
                     };
                     self.push(topic, partition, key, 0, record.value.as_ref().unwrap(), answer);
@@ -285,7 +303,7 @@ impl Model {
     }
 
     pub fn mark(&mut self, topic: &TopicName, stream: &StreamId, answer: &mut Appended) {
-        self.push(topic, hashed(topic.as_str(), stream.as_str()), Some(stream.to_string()), 0, b"", answer);
+        self.push(topic, self.hashed(topic.as_str(), stream.as_str()), Some(stream.to_string()), 0, b"", answer);
         if let Some(record) = self.records.last_mut() {
             record.is_mark = true;
         }
@@ -319,17 +337,25 @@ impl Model {
     }
 }
 
-/// How durable an append is when it is answered.
-pub fn durability(append: &Append) -> Durability {
-    let is_written = |write: &Write| match write {
-        Write::Stream { topic, .. } | Write::Records { topic, .. } => WRITTEN.contains(&topic.as_str()),
-        Write::Change { topic, .. } | Write::Snapshot { topic, .. } => WRITTEN.contains(&topic.as_str()),
-    };
-    match append.durability {
-        _ if append.writes.is_empty() => Durability::Synced,
-        Some(asked) => asked,
-        None if append.writes.iter().all(is_written) => Durability::Written,
-        None => Durability::Synced,
+impl Model {
+    /// How durable an append is when it is answered.
+    pub fn durability(&self, append: &Append) -> Durability {
+        let is_written = |write: &Write| {
+            let (Write::Stream { topic, .. } | Write::Records { topic, .. } | Write::Change { topic, .. } | Write::Snapshot { topic, .. }) =
+                write;
+            self.topics[topic.as_str()].durability == Durability::Written
+        };
+        match append.durability {
+            _ if append.writes.is_empty() => Durability::Synced,
+            Some(asked) => asked,
+            None if append.writes.iter().all(is_written) => Durability::Written,
+            None => Durability::Synced,
+        }
+    }
+
+    /// The partition of a key; that it is Kafka's has a test of its own.
+    pub fn hashed(&self, topic: &str, key: &str) -> u32 {
+        PartitionId::for_key(key.as_bytes(), self.topics[topic].partitions).get()
     }
 }
 
@@ -354,10 +380,4 @@ pub fn matches(query: &EventQuery, record: &Stored) -> bool {
         EventQuery::Items(items) => items.iter().any(is_of),
     };
     matches && !record.kind.is_empty()
-}
-
-/// The partition of a key; that it is Kafka's has a test of its own.
-pub fn hashed(topic: &str, key: &str) -> u32 {
-    let (_, _, partitions) = TOPICS.iter().find(|(name, ..)| *name == topic).unwrap();
-    PartitionId::for_key(key.as_bytes(), *partitions).get()
 }

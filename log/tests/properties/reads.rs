@@ -27,7 +27,7 @@ impl Run {
         for _ in 0..3 {
             self.find(log);
         }
-        let (topic, kind, partitions) = TOPICS[self.random.below(4) as usize];
+        let (topic, kind, _) = TOPICS[self.random.below(4) as usize];
         let name: TopicName = topic.parse().unwrap();
         let query = if self.random.one_in(2) { Some(self.query().query) } else { None };
         let end = log.head().position;
@@ -43,7 +43,7 @@ impl Run {
                 (Selection::Stream(name, stream.parse().unwrap(), StreamVersion::new(from)), mine.collect(), |record| record.version)
             }
             0 | 1 => {
-                let partition = self.random.below(u64::from(partitions)) as u32;
+                let partition = self.random.below(u64::from(self.model.topics[topic].partitions)) as u32;
                 let from = self.random.below(self.model.end(topic, partition) + 1);
                 let mine = records.filter(|record| record.topic == topic && record.partition == partition);
                 (Selection::Partition(name, PartitionId::new(partition), Offset::new(from)), mine.collect(), |record| record.offset)

@@ -60,7 +60,8 @@ impl Run {
     }
 
     fn write(&mut self) -> Write {
-        let (topic, kind, partitions) = TOPICS[self.random.below(4) as usize];
+        let (topic, kind, _) = TOPICS[self.random.below(4) as usize];
+        let partitions = self.model.topics[topic].partitions;
         let key = format!("s{}", self.random.below(6));
         let count = 1 + self.random.below(3);
         let values: Vec<String> = (0..count).map(|_| "v".repeat(self.random.below(200) as usize)).collect();

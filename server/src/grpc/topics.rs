@@ -1,8 +1,8 @@
 //! The service `Topics`: thin.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use foldlog_log::{Compression, NewEvent, Tag, TopicKind, TopicSettings};
+use foldlog_log::{Compression, NewEvent, Tag, TopicChanges, TopicKind, TopicSettings};
 use foldlog_proto::v1::{self as pb, topics_server};
 use tonic::{Request, Response, Status};
 
@@ -19,6 +19,10 @@ pub struct Topics(pub App);
 impl topics_server::Topics for Topics {
     async fn create(&self, request: Request<pb::CreateTopicRequest>) -> Result<Response<pb::Topic>, Status> {
         self.answer(create(&self.0, request.into_inner()).await)
+    }
+
+    async fn alter(&self, request: Request<pb::AlterTopicRequest>) -> Result<Response<pb::Topic>, Status> {
+        self.answer(alter(&self.0, request.into_inner()).await)
     }
 
     async fn list(&self, request: Request<pb::ListTopicsRequest>) -> Result<Response<pb::ListTopicsResponse>, Status> {
@@ -45,12 +49,7 @@ async fn create(app: &App, request: pb::CreateTopicRequest) -> Result<pb::Topic,
         Ok(pb::TopicKind::Table) => TopicKind::Table,
         Err(unknown) => return Err(Failure::invalid("kind", format_args!("{} is no kind of topic", unknown.0))),
     };
-    let compression = match pb::Compression::try_from(request.compression) {
-        Ok(pb::Compression::Unspecified | pb::Compression::None) => Compression::None,
-        Ok(pb::Compression::Lz4) => Compression::Lz4,
-        Ok(pb::Compression::Zstd) => Compression::Zstd,
-        Err(unknown) => return Err(Failure::invalid("compression", format_args!("{} is no compression", unknown.0))),
-    };
+    let compression = compression(request.compression)?.unwrap_or_default();
     let partitions = request.partitions.unwrap_or(TopicSettings::DEFAULT_PARTITIONS);
     if !(1..=TopicSettings::MAX_PARTITIONS).contains(&partitions) {
         return Err(Failure::invalid("partitions", format_args!("1 to {}", TopicSettings::MAX_PARTITIONS)));
@@ -61,6 +60,34 @@ async fn create(app: &App, request: pb::CreateTopicRequest) -> Result<pb::Topic,
     let log = Arc::clone(&stage.log);
     let created = tokio::task::spawn_blocking(move || log.create_topic(name, settings)).await;
     let topic = created.map_err(|_| Failure::new(Kind::Unknown, "OUTCOME_UNKNOWN", "the creation was interrupted"))??;
+    Ok(convert::proto_topic(&topic))
+}
+
+/// None: unspecified.
+fn compression(given: i32) -> Result<Option<Compression>, Failure> {
+    match pb::Compression::try_from(given) {
+        Ok(pb::Compression::Unspecified) => Ok(None),
+        Ok(pb::Compression::None) => Ok(Some(Compression::None)),
+        Ok(pb::Compression::Lz4) => Ok(Some(Compression::Lz4)),
+        Ok(pb::Compression::Zstd) => Ok(Some(Compression::Zstd)),
+        Err(unknown) => Err(Failure::invalid("compression", format_args!("{} is no compression", unknown.0))),
+    }
+}
+
+async fn alter(app: &App, request: pb::AlterTopicRequest) -> Result<pb::Topic, Failure> {
+    let stage = app.stage()?;
+    let name = convert::user_topic(&request.name, || "name".to_owned())?;
+    let retention_time = request.retention_time.map(Duration::try_from).transpose();
+    let changes = TopicChanges {
+        partitions: request.partitions,
+        durability: convert::durability(request.durability)?,
+        compression: compression(request.compression)?,
+        retention_time: retention_time.map_err(|_| Failure::invalid("retention_time", "a duration that is not negative"))?,
+        retention_bytes: request.retention_bytes,
+    };
+    let log = Arc::clone(&stage.log);
+    let altered = tokio::task::spawn_blocking(move || log.alter_topic(&name, changes)).await;
+    let topic = altered.map_err(|_| Failure::new(Kind::Unknown, "OUTCOME_UNKNOWN", "the alteration was interrupted"))??;
     Ok(convert::proto_topic(&topic))
 }
 

@@ -27,7 +27,10 @@ fn topics_are_created_listed_and_described() {
     let server = Server::start();
     assert_eq!(
         server.rows(&["topic", "create", "b"]),
-        [json!({ "name": "b", "kind": "events", "partitions": 8, "durability": "synced", "compression": "none" })]
+        [json!({
+            "name": "b", "kind": "events", "partitions": 8, "durability": "synced", "compression": "none", "retention_ms": null,
+            "retention_bytes": null,
+        })]
     );
     let table = ["topic", "create", "a", "--kind", "table", "--partitions", "2"];
     assert_eq!(server.rows(&table), server.rows(&table), "again is no error");
@@ -51,6 +54,40 @@ fn the_clock_is_shown_and_confirmed() {
         assert_eq!(shown[0]["server_time"].as_str().unwrap()[..13], shown[0]["wall_time"].as_str().unwrap()[..13]);
     }
     assert_eq!(server.run(&["clock", "set"]).code, Some(2));
+}
+
+#[test]
+fn a_topic_is_altered_while_it_is_in_use() {
+    let server = Server::start();
+    server.rows(&["topic", "create", "r", "--kind", "records", "--partitions", "2", "--retention-bytes", "1GiB"]);
+    let altered = server.rows(&[
+        "topic",
+        "alter",
+        "r",
+        "--partitions",
+        "3",
+        "--retention-time",
+        "7d",
+        "--retention-bytes",
+        "none",
+        "--compression",
+        "zstd",
+        "--durability",
+        "written",
+    ]);
+    let expected = json!({
+        "name": "r", "kind": "records", "partitions": 3, "durability": "written", "compression": "zstd", "retention_ms": 604_800_000,
+        "retention_bytes": null,
+    });
+    assert_eq!(altered, [expected]);
+    let described = server.rows(&["topic", "describe", "r"]);
+    assert_eq!((&described[0]["retention_ms"], described[0]["ends"].as_array().unwrap().len()), (&json!(604_800_000), 3));
+    let nothing = server.run(&["topic", "alter", "r"]);
+    assert!(nothing.code == Some(2) && nothing.notes.contains("--partitions"), "{}", nothing.notes);
+    let slip = server.run(&["topic", "alter", "r", "--retention-time", "never"]);
+    assert!(slip.code == Some(2) && slip.notes.contains("like 7d"), "{}", slip.notes);
+    let fewer = server.run(&["topic", "alter", "r", "--partitions", "2"]);
+    assert!(fewer.code == Some(1) && fewer.notes.contains("there are 3 already"), "{}", fewer.notes);
 }
 
 #[test]

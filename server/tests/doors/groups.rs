@@ -405,6 +405,37 @@ async fn a_group_that_falls_behind_the_memory_is_told_and_misses_nothing() {
 }
 
 #[tokio::test]
+async fn members_share_partitions_that_were_added_and_get_what_comes_into_them() {
+    let mut world = world().await;
+    world.topic_of("r", pb::TopicKind::Records).await;
+    world.group("g", "r", pb::GroupSettings::default()).await;
+    let mut members = [Member::join(&world, "g", 100).await, Member::join(&world, "g", 100).await];
+    world.topics.alter(pb::AlterTopicRequest { name: "r".into(), partitions: Some(4), ..Default::default() }).await.unwrap();
+    for partition in 0..4 {
+        let record = pb::Event { data: Some(partition.to_string().into()), ..Default::default() };
+        let write = pb::Write { partition: Some(partition), events: vec![record], ..Default::default() };
+        world.log.append(pb::AppendRequest { topic: "r".into(), writes: vec![write], ..Default::default() }).await.unwrap();
+    }
+    let mut seen = Vec::new();
+    for member in &mut members {
+        let delivered = member.take(2).await;
+        assert_eq!(member.ack(&delivered).await, []);
+        assert_eq!(member.partitions.len(), 2);
+        seen.extend(delivered.iter().map(said));
+    }
+    seen.sort();
+    assert_eq!(seen, ["0", "1", "2", "3"]);
+    let status = world.group_status("g").await;
+    assert_eq!((status.lag, status.partitions.len()), (0, 4));
+    drop(members);
+    let folder = world.stop().await;
+    let mut world = world_over(folder, |_| {}).await;
+    let status = world.group_status("g").await;
+    assert_eq!((status.lag, status.partitions.len()), (0, 4), "also after a restart");
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_wrong_is_refused_by_name() {
     let mut world = world().await;
     world.topic("t").await;

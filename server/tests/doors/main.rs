@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod altered;
 mod append;
 mod filters;
 mod floods;

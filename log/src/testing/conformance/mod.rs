@@ -3,6 +3,7 @@
 //! A backend's tests implement [`Subject`] and call [`check`]; a case that a backend cannot take for want of a capability is
 //! returned by name, so that leaving out is seen. A failed case panics with its name.
 
+mod altered;
 mod appends;
 mod backwards;
 mod concurrency;
@@ -75,6 +76,7 @@ pub fn check<S: Subject>(mut make: impl FnMut() -> S) -> Vec<&'static str> {
         lives::CASES,
         snapshots::CASES,
         restarts::CASES,
+        altered::CASES,
     ];
     for case in files.into_iter().flatten() {
         let mut subject = make();

@@ -1,14 +1,14 @@
-//! `foldlog topic create | list | describe`.
+//! `foldlog topic create | alter | list | describe`.
 
 use std::time::Duration;
 
 use clap::Subcommand;
-use foldlog_sdk::{Compression, Durability, Retention, Topic as SdkTopic, TopicKind, TopicSettings};
+use foldlog_sdk::{Compression, Durability, Retention, Topic as SdkTopic, TopicChanges, TopicKind, TopicSettings};
 
 use super::{Connection, Stop};
 use crate::cli::output::{Cell, Head, OutputArgs, Record};
 
-/// Create, list and describe topics
+/// Create, alter, list and describe topics
 #[derive(Debug, Subcommand)]
 pub enum Topic {
     /// Create a topic; one that exists with the same settings is left as it is
@@ -34,6 +34,31 @@ pub enum Topic {
         /// Keep the newest so many bytes in each partition and let older records go, like 1GiB or 512MiB; for topics of records
         /// [default: keep them for ever]
         #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+        retention_bytes: Option<u64>,
+        #[command(flatten)]
+        connection: Connection,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Alter a topic while it is in use; what is not named stays as it is
+    #[command(group = clap::ArgGroup::new("changes").required(true).multiple(true))]
+    Alter {
+        /// Name
+        name: String,
+        /// Number of partitions, more than there are; for topics of records. Records of a key may lie in another partition from then on
+        #[arg(long, group = "changes")]
+        partitions: Option<u32>,
+        /// When appends are answered that do not say: synced or written
+        #[arg(long, group = "changes")]
+        durability: Option<Durability>,
+        /// How batches are compressed that come to lie for long from now on: none, lz4 or zstd
+        #[arg(long, group = "changes")]
+        compression: Option<Compression>,
+        /// Let records go that were recorded longer ago, like 7d, 12h, 30m or 90s; none: age is no reason any more
+        #[arg(long, value_name = "TIME", value_parser = |text: &str| none_or(text, Duration::ZERO, parse_time), group = "changes")]
+        retention_time: Option<Duration>,
+        /// Keep the newest so many bytes in each partition, like 1GiB or 512MiB; none: bytes are no reason any more
+        #[arg(long, value_name = "BYTES", value_parser = |text: &str| none_or(text, 0, parse_bytes), group = "changes")]
         retention_bytes: Option<u64>,
         #[command(flatten)]
         connection: Connection,
@@ -70,6 +95,11 @@ impl Topic {
                 let topic = connection.open().await?.create_topic_with(&name, settings).await?;
                 print_topics(output, &[topic])
             }
+            Self::Alter { name, partitions, durability, compression, retention_time, retention_bytes, connection, output } => {
+                let changes = TopicChanges { partitions, durability, compression, retention_time, retention_bytes };
+                let topic = connection.open().await?.alter_topic(&name, changes).await?;
+                print_topics(output, &[topic])
+            }
             Self::List { system, connection, output } => {
                 let topics = connection.open().await?.list_topics(system).await?;
                 print_topics(output, &topics)
@@ -80,7 +110,15 @@ impl Topic {
 }
 
 fn print_topics(output: OutputArgs, topics: &[SdkTopic]) -> Result<(), Stop> {
-    let heads = [Head::text("name"), Head::text("kind"), Head::number("partitions"), Head::text("durability"), Head::text("compression")];
+    let heads = [
+        Head::text("name"),
+        Head::text("kind"),
+        Head::number("partitions"),
+        Head::text("durability"),
+        Head::text("compression"),
+        Head::number("retention_ms"),
+        Head::number("retention_bytes"),
+    ];
     let mut printer = output.stdout().printer(&heads);
     for topic in topics {
         let cells = vec![
@@ -89,10 +127,16 @@ fn print_topics(output: OutputArgs, topics: &[SdkTopic]) -> Result<(), Stop> {
             u64::from(topic.partitions).into(),
             topic.durability.as_str().into(),
             topic.compression.as_str().into(),
+            time_cell(topic.retention),
+            topic.retention.bytes.map_or(Cell::Null, Into::into),
         ];
         printer.print(&Record { heads: &heads, cells })?;
     }
     Ok(printer.finish()?)
+}
+
+fn time_cell(retention: Retention) -> Cell {
+    retention.time.map_or(Cell::Null, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).into())
 }
 
 async fn describe(name: &str, connection: &Connection, output: OutputArgs) -> Result<(), Stop> {
@@ -126,7 +170,7 @@ async fn describe(name: &str, connection: &Connection, output: OutputArgs) -> Re
         u64::from(description.topic.partitions).into(),
         description.topic.durability.as_str().into(),
         description.topic.compression.as_str().into(),
-        retention.time.map_or(Cell::Null, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).into()),
+        time_cell(retention),
         retention.bytes.map_or(Cell::Null, Into::into),
         records.into(),
         offsets(&description.firsts),
@@ -147,6 +191,11 @@ async fn describe(name: &str, connection: &Connection, output: OutputArgs) -> Re
 fn split(text: &str) -> Option<(u64, &str)> {
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     Some((number.parse().ok()?, unit))
+}
+
+/// What `none` stands for, or what is read.
+fn none_or<T>(text: &str, none: T, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, String> {
+    if text == "none" { Ok(none) } else { parse(text) }
 }
 
 fn parse_time(text: &str) -> Result<Duration, String> {
@@ -189,6 +238,8 @@ mod tests {
         for (text, bytes) in [("16384", 16_384), ("5B", 5), ("2KiB", 2048), ("1GiB", 1 << 30), ("3TiB", 3 << 40)] {
             assert_eq!(parse_bytes(text), Ok(bytes));
         }
+        assert_eq!((none_or("none", 0, parse_bytes), none_or("5B", 0, parse_bytes)), (Ok(0), Ok(5)));
+        assert!(none_or("never", Duration::ZERO, parse_time).unwrap_err().contains("7d"));
         for text in ["", "d", "7", "7 d", "-1d", "7w", "1.5h", "999999999999999999d"] {
             assert!(parse_time(text).unwrap_err().contains("7d"), "{text}");
         }
