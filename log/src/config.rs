@@ -50,6 +50,10 @@ pub struct LogConfig {
     /// asks for the next; where eight times as many are left, it does not ask. Default 128, which cost about as much as to ask and to open
     /// segments elsewhere. Any value.
     pub near_positions: u64,
+    /// Most bytes of memory that filters of postings take: of each file of postings they tell ten bits a type, tag or pair of both, so
+    /// that it is not asked for what it does not hold. Over that, files of the oldest events do without, and a condition or a filtered read
+    /// that goes back to them reads a page of each. Default 256 MiB, enough for 200 million. Any value.
+    pub filter_bytes: u64,
     /// Bytes of the disk that appends leave free, so that segments, compaction, deletes and the places of consumers go on when it is full;
     /// those leave a quarter. Default 1 GiB; of a disk under 10 GiB it is a tenth. 0 to 1 TiB.
     pub reserve_bytes: u64,
@@ -83,6 +87,7 @@ impl Default for LogConfig {
             stall_warn_ms: 1_000,
             stall_fatal_ms: 20_000,
             near_positions: 128,
+            filter_bytes: 256 << 20,
             reserve_bytes: 1 << 30,
             reserve_percent: 2,
             scrub_bytes_per_second: 8 << 20,

@@ -109,7 +109,7 @@ pub(crate) fn open(
     let reserve = Arc::new(Reserve::new(Arc::clone(&disk), Arc::clone(&clock), folder, &config));
     let (journal, shortened) = JournalFiles::open(Arc::clone(&disk), folder, &config, Arc::clone(&reserve), &checkpoint.files)?;
     let files = OpenFiles::new(Arc::clone(&disk), OPEN_FILES);
-    let postings = Postings::open(Arc::clone(&files), folder, checkpoint.folder, checkpoint.next)?;
+    let postings = Postings::open(Arc::clone(&files), folder, checkpoint.folder, checkpoint.next, config.filter_bytes)?;
     let mut replay = Replay::new(&checkpoint, topics, postings, &config)?;
     let window_file = WindowFile::open(Arc::clone(&disk), folder, checkpoint.folder, checkpoint.window, &mut replay.window)?;
     let segments = replay.open_segments(&files, &checkpoint)?;

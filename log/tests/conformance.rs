@@ -358,6 +358,7 @@ fn small() -> LogConfig {
         tidy_bytes: 4 << 10,
         segment_bytes: 8 << 10,
         near_positions: 10,
+        filter_bytes: 500,
         ..LogConfig::default()
     }
 }

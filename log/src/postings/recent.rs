@@ -8,7 +8,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, hash_map::Entry};
 use parking_lot::RwLock;
 
 use super::key::Posting;
@@ -26,8 +26,14 @@ struct Span {
     end: u64,
 }
 
-/// By key, in order of position.
-type Shard = HashMap<u128, VecDeque<Span>>;
+/// Where a key is posted, in order of position: most keys are those of one event, which then allocate nothing.
+#[derive(Debug)]
+struct Spans {
+    first: Span,
+    more: VecDeque<Span>,
+}
+
+type Shard = HashMap<u128, Spans>;
 
 /// Postings at and above a floor.
 #[derive(Debug)]
@@ -52,31 +58,40 @@ impl Recent {
     pub(crate) fn add(&self, posting: &Posting, base: Position) {
         let span = Span { first: base.get() + posting.first, end: base.get() + posting.end() };
         let mut shard = self.shard(posting.key).write();
-        let spans = shard.entry(posting.key).or_default();
-        match spans.back_mut().filter(|last| last.end == span.first) {
-            Some(last) => last.end = span.end,
-            None => {
-                let cost = if spans.is_empty() { KEY_BYTES } else { SPAN_BYTES };
-                spans.push_back(span);
-                self.bytes.fetch_add(cost, Ordering::Relaxed);
+        let cost = match shard.entry(posting.key) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(Spans { first: span, more: VecDeque::new() });
+                KEY_BYTES
             }
-        }
+            Entry::Occupied(occupied) => {
+                let Spans { first, more } = occupied.into_mut();
+                let last = more.back_mut().unwrap_or(first);
+                if last.end == span.first {
+                    last.end = span.end;
+                    return;
+                }
+                more.push_back(span);
+                SPAN_BYTES
+            }
+        };
+        self.bytes.fetch_add(cost, Ordering::Relaxed);
     }
 
     /// The first position at or behind `at` that is posted under `key`, of those above the floor.
     pub(super) fn next(&self, key: u128, at: u64) -> Option<u64> {
         let shard = self.shard(key).read();
-        let spans = shard.get(&key)?;
-        let place = spans.partition_point(|span| span.end <= at);
-        spans.get(place).map(|span| span.first.max(at))
+        let Spans { first, more } = shard.get(&key)?;
+        let found = if first.end > at { Some(first) } else { more.get(more.partition_point(|span| span.end <= at)) };
+        found.map(|span| span.first.max(at))
     }
 
     /// The last position before `before` that is posted under `key`, of those above the floor.
     pub(super) fn previous(&self, key: u128, before: u64) -> Option<u64> {
         let shard = self.shard(key).read();
-        let spans = shard.get(&key)?;
-        let place = spans.partition_point(|span| span.first < before).checked_sub(1)?;
-        spans.get(place).map(|span| span.end.min(before) - 1)
+        let Spans { first, more } = shard.get(&key)?;
+        let behind = more.partition_point(|span| span.first < before);
+        let found = behind.checked_sub(1).map_or(Some(first), |place| more.get(place));
+        found.filter(|span| span.first < before).map(|span| span.end.min(before) - 1)
     }
 
     /// Position at and above which nothing is missing here. Read it after what it is asked for.
@@ -89,16 +104,19 @@ impl Recent {
         self.floor.store(below.get(), Ordering::SeqCst);
         for posting in postings {
             let mut shard = self.shard(posting.key).write();
-            let Some(spans) = shard.get_mut(&posting.key) else { continue };
+            let Some(Spans { first, more }) = shard.get_mut(&posting.key) else { continue };
             let mut freed = 0;
-            while spans.pop_front_if(|span| span.end <= below.get()).is_some() {
+            while first.end <= below.get()
+                && let Some(next) = more.pop_front()
+            {
+                *first = next;
                 freed += SPAN_BYTES;
             }
-            if let Some(first) = spans.front_mut() {
+            if first.end > below.get() {
                 first.first = first.first.max(below.get());
             } else {
                 shard.remove(&posting.key);
-                freed = (freed + KEY_BYTES).saturating_sub(SPAN_BYTES);
+                freed += KEY_BYTES;
             }
             self.bytes.fetch_sub(freed, Ordering::Relaxed);
         }

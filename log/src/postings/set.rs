@@ -40,6 +40,8 @@ pub(crate) struct Postings {
     files: Arc<OpenFiles>,
     folder: PathBuf,
     id: FolderId,
+    /// Most bytes that filters take in memory.
+    filter_bytes: u64,
     pub(crate) recent: Recent,
     /// By position.
     tables: RwLock<Vec<Arc<Table>>>,
@@ -61,7 +63,13 @@ impl Postings {
     ///
     /// # Errors
     /// [`LogError::Io`].
-    pub(crate) fn open(files: Arc<OpenFiles>, data: &Path, id: FolderId, checkpointed: Position) -> Result<Self, LogError> {
+    pub(crate) fn open(
+        files: Arc<OpenFiles>,
+        data: &Path,
+        id: FolderId,
+        checkpointed: Position,
+        filter_bytes: u64,
+    ) -> Result<Self, LogError> {
         let folder = data.join(FOLDER);
         let (entries, has_folder) = match files.disk().list(&folder) {
             Ok(entries) => (entries, true),
@@ -97,7 +105,8 @@ impl Postings {
         }
         let (recent, is_partial) = (Recent::new(checkpointed), AtomicBool::new(false));
         let writer = Mutex::new(Writer { has_folder, stale });
-        Ok(Self { files, folder, id, recent, tables: RwLock::new(tables), is_partial, writer })
+        drop_filters_over(filter_bytes, &tables);
+        Ok(Self { files, folder, id, filter_bytes, recent, tables: RwLock::new(tables), is_partial, writer })
     }
 
     /// Removes what opening passed over, and what was replaced. The checkpoint after the last [`Postings::add`] must be durable.
@@ -165,7 +174,9 @@ impl Postings {
         let (kept, merged) = tables.split_at(keep);
         let table = self.write(&mut writer, range, &mut postings)?;
         writer.stale.extend(merged.iter().map(|table| (table.path.clone(), Some(Arc::clone(table)))));
-        *self.tables.write() = kept.iter().cloned().chain([Arc::new(table)]).collect();
+        let tables: Vec<_> = kept.iter().cloned().chain([Arc::new(table)]).collect();
+        drop_filters_over(self.filter_bytes, &tables);
+        *self.tables.write() = tables;
         // Lookups ask memory first, so that what moves is seen.
         self.recent.forget(&own, covers);
         Ok(())
@@ -212,10 +223,25 @@ impl Postings {
         }
         self.files.forget(damaged);
         let table = Arc::new(self.write(&mut writer, table.range, &mut postings)?);
-        if let Some(old) = self.tables.write().get_mut(place) {
+        let mut tables = self.tables.write();
+        if let Some(old) = tables.get_mut(place) {
             *old = table;
         }
+        drop_filters_over(self.filter_bytes, &tables);
         Ok(())
+    }
+}
+
+/// Lets filters go that have no room, those of the oldest events first: most lookups ask what is new.
+fn drop_filters_over(most: u64, tables: &[Arc<Table>]) {
+    let mut held = 0;
+    for table in tables.iter().rev() {
+        let bytes = table.filter_bytes();
+        if held + bytes <= most {
+            held += bytes;
+        } else {
+            table.drop_filter();
+        }
     }
 }
 
@@ -229,4 +255,40 @@ fn parse(file: &str) -> Option<(Range, &'static str)> {
     let extension = [WHOLE, PARTIAL].into_iter().find(|known| *known == extension)?;
     let range = Range { from: Position::new(from.parse().ok()?), covers: Position::new(covers.parse().ok()?) };
     (name(range, extension) == file && range.from < range.covers).then_some((range, extension))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{disk::Disk as _, testing::SimDisk};
+
+    /// Postings of three files that are not merged, each of 1,000 keys of its own.
+    fn three_files(disk: &SimDisk, filter_bytes: u64) -> Postings {
+        let files = OpenFiles::new(Arc::new(disk.clone()), 8);
+        let postings = Postings::open(files, Path::new("/data"), FolderId::new([1; 16]), Position::new(3000), filter_bytes).unwrap();
+        let covered = postings.covered().get();
+        for first in (covered..3000).step_by(1000) {
+            // Each file is less than half of the one before, so that it stays on its own.
+            let spans = [8, 3, 1][usize::try_from(first / 1000).unwrap()];
+            let one = |at: u64| Posting { key: u128::from(at) << 64 | u128::from(at), first: first + at % 1000, count: 1 };
+            let all = (0..1000 * spans).map(|at| one(first * 100 + at)).collect();
+            postings.add(all, Position::new(first + 1000)).unwrap();
+        }
+        postings
+    }
+
+    #[test]
+    fn filters_of_the_oldest_events_go_when_there_is_no_room() {
+        let disk = SimDisk::new(1);
+        disk.create_folder(Path::new("/data")).unwrap();
+        let held = |postings: &Postings| postings.tables.read().iter().map(|table| table.filter_bytes()).collect::<Vec<_>>();
+        assert_eq!(held(&three_files(&disk, u64::MAX)), [10_000, 3750, 1250]);
+        for (room, left) in [(15_000, [10_000, 3750, 1250]), (14_999, [0, 3750, 1250]), (1250, [0, 0, 1250]), (0, [0, 0, 0])] {
+            let postings = three_files(&disk, room);
+            assert_eq!(held(&postings), left, "{room}");
+            let terms: [Box<[u128]>; 2] = [Box::new([7 << 64 | 7]), Box::new([8000 << 64 | 8000])];
+            let found = |term| postings.first(&terms[term..=term], Position::default(), Position::new(3000)).unwrap();
+            assert_eq!((found(0), found(1)), (Some(Position::new(7)), None));
+        }
+    }
 }

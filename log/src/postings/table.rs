@@ -6,6 +6,8 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use parking_lot::RwLock;
+
 use super::{filter::Filter, key::Posting};
 use crate::{
     batch::varint::{Cursor, put_unsigned},
@@ -32,7 +34,8 @@ pub(super) struct Range {
 
 /// Encodes a file of postings, which it sorts and joins.
 pub(super) fn encode(folder: FolderId, range: Range, postings: &mut Vec<Posting>) -> Vec<u8> {
-    postings.sort_unstable();
+    // Those of files that are merged are in order already, and that is made use of.
+    postings.sort();
     postings.dedup_by(|next, before| before.join(next));
     let mut pages = PageWriter::default();
     let groups = postings.chunk_by(|one, next| one.key == next.key);
@@ -138,7 +141,8 @@ pub(super) struct Table {
     files: Arc<OpenFiles>,
     /// Key and first position of each page.
     fences: Vec<(u128, u64)>,
-    filter: Filter,
+    /// Empty once there is no room for it.
+    filter: RwLock<Filter>,
     pages_at: u64,
 }
 
@@ -171,7 +175,7 @@ impl Table {
             let fence = (|| Some((u128::from_be_bytes(cursor.array()?), u64::from_be_bytes(cursor.array()?))))();
             fences.push(fence.ok_or_else(damaged)?);
         }
-        let filter = Filter::from_bytes(cursor.rest());
+        let filter = RwLock::new(Filter::from_bytes(cursor.rest()));
         Ok(Self { range, path, files: Arc::clone(files), fences, filter, pages_at: pages_at as u64 })
     }
 
@@ -182,7 +186,17 @@ impl Table {
 
     /// False: nothing is posted under the key.
     pub(super) fn may_hold(&self, key: u128) -> bool {
-        self.filter.may_hold(key)
+        self.filter.read().may_hold(key)
+    }
+
+    /// Bytes that the filter takes in memory.
+    pub(super) fn filter_bytes(&self) -> u64 {
+        self.filter.read().as_bytes().len() as u64
+    }
+
+    /// Lets the filter go; lookups ask the pages then.
+    pub(super) fn drop_filter(&self) {
+        *self.filter.write() = Filter::default();
     }
 
     fn page(&self, number: usize) -> Result<Vec<u8>, LogError> {
