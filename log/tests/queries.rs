@@ -72,10 +72,14 @@ fn condition(random: &mut Random, end: Position) -> QueryAbsent {
     QueryAbsent { scope, query: EventQuery::Items(items), after: end.get().checked_sub(1 + back).map(Position::new) }
 }
 
-fn write(log: &EmbeddedLog, writer: u64) -> Vec<Asked> {
+/// Half of it after tidy has been there, so that much is looked up in files.
+fn write(log: &EmbeddedLog, writer: u64, checkpoints_before: u64) -> Vec<Asked> {
     let mut random = Random::new(writer);
     let mut asked = Vec::new();
     for number in 0..APPENDS {
+        while number == APPENDS / 2 && log.metrics().checkpoints == checkpoints_before {
+            std::thread::yield_now();
+        }
         let query = condition(&mut random, log.head().position);
         let mut events = Vec::new();
         for _ in 0..=random.below(2) {
@@ -141,12 +145,13 @@ fn first_match(all: &[Read], asked: &QueryAbsent, end: Position) -> Option<Posit
 #[test]
 fn the_log_of_sixteen_writers_proves_every_verdict_on_their_queries() {
     let log = open(&SimDisk::new(1));
+    let checkpoints_before = log.metrics().checkpoints;
     let asked: Vec<Asked> = std::thread::scope(|scope| {
         let writers = (0..WRITERS)
             .map(|writer| {
                 scope.spawn({
                     let log = &log;
-                    move || write(log, writer)
+                    move || write(log, writer, checkpoints_before)
                 })
             })
             .collect::<Vec<_>>();
@@ -170,7 +175,6 @@ fn the_log_of_sixteen_writers_proves_every_verdict_on_their_queries() {
     }
     assert_eq!(committed + rejected, WRITERS * APPENDS);
     assert!(committed > 300 && rejected > 300, "{committed} committed, {rejected} rejected");
-    assert!(log.metrics().checkpoints > 3, "much of it was looked up in files");
 }
 
 #[test]
