@@ -12,6 +12,7 @@ mod appends;
 mod bench;
 mod disk;
 mod echo;
+mod encoded;
 mod flat;
 mod folders;
 mod inside;

@@ -7,17 +7,16 @@ use std::{
 };
 
 use anyhow::Context as _;
-use foldlog_proto::v1::{
-    AppendRequest, AppendSessionRequest, Event, Precondition, SessionAppends, SessionOpen, StreamState, Write, append_session_request,
-    append_session_response, event_log_client::EventLogClient, precondition, stream_state,
-};
-use prost::{Message as _, bytes::Bytes};
+use foldlog_proto::v1::{Event, Precondition, StreamState, append_session_response, precondition, stream_state};
+use prost::bytes::Bytes;
 use tokio::{sync::mpsc, task::JoinSet};
-use tonic::transport::Channel;
+use tonic::{Request, codegen::http::uri::PathAndQuery, transport::Channel};
 
 use crate::{
     bench::Bench,
-    load::{self, Measured, PAYLOAD, TOPIC},
+    child::connect,
+    encoded::{self, Units},
+    load::{Measured, PAYLOAD, TOPIC},
     report::{Bound, Report, short},
     turns::Figures,
 };
@@ -26,7 +25,7 @@ use crate::{
 pub const NAMES: [&str; 2] = ["G8", "G8-SMALL"];
 
 /// Sessions at once.
-const SESSIONS: usize = 8;
+const SESSIONS: u64 = 8;
 /// Streams of events that each session appends to, of its own: 1,000 in all.
 const STREAMS: u64 = 125;
 /// Events of a message, roughly as many bytes as suits the network.
@@ -70,8 +69,8 @@ pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
 async fn sessions(url: &str, unit: u64, time: Duration) -> anyhow::Result<Measured> {
     let began = Instant::now();
     let mut running = JoinSet::new();
-    for (number, client) in (0..).zip(load::connections(url, SESSIONS).await?) {
-        running.spawn(session(client, Source::new(number, unit), began, time));
+    for number in 0..SESSIONS {
+        running.spawn(session(connect(url).await?, Source::new(number, unit), began, time));
     }
     let mut times = Vec::new();
     while let Some(session) = running.join_next().await {
@@ -80,18 +79,21 @@ async fn sessions(url: &str, unit: u64, time: Duration) -> anyhow::Result<Measur
     Measured::new(times, began.elapsed())
 }
 
-async fn session(mut client: EventLogClient<Channel>, mut source: Source, began: Instant, time: Duration) -> anyhow::Result<Vec<Duration>> {
+async fn session(channel: Channel, mut source: Source, began: Instant, time: Duration) -> anyhow::Result<Vec<Duration>> {
     let (requests, outgoing) = mpsc::channel(64);
-    requests.send(AppendSessionRequest { message: Some(append_session_request::Message::Open(SessionOpen::default())) }).await?;
+    requests.send(encoded::open()).await?;
     let outgoing = futures::stream::unfold(outgoing, |mut outgoing| async move { Some((outgoing.recv().await?, outgoing)) });
-    let mut answers = client.append_session(outgoing).await?.into_inner();
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await?;
+    let path = PathAndQuery::from_static("/foldlog.v1.EventLog/AppendSession");
+    let mut answers = client.streaming(Request::new(outgoing), path, encoded::Sessions).await?.into_inner();
     let opened = answers.message().await?.and_then(|answer| answer.message);
     let Some(append_session_response::Message::Opened(opened)) = opened else { anyhow::bail!("not opened") };
     let (mut times, mut owed, mut sent) = (Vec::new(), 0, VecDeque::new());
     let most = usize::try_from(u64::from(opened.credit_units) * source.unit / MESSAGE_EVENTS)?;
     let mut next = source.message();
     loop {
-        let bytes = next.encoded_len() as u64;
+        let bytes = next.len() as u64;
         let is_over = began.elapsed() >= time;
         if !is_over && sent.len() < most && owed + bytes <= opened.credit_bytes {
             owed += bytes;
@@ -121,21 +123,26 @@ struct Source {
     unit: u64,
     sequence: u64,
     versions: Vec<u64>,
+    units: Units,
 }
 
 impl Source {
     fn new(number: u64, unit: u64) -> Self {
         let versions = vec![0; usize::try_from(STREAMS).unwrap_or_default()];
-        Self { name: format!("{:08x}-{number}", uuid::Uuid::new_v4().as_fields().0), unit, sequence: 1, versions }
+        let event = Event { r#type: "Measured".to_owned(), data: Some(Bytes::from_static(PAYLOAD)), ..Event::default() };
+        let units = Units::of(&event, usize::try_from(unit).unwrap_or_default());
+        Self { name: format!("{:08x}-{number}", uuid::Uuid::new_v4().as_fields().0), unit, sequence: 1, versions, units }
     }
 
-    fn message(&mut self) -> AppendSessionRequest {
+    fn message(&mut self) -> Bytes {
         let first_sequence = self.sequence;
-        let appends = (0..MESSAGE_EVENTS / self.unit).map(|_| self.append()).collect();
-        AppendSessionRequest { message: Some(append_session_request::Message::Appends(SessionAppends { first_sequence, appends })) }
+        for _ in 0..MESSAGE_EVENTS / self.unit {
+            self.push();
+        }
+        self.units.message(first_sequence)
     }
 
-    fn append(&mut self) -> AppendRequest {
+    fn push(&mut self) {
         let place = usize::try_from(self.sequence % STREAMS).unwrap_or_default();
         self.sequence += 1;
         let stream = format!("{}-{place:03}", self.name);
@@ -147,13 +154,6 @@ impl Source {
             *version += self.unit;
         }
         let state = StreamState { stream: stream.clone(), expect: Some(expect), topic: String::new() };
-        let event = Event { r#type: "Measured".to_owned(), data: Some(Bytes::from_static(PAYLOAD)), ..Event::default() };
-        let events = vec![event; usize::try_from(self.unit).unwrap_or_default()];
-        AppendRequest {
-            topic: TOPIC.to_owned(),
-            writes: vec![Write { stream, events, ..Write::default() }],
-            preconditions: vec![Precondition { kind: Some(precondition::Kind::Stream(state)) }],
-            ..AppendRequest::default()
-        }
+        self.units.push(TOPIC, stream, Precondition { kind: Some(precondition::Kind::Stream(state)) });
     }
 }
