@@ -81,8 +81,15 @@ fn partitions_are_added(subject: &mut dyn Subject) {
     assert!(append(&*log, to(Some(4), "k", "no")).is_err());
     let mut reader = log.reader(topics(&["r"], 0)).expect("it exists");
     let mut next = || {
-        let chunk = reader.read(log.head().position, ReadLimits::default()).expect("the log is whole");
-        chunk.runs.iter().flat_map(records_of).map(|read| (read.partition.get(), read.value.unwrap_or_default())).collect::<Vec<_>>()
+        let mut found = Vec::new();
+        loop {
+            let chunk = reader.read(log.head().position, ReadLimits::default()).expect("the log is whole");
+            if chunk.runs.is_empty() {
+                return found;
+            }
+            let records = chunk.runs.iter().flat_map(records_of);
+            found.extend(records.map(|read| (read.partition.get(), read.value.unwrap_or_default())));
+        }
     };
     assert_eq!(next(), [(0, "1".to_owned())]);
 
