@@ -23,7 +23,7 @@ pub(crate) const FORMAT: u32 = 2;
 /// Version of checkpoints under which nothing was removed: programs from before anything was read them.
 const FORMAT_BEFORE_REMOVAL: u32 = 1;
 const HEADER_LEN: usize = 16;
-const NAMES: [&str; 2] = ["checkpoint.a", "checkpoint.b"];
+pub(crate) const NAMES: [&str; 2] = ["checkpoint.a", "checkpoint.b"];
 /// Largest slot that is read.
 const MAX_LEN: u64 = 256 << 20;
 

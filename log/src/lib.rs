@@ -10,6 +10,7 @@ pub(crate) mod codec;
 pub mod config;
 pub mod disk;
 pub mod distribution;
+pub mod doctor;
 pub mod durability;
 pub mod embedded;
 pub(crate) mod engine;

@@ -12,7 +12,8 @@ use parking_lot::Mutex;
 use crate::{clock::Clock, ids::Timestamp};
 
 /// What is further off is a jump.
-const JUMP: i128 = nanos(Duration::from_secs(3600));
+pub(crate) const LEEWAY: Duration = Duration::from_secs(3600);
+const JUMP: i128 = nanos(LEEWAY);
 /// After so long a jump that stays is believed.
 const BELIEVED_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// What two readings of clocks that agree may differ by over that time.

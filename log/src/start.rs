@@ -58,7 +58,7 @@ pub(crate) const IDENTITY: &str = "foldlog.json";
 /// Newest format of it.
 pub(crate) const FORMAT: u32 = 1;
 /// Most files of segments that are open at once.
-const OPEN_FILES: usize = 512;
+pub(crate) const OPEN_FILES: usize = 512;
 
 #[derive(Serialize, Deserialize)]
 struct Identity {
@@ -99,27 +99,10 @@ pub(crate) fn open(
         Some(identity) => identity,
         None => create(disk.as_ref(), folder, &config, &mut random)?,
     };
-    let (mut slots, mut checkpoint) = Slots::open(disk.as_ref(), folder)?;
-    if checkpoint.folder.to_string() != identity.id {
-        let what = "this checkpoint belongs to another data folder".into();
-        return Err(LogError::Corrupt { file: folder.join("checkpoint.a"), from: 0, end: 0, what });
-    }
     // Everything is read before anything is written: a folder with a damaged journal stays as it is.
-    let topics = TopicStore::open(Arc::clone(&disk), folder)?;
     let reserve = Arc::new(Reserve::new(Arc::clone(&disk), Arc::clone(&clock), folder, &config));
-    let (journal, shortened) = JournalFiles::open(Arc::clone(&disk), folder, &config, Arc::clone(&reserve), &checkpoint.files)?;
-    let files = OpenFiles::new(Arc::clone(&disk), OPEN_FILES);
-    let postings = Postings::open(Arc::clone(&files), folder, checkpoint.folder, checkpoint.next, config.filter_bytes)?;
-    let mut replay = Replay::new(&checkpoint, topics, postings, &config)?;
-    let window_file = WindowFile::open(Arc::clone(&disk), folder, checkpoint.folder, checkpoint.window, &mut replay.window)?;
-    let segments = replay.open_segments(&files, &checkpoint)?;
-    let found = recovery::scan(&journal, &checkpoint, |accepted| replay.take(accepted))?;
-    for switch in &replay.switches {
-        if let Some(Some(segments)) = segments.get(switch.partition.index) {
-            segments.take_away(switch.low);
-        }
-    }
-    let mut read_only = found.rot.as_ref().or(shortened.as_ref()).map(LogError::in_full);
+    let found = Found::read(&disk, folder, &config, &identity, Arc::clone(&reserve))?;
+    let Found { mut slots, mut checkpoint, journal, files, window_file, segments, mut replay, scan, mut read_only } = found;
     if read_only.is_none() {
         // (i) Nothing is cut, overwritten or deleted before the slot that was chosen is durable: it may lie in the page cache
         // only.
@@ -130,7 +113,7 @@ pub(crate) fn open(
         }
         replay.topics.settle()?;
         segments.iter().flatten().try_for_each(|segments| segments.settle())?;
-        settle(&journal, &mut slots, &mut checkpoint, &mut replay, &found, &mut random)?;
+        settle(&journal, &mut slots, &mut checkpoint, &mut replay, &scan, &mut random)?;
         // Both slots name the same file now.
         window_file.settle()?;
         replay.postings.checkpointed()?;
@@ -149,8 +132,8 @@ pub(crate) fn open(
     replay.tail.tell();
 
     let end = JournalEnd {
-        number: found.last,
-        crc: found.last_crc,
+        number: scan.last,
+        crc: scan.last_crc,
         position: replay.position,
         time: replay.time,
         salt: checkpoint.salt,
@@ -203,6 +186,59 @@ pub(crate) fn open(
     Ok(Started { engine, committer, tidy, upkeep, report: replay.report, lock })
 }
 
+/// What lies in a folder, before anything is written.
+struct Found {
+    slots: Slots,
+    checkpoint: Checkpoint,
+    journal: JournalFiles,
+    files: Arc<OpenFiles>,
+    window_file: WindowFile,
+    /// By index of their partition.
+    segments: Vec<Option<Arc<Segments>>>,
+    replay: Replay,
+    scan: Scan,
+    /// Damage because of which nothing may be written.
+    read_only: Option<String>,
+}
+
+impl Found {
+    fn read(disk: &Arc<dyn Disk>, folder: &Path, config: &LogConfig, identity: &Identity, reserve: Arc<Reserve>) -> Result<Self, LogError> {
+        let (slots, checkpoint) = Slots::open(disk.as_ref(), folder)?;
+        if checkpoint.folder.to_string() != identity.id {
+            let what = "this checkpoint belongs to another data folder".into();
+            return Err(LogError::Corrupt { file: folder.join("checkpoint.a"), from: 0, end: 0, what });
+        }
+        let topics = TopicStore::open(Arc::clone(disk), folder)?;
+        let (journal, shortened) = JournalFiles::open(Arc::clone(disk), folder, config, reserve, &checkpoint.files)?;
+        let files = OpenFiles::new(Arc::clone(disk), OPEN_FILES);
+        let postings = Postings::open(Arc::clone(&files), folder, checkpoint.folder, checkpoint.next, config.filter_bytes)?;
+        let mut replay = Replay::new(&checkpoint, topics, postings, config)?;
+        let window_file = WindowFile::open(Arc::clone(disk), folder, checkpoint.folder, checkpoint.window, &mut replay.window)?;
+        let segments = replay.open_segments(&files, &checkpoint)?;
+        let scan = recovery::scan(&journal, &checkpoint, |accepted| replay.take(accepted))?;
+        for switch in &replay.switches {
+            if let Some(Some(segments)) = segments.get(switch.partition.index) {
+                segments.take_away(switch.low);
+            }
+        }
+        let read_only = scan.rot.as_ref().or(shortened.as_ref()).map(LogError::in_full);
+        Ok(Self { slots, checkpoint, journal, files, window_file, segments, replay, scan, read_only })
+    }
+}
+
+/// What a start would find in a folder, of which nothing is changed. Nobody else may have it open.
+///
+/// # Errors
+/// Those of a start; [`LogError::Invalid`] for what is no data folder.
+pub(crate) fn examine(disk: &Arc<dyn Disk>, clock: Arc<dyn Clock>, folder: &Path, config: &LogConfig) -> Result<OpenReport, LogError> {
+    let Some(identity) = read_identity(disk.as_ref(), folder)? else {
+        return Err(LogError::Invalid { field: "data".into(), reason: format!("{} is no data folder", folder.display()) });
+    };
+    let reserve = Arc::new(Reserve::new(Arc::clone(disk), clock, folder, config));
+    let Found { replay, read_only, .. } = Found::read(disk, folder, config, &identity, reserve)?;
+    Ok(OpenReport { damage: read_only, ..replay.report })
+}
+
 /// Steps (ii) and (iii) of a start: makes durable what will be shown, and only then draws a new salt.
 fn settle(
     journal: &JournalFiles,
@@ -223,7 +259,7 @@ fn settle(
     slots.write(checkpoint)
 }
 
-fn lock(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn Send + Sync>, LogError> {
+pub(crate) fn lock(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn Send + Sync>, LogError> {
     let owner = format!("process {}", std::process::id());
     disk.lock(folder, &owner).map_err(|source| {
         if source.kind() == std::io::ErrorKind::WouldBlock {

@@ -17,4 +17,4 @@ mod table;
 pub(crate) use again::complete;
 pub(crate) use key::{Poster, Posting, Term, add_terms, postings_of};
 pub(crate) use recent::Recent;
-pub(crate) use set::Postings;
+pub(crate) use set::{FOLDER, Postings};

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Folder of postings within the data folder.
-const FOLDER: &str = "postings";
+pub(crate) const FOLDER: &str = "postings";
 /// End of the name of a file that is made of everything there was.
 const WHOLE: &str = "postings";
 /// End of the name of a file that lacks what could not be read when it was made; the next start makes it again.

@@ -1,6 +1,6 @@
 //! The command line: verbs, and what a verb's end means to the shell.
 //!
-//! `serve`, `dev` and `demo` start a server, `log` reads files; every other verb is a client through the SDK. A verb is one file here with a
+//! `serve`, `dev` and `demo` start a server, `doctor` and `log` read files; every other verb is a client through the SDK. A verb is one file here with a
 //! `clap::Args` struct and `fn run(self) -> Result<(), Failed>`.
 
 use std::{
@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 
 mod client;
 mod demo;
+mod doctor;
 mod log;
 mod output;
 pub(crate) mod serve;
@@ -36,6 +37,7 @@ enum Verb {
     Serve(serve::Serve),
     Dev(serve::Dev),
     Demo(demo::Demo),
+    Doctor(doctor::Doctor),
     #[command(subcommand)]
     Log(log::Log),
     #[command(flatten)]
@@ -48,6 +50,7 @@ impl Verb {
             Self::Serve(verb) => verb.run(),
             Self::Dev(verb) => verb.run(),
             Self::Demo(verb) => verb.run(),
+            Self::Doctor(verb) => verb.run(),
             Self::Log(verb) => verb.run(),
             Self::Client(verb) => verb.run(),
         }

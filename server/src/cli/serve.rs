@@ -78,11 +78,7 @@ impl Serve {
         given.flag("listen", "--listen", self.listen);
         given.flag("insecure_public", "--insecure-public", self.insecure_public.then(|| "true".to_owned()));
         self.told.give(&mut given);
-        given.environment(std::env::vars_os());
-        match &self.config {
-            Some(path) => given.file(path, true),
-            None => given.file(config::DEFAULT_FILE.as_ref(), false),
-        }
+        given.surroundings(self.config.as_deref());
         let config = Config::resolve(given).map_err(|faults| Failed::Usage(faults.into()))?;
         telemetry::begin(config.log_level, config.log_format);
         run(Arc::new(RealDisk), config, &mut Passing::default())

@@ -150,6 +150,15 @@ impl Given {
         }
     }
 
+    /// Adds what the environment and the file say: the one that is named, or else the default one if it is there.
+    pub fn surroundings(&mut self, file: Option<&Path>) {
+        self.environment(std::env::vars_os());
+        match file {
+            Some(path) => self.file(path, true),
+            None => self.file(super::DEFAULT_FILE.as_ref(), false),
+        }
+    }
+
     fn add(&mut self, key: &str, value: String, origin: Origin) {
         self.values.entry(key.to_owned()).or_insert((value, origin));
     }

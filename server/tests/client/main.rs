@@ -4,6 +4,7 @@
 
 mod cli;
 mod courses;
+mod doctor;
 mod groups;
 mod inspect;
 mod proxy;
