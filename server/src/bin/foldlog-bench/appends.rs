@@ -1,4 +1,4 @@
-//! Goals of appending over gRPC and of the live tail: G2, G6, G12, and 256 in flight.
+//! Goals of appending over gRPC and of the live tail: G2 to G7, and G12.
 
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
     bench::{Bench, Subject},
+    disk,
     load::{self, Measured, TOPIC},
     report::{Bound, Report, short},
     turns::{Figures, Turns},
@@ -26,7 +27,7 @@ pub struct Pair {
 }
 
 /// Goals of this file.
-pub const NAMES: [&str; 5] = ["G2", "G3", "256-IN-FLIGHT", "G6", "G12"];
+pub const NAMES: [&str; 7] = ["G2", "G3", "G4", "G5", "G6", "G7", "G12"];
 
 impl Pair {
     fn text(&self, what: &str, least_percent: u32) -> String {
@@ -51,19 +52,24 @@ pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
             &sixteen.text("16 in flight on 4 connections", 50),
         );
     }
-    if report.wants("256-IN-FLIGHT") {
-        let many = alternate(bench, &subject, 8, 256, 1).await?;
-        report.goal(
-            "256-IN-FLIGHT",
-            Bound::Rate(many.foldlog.rate, 0.55 * many.echo.rate),
-            None,
-            &many.text("256 in flight on 8 connections", 55),
-        );
+    if report.wants_any(&["G4", "G5"]) {
+        many(bench, &subject, report).await?;
     }
     if report.wants("G6") {
         let batches = alternate(bench, &subject, 4, 16, 100).await?;
         let bound = Bound::Rate(100.0 * batches.foldlog.rate, 40.0 * batches.echo.rate);
         report.goal("G6", bound, None, &batches.text("events in appends of 100, 16 in flight on 4 connections", 40));
+    }
+    if report.wants("G7") {
+        let batch = alternate(bench, &subject, 1, 1, 100).await?;
+        let device = Figures::of(&[disk::write_and_sync(&bench.folder)?]);
+        let what = format!(
+            "p50 of a batch of 100, 1 in flight, {} events/s; 1.3 x (E0 + F0); F0 {:.0}us, E0 {:.0}us",
+            short(100.0 * batch.foldlog.rate),
+            device.p50,
+            batch.echo.p50
+        );
+        report.goal("G7", Bound::Micros(batch.foldlog.p50, 1.3 * (batch.echo.p50 + device.p50)), None, &what);
     }
     if report.wants("G12") {
         let mut floor = Vec::new();
@@ -98,6 +104,32 @@ async fn alone(bench: &Bench, subject: &Subject, report: &mut Report) -> anyhow:
     note_floor(report, "one append", &floor);
     let what = format!("p50 of one durable append, 1 in flight, {}/s; 1.15 x (E0 + F0); {}", short(one.ours.rate), one.limits());
     report.goal("G2", Bound::Micros(one.ours.p50, 1.15 * one.round_trip()), None, &what);
+    Ok(())
+}
+
+/// G4 and G5: 256 in flight, and what each costs the server's processor until it is in a segment.
+async fn many(bench: &Bench, subject: &Subject, report: &mut Report) -> anyhow::Result<()> {
+    let (mut echo, mut foldlog) = (Vec::new(), Vec::new());
+    let (mut echo_cpu, mut foldlog_cpu) = (Duration::ZERO, Duration::ZERO);
+    for _ in 0..bench.repeats {
+        let before = bench.echo.cpu()?;
+        echo.push(load::appends(&bench.echo.url, 8, 256, 1, bench.time).await?);
+        echo_cpu += bench.echo.cpu()?.saturating_sub(before);
+        let before = subject.cpu()?;
+        foldlog.push(load::appends(&subject.server.url(), 8, 256, 1, bench.time).await?);
+        subject.at_rest().await?;
+        foldlog_cpu += subject.cpu()?.saturating_sub(before);
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a count of calls")]
+    let each = |cpu: Duration, runs: &[Measured]| cpu.as_secs_f64() * 1e6 / runs.iter().map(Measured::calls).sum::<usize>() as f64;
+    let (echo_each, each) = (each(echo_cpu, &echo), each(foldlog_cpu, &foldlog));
+    let many = Pair { echo: Figures::of(&echo), foldlog: Figures::of(&foldlog) };
+    let also = Bound::Micros(many.foldlog.p99, 20_000.0);
+    report.goal("G4", Bound::Rate(many.foldlog.rate, 0.7 * many.echo.rate), Some(also), &many.text("256 in flight on 8 connections", 70));
+    let what = format!(
+        "processor time of an append, 256 in flight, copying into segments included; 1.5 x that of the bare echo, {echo_each:.1}us"
+    );
+    report.goal("G5", Bound::Micros(each, 1.5 * echo_each), None, &what);
     Ok(())
 }
 

@@ -134,14 +134,18 @@ impl Subject {
 
     /// Processor time of the server so far.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
-        let path = format!("/proc/{}/stat", self.server.pid());
-        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        // The name of the program may hold anything; what follows its closing bracket does not.
-        let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |place: usize| fields.get(place).and_then(|field| field.parse::<u64>().ok()).context("a short stat file");
-        // Linux counts these in hundredths of a second, whatever the kernel's own tick.
-        Ok(Duration::from_millis(10 * (ticks(11)? + ticks(12)?)))
+        processor_time(self.server.pid())
     }
+}
+
+fn processor_time(pid: u32) -> anyhow::Result<Duration> {
+    let path = format!("/proc/{pid}/stat");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    // The name of the program may hold anything; what follows its closing bracket does not.
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |place: usize| fields.get(place).and_then(|field| field.parse::<u64>().ok()).context("a short stat file");
+    // Linux counts these in hundredths of a second, whatever the kernel's own tick.
+    Ok(Duration::from_millis(10 * (ticks(11)? + ticks(12)?)))
 }
 
 /// Executes a statement and returns its rows.
@@ -177,6 +181,11 @@ impl Echo {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Ok(echo)
+    }
+
+    /// Processor time of the echo so far.
+    pub fn cpu(&self) -> anyhow::Result<Duration> {
+        processor_time(self.child.id())
     }
 }
 

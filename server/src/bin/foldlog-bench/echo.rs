@@ -115,10 +115,11 @@ impl EventLog for Echo {
         Ok(Response::new(request.into_inner().map(move |request| request.map(answer)).boxed()))
     }
 
-    /// Streams as many events as the limit says.
+    /// Streams as many events as the limit says, whole messages of them if it is more than one.
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
-        let events: Vec<RecordedEvent> = (0..BATCH).map(recorded).collect();
-        let batches = request.into_inner().limit / BATCH;
+        let limit = request.into_inner().limit;
+        let events: Vec<RecordedEvent> = (0..limit.min(BATCH)).map(recorded).collect();
+        let batches = limit.div_ceil(BATCH);
         let message = ReadBatch { events, ..ReadBatch::default() };
         Ok(Response::new(stream::iter((0..batches).map(move |_| Ok(message.clone()))).boxed()))
     }

@@ -10,11 +10,13 @@ mod child;
 
 mod appends;
 mod bench;
+mod beside;
 mod disk;
 mod echo;
 mod encoded;
 mod flat;
 mod folders;
+mod grid;
 mod inside;
 mod load;
 mod lookups;
@@ -97,7 +99,7 @@ fn main() -> ExitCode {
 
 /// Every goal.
 fn names() -> Vec<&'static str> {
-    let appends = [&["G1"], appends::NAMES.as_slice(), &sessions::NAMES];
+    let appends = [inside::NAMES.as_slice(), &appends::NAMES, &sessions::NAMES, &beside::NAMES, &grid::NAMES];
     let others = [queries::NAMES.as_slice(), &["G14"], &flat::NAMES, &restart::NAMES, &["SYNCS", "SYNC-EACH"]];
     [appends.concat(), others.concat()].concat()
 }
@@ -118,10 +120,10 @@ async fn measure(goals: Goals) -> anyhow::Result<bool> {
     if cfg!(debug_assertions) {
         report.note("NOTE: built without optimisation; these figures mean nothing");
     }
-    if report.wants_any(&["G1"])
+    if report.wants_any(&inside::NAMES)
         && let Err(failed) = inside::goals(&bench, &mut report).await
     {
-        report.failed("G1", &failed);
+        report.failed("INSIDE", &failed);
     }
     if report.wants_any(&appends::NAMES)
         && let Err(failed) = appends::goals(&bench, &mut report).await
@@ -132,6 +134,16 @@ async fn measure(goals: Goals) -> anyhow::Result<bool> {
         && let Err(failed) = sessions::goals(&bench, &mut report).await
     {
         report.failed("SESSIONS", &failed);
+    }
+    if report.wants_any(&beside::NAMES)
+        && let Err(failed) = beside::goals(&bench, &mut report).await
+    {
+        report.failed("BESIDE", &failed);
+    }
+    if report.wants_any(&grid::NAMES)
+        && let Err(failed) = grid::goals(&bench, &mut report).await
+    {
+        report.failed("GRID", &failed);
     }
     if report.wants_any(&queries::NAMES)
         && let Err(failed) = queries::goals(&bench, &mut report).await
