@@ -8,6 +8,7 @@ use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc};
 use tokio::sync::watch;
 
 use crate::{
+    compaction::CompactionState,
     error::LogError,
     holds::Holder,
     ids::{FolderId, Offset, Position, ProducerEpoch, StreamHead, StreamId, StreamVersion, Timestamp, TopicName},
@@ -43,6 +44,8 @@ pub struct Capabilities {
     pub server_time: bool,
     /// Whether topics may have a retention.
     pub removal: bool,
+    /// Whether topics of kind `table` lose what a newer record of the same key replaced.
+    pub compaction: bool,
     /// How many of a producer's newest units are remembered: so many may be sent again.
     pub producer_units: u32,
     /// Most bytes of one append, as it is encoded.
@@ -173,6 +176,22 @@ pub trait LogBackend: Send + Sync + 'static {
     /// # Errors
     /// [`LogError::UnknownTopic`].
     fn holders(&self, topic: &TopicName) -> Result<Vec<Holder>, LogError>;
+
+    /// How compaction stands, by partition; empty for a topic that is not compacted.
+    ///
+    /// # Errors
+    /// [`LogError::UnknownTopic`].
+    fn compaction(&self, topic: &TopicName) -> Result<Vec<CompactionState>, LogError> {
+        self.topic(topic).map(|_| Vec::new())
+    }
+
+    /// Has compaction stop, or go on where it stopped. Not remembered over a restart; nothing where nothing is compacted.
+    fn pause_compaction(&self, _is_paused: bool) {}
+
+    /// Whether compaction was told to stop.
+    fn is_compaction_paused(&self) -> bool {
+        false
+    }
 
     /// Where a stream stands in the durable log, and where it begins. May read an index on disk (blocking).
     ///

@@ -11,15 +11,18 @@ use std::{
 
 use crate::{
     codec::{Fields, Put},
+    compaction::Cleaned,
     disk::{Disk, DiskFile},
     error::LogError,
-    ids::{FolderId, PartitionId, Position, Timestamp, TopicId},
-    segment::PartitionMark,
+    ids::{FolderId, Offset, PartitionId, Position, Timestamp, TopicId},
+    segment::{PartitionMark, Rewrite},
 };
 
 const MAGIC: [u8; 4] = *b"FLCK";
 /// Newest version.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
+/// Version of checkpoints under which nothing was compacted.
+const FORMAT_BEFORE_COMPACTION: u32 = 2;
 /// Version of checkpoints under which nothing was removed: programs from before anything was read them.
 const FORMAT_BEFORE_REMOVAL: u32 = 1;
 const HEADER_LEN: usize = 16;
@@ -28,13 +31,17 @@ pub(crate) const NAMES: [&str; 2] = ["checkpoint.a", "checkpoint.b"];
 const MAX_LEN: u64 = 256 << 20;
 
 /// What segments hold of a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CheckpointedPartition {
     pub(crate) topic: TopicId,
     pub(crate) partition: PartitionId,
     pub(crate) mark: PartitionMark,
     /// What was removed lies below; 0 if nothing was.
     pub(crate) removed: Position,
+    /// Segments that compaction wrote, by base offset.
+    pub(crate) rewritten: Vec<Rewrite>,
+    /// How far it is compacted.
+    pub(crate) cleaned: Cleaned,
 }
 
 /// Which window file goes with a checkpoint.
@@ -78,7 +85,12 @@ pub(crate) struct Checkpoint {
 
 impl Checkpoint {
     fn encode(&self) -> Vec<u8> {
-        let any_removed = self.partitions.iter().any(|partition| partition.removed > Position::default());
+        let any = |is_so: fn(&CheckpointedPartition) -> bool| self.partitions.iter().any(is_so);
+        let format = match any(|partition| partition.removed > Position::default()) {
+            _ if any(|partition| !partition.rewritten.is_empty() || partition.cleaned != Cleaned::default()) => FORMAT,
+            true => FORMAT_BEFORE_COMPACTION,
+            false => FORMAT_BEFORE_REMOVAL,
+        };
         let mut body = Vec::new();
         body.put_u64(self.sequence);
         body.put(self.folder.as_bytes());
@@ -100,8 +112,11 @@ impl Checkpoint {
             body.put(partition.topic.as_bytes());
             body.put_u32(partition.partition.get());
             partition.mark.encode(&mut body);
-            if any_removed {
+            if format > FORMAT_BEFORE_REMOVAL {
                 body.put_u64(partition.removed.get());
+            }
+            if format > FORMAT_BEFORE_COMPACTION {
+                partition.encode_compaction(&mut body);
             }
         }
         body.put_len(self.files.len());
@@ -111,7 +126,7 @@ impl Checkpoint {
         }
         let mut out = Vec::with_capacity(HEADER_LEN + body.len());
         out.put(&MAGIC);
-        out.put_u32(if any_removed { FORMAT } else { FORMAT_BEFORE_REMOVAL });
+        out.put_u32(format);
         out.put_len(body.len());
         let crc = crc32c::crc32c_append(crc32c::crc32c(&out), &body);
         out.put_u32(crc);
@@ -137,7 +152,11 @@ impl Checkpoint {
     }
 
     fn fields(mut from: Fields<'_>, format: u32) -> Option<Self> {
-        let removed_len = if format == FORMAT_BEFORE_REMOVAL { 0 } else { 8 };
+        let least = match format {
+            FORMAT_BEFORE_REMOVAL => 0,
+            FORMAT_BEFORE_COMPACTION => 8,
+            _ => 8 + COMPACTION_FIXED,
+        };
         let mut checkpoint = Self {
             sequence: from.u64()?,
             folder: FolderId::new(from.bytes16()?),
@@ -155,17 +174,48 @@ impl Checkpoint {
             partitions: Vec::new(),
             files: Vec::new(),
         };
-        for _ in 0..from.count(20 + PartitionMark::ENCODED_LEN + removed_len)? {
+        for _ in 0..from.count(20 + PartitionMark::ENCODED_LEN + least)? {
             let (topic, partition) = (from.topic_id()?, PartitionId::new(from.u32()?));
             let mark = PartitionMark::decode(from.take(PartitionMark::ENCODED_LEN)?)?;
-            let removed = Position::new(if removed_len > 0 { from.u64()? } else { 0 });
-            checkpoint.partitions.push(CheckpointedPartition { topic, partition, mark, removed });
+            let removed = Position::new(if format > FORMAT_BEFORE_REMOVAL { from.u64()? } else { 0 });
+            let (rewritten, cleaned) = if format > FORMAT_BEFORE_COMPACTION { compaction(&mut from)? } else { Default::default() };
+            checkpoint.partitions.push(CheckpointedPartition { topic, partition, mark, removed, rewritten, cleaned });
         }
         for _ in 0..from.count(12)? {
             checkpoint.files.push((from.u32()?, from.u64()?));
         }
         from.0.is_empty().then_some(checkpoint)
     }
+}
+
+/// Bytes of what is said of a partition's compaction, without the segments.
+const COMPACTION_FIXED: usize = 8 + 8 + 4;
+/// Bytes of each of those.
+const REWRITE_LEN: usize = 8 + 8 + 4;
+
+impl CheckpointedPartition {
+    fn encode_compaction(&self, out: &mut Vec<u8>) {
+        out.put_u64(self.cleaned.to.get());
+        out.put_i64(self.cleaned.horizon.get());
+        out.put_len(self.rewritten.len());
+        for rewrite in &self.rewritten {
+            out.put_u64(rewrite.base.get());
+            out.put_u64(rewrite.end.get());
+            out.put_u32(rewrite.generation);
+        }
+    }
+}
+
+fn compaction(from: &mut Fields<'_>) -> Option<(Vec<Rewrite>, Cleaned)> {
+    let cleaned = Cleaned { to: Offset::new(from.u64()?), horizon: Timestamp::new(from.i64()?) };
+    let mut rewritten: Vec<Rewrite> = Vec::new();
+    for _ in 0..from.count(REWRITE_LEN)? {
+        let rewrite = Rewrite { base: Offset::new(from.u64()?), end: Offset::new(from.u64()?), generation: from.u32()? };
+        let follows = rewritten.last().is_none_or(|before| before.end <= rewrite.base);
+        (follows && rewrite.base < rewrite.end && rewrite.generation > 0).then_some(())?;
+        rewritten.push(rewrite);
+    }
+    Some((rewritten, cleaned))
 }
 
 /// The two slots.
@@ -284,7 +334,7 @@ fn read_all(file: &dyn DiskFile, path: &Path) -> Result<Vec<u8>, LogError> {
 mod tests {
     use super::*;
 
-    fn sample(removed: u64) -> Checkpoint {
+    fn sample(removed: u64, rewritten: u32) -> Checkpoint {
         let removed = Position::new(removed);
         let offset = crate::ids::Offset::new;
         let mark = PartitionMark { first: offset(5), active: offset(9), end: offset(12), log_len: 100, runs_len: 20, chain: 7 };
@@ -302,17 +352,26 @@ mod tests {
             next: Position::new(77),
             time: Timestamp::new(1000),
             window: WindowMark { file: 1, length: 10, crc: 3 },
-            partitions: vec![CheckpointedPartition { topic: TopicId::new([2; 16]), partition: PartitionId::new(1), mark, removed }],
+            partitions: vec![CheckpointedPartition {
+                topic: TopicId::new([2; 16]),
+                partition: PartitionId::new(1),
+                mark,
+                removed,
+                rewritten: (1..=rewritten)
+                    .map(|place| Rewrite { base: offset(place.into()), end: offset(u64::from(place) + 1), generation: place })
+                    .collect(),
+                cleaned: Cleaned { to: offset(rewritten.into()), horizon: Timestamp::new(rewritten.into()) },
+            }],
             files: vec![(1, 65536), (2, 4096)],
         }
     }
 
     #[test]
     fn decode_undoes_encode_and_notices_every_flipped_byte() {
-        for (removed, format) in [(0, 1), (50, 2)] {
-            let mut bytes = sample(removed).encode();
+        for (removed, rewritten, format) in [(0, 0, 1), (50, 0, 2), (0, 1, 3), (50, 2, 3)] {
+            let mut bytes = sample(removed, rewritten).encode();
             assert_eq!(bytes[4], format);
-            assert_eq!(Checkpoint::decode(&bytes), Some(Ok(sample(removed))));
+            assert_eq!(Checkpoint::decode(&bytes), Some(Ok(sample(removed, rewritten))));
             for place in 0..bytes.len() {
                 bytes[place] ^= 4;
                 assert_eq!(Checkpoint::decode(&bytes), None, "byte {place}");

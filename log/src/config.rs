@@ -39,6 +39,12 @@ pub struct LogConfig {
     /// old as what a consumer may have missed over a week. A topic with a retention by time takes a quarter of that if it is shorter.
     /// From 1 s to 100 years.
     pub segment_age_ms: u64,
+    /// Most bytes of memory that compaction takes for keys: those of what was not looked at yet are held with where their newest records lie,
+    /// 20 to 40 bytes beside each key. More keys than fit take several passes. Default 128 MiB. From 64 KiB to 1 TiB.
+    pub compaction_memory_bytes: u64,
+    /// Most bytes of segments that compaction reads in a second, and so at most as many that it writes. Default 32 MiB: little beside what a
+    /// disk does for appends. From 64 KiB to 1 TiB.
+    pub compaction_bytes_per_second: u64,
     /// Milliseconds of quiet after which the last group is made provably durable. Default 50. At least 1.
     pub seal_after_ms: u64,
     /// Milliseconds after which a sync that has not ended is told, and counted as slow. Default 1,000. At least 1.
@@ -83,6 +89,8 @@ impl Default for LogConfig {
             untidied_bytes: 512 << 20,
             segment_bytes: 128 << 20,
             segment_age_ms: 7 * 24 * 3_600_000,
+            compaction_memory_bytes: 128 << 20,
+            compaction_bytes_per_second: 32 << 20,
             seal_after_ms: 50,
             stall_warn_ms: 1_000,
             stall_fatal_ms: 20_000,
@@ -125,6 +133,8 @@ impl LogConfig {
         within("untidied_bytes", self.untidied_bytes, self.tidy_bytes.saturating_add(1), 1 << 40);
         within("segment_bytes", self.segment_bytes, BLOCK, 1 << 30);
         within("segment_age_ms", self.segment_age_ms, 1000, 100 * 365 * 24 * 3_600_000);
+        within("compaction_memory_bytes", self.compaction_memory_bytes, 64 << 10, 1 << 40);
+        within("compaction_bytes_per_second", self.compaction_bytes_per_second, 64 << 10, 1 << 40);
         within("seal_after_ms", self.seal_after_ms, 1, 60_000);
         within("stall_warn_ms", self.stall_warn_ms, 1, 3_600_000);
         if self.stall_fatal_ms > 0 {

@@ -16,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     backend::{AppendFuture, Capabilities, Head, LogBackend, LogReader, ProducerFuture, Span},
     clock::Clock,
+    compaction::{self, CompactionState, Compactor},
     config::LogConfig,
     disk::Disk,
     engine::{Engine, Metrics},
@@ -41,9 +42,11 @@ use crate::{
     record::{Append, EventQuery, ProducerKey, Purpose, Selection, StoredSnapshot},
     scrub::{self, Scrubber},
     server_time::ClockState,
-    stall, start,
+    stall,
+    start::{self, Started},
     tidy::{self, Tidy},
     topic::{Topic, TopicChanges, TopicKind, TopicSettings},
+    topic_store::Partition,
     upkeep::{self, Upkeep},
 };
 
@@ -85,6 +88,7 @@ pub struct Stepper {
     tidy: Tidy,
     upkeep: Upkeep,
     scrubber: Scrubber,
+    compactor: Compactor,
 }
 
 impl Stepper {
@@ -138,6 +142,15 @@ impl Stepper {
     pub fn scrub(&mut self) -> Result<Option<u64>, LogError> {
         self.scrubber.step()
     }
+
+    /// Begins a pass of compaction where one is due, or writes the next segment of the one under way, which the next [`Stepper::commit`]
+    /// switches in. Whether there was something to do.
+    ///
+    /// # Errors
+    /// What ends the log, or a full disk: then it may be called again.
+    pub fn compact(&mut self) -> Result<bool, LogError> {
+        self.compactor.step()
+    }
 }
 
 impl EmbeddedLog {
@@ -150,12 +163,13 @@ impl EmbeddedLog {
         let random = || uuid::Uuid::new_v4().as_u128();
         let (log, stepper) = Self::open_stepped(disk, clock, folder, config, random)?;
         if log.engine.read_only.get().is_none() {
-            let Stepper { committer, tidy, upkeep, scrubber } = stepper;
+            let Stepper { committer, tidy, upkeep, scrubber, compactor } = stepper;
             let turns = Arc::new(Turns::new(committer));
             log.turns.get_or_init(|| Arc::clone(&turns));
             log.spawn("log-commit", move || turns::run(&turns))?;
             log.spawn("log-tidy", move || tidy::run(tidy))?;
             log.spawn("log-upkeep", move || upkeep::run(upkeep))?;
+            log.spawn("log-compact", move || compaction::run(compactor))?;
             let engine = Arc::clone(&log.engine);
             log.spawn("log-watch", move || stall::run(&engine.syncs, |error| engine.fail(error)))?;
             if log.engine.config.scrub_bytes_per_second > 0 {
@@ -180,15 +194,10 @@ impl EmbeddedLog {
         random: impl FnMut() -> u128 + Send + 'static,
     ) -> Result<(Self, Stepper), LogError> {
         let started = start::open(disk, clock, folder, config, random)?;
-        let scrubber = Scrubber::new(Arc::clone(&started.engine));
-        let stepper = Stepper { committer: started.committer, tidy: started.tidy, upkeep: started.upkeep, scrubber };
-        let log = Self {
-            engine: started.engine,
-            turns: OnceLock::new(),
-            report: started.report,
-            threads: Mutex::default(),
-            folder_lock: Mutex::new(Some(started.lock)),
-        };
+        let Started { engine, committer, tidy, upkeep, compactor, report, lock } = started;
+        let scrubber = Scrubber::new(Arc::clone(&engine));
+        let stepper = Stepper { committer, tidy, upkeep, scrubber, compactor };
+        let log = Self { engine, turns: OnceLock::new(), report, threads: Mutex::default(), folder_lock: Mutex::new(Some(lock)) };
         Ok((log, stepper))
     }
 
@@ -221,6 +230,7 @@ impl EmbeddedLog {
     pub fn stop(&self) {
         // While it waits for the committer.
         self.engine.upkeep.stop();
+        self.engine.compacting.signal.stop();
         self.engine.queue.close(Closed::Stopping);
         let threads = std::mem::take(&mut *self.threads.lock());
         if self.engine.has_stalled() {
@@ -244,11 +254,12 @@ impl EmbeddedLog {
         *self.folder_lock.lock() = None;
     }
 
-    /// Lets retention remove records from now on. Call it when everybody who needed some when the log was opened holds them again
+    /// Lets retention and compaction remove records from now on. Call it when everybody who needed some when the log was opened holds them again
     /// ([`LogBackend::hold`]).
     pub fn allow_removal(&self) {
         self.engine.holds.complete();
         self.engine.upkeep.raise();
+        self.engine.compacting.signal.raise();
     }
 
     /// Ends with the error after which the log does nothing more and the process must exit (status 74): what was not
@@ -292,6 +303,7 @@ impl LogBackend for EmbeddedLog {
             commit_order: true,
             server_time: true,
             removal: true,
+            compaction: true,
             producer_units: UNITS_REMEMBERED,
             append_bytes: self.engine.config.append_limit(),
         }
@@ -325,6 +337,7 @@ impl LogBackend for EmbeddedLog {
         let entry = engine.written(engine.topics.alter(name, &changes))?;
         drop(removing);
         engine.upkeep.raise();
+        engine.compacting.signal.raise();
         Ok(Arc::clone(&entry.topic))
     }
 
@@ -422,6 +435,32 @@ impl LogBackend for EmbeddedLog {
     fn holders(&self, topic: &TopicName) -> Result<Vec<Holder>, LogError> {
         self.engine.topics.get(topic)?;
         Ok(self.engine.holds.holders(topic))
+    }
+
+    fn compaction(&self, topic: &TopicName) -> Result<Vec<CompactionState>, LogError> {
+        let entry = self.engine.topics.get(topic)?;
+        if entry.topic.settings.kind != TopicKind::Table {
+            return Ok(Vec::new());
+        }
+        let state = |partition: &Arc<Partition>| {
+            let segments = self.engine.segments(partition);
+            CompactionState {
+                partition: partition.id,
+                cleaned_to: segments.as_ref().map_or(Offset::default(), |segments| segments.cleaned().to),
+                bytes: segments.as_ref().map_or(0, |segments| segments.size().bytes),
+                dirty_bytes: segments.as_ref().map_or(0, |segments| segments.dirty_bytes()),
+                percent: self.engine.compacting.percent(entry.topic.id, partition.id),
+            }
+        };
+        Ok(entry.partitions.iter().map(state).collect())
+    }
+
+    fn pause_compaction(&self, is_paused: bool) {
+        self.engine.compacting.pause(is_paused);
+    }
+
+    fn is_compaction_paused(&self) -> bool {
+        self.engine.compacting.is_paused()
     }
 
     fn stream_state(&self, topic: &TopicName, stream: &StreamId) -> Result<StreamState, LogError> {

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::{
     clock::Clock,
+    compaction::Compacting,
     config::LogConfig,
     distribution::{Distribution, Tally},
     error::LogError,
@@ -39,6 +40,7 @@ use crate::{
     server_time::ServerTime,
     stall::Syncs,
     tidy::Signal,
+    topic::TopicKind,
     topic_store::{Partition, TopicStore},
     window::Window,
 };
@@ -73,6 +75,7 @@ pub(crate) struct Engine {
     pub(crate) due: Mutex<BTreeMap<usize, Arc<Partition>>>,
     pub(crate) upkeep: Signal,
     pub(crate) holds: Holds,
+    pub(crate) compacting: Compacting,
     pub(crate) syncs: Arc<Syncs>,
     pub(crate) scrubbed: Scrubbed,
     pub(crate) counters: Counters,
@@ -247,6 +250,7 @@ impl Engine {
         self.queue.close(Closed::Failed);
         self.tidy.stop();
         self.upkeep.stop();
+        self.compacting.signal.stop();
         self.tail.close();
     }
 }
@@ -410,10 +414,18 @@ pub struct Metrics {
     pub scrub_damages: u64,
     /// Checkpoints written.
     pub checkpoints: u64,
-    /// Segments deleted.
+    /// Segments deleted, because retention removed them or compaction wrote them anew.
     pub deleted_segments: u64,
     /// Bytes of batches in them.
     pub deleted_bytes: u64,
+    /// Passes of compaction that were ended.
+    pub compaction_passes: u64,
+    /// Bytes of segments that compaction has read.
+    pub compaction_read_bytes: u64,
+    /// Bytes by which segments that it wrote are shorter than those that they replaced.
+    pub compaction_freed_bytes: u64,
+    /// Bytes of segments of topics of kind `table` that it has not looked at, now.
+    pub compaction_dirty_bytes: u64,
     /// Bytes of which appends were answered as written and that are not synced, now: what a loss of power may take.
     pub unsynced_bytes: u64,
     /// How long ago they were written.
@@ -421,6 +433,11 @@ pub struct Metrics {
 }
 
 impl Engine {
+    fn dirty_bytes(&self) -> u64 {
+        let tables = self.topics.partitions().into_iter().filter(|partition| partition.topic.settings.kind == TopicKind::Table);
+        tables.filter_map(|partition| self.segments(&partition)).map(|segments| segments.dirty_bytes()).sum()
+    }
+
     pub(crate) fn metrics(&self) -> Metrics {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
@@ -464,6 +481,10 @@ impl Engine {
             checkpoints: of(&counters.checkpoints),
             deleted_segments: of(&counters.deleted_segments),
             deleted_bytes: of(&counters.deleted_bytes),
+            compaction_passes: of(&self.compacting.passes),
+            compaction_read_bytes: of(&self.compacting.read_bytes),
+            compaction_freed_bytes: of(&self.compacting.freed_bytes),
+            compaction_dirty_bytes: self.dirty_bytes(),
             unsynced_bytes,
             unsynced_age,
         }

@@ -7,7 +7,13 @@ use std::collections::BTreeMap;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::ids::{Position, TopicName};
+use tokio::sync::oneshot;
+
+use crate::{
+    error::LogError,
+    ids::{Position, TopicName},
+    record::Appended,
+};
 
 /// Somebody who needs what a topic has at a position and behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +34,11 @@ pub(crate) struct Held {
     /// Whether all who need something have said so.
     is_complete: bool,
     by_topic: BTreeMap<TopicName, BTreeMap<String, Position>>,
+    /// What will come of switches of segments that are in line for the committer.
+    in_line: Vec<Answer>,
 }
+
+type Answer = oneshot::Receiver<Result<Appended, LogError>>;
 
 impl Holds {
     /// Holds a topic for an owner, in place of what that held of it. Waits while something is being removed.
@@ -67,6 +77,25 @@ impl Held {
     /// Whether anything may be removed at all.
     pub(crate) const fn is_complete(&self) -> bool {
         self.is_complete
+    }
+
+    /// A switch is in line: until it is made nobody looks for more that may go.
+    pub(crate) fn put_in_line(&mut self, answer: Answer) {
+        self.in_line.push(answer);
+    }
+
+    /// Whether a switch is in line.
+    pub(crate) fn is_waiting(&mut self) -> bool {
+        self.in_line.retain_mut(|answer| matches!(answer.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
+        !self.in_line.is_empty()
+    }
+
+    /// Waits until all switches in line are made. Blocking.
+    pub(crate) fn wait(&mut self) {
+        for answer in self.in_line.drain(..) {
+            // If nobody answers, the log has stopped, which the thread finds out by itself.
+            let _ = answer.blocking_recv();
+        }
     }
 
     /// From where on a topic is held; none if it is not.

@@ -7,6 +7,7 @@ pub mod batch;
 pub(crate) mod checkpoint;
 pub mod clock;
 pub(crate) mod codec;
+pub(crate) mod compaction;
 pub mod config;
 pub mod disk;
 pub mod distribution;
@@ -43,6 +44,7 @@ pub(crate) mod window_file;
 
 pub use backend::{AppendFuture, Capabilities, Head, LogBackend, LogReader, ProducerFuture, Span};
 pub use batch::{EventView, MarkView, RecordView};
+pub use compaction::{Compaction, CompactionState};
 pub use config::LogConfig;
 pub use distribution::Distribution;
 pub use durability::Durability;

@@ -4,6 +4,7 @@
 //! alive; `log/FORMAT.md`, "A start", says why each is where it is.
 
 use std::{
+    mem,
     path::Path,
     sync::{Arc, OnceLock},
 };
@@ -16,6 +17,7 @@ use crate::{
     batch::StoredRecords,
     checkpoint::{Checkpoint, Slots, WindowMark},
     clock::Clock,
+    compaction::{Compacting, Compactor},
     config::LogConfig,
     disk::Disk,
     embedded::OpenReport,
@@ -27,7 +29,7 @@ use crate::{
         self,
         committer::{Committer, JournalEnd},
         file::JournalFiles,
-        frame,
+        frame::{self, Replacement},
         queue::Queue,
         recovery::{self, Accepted, Scan},
     },
@@ -47,7 +49,7 @@ use crate::{
     stall::{Syncs, Watched},
     tidy::{Signal, Tidy, is_full},
     topic::TopicKind,
-    topic_store::{self, TopicStore},
+    topic_store::{self, Partition, TopicStore},
     upkeep::Upkeep,
     window::Window,
     window_file::WindowFile,
@@ -72,6 +74,7 @@ pub(crate) struct Started {
     pub(crate) committer: Committer,
     pub(crate) tidy: Tidy,
     pub(crate) upkeep: Upkeep,
+    pub(crate) compactor: Compactor,
     pub(crate) report: OpenReport,
     pub(crate) lock: Box<dyn Send + Sync>,
 }
@@ -166,6 +169,7 @@ pub(crate) fn open(
         due: Mutex::default(),
         upkeep: Signal::default(),
         holds: Holds::default(),
+        compacting: Compacting::default(),
         syncs,
         scrubbed: Scrubbed::default(),
         counters: Counters::default(),
@@ -174,6 +178,7 @@ pub(crate) fn open(
     let mut committer = Committer::new(Arc::clone(&engine), admission, end);
     let tidy = Tidy::new(Arc::clone(&engine), slots, checkpoint, window_file);
     let upkeep = Upkeep::new(Arc::clone(&engine));
+    let compactor = Compactor::new(Arc::clone(&engine));
     if engine.read_only.get().is_none() {
         match committer.open() {
             Ok(()) => {}
@@ -183,7 +188,7 @@ pub(crate) fn open(
             Err(error) => return Err(error),
         }
     }
-    Ok(Started { engine, committer, tidy, upkeep, report: replay.report, lock })
+    Ok(Started { engine, committer, tidy, upkeep, compactor, report: replay.report, lock })
 }
 
 /// What lies in a folder, before anything is written.
@@ -216,10 +221,13 @@ impl Found {
         let window_file = WindowFile::open(Arc::clone(disk), folder, checkpoint.folder, checkpoint.window, &mut replay.window)?;
         let segments = replay.open_segments(&files, &checkpoint)?;
         let scan = recovery::scan(&journal, &checkpoint, |accepted| replay.take(accepted))?;
-        for switch in &replay.switches {
-            if let Some(Some(segments)) = segments.get(switch.partition.index) {
-                segments.take_away(switch.low);
+        for switch in mem::take(&mut replay.switches) {
+            let Some(Some(segments)) = segments.get(switch.partition.index) else { continue };
+            if let Replacement::Rewritten(rewrite, _) = &switch.by {
+                segments.prepare_again(rewrite)?;
             }
+            switch.apply(segments);
+            replay.note_damage(&switch.partition, segments);
         }
         let read_only = scan.rot.as_ref().or(shortened.as_ref()).map(LogError::in_full);
         Ok(Self { slots, checkpoint, journal, files, window_file, segments, replay, scan, read_only })
@@ -383,16 +391,29 @@ impl Replay {
                 let key = StreamKey { partition: u32::try_from(partition.index).unwrap_or(u32::MAX), hash };
                 streams.restore(key, standing, snapshots);
             };
-            let known = Checkpointed { mark: named.mark, below: checkpoint.next, removed: named.removed };
+            let known = Checkpointed {
+                mark: named.mark,
+                below: checkpoint.next,
+                removed: named.removed,
+                rewritten: named.rewritten.clone(),
+                cleaned: named.cleaned,
+            };
             let segments = open_segments(files, &self.topics, &self.hasher, &partition, Some(known))?;
             segments.for_each_stream(restore)?;
-            if let Some(damage) = segments.damage() {
-                let reason = partition.damage.get_or_init(|| damage.report().in_full());
-                self.report.damaged.push(reason.clone());
-            }
+            self.note_damage(&partition, &segments);
             all[partition.index] = Some(segments);
         }
         Ok(all)
+    }
+
+    /// Makes a partition read-only of which a part cannot be read.
+    fn note_damage(&mut self, partition: &Partition, segments: &Segments) {
+        if let Some(damage) = segments.damage()
+            && partition.damage.get().is_none()
+        {
+            let reason = partition.damage.get_or_init(|| damage.report().in_full());
+            self.report.damaged.push(reason.clone());
+        }
     }
 
     fn take(&mut self, accepted: Accepted) -> Result<(), LogError> {

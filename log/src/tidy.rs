@@ -48,6 +48,11 @@ impl Signal {
         self.raised.notify_all();
     }
 
+    /// Whether the log stops.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.state.lock().1
+    }
+
     /// Waits until there is something to do; false: the log stops.
     fn wait(&self) -> bool {
         let mut state = self.state.lock();
@@ -186,7 +191,7 @@ impl Tidy {
             return Ok(());
         }
         let mut marks: BTreeMap<_, _> =
-            self.checkpoint.partitions.iter().map(|partition| ((partition.topic, partition.partition), *partition)).collect();
+            self.checkpoint.partitions.iter().map(|partition| ((partition.topic, partition.partition), partition.clone())).collect();
         let mut touched = rolled;
         for group in &self.copied {
             let written = group.slices.iter().map(|slice| &slice.partition);
@@ -196,10 +201,11 @@ impl Tidy {
         let mut marked = Vec::with_capacity(touched.len());
         for partition in touched.values() {
             let segments = self.engine.segments_for(partition)?;
-            if let Some(mark) = segments.sync()? {
+            if let Some(synced) = segments.sync()? {
                 let (topic, partition, removed) = (partition.topic.id, partition.id, segments.low().position);
-                marks.insert((topic, partition), CheckpointedPartition { topic, partition, mark, removed });
-                marked.push((segments, mark));
+                let (mark, rewritten, cleaned) = (synced.mark, synced.rewritten.clone(), synced.cleaned);
+                marks.insert((topic, partition), CheckpointedPartition { topic, partition, mark, removed, rewritten, cleaned });
+                marked.push((segments, synced));
             }
         }
         let window = self.window.add(&self.entries, &self.engine.window)?;
@@ -218,7 +224,7 @@ impl Tidy {
         self.checkpoint = checkpoint;
         self.window.checkpointed()?;
         self.engine.postings.checkpointed()?;
-        marked.iter().for_each(|(segments, mark)| segments.checkpointed(mark));
+        marked.iter().for_each(|(segments, synced)| segments.checkpointed(synced));
         if let Some(last) = last {
             self.engine.tail.tidied(last.end, last.number);
             for group in self.copied.drain(..) {
@@ -228,6 +234,7 @@ impl Tidy {
         }
         self.engine.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
         self.engine.upkeep.raise();
+        self.engine.compacting.signal.raise();
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    compaction::Compaction,
     durability::Durability,
     error::LogError,
     ids::{InvalidName, PartitionId, TopicId, TopicName},
@@ -99,8 +100,10 @@ pub struct TopicSettings {
     pub durability: Durability,
     /// How its batches are compressed where they lie for long.
     pub compression: Compression,
-    /// How long it keeps its records. Only for topics of kind `records`.
+    /// How long it keeps its records. Not for topics of kind `events`.
     pub retention: Retention,
+    /// When it is rid of what a newer record of the same key replaced. Only for topics of kind `table`.
+    pub compaction: Compaction,
 }
 
 impl TopicSettings {
@@ -112,7 +115,13 @@ impl TopicSettings {
     /// Settings that say nothing beyond what every topic has.
     #[must_use]
     pub const fn new(kind: TopicKind, partitions: u32) -> Self {
-        Self { kind, partitions, durability: Durability::Synced, compression: Compression::None, retention: Retention::FOR_EVER }
+        let (durability, compression) = (Durability::Synced, Compression::None);
+        Self { kind, partitions, durability, compression, retention: Retention::FOR_EVER, compaction: Compaction::DEFAULT }
+    }
+
+    /// Whether the age of a record is a reason to be rid of it.
+    pub(crate) fn is_rid_of_what_is_old(&self) -> bool {
+        self.kind == TopicKind::Table || self.retention.time.is_some()
     }
 }
 
@@ -129,6 +138,14 @@ pub struct TopicChanges {
     pub retention_time: Option<Duration>,
     /// Retention by bytes; zero: their number lets nothing go any more.
     pub retention_bytes: Option<u64>,
+    /// [`Compaction::delete_retention`], for tombstones that compaction leaves alone from now on.
+    pub delete_retention: Option<Duration>,
+    /// [`Compaction::min_lag`].
+    pub min_lag: Option<Duration>,
+    /// [`Compaction::max_lag`].
+    pub max_lag: Option<Duration>,
+    /// [`Compaction::dirty_percent`].
+    pub dirty_percent: Option<u8>,
 }
 
 impl TopicChanges {
@@ -160,12 +177,19 @@ impl TopicChanges {
             time: self.retention_time.map_or(time, |time| (!time.is_zero()).then_some(time)),
             bytes: self.retention_bytes.map_or(bytes, |bytes| (bytes > 0).then_some(bytes)),
         };
+        let compaction = Compaction {
+            delete_retention: self.delete_retention.unwrap_or(before.compaction.delete_retention),
+            min_lag: self.min_lag.unwrap_or(before.compaction.min_lag),
+            max_lag: self.max_lag.unwrap_or(before.compaction.max_lag),
+            dirty_percent: self.dirty_percent.unwrap_or(before.compaction.dirty_percent),
+        };
         Ok(TopicSettings {
             kind: before.kind,
             partitions,
             durability: self.durability.unwrap_or(before.durability),
             compression: self.compression.unwrap_or(before.compression),
             retention,
+            compaction,
         })
     }
 }

@@ -19,6 +19,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    compaction::Compaction,
     disk::Disk,
     durability::Durability,
     error::LogError,
@@ -31,7 +32,7 @@ use crate::{
 /// Folder of topics within the data folder.
 pub(crate) const FOLDER: &str = "topics";
 /// Newest format of manifests. A manifest has the oldest in which it can be written, so that a build of that time reads it.
-pub(crate) const FORMAT: u32 = 3;
+pub(crate) const FORMAT: u32 = 4;
 
 /// One partition of a topic.
 #[derive(Debug)]
@@ -96,6 +97,38 @@ struct Manifest {
     /// Since format 3.
     #[serde(default, skip_serializing_if = "is_default")]
     retention_bytes: Option<u64>,
+    /// Since format 4.
+    #[serde(default, skip_serializing_if = "is_default")]
+    compaction: Option<ManifestCompaction>,
+}
+
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ManifestCompaction {
+    delete_retention_ms: u64,
+    min_lag_ms: u64,
+    max_lag_ms: u64,
+    dirty_percent: u8,
+}
+
+impl From<Compaction> for ManifestCompaction {
+    fn from(settings: Compaction) -> Self {
+        let Compaction { delete_retention, min_lag, max_lag, dirty_percent } = settings;
+        let [delete_retention_ms, min_lag_ms, max_lag_ms] = [delete_retention, min_lag, max_lag].map(in_ms);
+        Self { delete_retention_ms, min_lag_ms, max_lag_ms, dirty_percent }
+    }
+}
+
+impl From<ManifestCompaction> for Compaction {
+    fn from(written: ManifestCompaction) -> Self {
+        let times = [written.delete_retention_ms, written.min_lag_ms, written.max_lag_ms].map(Duration::from_millis);
+        let [delete_retention, min_lag, max_lag] = times;
+        Self { delete_retention, min_lag, max_lag, dirty_percent: written.dirty_percent }
+    }
+}
+
+fn in_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -105,23 +138,27 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 impl Manifest {
     /// `before` is the format that the topic's manifest has; 1 if it has none.
     fn new(topic: &Topic, changes: bool, before: u32) -> Self {
-        let TopicSettings { kind, partitions, durability, compression, retention } = topic.settings;
+        let TopicSettings { kind, partitions, durability, compression, retention, compaction } = topic.settings;
         let is_plain = topic.settings == TopicSettings::new(kind, partitions) && !changes;
         let format = match retention.is_for_ever() {
+            // Builds that knew format 3 refuse a table with a retention.
+            _ if compaction != Compaction::DEFAULT || kind == TopicKind::Table && !retention.is_for_ever() => FORMAT,
             true if is_plain => 1,
             true => 2,
-            false => FORMAT,
+            false => 3,
         };
         let format = format.max(before);
         let (name, id) = (topic.name.as_str().into(), topic.id.to_string());
-        let retention_ms = retention.time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-        Self { format, name, id, kind, partitions, durability, compression, changes, retention_ms, retention_bytes: retention.bytes }
+        let (retention_ms, retention_bytes) = (retention.time.map(in_ms), retention.bytes);
+        let compaction = (compaction != Compaction::DEFAULT).then(|| compaction.into());
+        Self { format, name, id, kind, partitions, durability, compression, changes, retention_ms, retention_bytes, compaction }
     }
 
     fn settings(&self) -> TopicSettings {
-        let &Self { kind, partitions, durability, compression, .. } = self;
+        let &Self { kind, partitions, durability, compression, compaction, .. } = self;
         let retention = Retention { time: self.retention_ms.map(Duration::from_millis), bytes: self.retention_bytes };
-        TopicSettings { kind, partitions, durability, compression, retention }
+        let compaction = compaction.map_or(Compaction::DEFAULT, Into::into);
+        TopicSettings { kind, partitions, durability, compression, retention, compaction }
     }
 }
 
@@ -343,16 +380,20 @@ fn check(name: &str, settings: TopicSettings) -> Result<(), LogError> {
         let reason = format!("{} partitions were asked for, 1 to {} are allowed", settings.partitions, TopicSettings::MAX_PARTITIONS);
         return invalid("partitions", reason);
     }
-    if let Some((setting, reason)) = settings.retention.fault() {
+    if let Some((setting, reason)) = settings.retention.fault().or(settings.compaction.fault()) {
         return invalid(setting, reason);
     }
+    if settings.kind == TopicKind::Events && !settings.retention.is_for_ever() {
+        let reason = "is of kind events, which is kept for ever: events are what everything is folded from again";
+        return invalid("retention", format!("topic {name} {reason}"));
+    }
     let kept = match settings.kind {
-        _ if settings.retention.is_for_ever() => return Ok(()),
-        TopicKind::Records => return Ok(()),
-        TopicKind::Events => "events are what everything is folded from again",
-        TopicKind::Table => "the newest value of a key may be the oldest record there is",
+        _ if settings.compaction == Compaction::DEFAULT => return Ok(()),
+        TopicKind::Table => return Ok(()),
+        TopicKind::Events => "an event replaces none before it, what is true now follows from all of them",
+        TopicKind::Records => "they say what happened, not how something stands; a topic of kind table has the newest record of each key",
     };
-    invalid("retention", format!("topic {name} is of kind {}, which is kept for ever: {kept}", settings.kind))
+    invalid("compaction", format!("topic {name} is of kind {}, which is not compacted by key: {kept}", settings.kind))
 }
 
 fn exists(topic: &Topic, asked: TopicSettings) -> LogError {
@@ -371,6 +412,9 @@ fn exists(topic: &Topic, asked: TopicSettings) -> LogError {
     }
     if topic.settings.retention != asked.retention {
         differences.push(format!("retention {} instead of {}", topic.settings.retention, asked.retention));
+    }
+    if topic.settings.compaction != asked.compaction {
+        differences.push(format!("{} instead of {}", topic.settings.compaction, asked.compaction));
     }
     LogError::TopicExists { topic: topic.name.clone(), difference: differences.join(" and ") }
 }
@@ -394,19 +438,23 @@ mod tests {
         let compressed = TopicSettings { compression: Compression::Zstd, ..plain };
         let retention = Retention { time: Some(Duration::from_millis(1500)), bytes: Some(1 << 20) };
         let removed = TopicSettings { retention, ..TopicSettings::new(TopicKind::Records, 1) };
-        for (number, settings, format) in [(1, plain, 1), (2, written, 2), (3, compressed, 2), (4, removed, 3)] {
+        let table = TopicSettings::new(TopicKind::Table, 1);
+        let compaction = Compaction { max_lag: Duration::from_millis(1500), dirty_percent: 7, ..Compaction::DEFAULT };
+        let (compacted, both) = (TopicSettings { compaction, ..table }, TopicSettings { retention, ..table });
+        let all = [(plain, 1), (written, 2), (compressed, 2), (removed, 3), (compacted, 4), (both, 4), (table, 1)];
+        for (number, (settings, format)) in (1..).zip(all) {
             let id = TopicId::new([number; 16]);
             store.create(format!("t{number}").parse().unwrap(), settings, id).unwrap();
             let text = disk.bytes_of(&data.join(FOLDER).join(format!("{id}.json"))).unwrap();
             assert!(String::from_utf8(text).unwrap().contains(&format!("\"format\":{format},")));
         }
         let again = TopicStore::open(Arc::new(disk.clone()), data).unwrap();
-        assert_eq!(again.all().iter().map(|entry| entry.topic.settings).collect::<Vec<_>>(), [plain, written, compressed, removed]);
+        assert_eq!(again.all().iter().map(|entry| entry.topic.settings).collect::<Vec<_>>(), all.map(|(settings, _)| settings));
 
         let path = data.join(FOLDER).join("next.json");
-        manifest::write(&disk, &path, &serde_json::json!({ "format": 4, "unheard_of": true })).unwrap();
+        manifest::write(&disk, &path, &serde_json::json!({ "format": 5, "unheard_of": true })).unwrap();
         match TopicStore::open(Arc::new(disk), data) {
-            Err(LogError::Format { file, found: 4, supported: 3 }) => assert_eq!(file, path),
+            Err(LogError::Format { file, found: 5, supported: 4 }) => assert_eq!(file, path),
             other => panic!("{other:?}"),
         }
     }

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::MutexGuard;
 use tokio::sync::oneshot;
 
 use crate::{
@@ -16,30 +15,27 @@ use crate::{
     error::LogError,
     holds::Held,
     ids::Timestamp,
+    journal::frame::Replacement,
     partition::{group::Switch, request::Request},
-    record::Appended,
     retention::LowMark,
     segment::Segments,
     tidy::is_full,
+    topic::TopicKind,
     topic_store::Partition,
 };
 
 /// How long a pass is put off at most when nothing calls for one.
 const EVERY: Duration = Duration::from_secs(10);
 
-type Answer = oneshot::Receiver<Result<Appended, LogError>>;
-
 /// Looks after segments.
 #[derive(Debug)]
 pub(crate) struct Upkeep {
     engine: Arc<Engine>,
-    /// Switches that wait for the committer.
-    under_way: Vec<Answer>,
 }
 
 impl Upkeep {
     pub(crate) const fn new(engine: Arc<Engine>) -> Self {
-        Self { engine, under_way: Vec::new() }
+        Self { engine }
     }
 
     /// One pass: what was removed before is deleted, what may go now is put in line for the committer.
@@ -48,26 +44,23 @@ impl Upkeep {
     /// What ends the log.
     pub(crate) fn step(&mut self) -> Result<(), LogError> {
         let engine = Arc::clone(&self.engine);
-        let held = engine.holds.lock();
-        self.pass(&held)
+        let mut held = engine.holds.lock();
+        self.pass(&mut held)
     }
 
     /// The same, and waits until the committer has switched: whoever wants to hold something waits as long.
     fn step_to_the_end(&mut self) -> Result<(), LogError> {
         let engine = Arc::clone(&self.engine);
-        let held: MutexGuard<'_, Held> = engine.holds.lock();
-        self.pass(&held)?;
-        for answer in self.under_way.drain(..) {
-            // If nobody answers, the log has stopped, which the thread finds out by itself.
-            let _ = answer.blocking_recv();
-        }
+        let mut held = engine.holds.lock();
+        self.pass(&mut held)?;
+        held.wait();
         Ok(())
     }
 
-    fn pass(&mut self, held: &Held) -> Result<(), LogError> {
+    fn pass(&mut self, held: &mut Held) -> Result<(), LogError> {
         let engine = Arc::clone(&self.engine);
         let now = engine.time.for_removal();
-        self.under_way.retain_mut(|answer| matches!(answer.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
+        let may_remove = held.is_complete() && !held.is_waiting();
         if engine.read_only.get().is_some() {
             return Ok(());
         }
@@ -75,7 +68,7 @@ impl Upkeep {
         // What has an age to go at must lie in a segment when it comes to that age.
         let mut soonest = None;
         for partition in engine.topics.partitions() {
-            if partition.topic.settings.retention.time.is_some() {
+            if partition.topic.settings.is_rid_of_what_is_old() {
                 let age = self.segment_age(&partition);
                 soonest = Some(soonest.map_or(age, |soonest: i64| soonest.min(age)));
             }
@@ -91,7 +84,7 @@ impl Upkeep {
                 engine.due.lock().insert(partition.index, Arc::clone(&partition));
                 calls_tidy = true;
             }
-            if held.is_complete() && self.under_way.is_empty() {
+            if may_remove {
                 self.remove(&partition, &segments, now, held)?;
             }
         }
@@ -111,12 +104,16 @@ impl Upkeep {
 
     /// How old the first record of a partition's active segment may become, in milliseconds.
     fn segment_age(&self, partition: &Partition) -> i64 {
-        let age = partition.topic.settings.retention.segment_age(self.engine.config.segment_age());
+        let settings = &partition.topic.settings;
+        let mut age = settings.retention.segment_age(self.engine.config.segment_age());
+        if settings.kind == TopicKind::Table {
+            age = age.min(settings.compaction.max_lag);
+        }
         i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
     }
 
     /// Puts in line what retention lets go of a partition.
-    fn remove(&mut self, partition: &Arc<Partition>, segments: &Segments, now: Option<Timestamp>, held: &Held) -> Result<(), LogError> {
+    fn remove(&mut self, partition: &Arc<Partition>, segments: &Segments, now: Option<Timestamp>, held: &mut Held) -> Result<(), LogError> {
         let topic = &partition.topic;
         let retention = topic.settings.retention;
         if retention.is_for_ever() {
@@ -129,23 +126,42 @@ impl Upkeep {
         let count = retention.lets_go(&sealed, segments.size().bytes, now, held.from(&topic.name));
         let Some(last) = count.checked_sub(1).and_then(|last| sealed.get(last)) else { return Ok(()) };
         let low = LowMark { offset: last.end, position: last.end_position };
-        let (reply, answer) = oneshot::channel();
-        match self.engine.queue.push(Request::switch(Switch { partition: Arc::clone(partition), low }, reply)) {
-            Ok(()) => self.under_way.push(answer),
-            // The next pass finds the same.
-            Err(LogError::Overloaded { .. } | LogError::Stopping) => {}
-            Err(error) => return Err(error),
-        }
+        // If there is no room in line, the next pass finds the same.
+        self.engine.put_in_line(Switch { partition: Arc::clone(partition), by: Replacement::Nothing(low) }, held)?;
         tracing::info!(topic = %topic.name, partition = %partition.id, from = %low.offset, segments = count, "removes what retention lets go");
         Ok(())
     }
 }
 
+impl Switch {
+    /// Replaces segments of its partition.
+    pub(crate) fn apply(&self, segments: &Segments) {
+        match &self.by {
+            Replacement::Nothing(low) => segments.take_away(*low),
+            Replacement::Rewritten(rewrite, cleaned) => segments.put_in_place(rewrite, *cleaned),
+        }
+    }
+}
+
 impl Engine {
-    /// Takes away what a durable frame, or one that was read again, says is replaced.
+    /// Puts a switch in line for the committer. False: there is no room at the moment.
+    ///
+    /// # Errors
+    /// What ends the log.
+    pub(crate) fn put_in_line(&self, switch: Switch, held: &mut Held) -> Result<bool, LogError> {
+        let (reply, answer) = oneshot::channel();
+        match self.queue.push(Request::switch(switch, reply)) {
+            Ok(()) => held.put_in_line(answer),
+            Err(LogError::Overloaded { .. } | LogError::Stopping) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        Ok(true)
+    }
+
+    /// Replaces what a durable frame says is replaced.
     pub(crate) fn switch(&self, switch: &Switch) {
         if let Some(segments) = self.segments(&switch.partition) {
-            segments.take_away(switch.low);
+            switch.apply(&segments);
         }
         self.upkeep.raise();
     }

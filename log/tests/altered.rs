@@ -82,6 +82,7 @@ fn changes() -> TopicChanges {
         compression: Some(Compression::Lz4),
         retention_time: Some(Duration::from_secs(60)),
         retention_bytes: Some(1 << 20),
+        ..TopicChanges::default()
     }
 }
 
@@ -218,16 +219,27 @@ fn retention_can_be_set_and_lifted_while_the_topic_is_in_use() {
 }
 
 #[test]
-fn only_records_are_given_a_retention() {
+fn events_are_given_no_retention_and_are_not_compacted_by_key() {
     let (log, ..) = open(&SimDisk::new(1));
-    for kind in [TopicKind::Events, TopicKind::Table] {
-        let topic: TopicName = kind.as_str().parse().unwrap();
-        log.create_topic(topic.clone(), TopicSettings::new(kind, 1)).unwrap();
-        let day = TopicChanges { retention_time: Some(Duration::from_secs(86_400)), ..TopicChanges::default() };
-        let error = log.alter_topic(&topic, day).unwrap_err().to_string();
-        assert!(error.contains("kept for ever"), "{error}");
-        assert_eq!(log.topic(&topic).unwrap().settings, TopicSettings::new(kind, 1));
+    let of_kind = |kind: TopicKind| -> TopicName { kind.as_str().parse().unwrap() };
+    let day = Some(Duration::from_secs(86_400));
+    let retention = TopicChanges { retention_time: day, ..TopicChanges::default() };
+    let compaction = TopicChanges { max_lag: day, ..TopicChanges::default() };
+    for kind in [TopicKind::Events, TopicKind::Records, TopicKind::Table] {
+        log.create_topic(of_kind(kind), TopicSettings::new(kind, 1)).unwrap();
     }
+    for (kind, changes, words) in [
+        (TopicKind::Events, retention, "kept for ever"),
+        (TopicKind::Events, compaction, "not compacted by key"),
+        (TopicKind::Records, compaction, "not compacted by key"),
+    ] {
+        let error = log.alter_topic(&of_kind(kind), changes).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+        assert_eq!(log.topic(&of_kind(kind)).unwrap().settings, TopicSettings::new(kind, 1));
+    }
+    log.alter_topic(&of_kind(TopicKind::Table), retention).unwrap();
+    let altered = log.alter_topic(&of_kind(TopicKind::Table), compaction).unwrap().settings;
+    assert_eq!((altered.retention.time, Some(altered.compaction.max_lag)), (day, day));
 }
 
 /// A stream is changed for the first time, and its topic altered, by two threads at once: the manifest says both.

@@ -12,13 +12,14 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
 use foldlog_log::{
-    Append, Compression, Durability, EmbeddedLog, EventId, Expected, Identity, LogBackend, LogConfig, LogError, NewEvent, NewRecord,
-    Offset, Position, Precondition, ProducerEpoch, ProducerId, ProducerKey, ReadLimits, RequestId, RequestKey, Retention, Selection,
-    Sequence, Sequenced, Snapshot, Stepper, StreamChange, StreamHead, StreamId, StreamVersion, Timestamp, TopicKind, TopicName,
+    Append, Compaction, Compression, Durability, EmbeddedLog, EventId, Expected, Identity, LogBackend, LogConfig, LogError, NewEvent,
+    NewRecord, Offset, Position, Precondition, ProducerEpoch, ProducerId, ProducerKey, ReadLimits, RequestId, RequestKey, Retention,
+    Selection, Sequence, Sequenced, Snapshot, Stepper, StreamChange, StreamHead, StreamId, StreamVersion, Timestamp, TopicKind, TopicName,
     TopicSettings, Write,
     clock::ManualClock,
     disk::{Disk, RealDisk},
@@ -402,6 +403,83 @@ fn a_topic_with_a_retention_has_a_manifest_of_version_3_and_frames_and_checkpoin
                 next = next.plus(run.count.into());
             }
         }
+        log.stop();
+    }
+}
+
+/// A table that was compacted: what was switched in once is in the checkpoint, what was again only in the journal.
+fn write_compaction() -> SimDisk {
+    let disk = SimDisk::new(1);
+    let clock = Arc::new(ManualClock::at(Timestamp::new(1_700_000_000_000)));
+    let mut drawn = 0;
+    let random = move || {
+        drawn += 1;
+        drawn
+    };
+    let opened = EmbeddedLog::open_stepped(Arc::new(disk.clone()), clock.clone(), Path::new(DATA), config(), random);
+    let (log, mut stepper) = opened.expect("it opens");
+    log.create_topic(kept(), compaction_settings()).expect("it is new");
+    log.allow_removal();
+    for round in 0..2 {
+        for number in 0..60 {
+            let answer = log.append(to_table(round * 60 + number)).expect("there is room");
+            stepper.commit().expect("no fault");
+            block_on(answer).expect("nothing speaks against it");
+            if number % 6 == 5 {
+                stepper.tidy().expect("no fault");
+            }
+        }
+        clock.advance(Duration::from_secs(60));
+        while stepper.compact().expect("no fault") {
+            stepper.commit().expect("no fault");
+        }
+        if round == 0 {
+            stepper.tidy().expect("no fault");
+        }
+    }
+    stepper.seal().expect("no fault");
+    disk
+}
+
+fn compaction_settings() -> TopicSettings {
+    let compaction = Compaction { max_lag: Duration::from_secs(30), ..Compaction::DEFAULT };
+    TopicSettings { compaction, ..TopicSettings::new(TopicKind::Table, 1) }
+}
+
+/// A record of one of ten keys, of which one is deleted each time.
+fn to_table(number: u64) -> Append {
+    let value = (!number.is_multiple_of(10)).then(|| Bytes::from(format!("{number}:{}", "v".repeat(400))));
+    let record = NewRecord { key: Some(format!("k{}", number % 10).into()), value, ..NewRecord::default() };
+    Append { writes: vec![Write::Records { topic: kept(), partition: None, records: vec![record] }], ..Append::default() }
+}
+
+#[test]
+fn a_compacted_table_has_a_manifest_and_frames_of_version_4_and_checkpoints_of_version_3() {
+    let golden = golden("compaction");
+    compare(&write_compaction(), &golden);
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let data = folder.path().join("data");
+    copy(&golden, &data);
+    let formats = ["checkpoint.a", "checkpoint.b"].map(|slot| read_file(&RealDisk, &data.join(slot)).expect("it is there")[4]);
+    assert!(formats.contains(&3), "{formats:?}");
+    for round in 0..2 {
+        let log = EmbeddedLog::open(Arc::new(RealDisk), clock(), &data, config()).expect("it opens");
+        assert_eq!(log.topic(&kept()).expect("it is there").settings, compaction_settings());
+        let answer = block_on(log.append(to_table(120 + round)).expect("there is room")).expect("nothing speaks against it");
+        assert_eq!(answer.ranges[0].last, Offset::new(120 + round));
+        let mut reader = log.reader(Selection::Topics(vec![kept()], Position::new(0))).expect("in range");
+        let mut offsets = Vec::new();
+        while offsets.last() != Some(&(120 + round)) {
+            let chunk = reader.read(log.head().position, ReadLimits::default()).expect("the log is whole");
+            for record in chunk.runs.iter().flat_map(|run| run.records()) {
+                let record = record.expect("whole records");
+                let number = record.offset.get();
+                assert_eq!(record.key, Some(format!("k{}", number % 10).as_bytes()));
+                assert_eq!(record.value.is_some(), !number.is_multiple_of(10));
+                offsets.push(number);
+            }
+        }
+        assert!(offsets.len() < 60 && (110..120).all(|number| offsets.contains(&number)), "{offsets:?}");
         log.stop();
     }
 }

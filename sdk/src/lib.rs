@@ -36,5 +36,8 @@ pub use query::{Answer, Changes, Done, Mark, Pushed};
 pub use read::{Beginning, Delivery, Reading, Source, Subscription};
 pub use session::{AppendSession, Ticket, UnitAppended};
 pub use snapshot::{Snapshot, StoredSnapshot};
-pub use topics::{Compression, Head, Holder, Retention, StreamInfo, Topic, TopicChanges, TopicDescription, TopicKind, TopicSettings};
+pub use topics::{
+    Compaction, CompactionState, Compression, Head, Holder, Retention, StreamInfo, Topic, TopicChanges, TopicDescription, TopicKind,
+    TopicSettings,
+};
 pub use value::{Column, ColumnType, Columns, Row, Value};

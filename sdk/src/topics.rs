@@ -114,7 +114,7 @@ impl FromStr for Compression {
     }
 }
 
-/// How long a topic of kind `records` keeps its records; with neither, for ever. Whole segments go, so that up to a quarter more is kept.
+/// How long a topic of kind `records` or `table` keeps its records; with neither, for ever. Whole segments go, so that up to a quarter more is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
     /// What the server recorded longer ago may go: from one second to 100 years, in whole milliseconds.
@@ -140,7 +140,58 @@ fn time_to_proto(time: Duration) -> prost_types::Duration {
     prost_types::Duration::try_from(time).unwrap_or(prost_types::Duration { seconds: i64::MAX, nanos: 0 })
 }
 
-/// Somebody who needs records of a topic, so that retention does not remove them.
+/// When a topic of kind `table` is rid of what a newer record of the same key replaced; what is left out has its default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compaction {
+    /// For how long a record without a value, a tombstone, stays to be seen after what it deletes is gone. Default a day; up to 100 years,
+    /// whole milliseconds, as all of these.
+    pub delete_retention: Option<Duration>,
+    /// What was recorded more recently stays, replaced or not. Default 0; at most `max_lag`.
+    pub min_lag: Option<Duration>,
+    /// What was replaced is gone about so long after it was recorded. Default 7 days; from one second to 100 years.
+    pub max_lag: Option<Duration>,
+    /// A partition is compacted once so many hundredths of its bytes have not been looked at. Default 50; from 1 to 100.
+    pub dirty_percent: Option<u32>,
+}
+
+impl Compaction {
+    fn to_proto(self) -> Option<v1::Compaction> {
+        let Self { delete_retention, min_lag, max_lag, dirty_percent } = self;
+        let [delete_retention, min_lag, max_lag] = [delete_retention, min_lag, max_lag].map(|time| time.map(time_to_proto));
+        (self != Self::default()).then_some(v1::Compaction { delete_retention, min_lag, max_lag, dirty_percent })
+    }
+
+    fn from_proto(compaction: v1::Compaction) -> Self {
+        let v1::Compaction { delete_retention, min_lag, max_lag, dirty_percent } = compaction;
+        let times = [delete_retention, min_lag, max_lag].map(|time| time.and_then(|time| Duration::try_from(time).ok()));
+        let [delete_retention, min_lag, max_lag] = times;
+        Self { delete_retention, min_lag, max_lag, dirty_percent }
+    }
+}
+
+/// How the compaction of a partition stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactionState {
+    /// The partition.
+    pub partition: u32,
+    /// Below this offset no record is replaced by another one below it.
+    pub cleaned_to: u64,
+    /// Bytes of its segments.
+    pub bytes: u64,
+    /// Bytes of those that were never looked at.
+    pub dirty_bytes: u64,
+    /// Hundredths that a pass has done, while one is under way.
+    pub percent: Option<u32>,
+}
+
+impl From<v1::CompactionState> for CompactionState {
+    fn from(state: v1::CompactionState) -> Self {
+        let v1::CompactionState { partition, cleaned_to, bytes, dirty_bytes, percent } = state;
+        Self { partition, cleaned_to, bytes, dirty_bytes, percent }
+    }
+}
+
+/// Somebody who needs records of a topic, so that neither retention nor compaction removes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// Who: the id of a query.
@@ -166,6 +217,8 @@ pub struct Topic {
     pub compression: Compression,
     /// How long it keeps its records.
     pub retention: Retention,
+    /// When it is rid of what was replaced; none for kinds other than `table`.
+    pub compaction: Option<Compaction>,
 }
 
 /// What is chosen when a topic is created.
@@ -181,6 +234,8 @@ pub struct TopicSettings {
     pub compression: Compression,
     /// How long it keeps its records.
     pub retention: Retention,
+    /// When it is rid of what was replaced; only for kind `table`.
+    pub compaction: Compaction,
 }
 
 /// What is to be altered of a topic; what is none stays as it is.
@@ -197,6 +252,8 @@ pub struct TopicChanges {
     pub retention_time: Option<Duration>,
     /// [`Retention::bytes`]; zero: they let nothing go any more.
     pub retention_bytes: Option<u64>,
+    /// When a table is rid of what was replaced; what is none in it stays as it is.
+    pub compaction: Compaction,
 }
 
 impl Topic {
@@ -215,7 +272,9 @@ impl Topic {
             v1::Compression::Zstd => Compression::Zstd,
         };
         let retention = Retention::from_proto(topic.retention);
-        Ok(Self { name: topic.name, id: topic.id.to_vec(), kind, partitions: topic.partitions, durability, compression, retention })
+        let compaction = topic.compaction.map(Compaction::from_proto);
+        let (id, partitions) = (topic.id.to_vec(), topic.partitions);
+        Ok(Self { name: topic.name, id, kind, partitions, durability, compression, retention, compaction })
     }
 }
 
@@ -228,8 +287,12 @@ pub struct TopicDescription {
     pub ends: Vec<u64>,
     /// The oldest offset left of each partition, in order; its end if nothing is.
     pub firsts: Vec<u64>,
-    /// Who keeps retention from removing records, by owner.
+    /// Who keeps retention and compaction from removing records, by owner.
     pub holders: Vec<Holder>,
+    /// How compaction stands, by partition; empty for kinds other than `table`.
+    pub compaction: Vec<CompactionState>,
+    /// Whether compaction was told to pause.
+    pub compaction_paused: bool,
     /// Most bytes of one event.
     pub max_event_bytes: u64,
     /// Most bytes of the events of one append.
@@ -288,7 +351,7 @@ impl Client {
     /// # Errors
     /// If it exists with other settings, or the name is not allowed.
     pub async fn create_topic_with(&self, name: &str, settings: TopicSettings) -> Result<Topic, Error> {
-        let TopicSettings { kind, partitions, durability, compression, retention } = settings;
+        let TopicSettings { kind, partitions, durability, compression, retention, compaction } = settings;
         let request = v1::CreateTopicRequest {
             name: name.to_owned(),
             kind: kind.to_proto().into(),
@@ -296,6 +359,7 @@ impl Client {
             durability: durability.map_or(v1::Durability::Unspecified, Durability::to_proto).into(),
             compression: compression.to_proto().into(),
             retention: retention.to_proto(),
+            compaction: compaction.to_proto(),
         };
         let answer = self.call(|| {
             let (mut topics, request) = (self.topics(), request.clone());
@@ -316,6 +380,7 @@ impl Client {
             compression: changes.compression.map_or(v1::Compression::Unspecified, Compression::to_proto).into(),
             retention_time: changes.retention_time.map(time_to_proto),
             retention_bytes: changes.retention_bytes,
+            compaction: changes.compaction.to_proto(),
         };
         let answer = self.call(|| {
             let (mut topics, request) = (self.topics(), request.clone());
@@ -353,12 +418,26 @@ impl Client {
             ends: answer.ends.into_iter().map(|end| end.offset).collect(),
             firsts: answer.firsts.into_iter().map(|first| first.offset).collect(),
             holders: answer.holders.into_iter().map(|one| Holder { owner: one.owner, position: one.position }).collect(),
+            compaction: answer.compaction.into_iter().map(Into::into).collect(),
+            compaction_paused: answer.compaction_paused,
             max_event_bytes: limits.max_event_bytes,
             max_append_bytes: limits.max_append_bytes,
             max_append_events: limits.max_append_events,
             max_event_tags: limits.max_event_tags,
             max_tag_bytes: limits.max_tag_bytes,
         })
+    }
+
+    /// Has the compaction of all topics stop where it is, or go on from there. Not remembered over a restart.
+    ///
+    /// # Errors
+    /// See [`Error::class`].
+    pub async fn pause_compaction(&self, paused: bool) -> Result<(), Error> {
+        let answer = self.call(|| {
+            let mut topics = self.topics();
+            async move { topics.pause_compaction(v1::PauseCompactionRequest { paused }).await }
+        });
+        answer.await.map(drop)
     }
 
     /// Tells where a stream stands and begins; with a token, at least as of that.

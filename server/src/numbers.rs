@@ -67,8 +67,17 @@ impl Numbers {
         counter(encoder, "log_scrub_passes", "Its passes over everything", log.scrub_passes as f64)?;
         counter(encoder, "log_scrub_damages", "Damage that it met", log.scrub_damages as f64)?;
         counter(encoder, "log_checkpoints", "Checkpoints written", log.checkpoints as f64)?;
-        counter(encoder, "log_deleted_segments", "Segments deleted after retention removed them", log.deleted_segments as f64)?;
+        counter(
+            encoder,
+            "log_deleted_segments",
+            "Segments deleted after retention removed or compaction replaced them",
+            log.deleted_segments as f64,
+        )?;
         counter(encoder, "log_deleted_bytes", "Bytes of batches in them", log.deleted_bytes as f64)?;
+        counter(encoder, "log_compaction_passes", "Passes of compaction over a partition", log.compaction_passes as f64)?;
+        counter(encoder, "log_compaction_read_bytes", "Bytes of segments that compaction read", log.compaction_read_bytes as f64)?;
+        counter(encoder, "log_compaction_freed_bytes", "Bytes that compaction left out", log.compaction_freed_bytes as f64)?;
+        gauge(encoder, "log_compaction_dirty_bytes", "Bytes of tables not looked at yet", log.compaction_dirty_bytes as f64)?;
         gauge(encoder, "log_unsynced_bytes", "Bytes whose appends were answered before their sync", log.unsynced_bytes as f64)?;
         gauge(encoder, "log_unsynced_age_seconds", "How long ago those were written", log.unsynced_age.as_secs_f64())
     }

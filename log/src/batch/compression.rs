@@ -108,7 +108,7 @@ fn lz4(frame: &[u8], out: &mut [u8]) -> bool {
 }
 
 /// Gives a batch whose records were replaced its length, codec and checksum.
-fn finish(batch: &mut [u8], compression: Compression) -> Option<()> {
+pub(super) fn finish(batch: &mut [u8], compression: Compression) -> Option<()> {
     let length = i32::try_from(batch.len().checked_sub(UNCOUNTED)?).ok()?;
     batch.get_mut(UNCOUNTED - 4..UNCOUNTED)?.copy_from_slice(&length.to_be_bytes());
     let attributes = batch.get_mut(CODEC_AT)?;

@@ -67,7 +67,8 @@ impl<'a> StoredRecords<'a> {
         Ok(Self { header, cursor: Cursor::new(records), length: header.length, failed: false })
     }
 
-    fn place(&self) -> usize {
+    /// Byte place of the next record.
+    pub(super) fn place(&self) -> usize {
         self.length - self.cursor.rest().len()
     }
 

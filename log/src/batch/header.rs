@@ -20,6 +20,8 @@ pub(crate) const UNCOUNTED: usize = 12;
 pub const MAX_BATCH_LEN: usize = 20 << 20;
 const _: () = assert!(crate::config::MAX_GROUP_BYTES + (1 << 20) <= MAX_BATCH_LEN as u64, "a group may be one batch");
 pub(crate) const MAGIC: u8 = 2;
+/// Attribute of a batch whose base timestamp is the time from which on its tombstones may go.
+pub(super) const DELETE_HORIZON: u16 = 0x40;
 
 /// What is wrong with bytes, and where in them; the caller knows which file they are from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +54,8 @@ pub struct BatchHeader {
     pub compression: Compression,
     /// Offset of the last record (inclusive), less the base offset.
     pub last_offset_delta: u32,
+    /// From when on its tombstones may go, once compaction has said so.
+    pub delete_horizon: Option<Timestamp>,
     /// Timestamp that the records' deltas count from.
     pub base_timestamp: Timestamp,
     /// Largest timestamp of a record.
@@ -89,6 +93,7 @@ impl BatchHeader {
         if base_offset.checked_add(u64::from(last_offset_delta) + 1).is_none() {
             return Err(Flaw::new(0, "the offsets run past what can be numbered"));
         }
+        let has_horizon = fields.attributes.cast_unsigned() & DELETE_HORIZON != 0;
         Ok(Self {
             base_offset: Offset::new(base_offset),
             length,
@@ -96,6 +101,7 @@ impl BatchHeader {
             checksum: fields.checksum,
             compression,
             last_offset_delta,
+            delete_horizon: has_horizon.then_some(Timestamp::new(fields.base_timestamp)),
             base_timestamp: Timestamp::new(fields.base_timestamp),
             max_timestamp: Timestamp::new(fields.max_timestamp),
             count,

@@ -9,6 +9,7 @@ mod encode;
 mod event;
 mod header;
 pub(crate) mod inspect;
+mod retain;
 #[cfg(test)]
 mod tests;
 pub(crate) mod varint;
@@ -22,9 +23,10 @@ use crate::{
 
 pub(crate) use compression::{compress, decompress};
 pub use decode::skip;
-pub(crate) use decode::{StoredRecords, corrupt, find, records_of};
+pub(crate) use decode::{StoredRecord, StoredRecords, corrupt, find, records_of};
 pub use encode::{BatchBuilder, Encoded, MAX_ENCODED_LEN, MAX_RECORD_LEN};
 pub use header::{BatchHeader, Flaw, HEADER_LEN, MAX_BATCH_LEN};
+pub(crate) use retain::retain;
 
 /// One stored record, looked at in place.
 #[derive(Clone, Copy, Debug)]

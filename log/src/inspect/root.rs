@@ -8,7 +8,7 @@ use crate::{
     checkpoint::{self, Checkpoint},
     codec::Fields,
     error::LogError,
-    ids::{FolderId, Position},
+    ids::{FolderId, Offset, Position},
     manifest, start, topic_store, window, window_file,
 };
 
@@ -62,7 +62,13 @@ pub(super) fn checkpoint(teller: &mut Teller<'_>) -> Told {
         let part = part.with("offset", of.mark.first).with("active", of.mark.active).with("offset_end", of.mark.end);
         let part = part.with("log_length", of.mark.log_len).with("runs_length", of.mark.runs_len);
         let removed = (of.removed > Position::default()).then_some(of.removed);
-        teller.tell(part.with("runs_checksum", hex(of.mark.chain)).with_some("removed_below", removed).inner())?;
+        let cleaned_to = (of.cleaned.to > Offset::default()).then_some(of.cleaned.to);
+        let part = part.with("runs_checksum", hex(of.mark.chain)).with_some("removed_below", removed);
+        teller.tell(part.with_some("cleaned_to", cleaned_to).inner())?;
+        for rewrite in &of.rewritten {
+            let part = Part::new("segment", 0, end).with("offset", rewrite.base).with("offset_end", rewrite.end);
+            teller.tell(part.with("generation", rewrite.generation).inner())?;
+        }
     }
     teller.tell_behind(end, "what a longer checkpoint left")
 }

@@ -7,16 +7,20 @@ use bytes::Bytes;
 
 use crate::{
     codec::{Fields, Put},
+    compaction::Cleaned,
     config::BLOCK,
     ids::{Offset, PartitionId, Position, Timestamp, TopicId},
     retention::LowMark,
+    segment::Rewrite,
     window,
 };
 
 /// Bytes of a frame's header.
 pub(crate) const HEADER_LEN: usize = 96;
 /// Newest version of the format of frames.
-pub(crate) const FORMAT: u16 = 3;
+pub(crate) const FORMAT: u16 = 4;
+/// Version of frames with entries of producers, and no segments that were written anew.
+const FORMAT_WITH_PRODUCERS: u16 = 3;
 /// Version of frames with switches, and entries of request ids alone.
 const FORMAT_WITH_SWITCHES: u16 = 2;
 /// Version of frames without switches: programs from before there were any read them.
@@ -170,12 +174,21 @@ pub(crate) struct FrameSlice {
     pub(crate) batch: Bytes,
 }
 
-/// Segments of a partition are replaced: by nothing, those below a mark.
+/// Segments of a partition are replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrameSwitch {
     pub(crate) topic: TopicId,
     pub(crate) partition: PartitionId,
-    pub(crate) low: LowMark,
+    pub(crate) by: Replacement,
+}
+
+/// By what segments are replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Replacement {
+    /// Those below a mark, by nothing.
+    Nothing(LowMark),
+    /// Some by one that compaction wrote, and how far the partition is compacted then.
+    Rewritten(Rewrite, Cleaned),
 }
 
 /// What a frame carries.
@@ -189,25 +202,38 @@ pub(crate) struct FrameBody {
 
 const SLICE_FIXED: usize = 16 + 4 + 8 + 4 + 4 + 4;
 const RUN_LEN: usize = 12;
-/// Bytes that a switch takes in a frame.
-pub(super) const SWITCH_LEN: usize = 16 + 4 + 8 + 8;
+const REMOVAL_LEN: usize = 16 + 4 + 8 + 8;
+const REWRITE_LEN: usize = 16 + 4 + 8 + 8 + 4 + 8 + 8;
+
+impl FrameSwitch {
+    /// Bytes that it takes in a frame.
+    pub(super) const fn encoded_len(&self) -> usize {
+        match self.by {
+            Replacement::Nothing(_) => REMOVAL_LEN,
+            Replacement::Rewritten(..) => REWRITE_LEN,
+        }
+    }
+}
 
 /// Bytes that a slice of `runs` takes in a frame, beside its batch.
 pub(crate) const fn table_len(slices: usize, runs: usize) -> usize {
     slices * SLICE_FIXED + runs * RUN_LEN
 }
 
-/// Bytes that switches take in a frame of a format, with their number.
-pub(super) const fn switches_len(format: u16, switches: usize) -> usize {
-    if format == FORMAT_WITHOUT_SWITCHES { 0 } else { 4 + switches * SWITCH_LEN }
+/// Bytes that switches take in a frame of a format, with their numbers: removals first.
+pub(super) fn switches_len(format: u16, switches: &[FrameSwitch]) -> usize {
+    let numbers = usize::from(format != FORMAT_WITHOUT_SWITCHES) + usize::from(format >= FORMAT);
+    4 * numbers + switches.iter().map(FrameSwitch::encoded_len).sum::<usize>()
 }
 
 /// Encodes a frame into `out`, which is emptied first, padded to whole blocks; completes the header's format, lengths and checksums.
 pub(crate) fn encode(header: &mut FrameHeader, body: &FrameBody, out: &mut Vec<u8>) {
     out.clear();
     out.resize(HEADER_LEN, 0);
+    let has_rewritten = body.switches.iter().any(|switch| matches!(switch.by, Replacement::Rewritten(..)));
     header.format = match (window::has_producers(&body.entries), body.switches.is_empty()) {
-        (true, _) => FORMAT,
+        _ if has_rewritten => FORMAT,
+        (true, _) => FORMAT_WITH_PRODUCERS,
         (false, false) => FORMAT_WITH_SWITCHES,
         (false, true) => FORMAT_WITHOUT_SWITCHES,
     };
@@ -240,17 +266,42 @@ fn encode_body(format: u16, body: &FrameBody, out: &mut Vec<u8>) {
     out.put_len(body.entries.len());
     out.put(&body.entries);
     if format != FORMAT_WITHOUT_SWITCHES {
-        out.put_len(body.switches.len());
-        for switch in &body.switches {
-            out.put(switch.topic.as_bytes());
-            out.put_u32(switch.partition.get());
-            out.put_u64(switch.low.offset.get());
-            out.put_u64(switch.low.position.get());
-        }
+        encode_switches(&body.switches, out, |switch, out| {
+            let Replacement::Nothing(low) = switch.by else { return false };
+            put_partition(switch, out);
+            out.put_u64(low.offset.get());
+            out.put_u64(low.position.get());
+            true
+        });
+    }
+    if format >= FORMAT {
+        encode_switches(&body.switches, out, |switch, out| {
+            let Replacement::Rewritten(rewrite, cleaned) = switch.by else { return false };
+            put_partition(switch, out);
+            out.put_u64(rewrite.base.get());
+            out.put_u64(rewrite.end.get());
+            out.put_u32(rewrite.generation);
+            out.put_u64(cleaned.to.get());
+            out.put_i64(cleaned.horizon.get());
+            true
+        });
     }
     for slice in &body.slices {
         out.put(&slice.batch);
     }
+}
+
+/// Encodes those switches that `encode` knows how to, behind their number.
+fn encode_switches(switches: &[FrameSwitch], out: &mut Vec<u8>, mut encode: impl FnMut(&FrameSwitch, &mut Vec<u8>) -> bool) {
+    let mut encoded = Vec::new();
+    let count = switches.iter().filter(|switch| encode(switch, &mut encoded)).count();
+    out.put_len(count);
+    out.put(&encoded);
+}
+
+fn put_partition(switch: &FrameSwitch, out: &mut Vec<u8>) {
+    out.put(switch.topic.as_bytes());
+    out.put_u32(switch.partition.get());
 }
 
 /// Decodes the body of a frame whose header is known; `frame` begins with the header. Batches share its bytes.
@@ -292,10 +343,19 @@ fn body_fields(header: &FrameHeader, frame: &Bytes, bytes: &[u8]) -> Option<Fram
     let entries = frame.slice_ref(from.take(entries)?);
     let mut switches = Vec::new();
     if header.format != FORMAT_WITHOUT_SWITCHES {
-        for _ in 0..from.count(SWITCH_LEN)? {
+        for _ in 0..from.count(REMOVAL_LEN)? {
             let (topic, partition) = (from.topic_id()?, PartitionId::new(from.u32()?));
             let low = LowMark { offset: Offset::new(from.u64()?), position: Position::new(from.u64()?) };
-            switches.push(FrameSwitch { topic, partition, low });
+            switches.push(FrameSwitch { topic, partition, by: Replacement::Nothing(low) });
+        }
+    }
+    if header.format >= FORMAT {
+        for _ in 0..from.count(REWRITE_LEN)? {
+            let (topic, partition) = (from.topic_id()?, PartitionId::new(from.u32()?));
+            let (base, end, generation) = (Offset::new(from.u64()?), Offset::new(from.u64()?), from.u32()?);
+            let cleaned = Cleaned { to: Offset::new(from.u64()?), horizon: Timestamp::new(from.i64()?) };
+            (base < end && generation > 0).then_some(())?;
+            switches.push(FrameSwitch { topic, partition, by: Replacement::Rewritten(Rewrite { base, end, generation }, cleaned) });
         }
     }
     for (slice, length) in slices.iter_mut().zip(lengths) {
@@ -342,8 +402,18 @@ mod tests {
         let (header, mut body) = sample();
         for partition in 0..2 {
             let low = LowMark { offset: Offset::new(1 << 40), position: Position::new(u64::from(partition)) };
-            body.switches.push(FrameSwitch { topic: TopicId::new([9; 16]), partition: PartitionId::new(partition), low });
+            let by = Replacement::Nothing(low);
+            body.switches.push(FrameSwitch { topic: TopicId::new([9; 16]), partition: PartitionId::new(partition), by });
         }
+        (header, body)
+    }
+
+    /// The same with segments that were written anew.
+    fn rewritten() -> (FrameHeader, FrameBody) {
+        let (header, mut body) = switching();
+        let rewrite = Rewrite { base: Offset::new(7), end: Offset::new(1 << 33), generation: 3 };
+        let by = Replacement::Rewritten(rewrite, Cleaned { to: Offset::new(99), horizon: Timestamp::new(-4) });
+        body.switches.push(FrameSwitch { topic: TopicId::new([8; 16]), partition: PartitionId::new(5), by });
         (header, body)
     }
 
@@ -355,7 +425,7 @@ mod tests {
 
     #[test]
     fn decode_undoes_encode() {
-        for ((mut header, body), format) in [(sample(), 1), (switching(), 2)] {
+        for ((mut header, body), format) in [(sample(), 1), (switching(), 2), (rewritten(), 4)] {
             let mut out = Vec::new();
             encode(&mut header, &body, &mut out);
             assert_eq!((out.len() as u64, header.format), (BLOCK, format));
@@ -366,7 +436,7 @@ mod tests {
 
     #[test]
     fn every_flipped_byte_of_a_frame_is_noticed() {
-        let (mut header, body) = switching();
+        let (mut header, body) = rewritten();
         let mut out = Vec::new();
         encode(&mut header, &body, &mut out);
         for place in 0..HEADER_LEN + header.body_len as usize {

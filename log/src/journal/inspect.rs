@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{
     file::JournalFiles,
-    frame::{self, FrameBody, FrameFlaw, FrameHeader, FrameKind, HEADER_LEN, SWITCH_LEN},
+    frame::{self, FrameBody, FrameFlaw, FrameHeader, FrameKind, HEADER_LEN, Replacement},
     recovery::{self, Scan},
 };
 use crate::{
@@ -172,17 +172,33 @@ fn tell_frame(
 fn tell_body(teller: &mut Teller<'_>, header: &FrameHeader, body: &FrameBody, end: u64) -> Told {
     let batches: u64 = body.slices.iter().map(|slice| slice.batch.len() as u64).sum();
     let mut at = end - batches;
-    let entries_end = at - frame::switches_len(header.format, body.switches.len()) as u64;
+    let entries_end = at - frame::switches_len(header.format, &body.switches) as u64;
     let mut rest = &body.entries[..];
     while let Some((part, behind)) = window::tell_entry(rest, entries_end).filter(|_| teller.is_deep()) {
         teller.tell(part.inner())?;
         rest = behind;
     }
-    let mut switch_at = at - (body.switches.len() * SWITCH_LEN) as u64;
+    let lengths: usize = body.switches.iter().map(frame::FrameSwitch::encoded_len).sum();
+    // What compaction wrote comes behind what was removed, and the number of it between them.
+    let rewritten = body.switches.iter().any(|switch| matches!(switch.by, Replacement::Rewritten(..)));
+    let mut switch_at = at - lengths as u64 - if rewritten { 4 } else { 0 };
+    let mut is_behind_number = false;
     for switch in &body.switches {
-        let end = switch_at + SWITCH_LEN as u64;
+        if matches!(switch.by, Replacement::Rewritten(..)) && !is_behind_number {
+            (switch_at, is_behind_number) = (switch_at + 4, true);
+        }
+        let end = switch_at + switch.encoded_len() as u64;
         let part = Part::new("switch", switch_at, end).with("topic", switch.topic.to_string()).with("partition", switch.partition.get());
-        teller.tell(part.with("offset", switch.low.offset).with("removed_below", switch.low.position).inner())?;
+        let part = match switch.by {
+            Replacement::Nothing(low) => part.with("offset", low.offset).with("removed_below", low.position),
+            Replacement::Rewritten(rewrite, cleaned) => part
+                .with("offset", rewrite.base)
+                .with("offset_end", rewrite.end)
+                .with("generation", rewrite.generation)
+                .with("cleaned_to", cleaned.to)
+                .with("horizon", cleaned.horizon),
+        };
+        teller.tell(part.inner())?;
         switch_at = end;
     }
     for slice in &body.slices {

@@ -410,7 +410,7 @@ impl OpenGroup {
             loaded: true,
         };
         let frame_switch =
-            |switch: &Switch| FrameSwitch { topic: switch.partition.topic.id, partition: switch.partition.id, low: switch.low };
+            |switch: &Switch| FrameSwitch { topic: switch.partition.topic.id, partition: switch.partition.id, by: switch.by };
         let switches = group.switches.iter().map(frame_switch).collect();
         (group, FrameBody { slices: frame_slices, entries, switches })
     }

@@ -62,13 +62,16 @@ impl Below {
         };
         reader.seek(next);
         while let Some(run) = reader.next_run(out.limits.records)? {
-            if run.first_offset != next {
-                return Err(lost(engine, partition, next));
-            }
-            let Some(taken) = out.take_run(run) else { break };
-            next = next.plus(u64::from(taken));
+            let first = run.first_offset;
+            let Some(taken) = out.take_run(run) else {
+                reader.seek(next);
+                break;
+            };
+            next = first.plus(u64::from(taken));
             reader.seek(next);
         }
+        // Compaction may have left out what lay last.
+        next = next.max(reader.offset());
         let none = next == from && !out.complete;
         self.reader = Some(reader);
         if none && engine.tail.slices_from(partition.index, next, 0).is_empty() {

@@ -14,10 +14,9 @@ use crate::{
     ids::{Offset, PartitionId, Position, Timestamp, TopicId},
     journal::{
         file::FramePlace,
-        frame::{FrameBody, FrameHeader},
+        frame::{FrameBody, FrameHeader, Replacement},
     },
     record::Run,
-    retention::LowMark,
     topic_store::Partition,
 };
 
@@ -58,11 +57,11 @@ impl Slice {
     }
 }
 
-/// Segments of a partition are replaced: by nothing, those below a mark.
+/// Segments of a partition are replaced.
 #[derive(Clone, Debug)]
 pub(crate) struct Switch {
     pub(crate) partition: Arc<Partition>,
-    pub(crate) low: LowMark,
+    pub(crate) by: Replacement,
 }
 
 /// The units that share a frame.
@@ -140,7 +139,7 @@ impl Group {
         }
         let mut switches = Vec::with_capacity(body.switches.len());
         for switch in body.switches {
-            switches.push(Switch { partition: partition(switch.topic, switch.partition)?, low: switch.low });
+            switches.push(Switch { partition: partition(switch.topic, switch.partition)?, by: switch.by });
         }
         Some(Self {
             number: header.number,

@@ -60,16 +60,22 @@ impl Kind {
         }
     }
 
-    /// The base offset and kind that a name says; none for a name that is not ours.
-    pub(super) fn parse(name: &str) -> Option<(Offset, Self)> {
-        let (digits, extension) = name.split_once('.')?;
+    /// The base offset, generation and kind that a name says; none for a name that is not ours.
+    pub(super) fn parse(name: &str) -> Option<(Offset, u32, Self)> {
+        let (base, rest) = name.split_once('.')?;
+        let (generation, extension) = match rest.split_once('.') {
+            Some((generation, extension)) => (digits(generation, 10).filter(|generation| *generation > 0)?, extension),
+            None => (0, rest),
+        };
         let kind = Self::ALL.into_iter().find(|kind| kind.extension() == extension)?;
-        let is_number = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
-        if !is_number {
-            return None;
-        }
-        Some((Offset::new(digits.parse().ok()?), kind))
+        Some((Offset::new(digits(base, 20)?), u32::try_from(generation).ok()?, kind))
     }
+}
+
+/// A number of so many digits.
+fn digits(text: &str, count: usize) -> Option<u64> {
+    let is_number = text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| is_number)
 }
 
 /// Whose a segment is, and where its files lie.
@@ -79,6 +85,8 @@ pub(super) struct SegmentId {
     pub(super) topic: TopicId,
     pub(super) partition: PartitionId,
     pub(super) base: Offset,
+    /// 0, but for those that compaction wrote: a higher one than any that they replace has.
+    pub(super) generation: u32,
 }
 
 impl SegmentId {
@@ -91,11 +99,17 @@ impl SegmentId {
             topic: TopicId::new(cursor.array()?),
             partition: PartitionId::new(u32::from_be_bytes(cursor.array()?)),
             base: Offset::new(u64::from_be_bytes(cursor.array()?)),
+            generation: path.file_name()?.to_str().and_then(Kind::parse).map_or(0, |(_, generation, _)| generation),
         })
     }
 
     pub(super) fn path(&self, kind: Kind) -> PathBuf {
-        self.folder.join(format!("{:020}.{}", self.base.get(), kind.extension()))
+        let (base, extension) = (self.base.get(), kind.extension());
+        // Kafka's tools take the offset from what stands before the first dot.
+        self.folder.join(match self.generation {
+            0 => format!("{base:020}.{extension}"),
+            generation => format!("{base:020}.{generation:010}.{extension}"),
+        })
     }
 
     /// The header with which this segment's file of a kind begins.

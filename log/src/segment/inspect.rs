@@ -4,7 +4,7 @@
 //! the folder, which says how long those of the active segment are: behind that, a server may be writing this very moment.
 #![deny(clippy::indexing_slicing)]
 
-use std::path::Path;
+use std::{cmp::Ordering, path::Path};
 
 use super::{
     file::{HEADER_LEN, Kind, SegmentId},
@@ -45,6 +45,14 @@ impl Standing {
         let checkpoint = checkpoint::newest(disk, path.ancestors().nth(4)?)?;
         let known = checkpoint.partitions.iter().find(|known| (known.topic, known.partition) == (place.topic, place.partition));
         let Some(known) = known else { return Some(Self::Later) };
+        let in_place = known.rewritten.iter().find(|one| one.base <= place.base && place.base < one.end);
+        match place.generation.cmp(&in_place.map_or(0, |one| one.generation)) {
+            // It was replaced.
+            Ordering::Less => return Some(Self::Unknown),
+            // It is to replace others.
+            Ordering::Greater => return Some(Self::Later),
+            Ordering::Equal => {}
+        }
         Some(match place.base {
             base if base == known.mark.active => Self::Active(known.mark),
             base if base > known.mark.active => Self::Later,
@@ -68,17 +76,19 @@ struct Place {
     topic: TopicId,
     partition: PartitionId,
     base: Offset,
+    generation: u32,
 }
 
 impl Place {
     fn of(path: &Path) -> Option<Self> {
-        let (base, _) = Kind::parse(path.file_name()?.to_str()?)?;
+        let (base, generation, _) = Kind::parse(path.file_name()?.to_str()?)?;
         let partition = path.parent()?;
         let topic = partition.parent()?.file_name()?.to_str()?;
         Some(Self {
             topic: TopicId::new(*uuid::Uuid::parse_str(topic).ok()?.as_bytes()),
             partition: PartitionId::new(partition.file_name()?.to_str()?.parse().ok()?),
             base,
+            generation,
         })
     }
 }

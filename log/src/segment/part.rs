@@ -57,6 +57,8 @@ pub(super) struct Segment {
     view: RwLock<View>,
     /// Server time of its last record, once it is sealed and somebody has asked.
     pub(super) recorded_to: OnceLock<Timestamp>,
+    /// Where it ends, if it was sealed when it was opened: compaction may have left out what lay last.
+    seal: Option<BlockHead>,
     lost: Option<Lost>,
 }
 
@@ -68,11 +70,18 @@ struct View {
 
 impl Segment {
     pub(super) fn new(id: SegmentId, files: Arc<OpenFiles>, has_keys: bool, index: OffsetIndex, keys: KeyIndex) -> Self {
-        Self { id, files, has_keys, view: RwLock::new(View { index, keys }), recorded_to: OnceLock::new(), lost: None }
+        let view = RwLock::new(View { index, keys });
+        Self { id, files, has_keys, view, recorded_to: OnceLock::new(), seal: None, lost: None }
+    }
+
+    /// The same, of which the end is known.
+    pub(super) fn sealed_with(self, seal: Option<BlockHead>) -> Self {
+        Self { seal, ..self }
     }
 
     pub(super) fn lost(id: SegmentId, files: Arc<OpenFiles>, lost: Lost) -> Self {
-        Self { id, files, has_keys: false, view: RwLock::default(), recorded_to: OnceLock::new(), lost: Some(lost) }
+        let (view, recorded_to) = (RwLock::default(), OnceLock::new());
+        Self { id, files, has_keys: false, view, recorded_to, seal: None, lost: Some(lost) }
     }
 
     /// Why nothing of it can be read; none if it can.
@@ -187,9 +196,19 @@ impl Segment {
     }
 
     pub(super) fn end(&self) -> Offset {
-        match &self.lost {
-            Some(lost) => lost.end,
-            None => self.view.read().index.last().map_or(self.id.base, |last| last.end_offset),
+        match (&self.lost, &self.seal) {
+            (Some(lost), _) => lost.end,
+            (None, Some(seal)) => seal.end_offset,
+            (None, None) => self.view.read().index.last().map_or(self.id.base, |last| last.end_offset),
+        }
+    }
+
+    /// All in it lies below; none if it is empty and was not sealed.
+    pub(super) fn end_position(&self) -> Option<Position> {
+        match (&self.lost, &self.seal) {
+            (Some(lost), _) => Some(lost.end_position),
+            (None, Some(seal)) => Some(seal.end_position),
+            (None, None) => self.view.read().index.last().map(|last| last.end_position),
         }
     }
 
@@ -199,11 +218,8 @@ impl Segment {
     }
 
     pub(super) fn ends_behind(&self, position: Position) -> bool {
-        match &self.lost {
-            Some(lost) => lost.end_position > position,
-            // What will be in an empty one lies behind everything.
-            None => self.view.read().index.last().is_none_or(|last| last.end_position > position),
-        }
+        // What will be in an empty one lies behind everything.
+        self.end_position().is_none_or(|end| end > position)
     }
 
     /// Whether a record at or behind an offset, but not before the segment, is in here.

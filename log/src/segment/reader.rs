@@ -136,6 +136,7 @@ impl Reader {
     /// [`LogError::Corrupt`] with file and byte range, [`LogError::Io`].
     pub fn previous_run(&mut self, most: u32) -> Result<Option<Run>, LogError> {
         let (end, behind, topic) = (self.next, self.take_along(), self.segments.topic().clone());
+        // What lies between, if anything, was left out by compaction.
         let Some((segment, stored)) = self.find_back()? else { return Ok(None) };
         let end = end.min(stored.end_offset());
         let first = stored.first_offset.max(Offset::new(end.get().saturating_sub(most.max(1).into())));
@@ -147,34 +148,46 @@ impl Reader {
 
     /// The segment and the run that the record before lies in.
     fn find_back(&mut self) -> Result<Option<(&mut SegmentReader, StoredRun)>, LogError> {
-        let serves = self.segment.as_ref().is_some_and(|reader| {
-            let segment = &reader.segment;
-            segment.id.base < self.next && self.next <= segment.end()
-        });
-        if !serves {
-            let Some(segment) = self.segments.segment_before(self.next) else { return Ok(None) };
-            self.segment = Some(SegmentReader::new(segment));
-        }
-        let Some(reader) = self.segment.as_mut() else { return Ok(None) };
-        let found = reader.find_back(self.next)?;
-        Ok(found.map(|run| (reader, run)))
+        let run = loop {
+            let serves = self.segment.as_ref().is_some_and(|reader| {
+                let segment = &reader.segment;
+                segment.id.base < self.next && self.next <= segment.end()
+            });
+            if !serves {
+                let Some(segment) = self.segments.segment_before(self.next) else { return Ok(None) };
+                self.segment = Some(SegmentReader::new(segment));
+            }
+            let Some(reader) = self.segment.as_mut() else { return Ok(None) };
+            match reader.find_back(self.next)? {
+                Some(run) => break run,
+                // Compaction left out all from its beginning up to here.
+                None => self.next = reader.segment.id.base,
+            }
+        };
+        Ok(self.segment.as_mut().map(|reader| (reader, run)))
     }
 
     /// The segment and the run that the next record lies in.
     fn find(&mut self) -> Result<Option<(&mut SegmentReader, StoredRun)>, LogError> {
-        let serves = self.segment.as_ref().is_some_and(|reader| reader.segment.holds(self.next));
-        if !serves {
-            let Some(segment) = self.segments.segment_at(self.next) else { return Ok(None) };
-            let low = self.segments.low();
-            if self.next < low.offset {
-                return Err(self.segments.removed(self.next));
+        let run = loop {
+            let serves = self.segment.as_ref().is_some_and(|reader| reader.segment.holds(self.next));
+            if !serves {
+                let Some(segment) = self.segments.segment_at(self.next) else { return Ok(None) };
+                let low = self.segments.low();
+                if self.next < low.offset {
+                    return Err(self.segments.removed(self.next));
+                }
+                self.next = self.next.max(segment.id.base);
+                self.segment = Some(SegmentReader::new(segment));
             }
-            self.next = self.next.max(segment.id.base);
-            self.segment = Some(SegmentReader::new(segment));
-        }
-        let Some(reader) = self.segment.as_mut() else { return Ok(None) };
-        let found = reader.find(self.next)?;
-        Ok(found.map(|run| (reader, run)))
+            let Some(reader) = self.segment.as_mut() else { return Ok(None) };
+            match reader.find(self.next)? {
+                Some(run) => break run,
+                // Compaction left out all from here to its end.
+                None => self.next = reader.segment.end(),
+            }
+        };
+        Ok(self.segment.as_mut().map(|reader| (reader, run)))
     }
 }
 
@@ -191,6 +204,57 @@ pub(super) fn read_runs(
         let run = reader.run(&stored, next, u32::MAX, Along::Ahead(MOST_ALONG), topic)?;
         next = run.first_offset.plus(run.count.into());
         each(run)?;
+    }
+    Ok(())
+}
+
+/// A whole batch of a segment, checked, with its runs.
+#[derive(Debug)]
+pub(crate) struct WholeBatch {
+    segment: Arc<Segment>,
+    /// As it lies there.
+    pub(super) stored: Bytes,
+    /// Decompressed.
+    pub(crate) bytes: Bytes,
+    pub(super) runs: Vec<StoredRun>,
+}
+
+impl WholeBatch {
+    /// The report of a flaw in it.
+    pub(crate) fn damage(&self, flaw: Flaw) -> LogError {
+        match self.runs.first() {
+            Some(first) => SegmentReader::new(Arc::clone(&self.segment)).damage(first, flaw),
+            None => corrupt(&self.segment.id.path(Kind::Log), 0, 0, flaw.what),
+        }
+    }
+
+    /// Bytes that it takes in its file.
+    pub(crate) fn len(&self) -> u64 {
+        self.stored.len() as u64
+    }
+}
+
+/// Calls `each` with every batch of a segment that has records at an offset or behind it, until that was enough (false).
+pub(super) fn read_batches(
+    segment: &Arc<Segment>,
+    from: Offset,
+    mut each: impl FnMut(&WholeBatch) -> Result<bool, LogError>,
+) -> Result<(), LogError> {
+    let mut reader = SegmentReader::new(Arc::clone(segment));
+    let mut next = reader.find(from)?;
+    while let Some(first) = next {
+        reader.load(&first, Along::Ahead(MOST_ALONG))?;
+        let (Some(stored), Some(batch)) = (reader.in_window(&first), &reader.batch) else {
+            return Err(reader.damage(&first, Flaw::new(0, "the batch is not there")));
+        };
+        let mut whole = WholeBatch { segment: Arc::clone(segment), stored, bytes: batch.bytes.clone(), runs: Vec::new() };
+        while let Some(run) = next.filter(|run| run.batch_at == first.batch_at) {
+            whole.runs.push(run);
+            next = reader.find(run.end_offset())?;
+        }
+        if !each(&whole)? {
+            break;
+        }
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! removed or made again is a [`Repair`], carried out when the start knows that the journal is good and the checkpoint durable.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -23,42 +23,47 @@ use super::{
     part::Segment,
     reader::read_runs,
     runs::{self, BlockHead, BlockKind, HEAD_LEN},
+    set::Checkpointed,
     writer::{ActiveSegment, Found, PartitionMark, keys_of, save_sealed_keys, write_whole},
 };
 
 /// The segments' names in a folder, sorted out by what the checkpoint says.
 pub(super) struct Listing {
-    /// Base offsets of segments that are sealed.
-    pub(super) sealed: Vec<Offset>,
+    /// Segments that are sealed, by their base offset: generation, and where those end that compaction wrote.
+    pub(super) sealed: Vec<(Offset, u32, Option<Offset>)>,
     /// Files of segments that the checkpoint does not know: the journal still has what is in them, or they were removed.
     pub(super) unknown: Vec<PathBuf>,
 }
 
 impl Listing {
-    pub(super) fn new(disk: &dyn Disk, folder: &Path, mark: Option<&PartitionMark>) -> Result<Self, LogError> {
+    pub(super) fn new(disk: &dyn Disk, folder: &Path, known: Option<&Checkpointed>) -> Result<Self, LogError> {
         let entries = match disk.list(folder) {
             Ok(entries) => entries,
             // With a mark its segments are missing then, which is reported of each.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(failed("list folder", folder)(error)),
         };
-        let mut sealed = BTreeSet::new();
+        let (mark, rewritten) = (known.map(|known| &known.mark), known.map_or(&[][..], |known| &known.rewritten));
+        // What compaction wrote is named one by one; all else is where it lies.
+        let mut sealed: BTreeMap<_, _> = rewritten.iter().map(|one| (one.base, (one.generation, Some(one.end)))).collect();
         let mut unknown = Vec::new();
         for entry in entries.iter().filter(|entry| !entry.is_folder) {
-            let Some((base, kind)) = Kind::parse(&entry.name) else {
+            let Some((base, generation, kind)) = Kind::parse(&entry.name) else {
                 warn!(file = %folder.join(&entry.name).display(), "a file that is none of ours is left alone");
                 continue;
             };
-            let is_known = mark.is_some_and(|mark| (mark.first..=mark.active).contains(&base));
+            let in_place = rewritten.iter().find(|one| one.base <= base && base < one.end);
+            let is_named = in_place.map_or(generation == 0, |one| (one.base, one.generation) == (base, generation));
+            let is_known = is_named && mark.is_some_and(|mark| (mark.first..=mark.active).contains(&base));
             let is_sealed = mark.is_some_and(|mark| mark.first <= base && base < mark.active);
             let is_leftover = if is_sealed { kind == Kind::KeyLog } else { matches!(kind, Kind::Index | Kind::Keys) };
             if !is_known || is_leftover {
                 unknown.push(folder.join(&entry.name));
             } else if is_sealed && matches!(kind, Kind::Log | Kind::Runs) {
-                sealed.insert(base);
+                sealed.entry(base).or_insert((0, None));
             }
         }
-        Ok(Self { sealed: sealed.into_iter().collect(), unknown })
+        Ok(Self { sealed: sealed.into_iter().map(|(base, (generation, end))| (base, generation, end)).collect(), unknown })
     }
 }
 
@@ -120,8 +125,8 @@ impl UnrecoveredSegment {
         Ok(length)
     }
 
-    fn segment(self, index: OffsetIndex, keys: KeyIndex) -> Arc<Segment> {
-        Arc::new(Segment::new(self.id, self.files, self.has_keys, index, keys))
+    fn segment(self, index: OffsetIndex, keys: KeyIndex, seal: Option<BlockHead>) -> Arc<Segment> {
+        Arc::new(Segment::new(self.id, self.files, self.has_keys, index, keys).sealed_with(seal))
     }
 
     /// Takes the segment up to `mark`; what lies behind is to be cut off.
@@ -154,7 +159,7 @@ impl UnrecoveredSegment {
         }
         let covered = keys.covers().unwrap_or(self.id.base);
         let max_timestamp = found.max_timestamp();
-        let segment = self.segment(found.index, keys);
+        let segment = self.segment(found.index, keys, None);
         let mut active = ActiveSegment {
             log_len: mark.log_len,
             runs_len: mark.runs_len,
@@ -205,7 +210,7 @@ impl UnrecoveredSegment {
         KeyIndex::of(&tables, self.id.base).map_or(nothing, |keys| (keys, used as u64))
     }
 
-    /// Takes a sealed segment, which ends at or before the beginning of the next one, `end`.
+    /// Takes a sealed segment, which ends at or before the beginning of the next one, `end`; one that compaction wrote ends there.
     pub(super) fn sealed(
         self,
         end: Offset,
@@ -213,15 +218,19 @@ impl UnrecoveredSegment {
         read: &ReadContext,
         repairs: &mut Vec<Repair>,
     ) -> Result<Arc<Segment>, LogError> {
-        let index = match self.saved_index() {
+        let (index, seal) = match self.saved_index() {
             Some((index, seal)) => {
                 self.check_ends_of_runs(&index, &seal)?;
-                index
+                (index, Some(seal))
             }
             None => self.index_from_runs(end, repairs)?,
         };
-        let last = index.last().copied();
+        let last = seal.or_else(|| index.last().copied());
         let found_end = last.map_or(self.id.base, |last| last.end_offset);
+        if self.id.generation > 0 && found_end != end {
+            let other = format!("the segment was written anew up to offset {end}, and ends at {found_end}");
+            return Err(corrupt(&self.id.path(Kind::Log), 0, 0, other));
+        }
         if found_end > end {
             let overlap = format!("the segment ends at offset {found_end}, but the next one begins at {end}");
             return Err(corrupt(&self.id.path(Kind::Log), 0, 0, overlap));
@@ -234,7 +243,7 @@ impl UnrecoveredSegment {
         let keys_path = self.id.path(Kind::Keys);
         let keys = if self.has_keys { self.saved_keys(found_end) } else { Some(KeyIndex::default()) };
         let needs_keys = keys.is_none();
-        let segment = self.segment(index, keys.unwrap_or_default());
+        let segment = self.segment(index, keys.unwrap_or_default(), seal);
         if needs_keys {
             info!(file = %keys_path.display(), "making the key index again");
             let mut keys = keys_from_log(&segment, segment.id.base, hasher, read)?;
@@ -266,20 +275,20 @@ impl UnrecoveredSegment {
         Ok(())
     }
 
-    fn index_from_runs(&self, end: Offset, repairs: &mut Vec<Repair>) -> Result<OffsetIndex, LogError> {
+    fn index_from_runs(&self, end: Offset, repairs: &mut Vec<Repair>) -> Result<(OffsetIndex, Option<BlockHead>), LogError> {
         let path = self.id.path(Kind::Runs);
         let bytes = read_all(&*self.open(Kind::Runs)?, &path)?;
         let found = walk(&self.id, &bytes)?;
         let Some(seal) = found.seal else {
             // It was damaged while it was active, so that another one was begun behind it; what is whole of it is read.
             if found.end(self.id.base) == end {
-                return Ok(found.index);
+                return Ok((found.index, None));
             }
             return Err(corrupt(&path, bytes.len() as u64, bytes.len() as u64, "the end of a sealed segment's runs is missing"));
         };
         info!(file = %self.id.path(Kind::Index).display(), "making the offset index again");
         repairs.push(Repair::Index(self.id.clone(), found.index.encode(&self.id, &seal)));
-        Ok(found.index)
+        Ok((found.index, Some(seal)))
     }
 
     fn saved_keys(&self, end: Offset) -> Option<KeyIndex> {

@@ -12,18 +12,39 @@ use crate::{
 };
 
 use super::{
-    file::{Kind, remove_if_there},
+    file::{Kind, SegmentId, remove_if_there},
     part::Segment,
-    set::Segments,
+    set::{Segments, Synced},
     writer::PartitionMark,
 };
 
 /// Segments that were taken away, and what the newest durable checkpoint says.
 #[derive(Debug, Default)]
 pub(super) struct Gone {
-    segments: Vec<Arc<Segment>>,
-    /// Base offsets of the oldest and of the active segment.
-    checkpointed: Option<(Offset, Offset)>,
+    /// Each with the number of the change that took it away.
+    segments: Vec<(u64, Arc<Segment>)>,
+    /// How many times some were taken away.
+    pub(super) changes: u64,
+    /// Base offset of the active segment, and how many changes it knows.
+    checkpointed: Option<(Offset, u64)>,
+}
+
+impl Gone {
+    /// A checkpoint that says this is durable.
+    pub(super) fn checkpointed(&mut self, mark: &PartitionMark, changes: u64) {
+        self.checkpointed = Some((mark.active, changes));
+    }
+
+    /// Takes segments that are in no list any more.
+    pub(super) fn take(&mut self, segments: impl IntoIterator<Item = Arc<Segment>>) {
+        self.changes += 1;
+        self.segments.extend(segments.into_iter().map(|segment| (self.changes, segment)));
+    }
+
+    /// Base offset of the active segment, as a durable checkpoint has it.
+    pub(super) fn active(&self) -> Option<Offset> {
+        self.checkpointed.map(|(active, _)| active)
+    }
 }
 
 /// Files that were deleted.
@@ -50,8 +71,8 @@ impl Segments {
     }
 
     /// A checkpoint that says this of the partition is durable.
-    pub fn checkpointed(&self, mark: &PartitionMark) {
-        self.gone.lock().checkpointed = Some((mark.first, mark.active));
+    pub fn checkpointed(&self, synced: &Synced) {
+        self.gone.lock().checkpointed(&synced.mark, synced.changes);
     }
 
     /// Segments that may go, the oldest first: what a durable checkpoint holds as sealed. Blocking.
@@ -59,7 +80,7 @@ impl Segments {
     /// # Errors
     /// [`LogError::Corrupt`], also for a segment that is lost; [`LogError::Io`].
     pub(crate) fn sealed(&self) -> Result<Vec<Sealed>, LogError> {
-        let Some((_, active)) = self.gone.lock().checkpointed else { return Ok(Vec::new()) };
+        let Some(active) = self.gone.lock().active() else { return Ok(Vec::new()) };
         let list = self.list.read().clone();
         let count = list.partition_point(|segment| segment.id.base < active);
         let mut all = Vec::with_capacity(count);
@@ -67,9 +88,9 @@ impl Segments {
             if let Some(damage) = segment.damage() {
                 return Err(damage.report());
             }
-            let Some(last) = segment.index().last().copied() else { continue };
+            let Some(end_position) = segment.end_position() else { continue };
             let recorded_to = segment.recorded_to()?;
-            all.push(Sealed { end: next.id.base, end_position: last.end_position, bytes: last.log_end, recorded_to });
+            all.push(Sealed { end: next.id.base, end_position, bytes: segment.log_end(), recorded_to });
         }
         Ok(all)
     }
@@ -95,15 +116,15 @@ impl Segments {
         let sealed = list.len().saturating_sub(1);
         let gone: Vec<_> = list.drain(..below.min(sealed)).collect();
         drop(list);
-        self.gone.lock().segments.extend(gone);
+        self.gone.lock().take(gone);
     }
 
     /// Whether files wait to be deleted for a checkpoint that does not name them.
     #[must_use]
     pub fn awaits_checkpoint(&self) -> bool {
         let gone = self.gone.lock();
-        let first = gone.checkpointed.map(|(first, _)| first);
-        gone.segments.iter().any(|segment| first.is_none_or(|first| segment.id.base >= first))
+        let known = gone.checkpointed.map_or(0, |(_, changes)| changes);
+        gone.segments.iter().any(|(change, _)| *change > known)
     }
 
     /// Deletes the files of segments that were taken away, that no durable checkpoint names and no reader has in hand. Blocking.
@@ -113,20 +134,27 @@ impl Segments {
     pub(crate) fn delete_files(&self) -> Result<Deleted, LogError> {
         let ready: Vec<Arc<Segment>> = {
             let mut gone = self.gone.lock();
-            let Some((first, _)) = gone.checkpointed else { return Ok(Deleted::default()) };
+            let Some((_, known)) = gone.checkpointed else { return Ok(Deleted::default()) };
             // Out of the list nobody comes by it any more, so that it stays the only one.
-            gone.segments.extract_if(.., |segment| segment.id.base < first && Arc::strong_count(segment) == 1).collect()
+            let is_ready = |(change, segment): &mut (u64, Arc<Segment>)| *change <= known && Arc::strong_count(segment) == 1;
+            gone.segments.extract_if(.., is_ready).map(|(_, segment)| segment).collect()
         };
         let mut deleted = Deleted::default();
         for segment in ready {
-            for path in Kind::ALL.map(|kind| segment.id.path(kind)) {
-                self.files.forget(&path);
-                remove_if_there(&**self.files.disk(), &path)?;
-            }
+            self.remove_files(&segment.id)?;
             deleted.segments += 1;
             deleted.bytes += segment.log_end();
         }
         Ok(deleted)
+    }
+
+    /// Removes all files of a segment.
+    pub(super) fn remove_files(&self, id: &SegmentId) -> Result<(), LogError> {
+        for path in Kind::ALL.map(|kind| id.path(kind)) {
+            self.files.forget(&path);
+            remove_if_there(&**self.files.disk(), &path)?;
+        }
+        Ok(())
     }
 
     /// Seals the active segment and begins the next one, unless it is empty. May be called again after a full disk. Blocking; for
@@ -155,7 +183,7 @@ impl Segment {
     ///
     /// # Errors
     /// [`LogError::Corrupt`], [`LogError::Io`].
-    fn recorded_to(&self) -> Result<Timestamp, LogError> {
+    pub(super) fn recorded_to(&self) -> Result<Timestamp, LogError> {
         if let Some(known) = self.recorded_to.get() {
             return Ok(*known);
         }

@@ -75,6 +75,26 @@ pub(super) struct BlockHead {
 }
 
 impl BlockHead {
+    /// What stands for the last block of a segment that has none: its header has this checksum, and it begins here.
+    pub(super) const fn nothing(chain: u32, base: Offset, position: Position) -> Self {
+        let time = Timestamp::new(0);
+        Self {
+            checksum: chain,
+            chain,
+            body_len: 0,
+            kind: BlockKind::Runs,
+            count: 0,
+            base_offset: base,
+            end_offset: base,
+            first_position: position,
+            end_position: position,
+            log_from: 0,
+            log_end: 0,
+            recorded_at: time,
+            max_timestamp: time,
+        }
+    }
+
     pub(super) const fn block_len(&self) -> u64 {
         HEAD_LEN as u64 + self.body_len as u64
     }
@@ -175,15 +195,18 @@ pub(super) fn encode(runs: &[StoredRun], chain: u32, max_timestamp: Timestamp) -
     Some(finish(head, &body))
 }
 
-/// Encodes the block that ends a sealed segment, given the last block of runs.
-pub(super) fn encode_seal(last: &BlockHead) -> (BlockHead, Vec<u8>) {
+/// Encodes the block that ends a sealed segment, given the last block of runs, and where the segment ends: further on if compaction left
+/// out what lay last.
+pub(super) fn encode_seal(last: &BlockHead, end: Offset, end_position: Position) -> (BlockHead, Vec<u8>) {
     let head = BlockHead {
         chain: last.checksum,
         body_len: 0,
         kind: BlockKind::Seal,
         count: 0,
         base_offset: last.end_offset,
+        end_offset: end,
         first_position: last.end_position,
+        end_position,
         log_from: last.log_end,
         ..*last
     };
@@ -306,7 +329,7 @@ mod tests {
             prop_assert!(check(&block));
             prop_assert_eq!(BlockHead::decode(&block), Some(head));
             prop_assert_eq!(decode(&block), Some(runs));
-            let (seal, block) = encode_seal(&head);
+            let (seal, block) = encode_seal(&head, head.end_offset, head.end_position);
             prop_assert!(check(&block) && seal.chain == head.checksum && seal.end_offset == head.end_offset);
             prop_assert_eq!(decode(&block), Some(Vec::new()));
         }

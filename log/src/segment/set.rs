@@ -12,6 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use tracing::warn;
 
 use crate::{
+    compaction::Cleaned,
     error::LogError,
     ids::{Offset, PartitionId, Position, StreamVersion, Timestamp},
     life::{Mark, SnapshotAt, Standing},
@@ -28,6 +29,7 @@ use super::{
     reader::Reader,
     recovery::{Listing, ReadContext, Repair, UnrecoveredSegment, index_of, keys_from_log},
     removal::Gone,
+    rewrite::Rewrite,
     writer::{ActiveSegment, PartitionMark, fitting},
 };
 
@@ -50,7 +52,7 @@ pub struct Size {
 }
 
 /// What a checkpoint says of a partition.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Checkpointed {
     /// How much is in segments.
     pub mark: PartitionMark,
@@ -58,6 +60,23 @@ pub struct Checkpointed {
     pub below: Position,
     /// What was removed lies below this one.
     pub removed: Position,
+    /// Segments that compaction wrote, by base offset.
+    pub rewritten: Vec<Rewrite>,
+    /// How far it is compacted.
+    pub cleaned: Cleaned,
+}
+
+/// What is durable of a partition's segments.
+#[derive(Clone, Debug)]
+pub struct Synced {
+    /// How much is in segments.
+    pub mark: PartitionMark,
+    /// Segments that compaction wrote, by base offset.
+    pub rewritten: Vec<Rewrite>,
+    /// How far it is compacted.
+    pub cleaned: Cleaned,
+    /// How many times segments were taken away by then.
+    pub(super) changes: u64,
 }
 
 /// How records are laid down from now on: what may be altered of a topic that has segments.
@@ -76,25 +95,28 @@ pub struct Segments {
     topic: Arc<Topic>,
     pub(super) partition: PartitionId,
     folder: PathBuf,
-    hasher: StreamHasher,
+    pub(super) hasher: StreamHasher,
     pub(super) files: Arc<OpenFiles>,
     /// In order of offset; the last one is active.
     pub(super) list: RwLock<Vec<Arc<Segment>>>,
     pub(super) writer: Mutex<Writer>,
     pub(super) low: RwLock<LowMark>,
     pub(super) gone: Mutex<Gone>,
+    pub(super) cleaned: Mutex<Cleaned>,
+    /// Written by compaction, and waiting for the frame that puts it in place of others.
+    pub(super) prepared: Mutex<Option<Arc<Segment>>>,
     /// What is to be done to files before anything is appended; none once it was.
-    repairs: Mutex<Option<Vec<Repair>>>,
+    pub(super) repairs: Mutex<Option<Vec<Repair>>>,
     /// What could not be read at the start.
-    damage: OnceLock<Damage>,
+    pub(super) damage: OnceLock<Damage>,
 }
 
 /// Offsets of which nothing can be read, and why.
 #[derive(Clone, Debug)]
-struct Hole {
+pub(super) struct Hole {
     base: Offset,
     end: Offset,
-    damage: Damage,
+    pub(super) damage: Damage,
 }
 
 #[derive(Debug, Default)]
@@ -125,7 +147,7 @@ impl Segments {
         hasher: StreamHasher,
         known: Option<Checkpointed>,
     ) -> Result<Arc<Self>, LogError> {
-        let listing = Listing::new(&**files.disk(), &folder, known.as_ref().map(|known| &known.mark))?;
+        let listing = Listing::new(&**files.disk(), &folder, known.as_ref())?;
         let segments = Self {
             topic,
             partition,
@@ -136,6 +158,8 @@ impl Segments {
             writer: Mutex::default(),
             low: RwLock::default(),
             gone: Mutex::default(),
+            cleaned: Mutex::default(),
+            prepared: Mutex::default(),
             repairs: Mutex::default(),
             damage: OnceLock::new(),
         };
@@ -147,25 +171,27 @@ impl Segments {
         Ok(Arc::new(segments))
     }
 
-    fn recover(&self, known: &Checkpointed, sealed: &[Offset], repairs: &mut Vec<Repair>) -> Result<(), LogError> {
+    fn recover(&self, known: &Checkpointed, sealed: &[(Offset, u32, Option<Offset>)], repairs: &mut Vec<Repair>) -> Result<(), LogError> {
         let mark = &known.mark;
         *self.low.write() = LowMark { offset: mark.first, position: known.removed };
-        self.checkpointed(mark);
+        *self.cleaned.lock() = known.cleaned;
+        self.gone.lock().checkpointed(mark, 0);
         let read = ReadContext { topic: self.topic.clone() };
         let mut parts = Vec::with_capacity(sealed.len() + 1);
         let mut next = mark.first;
-        let ends = sealed.iter().copied().skip(1).chain([mark.active]);
-        for (base, end) in sealed.iter().copied().zip(ends) {
+        let ends = sealed.iter().map(|(base, ..)| *base).skip(1).chain([mark.active]);
+        for ((base, generation, its_end), end) in sealed.iter().copied().zip(ends) {
             parts.extend(self.missing(next, base));
-            let mut of_segment = Vec::new();
-            let part = self.or_hole(base, end, self.unrecovered(base).sealed(end, &self.hasher, &read, &mut of_segment))?;
+            let (mut of_segment, end) = (Vec::new(), its_end.unwrap_or(end));
+            let found = self.unrecovered(base, generation).sealed(end, &self.hasher, &read, &mut of_segment);
+            let part = self.or_hole(base, end, found)?;
             next = part.as_ref().map_or(end, |segment| segment.end());
             parts.push(part);
             repairs.append(&mut of_segment);
         }
         parts.extend(self.missing(next, mark.active));
         let mut of_segment = Vec::new();
-        let active = self.unrecovered(mark.active).active(mark, &self.hasher, &read, &mut of_segment);
+        let active = self.unrecovered(mark.active, 0).active(mark, &self.hasher, &read, &mut of_segment);
         let active = self.or_hole(mark.active, mark.end, active)?;
         parts.push(active.as_ref().map(|active| active.segment.clone()).map_err(Hole::clone));
         repairs.append(&mut of_segment);
@@ -178,7 +204,7 @@ impl Segments {
     }
 
     /// The hole that a segment leaves if it is damaged.
-    fn or_hole<T>(&self, base: Offset, end: Offset, found: Result<T, LogError>) -> Result<Result<T, Hole>, LogError> {
+    pub(super) fn or_hole<T>(&self, base: Offset, end: Offset, found: Result<T, LogError>) -> Result<Result<T, Hole>, LogError> {
         match found {
             Ok(found) => Ok(Ok(found)),
             Err(LogError::Corrupt { file, from, end: to, what }) => {
@@ -235,16 +261,20 @@ impl Segments {
         self.damage.get()
     }
 
-    fn id(&self, base: Offset) -> SegmentId {
-        SegmentId { folder: self.folder.clone(), topic: self.topic.id, partition: self.partition, base }
+    pub(super) fn id_of(&self, base: Offset, generation: u32) -> SegmentId {
+        SegmentId { folder: self.folder.clone(), topic: self.topic.id, partition: self.partition, base, generation }
     }
 
-    fn has_keys(&self) -> bool {
+    fn id(&self, base: Offset) -> SegmentId {
+        self.id_of(base, 0)
+    }
+
+    pub(super) fn has_keys(&self) -> bool {
         self.topic.settings.kind == TopicKind::Events
     }
 
-    fn unrecovered(&self, base: Offset) -> UnrecoveredSegment {
-        UnrecoveredSegment { id: self.id(base), files: self.files.clone(), has_keys: self.has_keys() }
+    pub(super) fn unrecovered(&self, base: Offset, generation: u32) -> UnrecoveredSegment {
+        UnrecoveredSegment { id: self.id_of(base, generation), files: self.files.clone(), has_keys: self.has_keys() }
     }
 
     /// The topic.
@@ -312,7 +342,7 @@ impl Segments {
     ///
     /// # Errors
     /// [`LogError::Io`]; after a failed sync the process must end.
-    pub fn sync(&self) -> Result<Option<PartitionMark>, LogError> {
+    pub fn sync(&self) -> Result<Option<Synced>, LogError> {
         let mut writer = self.writer.lock();
         for path in std::mem::take(&mut writer.stale_after_checkpoint) {
             self.files.forget(&path);
@@ -321,15 +351,20 @@ impl Segments {
         writer.stale_after_checkpoint = std::mem::take(&mut writer.stale);
         let Some(active) = &mut writer.active else { return Ok(None) };
         active.sync()?;
-        let first = self.list.read().first().map_or(active.segment.id.base, |segment| segment.id.base);
-        Ok(Some(PartitionMark {
-            first,
+        // The list comes last: what is switched meanwhile is in it, and counted the next time.
+        let (changes, cleaned) = (self.gone.lock().changes, *self.cleaned.lock());
+        let list = self.list.read();
+        let rewritten = list.iter().filter(|segment| segment.id.generation > 0);
+        let rewritten = rewritten.map(|segment| Rewrite { base: segment.id.base, end: segment.end(), generation: segment.id.generation });
+        let mark = PartitionMark {
+            first: list.first().map_or(active.segment.id.base, |segment| segment.id.base),
             active: active.segment.id.base,
             end: active.end,
             log_len: active.log_len,
             runs_len: active.runs_len,
             chain: active.chain,
-        }))
+        };
+        Ok(Some(Synced { mark, rewritten: rewritten.collect(), cleaned, changes }))
     }
 
     /// Opens a reader. One that goes forward reads ahead; one that jumps from record to record should not.
@@ -350,11 +385,11 @@ impl Segments {
             let list = self.list.read();
             list.get(list.partition_point(|segment| !segment.ends_behind(position))).cloned()
         };
-        let found = match segment {
-            Some(segment) => segment.offset_of(position)?,
-            None => None,
-        };
-        Ok(found.unwrap_or_else(|| self.end()))
+        match segment {
+            // Compaction may have left out what lay last in it.
+            Some(segment) => Ok(segment.offset_of(position)?.unwrap_or_else(|| segment.end())),
+            None => Ok(self.end()),
+        }
     }
 
     /// An offset before which no record has a timestamp of `time` or later, as near to the first that has as the sparse index

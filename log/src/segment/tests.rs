@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::*;
 use crate::{
     batch::{BatchBuilder, Encoded},
+    compaction::Cleaned,
     disk::Disk,
     error::LogError,
     ids::{FolderId, Offset, PartitionId, Position, StreamVersion, Timestamp, TopicId},
@@ -111,7 +112,13 @@ fn look_at(disk: &SimDisk, mark: Option<&PartitionMark>) -> Result<Arc<Segments>
 
 fn look_as(disk: &SimDisk, mark: Option<&PartitionMark>, compression: Compression) -> Result<Arc<Segments>, LogError> {
     let files = OpenFiles::new(Arc::new(disk.clone()), 4);
-    let known = mark.map(|mark| Checkpointed { mark: *mark, below: Position::new(u64::MAX), removed: Position::default() });
+    let known = mark.map(|mark| Checkpointed {
+        mark: *mark,
+        below: Position::new(u64::MAX),
+        removed: Position::default(),
+        rewritten: Vec::new(),
+        cleaned: Cleaned::default(),
+    });
     Segments::open(files, FOLDER.into(), topic(compression), PartitionId::new(0), hasher(), known)
 }
 
@@ -230,7 +237,7 @@ fn fill(segments: &Segments, model: &mut Model, random: &mut Random, passes: u32
             runs.extend(model.group(random));
         }
         segments.append(&runs, layout(segments))?;
-        last = segments.sync()?.map(|mark| (mark, model.end()));
+        last = segments.sync()?.map(|synced| (synced.mark, model.end()));
     }
     Ok(last)
 }
@@ -315,7 +322,7 @@ fn a_call_refused_by_a_full_disk_can_be_made_again() {
         }
         failed += usize::from(disk.is_disarmed());
         compare(&segments, &model, model.end()).expect("reads");
-        let segments = open(&disk.power_cut(), mark.as_ref()).expect("opens");
+        let segments = open(&disk.power_cut(), mark.as_ref().map(|synced| &synced.mark)).expect("opens");
         compare(&segments, &model, model.end()).expect("reads");
     }
     assert!(failed > 30, "{failed}");

@@ -230,7 +230,7 @@ impl ActiveSegment {
         let Some(last) = index.last() else {
             return Err(corrupt(&runs_path, 0, self.runs_len, "an empty segment cannot be sealed"));
         };
-        let (seal, block) = runs::encode_seal(last);
+        let (seal, block) = runs::encode_seal(last, last.end_offset, last.end_position);
         written.runs.write_at(self.runs_len, &block).map_err(failed("append to", &runs_path))?;
         // A write that was refused may have left bytes behind what counts.
         for (file, kind, length) in

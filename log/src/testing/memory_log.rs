@@ -16,6 +16,7 @@ use crate::{
     backend::{AppendFuture, Capabilities, Head, LogBackend, LogReader, ProducerFuture, Span},
     batch::{BatchBuilder, Encoded, is_mark},
     clock::Clock,
+    compaction::Compaction,
     durability::Durability,
     error::LogError,
     holds::{Holder, Holds},
@@ -339,6 +340,9 @@ fn check(settings: TopicSettings) -> Result<(), LogError> {
     if !settings.retention.is_for_ever() {
         return Err(LogError::Invalid { field: "retention".into(), reason: "this log keeps everything".into() });
     }
+    if settings.compaction != Compaction::DEFAULT {
+        return Err(LogError::Invalid { field: "compaction".into(), reason: "this log keeps everything".into() });
+    }
     Ok(())
 }
 
@@ -351,6 +355,7 @@ impl LogBackend for MemoryLog {
             commit_order: true,
             server_time: true,
             removal: false,
+            compaction: false,
             producer_units: UNITS_REMEMBERED,
             append_bytes: u64::MAX,
         }

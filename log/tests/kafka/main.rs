@@ -11,8 +11,8 @@ use std::{
 use bytes::Bytes;
 use dump::{Record, dump};
 use foldlog_log::{
-    Append, Appended, Compression, EmbeddedLog, LogBackend, LogConfig, NewEvent, NewRecord, PartitionId, Timestamp, TopicKind,
-    TopicSettings, Write,
+    Append, Appended, Compression, EmbeddedLog, LogBackend, LogConfig, NewEvent, NewRecord, Offset, PartitionId, ReadLimits, Selection,
+    Timestamp, TopicKind, TopicName, TopicSettings, Write,
     clock::ManualClock,
     disk::{Disk, RealDisk},
     testing::{Random, conformance::block_on},
@@ -140,6 +140,77 @@ fn kafkas_tool_finds_what_was_appended_and_sees_one_flipped_byte() {
             assert!(one.faults.iter().any(|line| line.ends_with("isvalid: false")), "a flipped byte is seen: {:?}", one.faults);
         }
     }
+}
+
+#[test]
+#[ignore = "needs Java and Kafka's tools: log/tests/kafka/run"]
+fn kafkas_tool_reads_what_compaction_left() {
+    for compression in Compression::ALL {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let log = compacted(folder.path(), compression);
+        let paths = segments(&log, "table", PartitionId::new(0));
+        let dumped = dump(&paths);
+        // That offsets have holes is all that it has to say.
+        let is_hole = |line: &str| line.starts_with("Non-consecutive offsets in ") || line.contains(" is followed by ");
+        let faults = dumped.values().flat_map(|one| &one.faults).collect::<Vec<_>>();
+        assert!(faults.iter().all(|line| is_hole(line)), "{faults:?}");
+        let found = dumped.values().flat_map(|one| &one.records).collect::<Vec<_>>();
+        let mut reader = log.reader(Selection::Partition(name("table"), PartitionId::new(0), Offset::default())).expect("in range");
+        let mut expected = Vec::new();
+        loop {
+            let chunk = reader.read(log.head().position, ReadLimits::default()).expect("it is whole");
+            for record in chunk.runs.iter().flat_map(|run| run.records()) {
+                let record = record.expect("it is whole");
+                let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("the test writes text");
+                let (offset, time) = (record.offset.get(), record.timestamp.get());
+                expected.push(Record { offset, time, key: record.key.map(text), value: record.value.map(text), headers: Vec::new() });
+            }
+            if chunk.runs.is_empty() {
+                break;
+            }
+        }
+        assert!(found.into_iter().eq(&expected), "what a reader finds");
+        let (left, end) = (expected.len() as u64, log.ends(&name("table")).expect("it is there")[0].get());
+        let tombstones = expected.iter().filter(|record| record.value.is_none()).count();
+        assert!(left < end / 2 && tombstones > 10, "{left} of {end}, {tombstones} tombstones");
+        println!("Kafka's tool found {left} records that compaction left of {end}, {tombstones} tombstones among them");
+    }
+}
+
+fn name(topic: &str) -> TopicName {
+    topic.parse().expect("a valid name")
+}
+
+/// A table that was compacted.
+fn compacted(folder: &Path, compression: Compression) -> EmbeddedLog {
+    let config = LogConfig { segment_bytes: 64 << 10, tail_bytes: 0, ..LogConfig::default() }.without_reserve();
+    let clock = Arc::new(ManualClock::at(Timestamp::new(1_700_000_000_000)));
+    let opened = EmbeddedLog::open_stepped(Arc::new(RealDisk), clock, &folder.join("data"), config, || 7);
+    let (log, mut stepper) = opened.expect("it opens");
+    let settings = TopicSettings { compression, ..TopicSettings::new(TopicKind::Table, 1) };
+    log.create_topic(name("table"), settings).expect("it is new");
+    log.allow_removal();
+    let mut random = Random::new(11);
+    for number in 0..2_000 {
+        let key = |random: &mut Random| Some(Bytes::from(format!("key-{}", random.below(300))));
+        let value = |random: &mut Random| (!random.one_in(6)).then(|| data(number, random));
+        let mut record =
+            || NewRecord { key: key(&mut random), value: value(&mut random), headers: Vec::new(), time: time(number, &mut random) };
+        let records = (0..4).map(|_| record()).collect();
+        let write = Write::Records { topic: name("table"), partition: None, records };
+        let answer = log.append(Append { writes: vec![write], ..Append::default() }).expect("there is room");
+        stepper.commit().expect("no fault");
+        block_on(answer).expect("nothing speaks against it");
+        if number % 10 == 9 {
+            stepper.tidy().expect("no fault");
+        }
+    }
+    while stepper.compact().expect("no fault") {
+        stepper.commit().expect("no fault");
+    }
+    stepper.tidy().expect("no fault");
+    stepper.upkeep().expect("no fault");
+    log
 }
 
 /// A log with everything in segments, and what was acknowledged.

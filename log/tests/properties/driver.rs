@@ -37,6 +37,7 @@ pub struct Seen {
     pub altered: u64,
     pub removed: u64,
     pub below: u64,
+    pub compacted: u64,
     pub records: u64,
 }
 
@@ -95,8 +96,14 @@ impl Run {
         let (mut log, mut stepper) = self.open();
         for _ in 0..60 {
             self.clock.advance(Duration::from_millis(self.random.below(150)));
-            match self.random.below(31) / 2 {
-                15 => self.alter(&log),
+            match self.random.below(35) / 2 {
+                17 => self.alter(&log),
+                15 | 16 => {
+                    for _ in 0..self.random.below(4) {
+                        stepper.compact().unwrap();
+                        stepper.commit().unwrap();
+                    }
+                }
                 13 | 14 => {
                     stepper.upkeep().unwrap();
                     stepper.commit().unwrap();
@@ -117,6 +124,7 @@ impl Run {
             self.look_at_removal(&log);
         }
         self.read(&log);
+        self.look_at_compaction(&log);
         for (name, kind, _) in TOPICS {
             let ends: Vec<_> =
                 (0..self.model.topics[name].partitions).map(|partition| Offset::new(self.model.end(name, partition))).collect();

@@ -1,11 +1,14 @@
 //! What must come out: lists of records and maps of lives, and the verdict on each append.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use foldlog_log::{
-    Append, Appended, AppendedRange, Compression, Durability, EventQuery, Expected, Found, Offset, PartitionId, Position, Precondition,
-    ProducerId, QueryAbsent, QueryItem, Retention, Scope, Sequenced, StreamAt, StreamChange, StreamHead, StreamId, StreamVersion,
-    Timestamp, TopicKind, TopicName, TopicSettings, Violation, Write,
+    Append, Appended, AppendedRange, Compaction, Compression, Durability, EventQuery, Expected, Found, Offset, PartitionId, Position,
+    Precondition, ProducerId, QueryAbsent, QueryItem, Retention, Scope, Sequenced, StreamAt, StreamChange, StreamHead, StreamId,
+    StreamVersion, Timestamp, TopicKind, TopicName, TopicSettings, Violation, Write,
 };
 
 pub const TOPICS: [(&str, TopicKind, u32); 4] =
@@ -16,6 +19,14 @@ pub const COMPRESSIONS: [Compression; 4] = [Compression::Lz4, Compression::None,
 /// Topics whose appends are answered before they are synced, unless they ask for more.
 pub const WRITTEN: [&str; 2] = ["b", "r"];
 
+/// When topic `t` is compacted.
+pub const COMPACTED: Compaction = Compaction {
+    delete_retention: Duration::from_millis(500),
+    min_lag: Duration::from_millis(100),
+    max_lag: Duration::from_secs(1),
+    dirty_percent: 30,
+};
+
 /// How long topic `r` keeps what it has.
 pub const KEPT: Retention = Retention { time: Some(Duration::from_secs(1)), bytes: None };
 
@@ -24,7 +35,8 @@ pub fn made() -> BTreeMap<&'static str, TopicSettings> {
     let settings = |((name, kind, partitions), compression)| {
         let durability = if WRITTEN.contains(&name) { Durability::Written } else { Durability::Synced };
         let retention = if name == "r" { KEPT } else { Retention::FOR_EVER };
-        (name, TopicSettings { durability, compression, retention, ..TopicSettings::new(kind, partitions) })
+        let compaction = if name == "t" { COMPACTED } else { Compaction::DEFAULT };
+        (name, TopicSettings { durability, compression, retention, compaction, ..TopicSettings::new(kind, partitions) })
     };
     TOPICS.into_iter().zip(COMPRESSIONS).map(settings).collect()
 }
@@ -39,7 +51,8 @@ pub struct Stored {
     pub key: Option<String>,
     /// 0 where there are no streams.
     pub version: u64,
-    pub value: String,
+    /// None for a tombstone.
+    pub value: Option<String>,
     pub recorded_at: i64,
     /// Type; empty where there are no events.
     pub kind: String,
@@ -261,7 +274,7 @@ impl Model {
                 let partition = self.hashed(topic.as_str(), stream.as_str());
                 for event in events {
                     let version = self.newest(topic.as_str(), stream.as_str()) + 1;
-                    self.push(topic, partition, Some(stream.to_string()), version, &event.data, answer);
+                    self.push(topic, partition, Some(stream.to_string()), version, Some(&event.data), answer);
                     if let Some(record) = self.records.last_mut() {
                         record.kind = event.kind.to_string();
                         record.tags = event.tags.iter().map(ToString::to_string).collect();
@@ -296,14 +309,14 @@ impl Model {
                         (None, Some(key)) => self.hashed(topic.as_str(), key),
                         (None, None) => 0,
                     };
-                    self.push(topic, partition, key, 0, record.value.as_ref().unwrap(), answer);
+                    self.push(topic, partition, key, 0, record.value.as_deref(), answer);
                 }
             }
         }
     }
 
     pub fn mark(&mut self, topic: &TopicName, stream: &StreamId, answer: &mut Appended) {
-        self.push(topic, self.hashed(topic.as_str(), stream.as_str()), Some(stream.to_string()), 0, b"", answer);
+        self.push(topic, self.hashed(topic.as_str(), stream.as_str()), Some(stream.to_string()), 0, None, answer);
         if let Some(record) = self.records.last_mut() {
             record.is_mark = true;
         }
@@ -312,9 +325,18 @@ impl Model {
         answer.versions.extend((newest > 0).then_some(at));
     }
 
-    pub fn push(&mut self, topic: &TopicName, partition: u32, key: Option<String>, version: u64, value: &[u8], answer: &mut Appended) {
+    pub fn push(
+        &mut self,
+        topic: &TopicName,
+        partition: u32,
+        key: Option<String>,
+        version: u64,
+        value: Option<&[u8]>,
+        answer: &mut Appended,
+    ) {
         let offset = self.end(topic.as_str(), partition);
-        let (position, value) = (self.records.len() as u64, String::from_utf8(value.to_vec()).unwrap());
+        let position = self.records.len() as u64;
+        let value = value.map(|value| String::from_utf8(value.to_vec()).unwrap());
         let recorded_at = answer.recorded_at.get();
         self.records.push(Stored {
             position,
@@ -338,6 +360,13 @@ impl Model {
 }
 
 impl Model {
+    /// Positions of those records of `t` that compaction leaves: the newest of each key, if it has a value.
+    pub fn newest_of_keys(&self) -> BTreeSet<u64> {
+        let of_table = self.records.iter().filter(|record| record.topic == "t");
+        let newest: BTreeMap<_, _> = of_table.map(|record| ((record.partition, &record.key), record)).collect();
+        newest.into_values().filter(|record| record.value.is_some()).map(|record| record.position).collect()
+    }
+
     /// How durable an append is when it is answered.
     pub fn durability(&self, append: &Append) -> Durability {
         let is_written = |write: &Write| {

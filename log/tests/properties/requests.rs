@@ -78,7 +78,8 @@ impl Run {
         for value in values {
             let has_key = kind == TopicKind::Table || !self.random.one_in(3);
             let key = has_key.then(|| format!("s{}", self.random.below(6)).into());
-            records.push(NewRecord { key, value: Some(value.into()), ..NewRecord::default() });
+            let is_deleted = kind == TopicKind::Table && self.random.one_in(6);
+            records.push(NewRecord { key, value: (!is_deleted).then(|| value.into()), ..NewRecord::default() });
         }
         Write::Records { topic, partition, records }
     }

@@ -1,6 +1,6 @@
 //! What groups remember, folded from `_foldlog.offsets` when a server starts.
 //!
-//! Called by [`super::Groups::open`]. Only the newest value of each key is held; the topic itself grows until tables are compacted.
+//! Called by [`super::Groups::open`]. Only the newest value of each key is held; what is older goes with compaction.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -4,9 +4,9 @@ use std::{hash::Hasher as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use foldlog_log::{
-    Append, Appended, Beginning, Compression, Durability, EventId, EventQuery, Expected, Identity, NewEvent, NewRecord, PartitionId,
-    Position, Precondition, ProducerId, ProducerKey, Purpose, QueryAbsent, QueryItem, RequestId, RequestKey, Retention, Scope, Snapshot,
-    StreamChange, StreamId, StreamVersion, Tag, Timestamp, Topic, TopicKind, TopicName, Write,
+    Append, Appended, Beginning, Compaction, Compression, Durability, EventId, EventQuery, Expected, Identity, NewEvent, NewRecord,
+    PartitionId, Position, Precondition, ProducerId, ProducerKey, Purpose, QueryAbsent, QueryItem, RequestId, RequestKey, Retention, Scope,
+    Snapshot, StreamChange, StreamId, StreamVersion, Tag, Timestamp, Topic, TopicChanges, TopicKind, TopicName, TopicSettings, Write,
 };
 use foldlog_proto::v1 as pb;
 use prost::Message as _;
@@ -470,6 +470,44 @@ fn proto_retention(retention: Retention) -> Option<pb::Retention> {
     (!retention.is_for_ever()).then_some(pb::Retention { time, bytes: retention.bytes })
 }
 
+/// When a topic is rid of what was replaced; bounds are for the log to check.
+pub fn compaction(given: Option<pb::Compaction>) -> Result<Compaction, Failure> {
+    let (asked, usual) = (compaction_changes(given.unwrap_or_default())?, Compaction::DEFAULT);
+    Ok(Compaction {
+        delete_retention: asked.delete_retention.unwrap_or(usual.delete_retention),
+        min_lag: asked.min_lag.unwrap_or(usual.min_lag),
+        max_lag: asked.max_lag.unwrap_or(usual.max_lag),
+        dirty_percent: asked.dirty_percent.unwrap_or(usual.dirty_percent),
+    })
+}
+
+/// What is said of compaction.
+pub fn compaction_changes(given: pb::Compaction) -> Result<TopicChanges, Failure> {
+    let time = |given: Option<prost_types::Duration>, field| {
+        let time = given.map(Duration::try_from).transpose();
+        time.map_err(|_| Failure::invalid(field, "a duration that is not negative"))
+    };
+    Ok(TopicChanges {
+        delete_retention: time(given.delete_retention, "compaction.delete_retention")?,
+        min_lag: time(given.min_lag, "compaction.min_lag")?,
+        max_lag: time(given.max_lag, "compaction.max_lag")?,
+        // What is too large for the log's type is too large for the log.
+        dirty_percent: given.dirty_percent.map(|percent| u8::try_from(percent).unwrap_or(u8::MAX)),
+        ..TopicChanges::default()
+    })
+}
+
+fn proto_compaction(settings: &TopicSettings) -> Option<pb::Compaction> {
+    let Compaction { delete_retention, min_lag, max_lag, dirty_percent } = settings.compaction;
+    let time = |time| prost_types::Duration::try_from(time).ok();
+    (settings.kind == TopicKind::Table).then_some(pb::Compaction {
+        delete_retention: time(delete_retention),
+        min_lag: time(min_lag),
+        max_lag: time(max_lag),
+        dirty_percent: Some(dirty_percent.into()),
+    })
+}
+
 /// A duration given by a client, up to `most`.
 pub fn duration(given: Option<prost_types::Duration>, default: Duration, most: Duration, field: &str) -> Result<Duration, Failure> {
     let Some(given) = given else { return Ok(default) };
@@ -539,6 +577,7 @@ pub fn proto_topic(topic: &Topic) -> pb::Topic {
         }
         .into(),
         retention: proto_retention(topic.settings.retention),
+        compaction: proto_compaction(&topic.settings),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use foldlog_log::{Compression, NewEvent, Tag, TopicChanges, TopicKind, TopicSettings};
+use foldlog_log::{CompactionState, Compression, NewEvent, Tag, TopicChanges, TopicKind, TopicSettings};
 use foldlog_proto::v1::{self as pb, topics_server};
 use tonic::{Request, Response, Status};
 
@@ -32,6 +32,16 @@ impl topics_server::Topics for Topics {
     async fn describe(&self, request: Request<pb::DescribeTopicRequest>) -> Result<Response<pb::DescribeTopicResponse>, Status> {
         self.answer(describe(&self.0, &request.into_inner()))
     }
+
+    async fn pause_compaction(
+        &self,
+        request: Request<pb::PauseCompactionRequest>,
+    ) -> Result<Response<pb::PauseCompactionResponse>, Status> {
+        self.answer(self.0.stage().map(|stage| {
+            stage.log.pause_compaction(request.into_inner().paused);
+            pb::PauseCompactionResponse {}
+        }))
+    }
 }
 
 impl Topics {
@@ -56,7 +66,8 @@ async fn create(app: &App, request: pb::CreateTopicRequest) -> Result<pb::Topic,
     }
     let durability = convert::durability(request.durability)?.unwrap_or_default();
     let retention = convert::retention(request.retention)?;
-    let settings = TopicSettings { kind, partitions, durability, compression, retention };
+    let compaction = convert::compaction(request.compaction)?;
+    let settings = TopicSettings { kind, partitions, durability, compression, retention, compaction };
     let log = Arc::clone(&stage.log);
     let created = tokio::task::spawn_blocking(move || log.create_topic(name, settings)).await;
     let topic = created.map_err(|_| Failure::new(Kind::Unknown, "OUTCOME_UNKNOWN", "the creation was interrupted"))??;
@@ -84,6 +95,7 @@ async fn alter(app: &App, request: pb::AlterTopicRequest) -> Result<pb::Topic, F
         compression: compression(request.compression)?,
         retention_time: retention_time.map_err(|_| Failure::invalid("retention_time", "a duration that is not negative"))?,
         retention_bytes: request.retention_bytes,
+        ..convert::compaction_changes(request.compaction.unwrap_or_default())?
     };
     let log = Arc::clone(&stage.log);
     let altered = tokio::task::spawn_blocking(move || log.alter_topic(&name, changes)).await;
@@ -101,12 +113,15 @@ fn describe(app: &App, request: &pb::DescribeTopicRequest) -> Result<pb::Describ
     let stage = app.stage()?;
     let topic = stage.log.topic(&convert::topic(&request.name, || "name".to_owned())?)?;
     let holders = stage.log.holders(&topic.name)?;
+    let compaction = stage.log.compaction(&topic.name)?;
     let limits = &app.limits;
     Ok(pb::DescribeTopicResponse {
         topic: Some(convert::proto_topic(&topic)),
         ends: events::numbered(stage.log.ends(&topic.name)?),
         firsts: events::numbered(stage.log.firsts(&topic.name)?),
         holders: holders.into_iter().map(|one| pb::Holder { owner: one.owner, position: one.from.get() }).collect(),
+        compaction: compaction.into_iter().map(compaction_state).collect(),
+        compaction_paused: stage.log.is_compaction_paused(),
         limits: Some(pb::Limits {
             max_event_bytes: limits.event_bytes as u64,
             max_append_bytes: limits.append_bytes as u64,
@@ -116,4 +131,14 @@ fn describe(app: &App, request: &pb::DescribeTopicRequest) -> Result<pb::Describ
             max_tag_bytes: u32::try_from(Tag::MAX_LEN).unwrap_or(u32::MAX),
         }),
     })
+}
+
+fn compaction_state(state: CompactionState) -> pb::CompactionState {
+    pb::CompactionState {
+        partition: state.partition.get(),
+        cleaned_to: state.cleaned_to.get(),
+        bytes: state.bytes,
+        dirty_bytes: state.dirty_bytes,
+        percent: state.percent.map(Into::into),
+    }
 }

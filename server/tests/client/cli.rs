@@ -57,6 +57,28 @@ fn the_clock_is_shown_and_confirmed() {
 }
 
 #[test]
+fn a_table_is_compacted_as_it_is_told() {
+    let server = Server::start();
+    server.rows(&["topic", "create", "t", "--kind", "table", "--partitions", "1", "--max-lag", "1h", "--dirty-percent", "30"]);
+    let settings = |server: &Server| server.rows(&["topic", "describe", "t"])[0]["compaction"].clone();
+    let mut expected = json!({ "delete_retention_ms": 86_400_000, "min_lag_ms": 0, "max_lag_ms": 3_600_000, "dirty_percent": 30 });
+    assert_eq!(settings(&server), expected);
+    server.rows(&["topic", "alter", "t", "--delete-retention", "2d"]);
+    expected["delete_retention_ms"] = json!(172_800_000);
+    assert_eq!(settings(&server), expected);
+    let compacted = |server: &Server| server.rows(&["topic", "describe", "t"])[0]["compacted"].clone();
+    assert_eq!(compacted(&server), json!([{ "to": 0, "bytes": 0, "dirty_bytes": 0 }]));
+    assert_eq!(server.run(&["topic", "compaction", "pause"]).code, Some(0));
+    assert_eq!(compacted(&server)[0]["paused"], json!(true));
+    assert_eq!(server.run(&["topic", "compaction", "resume"]).code, Some(0));
+    assert_eq!(compacted(&server)[0].get("paused"), None);
+    assert_eq!(server.run(&["topic", "compaction", "stop"]).code, Some(2));
+    let refused = server.run(&["topic", "create", "e", "--max-lag", "1h"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.notes.contains("an event replaces none"), "{}", refused.notes);
+}
+
+#[test]
 fn a_topic_is_altered_while_it_is_in_use() {
     let server = Server::start();
     server.rows(&["topic", "create", "r", "--kind", "records", "--partitions", "2", "--retention-bytes", "1GiB"]);

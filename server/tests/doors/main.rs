@@ -4,6 +4,7 @@
 
 mod altered;
 mod append;
+mod compaction;
 mod filters;
 mod floods;
 mod groups;

@@ -119,7 +119,6 @@ async fn a_retention_that_cannot_be_is_refused_with_its_rule() {
     let time = |seconds, nanos| pb::Retention { time: Some(prost_types::Duration { seconds, nanos }), bytes: None };
     for (request, rule) in [
         (asked(pb::TopicKind::Events, time(3600, 0)), "kept for ever"),
-        (asked(pb::TopicKind::Table, time(3600, 0)), "kept for ever"),
         (asked(pb::TopicKind::Records, time(0, 1_000_000)), "one second"),
         (asked(pb::TopicKind::Records, time(-1, 0)), "not negative"),
         (asked(pb::TopicKind::Records, time(i64::MAX, 0)), "100 years"),

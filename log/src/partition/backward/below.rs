@@ -49,13 +49,15 @@ impl Below {
         while !out.is_full()
             && let Some(run) = reader.previous_run(out.limits.records)?
         {
-            if run.first_offset.plus(run.count.into()) != before {
-                return Err(lost(engine, partition, run.first_offset.plus(run.count.into())));
-            }
-            let Some(left) = out.take_end(&run)? else { break };
+            let Some(left) = out.take_end(&run)? else {
+                reader.seek(before);
+                break;
+            };
             before = run.first_offset.plus(left.into());
             reader.seek(before);
         }
+        // Compaction may have left out what lay first.
+        before = before.min(reader.offset());
         self.reader = Some(reader);
         if before == from && from > engine.low(partition).offset {
             return Err(lost(engine, partition, Offset::default()));

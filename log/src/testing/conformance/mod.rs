@@ -6,6 +6,7 @@
 mod altered;
 mod appends;
 mod backwards;
+mod compaction;
 mod concurrency;
 mod filters;
 mod lives;
@@ -71,6 +72,7 @@ pub fn check<S: Subject>(mut make: impl FnMut() -> S) -> Vec<&'static str> {
         queries::CASES,
         reads::CASES,
         backwards::CASES,
+        compaction::CASES,
         filters::CASES,
         concurrency::CASES,
         lives::CASES,

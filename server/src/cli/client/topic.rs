@@ -1,9 +1,12 @@
-//! `foldlog topic create | alter | list | describe`.
+//! `foldlog topic create | alter | list | describe | compaction`.
 
 use std::time::Duration;
 
-use clap::Subcommand;
-use foldlog_sdk::{Compression, Durability, Retention, Topic as SdkTopic, TopicChanges, TopicKind, TopicSettings};
+use clap::{Args, Subcommand, ValueEnum};
+use foldlog_sdk::{
+    Compaction, CompactionState, Compression, Durability, Retention, Topic as SdkTopic, TopicChanges, TopicDescription, TopicKind,
+    TopicSettings,
+};
 
 use super::{Connection, Stop};
 use crate::cli::output::{Cell, Head, OutputArgs, Record};
@@ -12,6 +15,7 @@ use crate::cli::output::{Cell, Head, OutputArgs, Record};
 #[derive(Debug, Subcommand)]
 pub enum Topic {
     /// Create a topic; one that exists with the same settings is left as it is
+    #[command(group = clap::ArgGroup::new("changes").multiple(true))]
     Create {
         /// Name: 1 to 249 characters of A-Z a-z 0-9 . _ -
         name: String,
@@ -28,13 +32,16 @@ pub enum Topic {
         /// How its batches are compressed where they lie for long: none, lz4 (fast) or zstd (smaller)
         #[arg(long, default_value_t = Compression::None)]
         compression: Compression,
-        /// Let records go that were recorded longer ago, like 7d, 12h, 30m or 90s; for topics of records [default: keep them for ever]
+        /// Let records go that were recorded longer ago, like 7d, 12h, 30m or 90s; for topics of records and tables
+        /// [default: keep them for ever]
         #[arg(long, value_name = "TIME", value_parser = parse_time)]
         retention_time: Option<Duration>,
-        /// Keep the newest so many bytes in each partition and let older records go, like 1GiB or 512MiB; for topics of records
-        /// [default: keep them for ever]
+        /// Keep the newest so many bytes in each partition and let older records go, like 1GiB or 512MiB; for topics of records and
+        /// tables [default: keep them for ever]
         #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
         retention_bytes: Option<u64>,
+        #[command(flatten)]
+        compaction: CompactionArgs,
         #[command(flatten)]
         connection: Connection,
         #[command(flatten)]
@@ -61,6 +68,8 @@ pub enum Topic {
         #[arg(long, value_name = "BYTES", value_parser = |text: &str| none_or(text, 0, parse_bytes), group = "changes")]
         retention_bytes: Option<u64>,
         #[command(flatten)]
+        compaction: CompactionArgs,
+        #[command(flatten)]
         connection: Connection,
         #[command(flatten)]
         output: OutputArgs,
@@ -84,19 +93,72 @@ pub enum Topic {
         #[command(flatten)]
         output: OutputArgs,
     },
+    /// Have the compaction of all tables stop where it is, or go on; a restart goes on
+    Compaction {
+        /// What it is to do
+        #[arg(value_enum)]
+        order: Order,
+        #[command(flatten)]
+        connection: Connection,
+    },
+}
+
+/// What compaction is to do.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Order {
+    /// Stop where it is
+    Pause,
+    /// Go on from there
+    Resume,
+}
+
+/// When a table is rid of what a newer record of the same key replaced.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct CompactionArgs {
+    /// How long a deletion stays to be seen in a table after what it deletes is gone [default: 1d]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, group = "changes")]
+    delete_retention: Option<Duration>,
+    /// Leave what was recorded more recently alone; for tables [default: 0s]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, group = "changes")]
+    min_lag: Option<Duration>,
+    /// Be rid of what was replaced about so long after it was recorded; for tables [default: 7d]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, group = "changes")]
+    max_lag: Option<Duration>,
+    /// Compact a partition of a table once so many hundredths of it have not been looked at, 1 to 100 [default: 50]
+    #[arg(long, value_name = "PERCENT", group = "changes")]
+    dirty_percent: Option<u32>,
+}
+
+impl From<CompactionArgs> for Compaction {
+    fn from(args: CompactionArgs) -> Self {
+        let CompactionArgs { delete_retention, min_lag, max_lag, dirty_percent } = args;
+        Self { delete_retention, min_lag, max_lag, dirty_percent }
+    }
 }
 
 impl Topic {
     pub async fn run(self) -> Result<(), Stop> {
         match self {
-            Self::Create { name, kind, partitions, durability, compression, retention_time, retention_bytes, connection, output } => {
+            Self::Create {
+                name,
+                kind,
+                partitions,
+                durability,
+                compression,
+                retention_time,
+                retention_bytes,
+                compaction,
+                connection,
+                output,
+            } => {
                 let retention = Retention { time: retention_time, bytes: retention_bytes };
-                let settings = TopicSettings { kind, partitions, durability, compression, retention };
+                let settings = TopicSettings { kind, partitions, durability, compression, retention, compaction: compaction.into() };
                 let topic = connection.open().await?.create_topic_with(&name, settings).await?;
                 print_topics(output, &[topic])
             }
-            Self::Alter { name, partitions, durability, compression, retention_time, retention_bytes, connection, output } => {
-                let changes = TopicChanges { partitions, durability, compression, retention_time, retention_bytes };
+            Self::Alter { name, partitions, durability, compression, retention_time, retention_bytes, compaction, connection, output } => {
+                let compaction = compaction.into();
+                let changes = TopicChanges { partitions, durability, compression, retention_time, retention_bytes, compaction };
                 let topic = connection.open().await?.alter_topic(&name, changes).await?;
                 print_topics(output, &[topic])
             }
@@ -105,6 +167,7 @@ impl Topic {
                 print_topics(output, &topics)
             }
             Self::Describe { name, connection, output } => describe(&name, &connection, output).await,
+            Self::Compaction { order, connection } => Ok(connection.open().await?.pause_compaction(matches!(order, Order::Pause)).await?),
         }
     }
 }
@@ -149,6 +212,8 @@ async fn describe(name: &str, connection: &Connection, output: OutputArgs) -> Re
         Head::text("compression"),
         Head::number("retention_ms"),
         Head::number("retention_bytes"),
+        Head::text("compaction"),
+        Head::text("compacted"),
         Head::number("records"),
         Head::text("firsts"),
         Head::text("ends"),
@@ -172,6 +237,8 @@ async fn describe(name: &str, connection: &Connection, output: OutputArgs) -> Re
         description.topic.compression.as_str().into(),
         time_cell(retention),
         retention.bytes.map_or(Cell::Null, Into::into),
+        description.topic.compaction.map_or(Cell::Null, |settings| Cell::Json(settings_as_json(settings).to_string())),
+        compacted(&description),
         records.into(),
         offsets(&description.firsts),
         offsets(&description.ends),
@@ -185,6 +252,35 @@ async fn describe(name: &str, connection: &Connection, output: OutputArgs) -> Re
     let mut printer = output.stdout().printer(&heads);
     printer.print(&Record { heads: &heads, cells })?;
     Ok(printer.finish()?)
+}
+
+fn settings_as_json(settings: Compaction) -> serde_json::Value {
+    let ms = |time: Option<Duration>| time.and_then(|time| u64::try_from(time.as_millis()).ok());
+    serde_json::json!({
+        "delete_retention_ms": ms(settings.delete_retention),
+        "min_lag_ms": ms(settings.min_lag),
+        "max_lag_ms": ms(settings.max_lag),
+        "dirty_percent": settings.dirty_percent,
+    })
+}
+
+/// How far compaction has come, by partition.
+fn compacted(description: &TopicDescription) -> Cell {
+    if description.compaction.is_empty() {
+        return Cell::Null;
+    }
+    let of_partition = |state: &CompactionState| {
+        let mut json = serde_json::json!({ "to": state.cleaned_to, "bytes": state.bytes, "dirty_bytes": state.dirty_bytes });
+        if let Some(percent) = state.percent {
+            json["percent"] = percent.into();
+        }
+        if description.compaction_paused {
+            json["paused"] = true.into();
+        }
+        json
+    };
+    let states: Vec<_> = description.compaction.iter().map(of_partition).collect();
+    Cell::Json(serde_json::Value::from(states).to_string())
 }
 
 /// A number and its unit.

@@ -1,0 +1,273 @@
+//! A pass over one partition, segment by segment, and the thread that makes one after the other.
+//!
+//! A thread of its own calls [`run`]; simulations call [`Compactor::step`]. It holds up nobody: it reads and writes files beside those in use,
+//! and each segment that it wrote is switched in by the committer like an append. Invariant: the oldest come first, so that a tombstone
+//! is not marked before all that it deletes is gone.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use super::{
+    judge::Judge,
+    keys::Keys,
+    plan::{self, Cleaned},
+    throttle::Throttle,
+};
+use crate::{
+    engine::{Engine, FailOnPanic},
+    error::LogError,
+    holds::Held,
+    ids::{Offset, Timestamp},
+    journal::frame::Replacement,
+    partition::group::Switch,
+    record::Purpose,
+    segment::{Rewritten, Segments, Source},
+    tidy::is_full,
+    topic::TopicKind,
+    topic_store::Partition,
+};
+
+/// How long the thread waits at most before it looks whether something is due.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// Waits as long as reading so many bytes may take.
+type Pace<'a> = &'a mut dyn FnMut(u64) -> Result<(), LogError>;
+
+/// Compacts partitions, one at a time.
+#[derive(Debug)]
+pub(crate) struct Compactor {
+    engine: Arc<Engine>,
+    pass: Option<Pass>,
+}
+
+/// What is left of a pass.
+#[derive(Debug)]
+struct Pass {
+    partition: Arc<Partition>,
+    segments: Arc<Segments>,
+    keys: Keys,
+    /// All below is in `keys`, or was looked at before.
+    end: Offset,
+    now: Timestamp,
+    horizon: Timestamp,
+    /// From when on the last of its tombstones may go, of those that were seen so far.
+    waits: Timestamp,
+    /// What is to be written anew, the oldest first.
+    sources: Vec<Source>,
+}
+
+impl Compactor {
+    pub(crate) const fn new(engine: Arc<Engine>) -> Self {
+        Self { engine, pass: None }
+    }
+
+    /// Begins a pass where one is due, or writes the next segment of the one under way and puts the switch in line for the committer. Whether
+    /// there was something to do.
+    ///
+    /// # Errors
+    /// What ends the log, or a full disk: then a pass begins anew with the next call.
+    pub(crate) fn step(&mut self) -> Result<bool, LogError> {
+        self.advance(&mut |_| Ok(()), |_| {})
+    }
+
+    fn advance(&mut self, pace: Pace<'_>, settle: impl FnOnce(&mut Held)) -> Result<bool, LogError> {
+        let engine = Arc::clone(&self.engine);
+        // A clock that is not believed tells neither how old a record is nor how long a tombstone has waited.
+        let Some(now) = engine.time.for_removal() else { return Ok(false) };
+        let pass = self.pass.take();
+        if engine.read_only.get().is_some() {
+            return Ok(false);
+        }
+        let advanced = match pass {
+            Some(pass) => pass.write_next(&engine, pace, settle),
+            None => Pass::begin(&engine, now, pace),
+        };
+        match advanced {
+            Ok(Next::GoesOn(pass)) => {
+                self.pass = Some(pass);
+                Ok(true)
+            }
+            Ok(Next::Waits(pass)) => {
+                self.pass = Some(pass);
+                Ok(false)
+            }
+            Ok(Next::Ended) => {
+                engine.compacting.end();
+                Ok(true)
+            }
+            Ok(Next::Nothing) => {
+                engine.compacting.end();
+                Ok(false)
+            }
+            Err(error) => {
+                engine.compacting.end();
+                if engine.note_damage(&error) { Ok(false) } else { Err(error) }
+            }
+        }
+    }
+}
+
+/// What a pass is due for.
+struct Due {
+    partition: Arc<Partition>,
+    segments: Arc<Segments>,
+    sources: Vec<Source>,
+}
+
+/// What came of a step.
+enum Next {
+    /// There is more to do.
+    GoesOn(Pass),
+    /// What was put in line before is not switched yet.
+    Waits(Pass),
+    /// The pass is over.
+    Ended,
+    /// Nothing is due.
+    Nothing,
+}
+
+impl Pass {
+    /// Begins a pass over the partition that has most to look at, if one is due.
+    fn begin(engine: &Engine, now: Timestamp, pace: Pace<'_>) -> Result<Next, LogError> {
+        // The first of those that have as much dirty.
+        let mut most: Option<(u64, Due)> = None;
+        let tables = engine.topics.partitions().into_iter().filter(|partition| partition.topic.settings.kind == TopicKind::Table);
+        for partition in tables.filter(|partition| partition.damage.get().is_none()) {
+            let Some(segments) = engine.segments(&partition) else { continue };
+            let mut sources = match segments.sources() {
+                Err(error) if engine.note_damage(&error) => continue,
+                sources => sources?,
+            };
+            let held = {
+                let held = engine.holds.lock();
+                if !held.is_complete() {
+                    return Ok(Next::Nothing);
+                }
+                held.from(&partition.topic.name)
+            };
+            let candidates: Vec<_> = sources.iter().map(|source| source.about).collect();
+            let standing = plan::standing(&partition.topic.settings.compaction, &candidates, segments.cleaned(), now, held);
+            sources.truncate(standing.count);
+            if standing.is_due && most.as_ref().is_none_or(|(dirty, ..)| *dirty < standing.dirty) {
+                most = Some((standing.dirty, Due { partition, segments, sources }));
+            }
+        }
+        match most {
+            Some((_, due)) => Self::of(engine, due, now, pace).map(Next::GoesOn),
+            None => Ok(Next::Nothing),
+        }
+    }
+
+    /// Reads what was not looked at, as far as memory allows.
+    fn of(engine: &Engine, due: Due, now: Timestamp, pace: Pace<'_>) -> Result<Self, LogError> {
+        let Due { partition, segments, mut sources } = due;
+        // A disk without room is found before anything is read.
+        engine.reserve.admits_file(engine.layout(&partition).max_log_bytes, Purpose::Upkeep)?;
+        let cleaned = segments.cleaned();
+        let (topic, is_dirty) = (&partition.topic, |source: &&Source| source.about.end > cleaned.to);
+        let bytes = |sources: &mut dyn Iterator<Item = &Source>| sources.map(|source| source.about.bytes).sum::<u64>();
+        let of = bytes(&mut sources.iter()) + bytes(&mut sources.iter().filter(is_dirty));
+        engine.compacting.begin((topic.id, partition.id), of);
+        let mut keys = Keys::new(engine.config.compaction_memory_bytes, engine.hasher);
+        let mut end = sources.last().map_or(cleaned.to, |source| source.about.end);
+        let mut full_at = None;
+        for source in sources.iter().filter(is_dirty) {
+            source.batches(cleaned.to, |batch| {
+                engine.compacting.advance(batch.len());
+                pace(batch.len())?;
+                full_at = note(&mut keys, &batch.bytes, cleaned.to).map_err(|flaw| batch.damage(flaw))?;
+                Ok(full_at.is_none())
+            })?;
+            if let Some(offset) = full_at {
+                end = offset;
+                break;
+            }
+        }
+        sources.retain(|source| source.base() < end);
+        let delete_retention = i64::try_from(topic.settings.compaction.delete_retention.as_millis()).unwrap_or(i64::MAX);
+        tracing::info!(topic = %topic.name, partition = %partition.id, from = %cleaned.to, to = %end, keys = keys.len(), "compacts");
+        let horizon = Timestamp::new(now.get().saturating_add(delete_retention));
+        Ok(Self { partition, segments, keys, end, now, horizon, waits: Timestamp::default(), sources })
+    }
+
+    /// Writes the next segments anew and has them switched in.
+    fn write_next(mut self, engine: &Engine, pace: Pace<'_>, settle: impl FnOnce(&mut Held)) -> Result<Next, LogError> {
+        if engine.holds.lock().is_waiting() {
+            return Ok(Next::Waits(self));
+        }
+        let layout = engine.layout(&self.partition);
+        // What is written is hardly longer than a segment, and what it replaces goes only afterwards.
+        engine.reserve.admits_file(layout.max_log_bytes, Purpose::Upkeep)?;
+        let judge = Judge { keys: &self.keys, end: self.end, now: self.now, horizon: self.horizon };
+        let mut waits = self.waits;
+        let rewritten = self.segments.rewrite(&self.sources, layout, |batch| {
+            engine.compacting.advance(batch.len());
+            pace(batch.len())?;
+            let (fate, horizon) = judge.fate(&batch.bytes).map_err(|flaw| batch.damage(flaw))?;
+            waits = waits.max(horizon.unwrap_or_default());
+            Ok(fate)
+        })?;
+        let Some(Rewritten { rewrite, count, bytes }) = rewritten else { return Ok(Next::Ended) };
+        self.waits = waits;
+        let group: Vec<_> = self.sources.drain(..count).collect();
+        let is_last = self.sources.is_empty();
+        let cleaned = if is_last { Cleaned { to: self.end, horizon: waits } } else { self.segments.cleaned() };
+
+        let mut held = engine.holds.lock();
+        let switch = Switch { partition: Arc::clone(&self.partition), by: Replacement::Rewritten(rewrite, cleaned) };
+        let may_go = self.may_go(&group, &held) && engine.put_in_line(switch, &mut held)?;
+        if !may_go {
+            self.segments.give_up()?;
+            return Ok(Next::Nothing);
+        }
+        settle(&mut held);
+        drop(held);
+        let before: u64 = group.iter().map(|source| source.about.bytes).sum();
+        engine.compacting.freed_bytes.fetch_add(before.saturating_sub(bytes), Ordering::Relaxed);
+        if is_last {
+            engine.compacting.passes.fetch_add(1, Ordering::Relaxed);
+            return Ok(Next::Ended);
+        }
+        Ok(Next::GoesOn(self))
+    }
+
+    /// Whether nobody has come to hold what was written anew, and retention has left all of it in its place.
+    fn may_go(&self, group: &[Source], held: &Held) -> bool {
+        let from = held.from(&self.partition.topic.name);
+        let is_free = from.is_none_or(|from| group.iter().all(|source| source.about.end_position <= from));
+        is_free && self.segments.has(group) && self.partition.damage.get().is_none()
+    }
+}
+
+/// Takes down what a batch has from an offset on; the offset of the first record for which there is no room.
+fn note(keys: &mut Keys, batch: &[u8], from: Offset) -> Result<Option<Offset>, crate::batch::Flaw> {
+    for record in crate::batch::StoredRecords::from(batch, crate::batch::HEADER_LEN)? {
+        let record = record?;
+        let is_noted = record.offset < from || record.key.is_none_or(|key| keys.note(key, record.offset));
+        if !is_noted {
+            return Ok(Some(record.offset));
+        }
+    }
+    Ok(None)
+}
+
+/// Compacts until the log stops.
+pub(crate) fn run(mut compactor: Compactor) {
+    let engine = Arc::clone(&compactor.engine);
+    let _panicking = FailOnPanic(&engine);
+    let mut throttle = Throttle::new(Arc::clone(&engine));
+    loop {
+        match throttle.wait(0).and_then(|()| compactor.advance(&mut |bytes| throttle.wait(bytes), Held::wait)) {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(LogError::Stopping) => return,
+            Err(error) if is_full(&error) => tracing::warn!(error = &error as &dyn std::error::Error, "compaction waits for space"),
+            Err(error) => return engine.fail(error),
+        }
+        if !engine.compacting.signal.wait_most(EVERY) || engine.failure.borrow().is_some() {
+            return;
+        }
+    }
+}
