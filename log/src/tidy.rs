@@ -17,7 +17,6 @@ use crate::{
     engine::{Engine, FailOnPanic},
     error::LogError,
     partition::group::{Group, Slice},
-    postings::postings_of,
     record::Run,
     topic_store::Partition,
     window_file::WindowFile,
@@ -159,13 +158,11 @@ impl Tidy {
                 }
             }
         }
-        let mut postings = Vec::new();
         for (slice, runs) in runs.values() {
             self.engine.segments_for(&slice.partition)?.append(runs, self.engine.layout(&slice.partition))?;
-            postings.extend(postings_of(runs, &self.engine.hasher)?);
         }
         if let Some(last) = groups.last() {
-            self.engine.postings.add(postings, last.end)?;
+            self.engine.postings.add_recent(last.end)?;
         }
         for group in groups {
             self.entries.extend_from_slice(&group.entries);

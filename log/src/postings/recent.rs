@@ -94,6 +94,22 @@ impl Recent {
         found.filter(|span| span.first < before).map(|span| span.end.min(before) - 1)
     }
 
+    /// All postings below a position, of those above the floor, in the order of no key.
+    pub(super) fn below(&self, end: Position) -> Vec<Posting> {
+        let mut found = Vec::new();
+        for shard in &self.shards {
+            for (key, Spans { first, more }) in shard.read().iter() {
+                let below = std::iter::once(first).chain(more).take_while(|span| span.first < end.get());
+                found.extend(below.map(|span| {
+                    // Memory holds fewer events than a number of 32 bits counts.
+                    let count = u32::try_from(span.end.min(end.get()) - span.first).unwrap_or(u32::MAX);
+                    Posting { key: *key, first: span.first, count }
+                }));
+            }
+        }
+        found
+    }
+
     /// Position at and above which nothing is missing here. Read it after what it is asked for.
     pub(crate) fn floor(&self) -> Position {
         Position::new(self.floor.load(Ordering::SeqCst))
@@ -147,6 +163,9 @@ mod tests {
         assert_eq!([found(0), found(7), found(8), found(22), found(25)], [Some(5), Some(7), Some(20), Some(22), None]);
         let before = |before| recent.previous(1, before);
         assert_eq!([before(5), before(7), before(20), before(22), before(99)], [None, Some(6), Some(7), Some(21), Some(24)]);
+        let mut below = recent.below(Position::new(22));
+        below.sort_unstable();
+        assert_eq!(below, [Posting { key: 1, first: 5, count: 3 }, Posting { key: 1, first: 20, count: 2 }]);
         recent.forget(&[Posting { key: 1, first: 5, count: 3 }, Posting { key: 1, first: 20, count: 2 }], Position::new(22));
         assert_eq!((recent.floor(), found(0), recent.next(2, 0)), (Position::new(22), Some(22), Some(30)));
         recent.forget(&[Posting { key: 1, first: 22, count: 3 }, Posting { key: 2, first: 30, count: 1 }], Position::new(31));

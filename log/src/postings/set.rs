@@ -141,6 +141,14 @@ impl Postings {
         self.is_partial.load(Ordering::SeqCst)
     }
 
+    /// Moves all postings below a position from memory into a file, durably. For tidy; the position must be a durable end.
+    ///
+    /// # Errors
+    /// As [`Postings::add`].
+    pub(crate) fn add_recent(&self, covers: Position) -> Result<(), LogError> {
+        self.add(self.recent.below(covers), covers)
+    }
+
     /// Adds all postings up to a position behind those that files hold, durably, and lets memory go. For tidy and a start.
     ///
     /// # Errors

@@ -86,7 +86,7 @@ enum Pages {
 impl KeyTable {
     /// Encodes a table of `keys`, which it sorts; offsets are stored from `base` on.
     pub(super) fn encode(keys: &mut [Key], base: Offset, covers: Offset) -> Bytes {
-        keys.sort_unstable();
+        sort(keys);
         let mut pages = PageWriter::default();
         let mut rest = &keys[..];
         while let Some(first) = rest.first() {
@@ -256,6 +256,19 @@ impl KeyTable {
         }
         Ok(())
     }
+}
+
+/// Sorts keys. Events of a stream mostly come together: what follows each other is moved as it is, and the rest by a stable sort, which
+/// makes use of the order of tables that are merged.
+fn sort(keys: &mut [Key]) {
+    let follows = |one: &Key, next: &Key| one.stream == next.stream && one.version.checked_add(1) == Some(next.version);
+    let mut stretches: Vec<&[Key]> = keys.chunk_by(follows).collect();
+    if stretches.len() > keys.len() / 4 {
+        return keys.sort();
+    }
+    stretches.sort_by_key(|stretch| stretch.first().copied());
+    let sorted = stretches.concat();
+    keys.copy_from_slice(&sorted);
 }
 
 /// What a table says before its pages.
@@ -506,8 +519,6 @@ fn merge(tables: &[KeyTable], base: Offset) -> Result<(KeyTable, Bytes), LogErro
     for table in tables {
         table.for_each(|key| keys.push(key))?;
     }
-    // Each table is sorted, which a stable sort makes use of.
-    keys.sort();
     let bytes = KeyTable::encode(&mut keys, base, covers);
     let (table, _) = KeyTable::from_memory(&bytes)
         .ok_or_else(|| corrupt(Path::new("key index in memory"), 0, bytes.len() as u64, "a merged table cannot be read back"))?;
@@ -559,6 +570,16 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn keys_are_sorted_however_they_come(stretches in vec((0..4_u128, 0..300_u64, 1..60_u64), 0..60)) {
+            let mut seen = std::collections::BTreeSet::new();
+            let of = |(stream, first, count): (u128, u64, u64)| (first..first + count).map(move |version| (stream, version));
+            let mut all: Vec<Key> = stretches.into_iter().flat_map(of).filter(|key| seen.insert(*key)).zip(0..)
+                .map(|((stream, version), offset)| Key { stream, version, offset }).collect();
+            sort(&mut all);
+            prop_assert!(all.iter().map(|key| (key.stream, key.version)).eq(seen));
+        }
+
         #[test]
         fn what_was_put_in_is_found_across_pages_and_merges(
             counts in proptest::collection::btree_map(any::<u128>(), 1..400_usize, 1..60), cuts in vec(0.0..1.0_f64, 0..6), base in 0..1_u64 << 40,

@@ -139,7 +139,7 @@ impl ActiveSegment {
         let log_path = self.segment.id.path(Kind::Log);
         let runs_path = self.segment.id.path(Kind::Runs);
         let laid_out = LaidOut::new(runs, compression, self)?;
-        let keys = if self.segment.has_keys { keys_of(runs, hasher)? } else { Vec::new() };
+        let mut keys = if self.segment.has_keys { keys_of(runs, hasher)? } else { Vec::new() };
 
         let mut at = self.log_len;
         for piece in laid_out.pieces() {
@@ -156,7 +156,7 @@ impl ActiveSegment {
             blocks.push((runs_len, head));
             (runs_len, chain) = (runs_len + block.len() as u64, head.checksum);
         }
-        let table = self.table_of(&keys, laid_out.end)?;
+        let table = self.table_of(&mut keys, laid_out.end)?;
 
         // All of it is written: now it counts.
         (self.log_len, self.runs_len, self.chain) = (at, runs_len, chain);
@@ -165,11 +165,12 @@ impl ActiveSegment {
         self.segment.publish(blocks, table)
     }
 
-    fn table_of(&self, keys: &[Key], covers: Offset) -> Result<Option<KeyTable>, LogError> {
+    /// The table of some more keys, which it sorts.
+    fn table_of(&self, keys: &mut [Key], covers: Offset) -> Result<Option<KeyTable>, LogError> {
         if !self.segment.has_keys {
             return Ok(None);
         }
-        let bytes = KeyTable::encode(&mut keys.to_vec(), self.segment.id.base, covers);
+        let bytes = KeyTable::encode(keys, self.segment.id.base, covers);
         match KeyTable::from_memory(&bytes) {
             Some((table, _)) => Ok(Some(table)),
             None => Err(corrupt(&self.segment.id.path(Kind::KeyLog), 0, 0, "a table of keys that cannot be read back")),
