@@ -87,6 +87,14 @@ pub trait LogBackend: Send + Sync + 'static {
     /// [`LogError::UnknownTopic`], [`LogError::Invalid`] for what cannot be altered, or not to this.
     fn alter_topic(&self, name: &TopicName, changes: TopicChanges) -> Result<Arc<Topic>, LogError>;
 
+    /// Deletes a topic, durably, before it returns (blocking): nobody finds it any more, its records are part of nothing that is read, and
+    /// who reads it is told [`LogError::UnknownTopic`]. What it takes on disk comes back when nobody reads it any more. Another one may be
+    /// created under its name at once, with another id.
+    ///
+    /// # Errors
+    /// [`LogError::UnknownTopic`]; [`LogError::TopicInUse`] while somebody holds it.
+    fn delete_topic(&self, name: &TopicName) -> Result<(), LogError>;
+
     /// Looks a topic up.
     ///
     /// # Errors

@@ -100,6 +100,12 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// What the system says.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
+    /// Removes a folder that is empty.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn remove_folder(&self, path: &Path) -> io::Result<()>;
+
     /// Lists a folder, by name.
     ///
     /// # Errors
@@ -300,6 +306,10 @@ impl Disk for RealDisk {
         std::fs::remove_file(path)
     }
 
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_dir(path)
+    }
+
     fn list(&self, folder: &Path) -> io::Result<Vec<Entry>> {
         let mut entries = Vec::new();
         for entry in std::fs::read_dir(folder)? {
@@ -357,6 +367,10 @@ impl Disk for ReadOnlyDisk {
     }
 
     fn remove(&self, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn remove_folder(&self, _: &Path) -> io::Result<()> {
         Err(io::ErrorKind::ReadOnlyFilesystem.into())
     }
 

@@ -341,6 +341,23 @@ impl LogBackend for EmbeddedLog {
         Ok(Arc::clone(&entry.topic))
     }
 
+    fn delete_topic(&self, name: &TopicName) -> Result<(), LogError> {
+        let engine = &self.engine;
+        if let Some(reason) = engine.read_only.get() {
+            return Err(LogError::ReadOnly { reason: reason.clone() });
+        }
+        // Nobody comes to need it meanwhile.
+        let held = engine.holds.lock();
+        engine.topics.get(name)?;
+        held.free(name)?;
+        engine.reserve.admits(Purpose::Upkeep)?;
+        let entry = engine.written(engine.topics.delete(name))?;
+        drop(held);
+        engine.deleted.add(entry);
+        engine.upkeep.raise();
+        Ok(())
+    }
+
     fn topic(&self, name: &TopicName) -> Result<Arc<Topic>, LogError> {
         Ok(Arc::clone(&self.engine.topics.get(name)?.topic))
     }
@@ -423,9 +440,7 @@ impl LogBackend for EmbeddedLog {
     }
 
     fn hold(&self, owner: &str, topic: &TopicName, from: Position) -> Result<(), LogError> {
-        self.engine.topics.get(topic)?;
-        self.engine.holds.hold(owner, topic, from);
-        Ok(())
+        self.engine.holds.hold(owner, topic, from, || self.engine.topics.get(topic).map(drop))
     }
 
     fn release(&self, owner: &str) {

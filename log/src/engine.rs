@@ -17,6 +17,7 @@ use crate::{
     clock::Clock,
     compaction::Compacting,
     config::LogConfig,
+    deleted::Deleted,
     distribution::{Distribution, Tally},
     error::LogError,
     holds::Holds,
@@ -76,6 +77,7 @@ pub(crate) struct Engine {
     pub(crate) upkeep: Signal,
     pub(crate) holds: Holds,
     pub(crate) compacting: Compacting,
+    pub(crate) deleted: Deleted,
     pub(crate) syncs: Arc<Syncs>,
     pub(crate) scrubbed: Scrubbed,
     pub(crate) counters: Counters,
@@ -158,7 +160,9 @@ impl Engine {
             return false;
         }
         let is_in = |partition: &Arc<Partition>| file.starts_with(self.topics.segments_of(partition));
-        match self.topics.partitions().into_iter().find(is_in) {
+        match self.topics.by_index().into_iter().find(is_in) {
+            // Nobody needs it any more.
+            Some(partition) if partition.is_gone() => {}
             Some(partition) => {
                 partition.damage.get_or_init(|| {
                     tracing::error!(topic = %partition.topic.name, partition = %partition.id, error = %error, "the partition is read-only");

@@ -43,6 +43,14 @@ pub enum LogError {
         /// How it differs from what was asked.
         difference: String,
     },
+    /// Somebody needs the topic; it was not deleted.
+    #[error("topic {topic} is in use by {}; drop these first, then it can be deleted", owners.join(", "))]
+    TopicInUse {
+        /// The name.
+        topic: TopicName,
+        /// Who: queries, and what is made of it.
+        owners: Vec<String>,
+    },
     /// The partition does not exist.
     #[error("topic {topic} has {partitions} partitions, there is no partition {partition}")]
     UnknownPartition {

@@ -41,9 +41,21 @@ pub(crate) struct Held {
 type Answer = oneshot::Receiver<Result<Appended, LogError>>;
 
 impl Holds {
-    /// Holds a topic for an owner, in place of what that held of it. Waits while something is being removed.
-    pub(crate) fn hold(&self, owner: &str, topic: &TopicName, from: Position) {
-        self.0.lock().by_topic.entry(topic.clone()).or_default().insert(owner.to_owned(), from);
+    /// Holds a topic for an owner, in place of what that held of it, if it `exists`. Waits while something is being removed or deleted.
+    ///
+    /// # Errors
+    /// What `exists` says.
+    pub(crate) fn hold(
+        &self,
+        owner: &str,
+        topic: &TopicName,
+        from: Position,
+        exists: impl FnOnce() -> Result<(), LogError>,
+    ) -> Result<(), LogError> {
+        let mut held = self.0.lock();
+        exists()?;
+        held.by_topic.entry(topic.clone()).or_default().insert(owner.to_owned(), from);
+        Ok(())
     }
 
     /// Lets go of everything that an owner held.
@@ -98,6 +110,15 @@ impl Held {
         }
     }
 
+    /// Refuses to delete a topic that somebody holds.
+    ///
+    /// # Errors
+    /// [`LogError::TopicInUse`].
+    pub(crate) fn free(&self, topic: &TopicName) -> Result<(), LogError> {
+        let owners: Vec<String> = self.by_topic.get(topic).into_iter().flatten().map(|(owner, _)| owner.clone()).collect();
+        if owners.is_empty() { Ok(()) } else { Err(LogError::TopicInUse { topic: topic.clone(), owners }) }
+    }
+
     /// From where on a topic is held; none if it is not.
     pub(crate) fn from(&self, topic: &TopicName) -> Option<Position> {
         self.by_topic.get(topic)?.values().min().copied()
@@ -120,7 +141,7 @@ mod tests {
         };
         assert_eq!(look(), (None, None, false));
         for (owner, topic, from) in [("q1", &a, 7), ("q2", &a, 3), ("q2", &b, 1), ("q1", &a, 9)] {
-            holds.hold(owner, topic, Position::new(from));
+            holds.hold(owner, topic, Position::new(from), || Ok(())).unwrap();
         }
         assert_eq!(look(), (Some(3), Some(1), false));
         let names = |topic| holds.holders(topic).into_iter().map(|holder| (holder.owner, holder.from.get())).collect::<Vec<_>>();

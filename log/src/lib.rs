@@ -9,6 +9,7 @@ pub mod clock;
 pub(crate) mod codec;
 pub(crate) mod compaction;
 pub mod config;
+pub(crate) mod deleted;
 pub mod disk;
 pub mod distribution;
 pub mod doctor;

@@ -226,6 +226,10 @@ impl Disk for Watched {
         self.disk.remove(path)
     }
 
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove_folder(path)
+    }
+
     fn list(&self, folder: &Path) -> io::Result<Vec<Entry>> {
         self.disk.list(folder)
     }

@@ -19,6 +19,7 @@ use crate::{
     clock::Clock,
     compaction::{Compacting, Compactor},
     config::LogConfig,
+    deleted::Deleted,
     disk::Disk,
     embedded::OpenReport,
     engine::{Counters, Engine, Random, Unsynced, open_segments},
@@ -120,7 +121,7 @@ pub(crate) fn open(
         // Both slots name the same file now.
         window_file.settle()?;
         replay.postings.checkpointed()?;
-        let partitions = replay.topics.partitions();
+        let partitions = replay.topics.by_index();
         let completed = postings::complete(&replay.postings, &segments, &replay.hasher, checkpoint.next, |index, error| {
             let reason = partitions.get(index).map(|partition| partition.damage.get_or_init(|| error.in_full()).clone());
             replay.report.damaged.extend(reason);
@@ -144,6 +145,7 @@ pub(crate) fn open(
     };
     let newest = (replay.position > Position::default()).then_some(replay.time);
     let admission = Admission::new(replay.position, replay.offsets);
+    let deleted = Deleted::found(replay.topics.deleted());
     let engine = Arc::new(Engine {
         time: ServerTime::new(Arc::clone(&clock), newest),
         clock,
@@ -170,6 +172,7 @@ pub(crate) fn open(
         upkeep: Signal::default(),
         holds: Holds::default(),
         compacting: Compacting::default(),
+        deleted,
         syncs,
         scrubbed: Scrubbed::default(),
         counters: Counters::default(),
@@ -354,7 +357,7 @@ struct Replay {
 
 impl Replay {
     fn new(checkpoint: &Checkpoint, topics: TopicStore, postings: Postings, config: &LogConfig) -> Result<Self, LogError> {
-        let mut offsets = vec![Offset::default(); topics.partitions().len()];
+        let mut offsets = vec![Offset::default(); topics.by_index().len()];
         for mark in &checkpoint.partitions {
             let Some(partition) = topics.partition(mark.topic, mark.partition) else {
                 return Err(topics.missing(mark.topic));
@@ -386,6 +389,9 @@ impl Replay {
             let Some(partition) = self.topics.partition(named.topic, named.partition) else {
                 return Err(self.topics.missing(named.topic));
             };
+            if partition.is_gone() {
+                continue;
+            }
             let streams = &self.streams;
             let restore = |hash, standing, snapshots: &[SnapshotAt]| {
                 let key = StreamKey { partition: u32::try_from(partition.index).unwrap_or(u32::MAX), hash };
@@ -443,6 +449,9 @@ impl Replay {
                 return Err(damage("its offsets do not follow on those before"));
             }
             *next = slice.end();
+            if slice.partition.is_gone() {
+                continue;
+            }
             let (spans, marks) = streams_of(slice, &self.hasher).ok_or_else(|| damage("its records cannot be followed"))?;
             group.spans.extend(spans);
             group.marks.extend(marks);
@@ -466,7 +475,7 @@ impl Replay {
     /// Posts the events of a group as admission did: those of a topic in order of position, whatever their partition.
     fn post(&self, group: &Group) -> Result<(), LogError> {
         let mut postings = Vec::new();
-        for slice in &group.slices {
+        for slice in group.slices.iter().filter(|slice| !slice.partition.is_gone()) {
             let runs = slice.runs.iter().map(|run| group.cut(slice, run, 0, run.count)).collect::<Result<Vec<_>, _>>()?;
             postings.extend(postings_of(&runs, &self.hasher)?);
         }

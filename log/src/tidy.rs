@@ -16,6 +16,7 @@ use crate::{
     checkpoint::{Checkpoint, CheckpointedPartition, Slots},
     engine::{Engine, FailOnPanic},
     error::LogError,
+    ids::TopicId,
     partition::group::{Group, Slice},
     record::Run,
     topic_store::Partition,
@@ -116,13 +117,15 @@ impl Tidy {
     }
 
     fn copy_all(&mut self) -> Result<(), LogError> {
+        // All frames that name them are there by now.
+        let closed = self.engine.deleted.closed();
         let until = self.engine.tail.last_frame();
         while self.frame() < until {
             let groups = self.engine.tail.groups_after(self.frame(), until, STEP_BYTES);
             if groups.is_empty() {
                 break;
             }
-            self.copy(groups)?;
+            self.copy(groups, &closed)?;
         }
         // A spare file comes first, so that the checkpoint knows of it. Nothing waits for one.
         match self.engine.journal.fill_pool() {
@@ -130,13 +133,13 @@ impl Tidy {
             Err(error) => return Err(error),
         }
         let rolled = self.roll()?;
-        self.write_checkpoint(rolled)
+        self.write_checkpoint(rolled, &closed)
     }
 
     /// Seals the active segments that upkeep found old enough. What a full disk keeps it from, upkeep finds again.
     fn roll(&self) -> Result<BTreeMap<usize, Arc<Partition>>, LogError> {
         let due = mem::take(&mut *self.engine.due.lock());
-        for partition in due.values() {
+        for partition in due.values().filter(|partition| !partition.is_gone()) {
             self.engine.segments_for(partition)?.roll()?;
         }
         Ok(due)
@@ -147,11 +150,12 @@ impl Tidy {
         self.copied.last().map_or(self.checkpoint.frame, |group| group.number)
     }
 
-    fn copy(&mut self, groups: Vec<Arc<Group>>) -> Result<(), LogError> {
+    /// Copies all but what is of `closed` topics, which were deleted.
+    fn copy(&mut self, groups: Vec<Arc<Group>>, closed: &[TopicId]) -> Result<(), LogError> {
         let mut runs: BTreeMap<usize, (Slice, Vec<Run>)> = BTreeMap::new();
         for group in &groups {
             let loaded = if group.loaded { Arc::clone(group) } else { self.load(group)? };
-            for slice in &loaded.slices {
+            for slice in loaded.slices.iter().filter(|slice| !closed.contains(&slice.partition.topic.id)) {
                 let (_, of_slice) = runs.entry(slice.partition.index).or_insert_with(|| (slice.clone(), Vec::new()));
                 for run in &slice.runs {
                     of_slice.push(loaded.cut(slice, run, 0, run.count)?);
@@ -181,10 +185,13 @@ impl Tidy {
         Ok(Arc::new(self.engine.load(group)?.ok_or_else(gone)?))
     }
 
-    /// Writes a checkpoint, if there is something new to say: what was copied or replaced, and what was `rolled`.
-    fn write_checkpoint(&mut self, rolled: BTreeMap<usize, Arc<Partition>>) -> Result<(), LogError> {
+    /// Writes a checkpoint, if there is something new to say: what was copied or replaced, what was `rolled`, and that nothing is said of
+    /// `closed` topics any more.
+    fn write_checkpoint(&mut self, rolled: BTreeMap<usize, Arc<Partition>>, closed: &[TopicId]) -> Result<(), LogError> {
         let last = self.copied.last().cloned();
-        if last.is_none() && rolled.is_empty() {
+        let names_closed = self.checkpoint.partitions.iter().any(|named| closed.contains(&named.topic));
+        if last.is_none() && rolled.is_empty() && !names_closed {
+            self.engine.deleted.unnamed(closed);
             return Ok(());
         }
         let mut marks: BTreeMap<_, _> =
@@ -195,6 +202,8 @@ impl Tidy {
             let switched = group.switches.iter().map(|switch| &switch.partition);
             touched.extend(written.chain(switched).map(|partition| (partition.index, Arc::clone(partition))));
         }
+        marks.retain(|(topic, _), _| !closed.contains(topic));
+        touched.retain(|_, partition| !closed.contains(&partition.topic.id));
         let mut marked = Vec::with_capacity(touched.len());
         for partition in touched.values() {
             let segments = self.engine.segments_for(partition)?;
@@ -219,6 +228,7 @@ impl Tidy {
         }
         self.slots.write(&mut checkpoint)?;
         self.checkpoint = checkpoint;
+        self.engine.deleted.unnamed(closed);
         self.window.checkpointed()?;
         self.engine.postings.checkpointed()?;
         marked.iter().for_each(|(segments, synced)| segments.checkpointed(synced));

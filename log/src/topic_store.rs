@@ -1,10 +1,11 @@
 //! The topics of a folder: their manifests on disk, their partitions in memory.
 //!
-//! [`crate::embedded`] creates and looks them up, recovery finds partitions by id. Invariant: a topic that was returned is
-//! durable; topics are only added, so a partition's index never changes while the process runs.
+//! [`crate::embedded`] creates, alters, deletes and looks them up, recovery finds partitions by id. Invariant: a topic that was returned is
+//! durable, and one that was deleted is so durably; a partition's index never changes and is given to no other while the process runs.
 
 use std::{
     collections::BTreeMap,
+    io,
     path::{Path, PathBuf},
     str::FromStr,
     sync::{
@@ -20,19 +21,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     compaction::Compaction,
-    disk::Disk,
+    disk::{Disk, Entry},
     durability::Durability,
     error::LogError,
     ids::{PartitionId, TopicId, TopicName},
     manifest,
     retention::Retention,
+    segment,
     topic::{Compression, Topic, TopicChanges, TopicKind, TopicSettings},
 };
 
 /// Folder of topics within the data folder.
 pub(crate) const FOLDER: &str = "topics";
 /// Newest format of manifests. A manifest has the oldest in which it can be written, so that a build of that time reads it.
-pub(crate) const FORMAT: u32 = 4;
+pub(crate) const FORMAT: u32 = 5;
 
 /// One partition of a topic.
 #[derive(Debug)]
@@ -43,9 +45,24 @@ pub(crate) struct Partition {
     pub(crate) index: usize,
     /// The report of damage to its segments, because of which it can be read only. Shared with what it was before it was altered.
     pub(crate) damage: Arc<OnceLock<String>>,
+    /// Whether the topic was deleted; shared by all that it was and is.
+    gone: Arc<AtomicBool>,
 }
 
 impl Partition {
+    /// Whether its topic was deleted: nobody reads or writes it any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    /// Refuses what would go on with it once its topic was deleted.
+    ///
+    /// # Errors
+    /// [`LogError::UnknownTopic`].
+    pub(crate) fn present(&self) -> Result<(), LogError> {
+        if self.is_gone() { Err(LogError::UnknownTopic { topic: self.topic.name.clone() }) } else { Ok(()) }
+    }
+
     /// Refuses what would be appended to it, or rests on what is in it, once it is damaged.
     ///
     /// # Errors
@@ -65,13 +82,19 @@ pub(crate) struct TopicEntry {
     has_changes: AtomicBool,
     /// Of its manifest. Never falls: what was written under settings of then is still there.
     format: AtomicU32,
+    /// Whether it was deleted.
+    gone: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     by_name: BTreeMap<TopicName, Arc<TopicEntry>>,
+    /// With deleted ones, as long as the journal or a checkpoint may name them.
     by_id: HashMap<TopicId, Arc<TopicEntry>>,
+    /// By index, with those of deleted topics.
     partitions: Vec<Arc<Partition>>,
+    /// Topics made and deleted so far.
+    changes: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -100,6 +123,9 @@ struct Manifest {
     /// Since format 4.
     #[serde(default, skip_serializing_if = "is_default")]
     compaction: Option<ManifestCompaction>,
+    /// What is left of it waits to be removed. Since format 5.
+    #[serde(default, skip_serializing_if = "is_default")]
+    deleted: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -142,7 +168,7 @@ impl Manifest {
         let is_plain = topic.settings == TopicSettings::new(kind, partitions) && !changes;
         let format = match retention.is_for_ever() {
             // Builds that knew format 3 refuse a table with a retention.
-            _ if compaction != Compaction::DEFAULT || kind == TopicKind::Table && !retention.is_for_ever() => FORMAT,
+            _ if compaction != Compaction::DEFAULT || kind == TopicKind::Table && !retention.is_for_ever() => 4,
             true if is_plain => 1,
             true => 2,
             false => 3,
@@ -151,7 +177,20 @@ impl Manifest {
         let (name, id) = (topic.name.as_str().into(), topic.id.to_string());
         let (retention_ms, retention_bytes) = (retention.time.map(in_ms), retention.bytes);
         let compaction = (compaction != Compaction::DEFAULT).then(|| compaction.into());
-        Self { format, name, id, kind, partitions, durability, compression, changes, retention_ms, retention_bytes, compaction }
+        Self {
+            format,
+            name,
+            id,
+            kind,
+            partitions,
+            durability,
+            compression,
+            changes,
+            retention_ms,
+            retention_bytes,
+            compaction,
+            deleted: false,
+        }
     }
 
     fn settings(&self) -> TopicSettings {
@@ -196,7 +235,7 @@ impl TopicStore {
             let (Ok(name), Ok(id)) = (TopicName::from_str(&manifest.name), uuid::Uuid::parse_str(&manifest.id)) else {
                 return Err(corrupt("its name or id is none"));
             };
-            if store.state.read().by_name.contains_key(&name) {
+            if !manifest.deleted && store.state.read().by_name.contains_key(&name) {
                 return Err(corrupt("another topic has its name"));
             }
             store.add(Topic { name, id: TopicId::new(*id.as_bytes()), settings }, &manifest);
@@ -256,7 +295,73 @@ impl TopicStore {
         let topic = Topic { settings, ..Topic::clone(&before.topic) };
         let manifest = Manifest::new(&topic, before.has_changes.load(Ordering::Acquire), before.format.load(Ordering::Acquire));
         self.write(&manifest)?;
-        Ok(self.put(topic, &manifest, &before.partitions))
+        Ok(self.put(topic, &manifest, Some(&before)))
+    }
+
+    /// Deletes a topic durably: nobody finds it any more. Its manifest stays, for the journal and the checkpoint may name it, until
+    /// [`TopicStore::forget`].
+    ///
+    /// # Errors
+    /// [`LogError::UnknownTopic`], [`LogError::Io`].
+    pub(crate) fn delete(&self, name: &TopicName) -> Result<Arc<TopicEntry>, LogError> {
+        let _writing = self.writing.lock();
+        let entry = self.get(name)?;
+        let manifest = Manifest::new(&entry.topic, entry.has_changes.load(Ordering::Acquire), FORMAT);
+        self.write(&Manifest { deleted: true, ..manifest })?;
+        let mut state = self.state.write();
+        entry.gone.store(true, Ordering::Release);
+        state.by_name.remove(name);
+        state.changes += 1;
+        drop(state);
+        Ok(entry)
+    }
+
+    /// Removes what is left of a deleted topic that neither the journal nor a checkpoint names and nobody reads: its files, each of which
+    /// `forget` lets go of, then its manifest. What is none of ours stays. May be called again. Blocking.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub(crate) fn forget(&self, entry: &TopicEntry, forget: impl Fn(&Path)) -> Result<(), LogError> {
+        let folder = self.folder.join(entry.topic.id.to_string());
+        for part in self.names_in(&folder)?.into_iter().filter(|part| part.is_folder).map(|part| folder.join(part.name)) {
+            for file in self.names_in(&part)?.into_iter().filter(|file| segment::is_file_of_segment(&file.name)) {
+                let path = part.join(file.name);
+                forget(&path);
+                self.disk.remove(&path).map_err(|source| LogError::io("remove", &path, source))?;
+            }
+            self.remove_if_empty(&part)?;
+        }
+        self.remove_if_empty(&folder)?;
+        let sync = || self.disk.sync_folder(&self.folder).map_err(|source| LogError::io("sync", &self.folder, source));
+        // Else files could come back whose topic nobody knows.
+        sync()?;
+        let manifest = self.folder.join(format!("{}.json", entry.topic.id));
+        match self.disk.remove(&manifest) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed.map_err(|source| LogError::io("remove", &manifest, source))?,
+        }
+        sync()?;
+        self.state.write().by_id.remove(&entry.topic.id);
+        Ok(())
+    }
+
+    fn names_in(&self, folder: &Path) -> Result<Vec<Entry>, LogError> {
+        match self.disk.list(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            listed => listed.map_err(|source| LogError::io("list", folder, source)),
+        }
+    }
+
+    /// Removes a folder; one in which something is left has its names made durable.
+    fn remove_if_empty(&self, folder: &Path) -> Result<(), LogError> {
+        use io::ErrorKind::{DirectoryNotEmpty, NotFound};
+        match self.disk.remove_folder(folder) {
+            Err(error) if error.kind() == NotFound => Ok(()),
+            Err(error) if error.kind() == DirectoryNotEmpty => {
+                self.disk.sync_folder(folder).map_err(|source| LogError::io("sync", folder, source))
+            }
+            removed => removed.map_err(|source| LogError::io("remove", folder, source)),
+        }
     }
 
     fn write(&self, manifest: &Manifest) -> Result<(), LogError> {
@@ -284,19 +389,22 @@ impl TopicStore {
     }
 
     fn add(&self, topic: Topic, manifest: &Manifest) -> Arc<TopicEntry> {
-        self.put(topic, manifest, &[])
+        self.put(topic, manifest, None)
     }
 
-    /// Puts a topic in place of what it was, with the partitions that it had.
-    fn put(&self, topic: Topic, manifest: &Manifest, before: &[Arc<Partition>]) -> Arc<TopicEntry> {
+    /// Puts a topic in place of what it was, if it was there, with the partitions that it had.
+    fn put(&self, topic: Topic, manifest: &Manifest, before: Option<&TopicEntry>) -> Arc<TopicEntry> {
         let topic = Arc::new(topic);
+        let gone = before.map_or_else(|| Arc::new(AtomicBool::new(manifest.deleted)), |before| Arc::clone(&before.gone));
+        let before = before.map_or(&[][..], |before| &before.partitions);
         let mut state = self.state.write();
         let mut partitions = Vec::new();
         for id in 0..topic.settings.partitions {
             let known = before.get(partitions.len());
             let (index, damage) =
                 known.map_or_else(|| (state.partitions.len(), Arc::default()), |known| (known.index, Arc::clone(&known.damage)));
-            let partition = Arc::new(Partition { topic: Arc::clone(&topic), id: PartitionId::new(id), index, damage });
+            let partition =
+                Arc::new(Partition { topic: Arc::clone(&topic), id: PartitionId::new(id), index, damage, gone: Arc::clone(&gone) });
             match state.partitions.get_mut(index) {
                 Some(place) => *place = Arc::clone(&partition),
                 None => state.partitions.push(Arc::clone(&partition)),
@@ -304,8 +412,11 @@ impl TopicStore {
             partitions.push(partition);
         }
         let (has_changes, format) = (manifest.changes.into(), manifest.format.into());
-        let entry = Arc::new(TopicEntry { topic: Arc::clone(&topic), partitions, has_changes, format });
-        state.by_name.insert(topic.name.clone(), Arc::clone(&entry));
+        let entry = Arc::new(TopicEntry { topic: Arc::clone(&topic), partitions, has_changes, format, gone });
+        if !manifest.deleted {
+            state.by_name.insert(topic.name.clone(), Arc::clone(&entry));
+        }
+        state.changes += 1;
         state.by_id.insert(topic.id, Arc::clone(&entry));
         entry
     }
@@ -327,14 +438,14 @@ impl TopicStore {
         LogError::Corrupt { file, from: 0, end: 0, what }
     }
 
-    /// Name of the topic with `id`.
+    /// Name of the topic with `id`; none if it was deleted.
     pub(crate) fn name_of(&self, id: TopicId) -> Option<TopicName> {
-        self.state.read().by_id.get(&id).map(|entry| entry.topic.name.clone())
+        self.state.read().by_id.get(&id).filter(|entry| !entry.is_gone()).map(|entry| entry.topic.name.clone())
     }
 
-    /// How many topics there are; only grows.
-    pub(crate) fn count(&self) -> usize {
-        self.state.read().by_name.len()
+    /// How many topics were made and deleted so far.
+    pub(crate) fn changes(&self) -> u64 {
+        self.state.read().changes
     }
 
     /// All topics by name.
@@ -342,9 +453,19 @@ impl TopicStore {
         self.state.read().by_name.values().cloned().collect()
     }
 
-    /// All partitions by index.
+    /// All partitions of topics that are there.
     pub(crate) fn partitions(&self) -> Vec<Arc<Partition>> {
+        self.state.read().partitions.iter().filter(|partition| !partition.is_gone()).cloned().collect()
+    }
+
+    /// All partitions by index, with those of deleted topics.
+    pub(crate) fn by_index(&self) -> Vec<Arc<Partition>> {
         self.state.read().partitions.clone()
+    }
+
+    /// Topics that were deleted and of which something is left.
+    pub(crate) fn deleted(&self) -> Vec<Arc<TopicEntry>> {
+        self.state.read().by_id.values().filter(|entry| entry.is_gone()).cloned().collect()
     }
 
     /// Folder of a topic's segments.
@@ -354,6 +475,11 @@ impl TopicStore {
 }
 
 impl TopicEntry {
+    /// Whether it was deleted.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
     /// The partition with `id`.
     ///
     /// # Errors
@@ -452,9 +578,9 @@ mod tests {
         assert_eq!(again.all().iter().map(|entry| entry.topic.settings).collect::<Vec<_>>(), all.map(|(settings, _)| settings));
 
         let path = data.join(FOLDER).join("next.json");
-        manifest::write(&disk, &path, &serde_json::json!({ "format": 5, "unheard_of": true })).unwrap();
+        manifest::write(&disk, &path, &serde_json::json!({ "format": 6, "unheard_of": true })).unwrap();
         match TopicStore::open(Arc::new(disk), data) {
-            Err(LogError::Format { file, found: 5, supported: 4 }) => assert_eq!(file, path),
+            Err(LogError::Format { file, found: 6, supported: 5 }) => assert_eq!(file, path),
             other => panic!("{other:?}"),
         }
     }

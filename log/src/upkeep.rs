@@ -1,4 +1,4 @@
-//! Upkeep: has segments sealed that are old enough, removes what retention lets go, deletes the files of what was removed.
+//! Upkeep: has segments sealed that are old enough, removes what retention lets go, deletes the files of what was removed and of deleted topics.
 //!
 //! A thread of its own calls [`run`]; simulations call [`Upkeep::step`]. It holds up nobody: tidy seals, the committer switches, and
 //! files go when no reader has them. Invariant: nothing goes that somebody holds, or that a damaged partition may need.
@@ -54,6 +54,9 @@ impl Upkeep {
         let mut held = engine.holds.lock();
         self.pass(&mut held)?;
         held.wait();
+        if engine.deleted.wait_for_appends() {
+            engine.upkeep.raise();
+        }
         Ok(())
     }
 
@@ -64,7 +67,7 @@ impl Upkeep {
         if engine.read_only.get().is_some() {
             return Ok(());
         }
-        let mut calls_tidy = false;
+        let mut calls_tidy = engine.bring_out_deleted()?;
         // What has an age to go at must lie in a segment when it comes to that age.
         let mut soonest = None;
         for partition in engine.topics.partitions() {
@@ -144,11 +147,14 @@ impl Switch {
 }
 
 impl Engine {
-    /// Puts a switch in line for the committer. False: there is no room at the moment.
+    /// Puts a switch in line for the committer. False: there is no room at the moment, or its topic was deleted, which no frame names then.
     ///
     /// # Errors
     /// What ends the log.
     pub(crate) fn put_in_line(&self, switch: Switch, held: &mut Held) -> Result<bool, LogError> {
+        if switch.partition.is_gone() {
+            return Ok(false);
+        }
         let (reply, answer) = oneshot::channel();
         match self.queue.push(Request::switch(switch, reply)) {
             Ok(()) => held.put_in_line(answer),

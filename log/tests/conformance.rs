@@ -40,7 +40,8 @@ fn the_log_in_memory_keeps_the_contract_but_for_restarts() {
             "snapshots are the same after a restart",
             "everything is there after a restart",
             "versions, offsets, positions and repeats go on after a restart",
-            "what was altered is so after a restart"
+            "what was altered is so after a restart",
+            "a deleted topic stays deleted after restarts"
         ]
     );
 }
@@ -84,6 +85,8 @@ enum Wrong {
     FiltersRecordsIn,
     /// A topic that is altered stays as it is.
     AltersNothing,
+    /// A topic that is deleted stays.
+    DeletesNothing,
 }
 
 struct Broken(MemoryLog, Wrong);
@@ -97,6 +100,13 @@ impl LogBackend for Broken {
 
     fn create_topic(&self, name: TopicName, settings: TopicSettings) -> Result<Arc<Topic>, LogError> {
         self.0.create_topic(name, settings)
+    }
+
+    fn delete_topic(&self, name: &TopicName) -> Result<(), LogError> {
+        if matches!(self.1, Wrong::DeletesNothing) {
+            return self.0.topic(name).map(drop);
+        }
+        self.0.delete_topic(name)
     }
 
     fn alter_topic(&self, name: &TopicName, changes: TopicChanges) -> Result<Arc<Topic>, LogError> {
@@ -307,6 +317,7 @@ fn the_suite_objects_to_every_wrong_log() {
         FiltersByTypeAlone,
         FiltersRecordsIn,
         AltersNothing,
+        DeletesNothing,
     ];
     for wrong in all {
         let make = || BrokenSubject(Arc::new(Broken(MemoryLog::new(Arc::new(ManualClock::at(Timestamp::new(1)))), wrong)));

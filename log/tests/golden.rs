@@ -554,3 +554,51 @@ fn what_producers_did_is_kept_in_frames_of_version_3_and_a_window_file_of_versio
     }
     log.stop();
 }
+
+/// A topic that was deleted with records in segments and in the journal, beside one that stays: its manifest needs version 5.
+fn write_deleted() -> SimDisk {
+    let (disk, log, mut stepper) = open_new();
+    let topics: [TopicName; 2] = ["gone", "kept"].map(|topic| topic.parse().expect("a valid name"));
+    for topic in &topics {
+        log.create_topic(topic.clone(), TopicSettings::new(TopicKind::Events, 1)).expect("it is new");
+    }
+    for number in 0..4_u64 {
+        let event = NewEvent { kind: "Deposited".into(), data: Bytes::from(number.to_string()), ..NewEvent::default() };
+        let write = |topic: &TopicName| Write::Stream {
+            topic: topic.clone(),
+            stream: "account-1".parse().expect("a valid id"),
+            events: vec![event.clone()],
+        };
+        let answer = log.append(Append { writes: topics.iter().map(write).collect(), ..Append::default() }).expect("there is room");
+        stepper.commit().expect("no fault");
+        block_on(answer).expect("nothing speaks against it");
+        if number == 1 {
+            stepper.tidy().expect("no fault");
+        }
+    }
+    log.delete_topic(&topics[0]).expect("nobody needs it");
+    stepper.seal().expect("no fault");
+    disk
+}
+
+#[test]
+fn a_deleted_topic_has_a_manifest_of_version_5_until_nothing_names_it() {
+    let golden = golden("deleted");
+    compare(&write_deleted(), &golden);
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let data = folder.path().join("data");
+    copy(&golden, &data);
+    for round in 0..2 {
+        let log = EmbeddedLog::open(Arc::new(RealDisk), clock(), &data, config()).expect("it opens");
+        let names: Vec<String> = log.topics().iter().map(|topic| topic.name.to_string()).collect();
+        assert_eq!(names, ["kept"], "round {round}");
+        let mut reader = log.reader(Selection::All(Position::new(0))).expect("in range");
+        let mut positions = Vec::new();
+        while positions.len() < 4 {
+            let chunk = reader.read(log.head().position, ReadLimits::default()).expect("the log is whole");
+            positions.extend(chunk.runs.iter().map(|run| run.first_position.get()));
+        }
+        assert_eq!(positions, [1, 3, 5, 7]);
+        log.stop();
+    }
+}

@@ -18,7 +18,7 @@ use foldlog_log::{
 use proptest::prelude::*;
 
 const DATA: &str = "/data";
-const GOLDEN: [&str; 8] = ["v1", "compaction", "manifest-v2", "manifest-v3", "producers", "v2-lz4", "v2-marks", "v2-zstd"];
+const GOLDEN: [&str; 9] = ["v1", "compaction", "deleted", "manifest-v2", "manifest-v3", "producers", "v2-lz4", "v2-marks", "v2-zstd"];
 
 /// A golden folder on a disk of its own.
 fn golden(version: &str) -> SimDisk {

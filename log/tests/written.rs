@@ -110,6 +110,10 @@ impl Disk for Gated {
         self.0.disk.remove(path)
     }
 
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        self.0.disk.remove_folder(path)
+    }
+
     fn list(&self, folder: &Path) -> io::Result<Vec<Entry>> {
         self.0.disk.list(folder)
     }

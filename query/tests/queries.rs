@@ -345,6 +345,9 @@ impl LogBackend for Refusing {
     fn create_topic(&self, name: TopicName, settings: TopicSettings) -> Result<Arc<Topic>, LogError> {
         self.log.create_topic(name, settings)
     }
+    fn delete_topic(&self, name: &TopicName) -> Result<(), LogError> {
+        self.log.delete_topic(name)
+    }
     fn alter_topic(&self, name: &TopicName, changes: TopicChanges) -> Result<Arc<Topic>, LogError> {
         self.log.alter_topic(name, changes)
     }

@@ -147,6 +147,8 @@ pub struct GroupStatus {
     pub redeliveries: u64,
     /// How many members there are.
     pub member_count: u32,
+    /// Whether its topic was deleted, also if another one has its name now.
+    pub topic_deleted: bool,
 }
 
 /// A member of a group.
@@ -441,6 +443,7 @@ impl GroupStatus {
             parked: status.parked,
             redeliveries: status.redeliveries,
             member_count: status.member_count,
+            topic_deleted: status.topic_deleted,
         })
     }
 }

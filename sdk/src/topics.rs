@@ -1,4 +1,4 @@
-//! Topics: made, altered, listed, described; and where streams and the log stand.
+//! Topics: made, altered, deleted, listed, described; and where streams and the log stand.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -387,6 +387,18 @@ impl Client {
             async move { topics.alter(request).await }
         });
         Topic::from_proto(answer.await?)
+    }
+
+    /// Deletes a topic with all that it holds, for ever. Repeated when its answer is lost, so that it may find that there is none.
+    ///
+    /// # Errors
+    /// If it does not exist, or a stream, a table or a query is made of it.
+    pub async fn delete_topic(&self, name: &str) -> Result<(), Error> {
+        let answer = self.call(|| {
+            let (mut topics, name) = (self.topics(), name.to_owned());
+            async move { topics.delete(v1::DeleteTopicRequest { name }).await }
+        });
+        answer.await.map(drop)
     }
 
     /// Lists topics by name; foldlog's own only with `include_system`.

@@ -140,6 +140,7 @@ impl From<LogError> for Failure {
             LogError::InvalidName(name) => Self::name(name.what, &name),
             LogError::Invalid { field, reason: _ } => plain(Kind::Invalid, "INVALID_REQUEST").with(Detail::Field(field)),
             LogError::UnknownTopic { .. } => plain(Kind::NotFound, "TOPIC_NOT_FOUND"),
+            LogError::TopicInUse { .. } => plain(Kind::Precondition, "IN_USE"),
             LogError::TopicExists { .. } => plain(Kind::Exists, "TOPIC_EXISTS"),
             LogError::UnknownPartition { .. } => plain(Kind::NotFound, "PARTITION_NOT_FOUND"),
             LogError::WrongKind { .. } => plain(Kind::Precondition, "TOPIC_KIND_MISMATCH"),

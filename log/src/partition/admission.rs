@@ -150,6 +150,9 @@ impl Admission {
         if let Some(asked) = request.queries().find_map(|query| query.out_of_range(end)) {
             return Some(Some(LogError::PositionOutOfRange { asked, end }));
         }
+        if let Some(error) = request.writes.iter().find_map(|write| write.partition.present().err()) {
+            return Some(Some(error));
+        }
         if let Some(error) = self.refused(request, known.streams) {
             return Some(Some(error));
         }

@@ -29,8 +29,8 @@ pub(crate) struct Asked {
     scope: Scope,
     terms: Vec<Term>,
     partitions: Vec<Arc<Partition>>,
-    /// How many topics there were when the terms were made; counts for a query of everything.
-    topics: usize,
+    /// How many topics had been made and deleted when the terms were made; counts for a query of everything.
+    topics: u64,
 }
 
 impl Asked {
@@ -52,7 +52,7 @@ impl Asked {
     /// As [`Asked::new`]; then it is what it was.
     pub(crate) fn renew(&mut self, topics: &TopicStore, hasher: &StreamHasher) -> Result<(), LogError> {
         // Counted first: what is made meanwhile is taken up the next time.
-        let count = topics.count();
+        let changes = topics.changes();
         let entries = match &self.scope {
             Scope::Topics(names) => names.iter().map(|name| topics.get(name)).collect::<Result<Vec<_>, _>>()?,
             Scope::Everything => {
@@ -69,13 +69,13 @@ impl Asked {
             add_terms(&self.query, entry.topic.id, hasher, &mut self.terms);
         }
         self.partitions = entries.iter().flat_map(|entry| &entry.partitions).cloned().collect();
-        self.topics = count;
+        self.topics = changes;
         Ok(())
     }
 
-    /// Whether topics were made since that a query of everything asks for, too.
+    /// Whether topics were made or deleted since that a query of everything asks for, too.
     pub(crate) fn is_behind(&self, topics: &TopicStore) -> bool {
-        self.scope == Scope::Everything && self.topics != topics.count()
+        self.scope == Scope::Everything && self.topics != topics.changes()
     }
 
     /// What it asks for: an event matches if it is posted under all keys of any term.

@@ -183,6 +183,9 @@ impl Merge {
     /// # Errors
     /// [`LogError::Removed`] if that was removed meanwhile.
     fn peek(&mut self, place: usize) -> Result<Option<Position>, LogError> {
+        if self.partitions[place].is_gone() {
+            return Ok(None);
+        }
         let reader = &mut self.readers[place];
         reader.peek().map_err(|error| match error {
             LogError::OffsetOutOfRange { .. } => LogError::Removed { asked: self.next, first: reader.low().position },
@@ -232,7 +235,11 @@ pub(super) fn segments_of(engine: &Engine, partition: &Partition) -> Result<Arc<
     engine.segments(partition).ok_or_else(|| lost(engine, partition, Offset::default()))
 }
 
+/// The report that records are nowhere, unless that is right.
 pub(super) fn lost(engine: &Engine, partition: &Partition, from: Offset) -> LogError {
+    if let Err(deleted) = partition.present() {
+        return deleted;
+    }
     LogError::Corrupt {
         file: engine.topics.segments_of(partition),
         from: 0,

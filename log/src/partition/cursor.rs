@@ -10,10 +10,10 @@ use super::{request::require_events, streams::StreamKey};
 use crate::{
     engine::Engine,
     error::LogError,
-    ids::{Offset, Position, StreamId, StreamVersion, Timestamp, TopicId, TopicName},
+    ids::{Offset, Position, StreamId, StreamVersion, Timestamp, TopicName},
     record::Selection,
     retention::LowMark,
-    topic_store::Partition,
+    topic_store::{Partition, TopicEntry},
 };
 
 use super::tail::Since;
@@ -28,10 +28,9 @@ pub(crate) struct Topics {
 
 #[derive(Debug)]
 enum Which {
-    These(Vec<TopicId>),
+    These(Vec<Arc<TopicEntry>>),
     Users,
-    /// The partition with this index.
-    Part(usize),
+    Part(Arc<Partition>),
 }
 
 impl Topics {
@@ -48,9 +47,18 @@ impl Topics {
 
     pub(crate) fn takes(&self, partition: &Partition) -> bool {
         match &self.which {
-            Which::These(ids) => ids.contains(&partition.topic.id),
-            Which::Users => !partition.topic.name.is_system(),
-            Which::Part(index) => partition.index == *index,
+            Which::These(topics) => topics.iter().any(|entry| entry.topic.id == partition.topic.id),
+            Which::Users => !partition.topic.name.is_system() && !partition.is_gone(),
+            Which::Part(part) => partition.index == part.index,
+        }
+    }
+
+    /// Refuses to go on if a topic that was named was deleted since.
+    fn present(&self) -> Result<(), LogError> {
+        match &self.which {
+            Which::These(topics) => topics.iter().flat_map(|entry| &entry.partitions).try_for_each(|partition| partition.present()),
+            Which::Users => Ok(()),
+            Which::Part(part) => part.present(),
         }
     }
 
@@ -100,6 +108,17 @@ impl Cursor {
 }
 
 impl Cursor {
+    /// Refuses to go on if what it names was deleted since.
+    ///
+    /// # Errors
+    /// [`LogError::UnknownTopic`].
+    pub(crate) fn present(&self) -> Result<(), LogError> {
+        match self {
+            Self::Partition { partition, .. } | Self::Stream { partition, .. } => partition.present(),
+            Self::Merged { topics, .. } => topics.present(),
+        }
+    }
+
     /// The position it has come to, if it goes by position.
     pub(crate) const fn position(&self) -> Option<Position> {
         match self {
@@ -113,8 +132,8 @@ impl Cursor {
         match self {
             Self::Merged { next, .. } => *next = position,
             Self::Partition { partition, .. } => {
-                *self =
-                    Self::Merged { topics: Arc::new(Topics { which: Which::Part(partition.index), gone: HashMap::new() }), next: position };
+                let which = Which::Part(Arc::clone(partition));
+                *self = Self::Merged { topics: Arc::new(Topics { which, gone: HashMap::new() }), next: position };
             }
             Self::Stream { .. } => {}
         }
@@ -151,8 +170,8 @@ fn stream_of(engine: &Engine, topic: &TopicName, stream: &StreamId) -> Result<(A
 }
 
 fn these(engine: &Engine, names: &[TopicName]) -> Result<Topics, LogError> {
-    let ids: Result<_, _> = names.iter().map(|name| engine.topics.get(name).map(|entry| entry.topic.id)).collect();
-    Ok(Topics::new(engine, Which::These(ids?)))
+    let entries: Result<_, _> = names.iter().map(|name| engine.topics.get(name)).collect();
+    Ok(Topics::new(engine, Which::These(entries?)))
 }
 
 /// The selection from its first record on that the server recorded at `time` or later; see

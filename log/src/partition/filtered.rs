@@ -186,6 +186,7 @@ impl Inner {
 
 impl LogReader for FilteredReader {
     fn read(&mut self, until: Position, limits: ReadLimits) -> Result<Chunk, LogError> {
+        self.inner.cursor().present()?;
         let until = until.min(self.engine.tail.end());
         if self.asked.is_behind(&self.engine.topics) {
             // Where that are too many by now, it is read through.

@@ -195,6 +195,7 @@ const SPANS: usize = 1024;
 
 impl LogReader for EmbeddedReader {
     fn read(&mut self, until: Position, limits: ReadLimits) -> Result<Chunk, LogError> {
+        self.cursor.present()?;
         let until = until.min(self.engine.tail.end());
         let mut out = Output::new(until, limits);
         while out.runs.is_empty() && !out.complete {

@@ -111,6 +111,11 @@ impl Request {
         Self { switch: Some(switch), ..Self::empty(SWITCH_BYTES, Purpose::Upkeep, reply) }
     }
 
+    /// What is answered when everything is durable that was admitted before it.
+    pub(crate) fn barrier(reply: oneshot::Sender<Result<Appended, LogError>>) -> Self {
+        Self::empty(0, Purpose::Upkeep, reply)
+    }
+
     fn empty(bytes: u64, purpose: Purpose, reply: oneshot::Sender<Result<Appended, LogError>>) -> Self {
         Self {
             writes: Vec::new(),

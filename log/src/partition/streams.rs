@@ -182,6 +182,18 @@ impl Streams {
         Some((shard.lives.get(key).copied().unwrap_or_default(), known.newest, recent))
     }
 
+    /// Forgets all streams of partitions, by index.
+    pub(crate) fn forget_all_of(&self, partitions: &[u32]) {
+        let stays = |key: &StreamKey| !partitions.contains(&key.partition);
+        for shard in &self.shards {
+            let Shard { heads, lives, snapshots, recent } = &mut *shard.write();
+            heads.retain(|key, _| stays(key));
+            lives.retain(|key, _| stays(key));
+            snapshots.retain(|key, _| stays(key));
+            recent.retain(|key, _| stays(key));
+        }
+    }
+
     /// Forgets where events and snapshots lie that segments hold now.
     pub(crate) fn forget(&self, spans: &[StreamSpan], marks: &[StreamMark]) {
         for (mark, at) in marks.iter().filter_map(|mark| Some((mark, mark.snapshot?))) {

@@ -190,6 +190,11 @@ pub(crate) fn fresh(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn DiskFile>, L
     }
 }
 
+/// Whether a name in a partition's folder is one that a segment's file has.
+pub(crate) fn is_file_of_segment(name: &str) -> bool {
+    Kind::parse(name).is_some()
+}
+
 /// Removes a file that may be gone already.
 pub(crate) fn remove_if_there(disk: &dyn Disk, path: &Path) -> Result<(), LogError> {
     match disk.remove(path) {

@@ -22,7 +22,7 @@ mod tests;
 mod writer;
 
 pub use file::OpenFiles;
-pub(crate) use file::{fresh, remove_if_there};
+pub(crate) use file::{fresh, is_file_of_segment, remove_if_there};
 pub use key_index::StreamHasher;
 pub use reader::Reader;
 pub use rewrite::Rewrite;

@@ -47,11 +47,13 @@ struct Inner {
 #[derive(Default)]
 struct State {
     topics: BTreeMap<TopicName, Arc<Topic>>,
+    /// Topics made so far.
+    made: u128,
     ends: HashMap<(TopicName, PartitionId), Offset>,
     streams: HashMap<(TopicName, StreamId), Standing>,
     requests: HashMap<RequestKey, (u128, Appended)>,
     producers: Producers,
-    /// In position order, without gaps.
+    /// In position order, with gaps where topics were deleted.
     runs: Vec<Run>,
     end: Position,
 }
@@ -74,6 +76,29 @@ impl MemoryLog {
 impl State {
     fn topic(&self, name: &TopicName) -> Result<&Arc<Topic>, LogError> {
         self.topics.get(name).ok_or_else(|| LogError::UnknownTopic { topic: name.clone() })
+    }
+
+    /// The topics that a selection names, as they are now.
+    fn named(&self, selection: &Selection) -> Result<Vec<TopicId>, LogError> {
+        let names = match selection {
+            Selection::Partition(topic, ..) | Selection::Stream(topic, ..) => std::slice::from_ref(topic),
+            Selection::Topics(topics, _) => topics,
+            Selection::All(_) => &[],
+        };
+        names.iter().map(|name| self.topic(name).map(|topic| topic.id)).collect()
+    }
+
+    /// Refuses to go on with topics that were deleted since.
+    fn present(&self, selection: &Selection, ids: &[TopicId]) -> Result<(), LogError> {
+        match (self.named(selection)?, selection) {
+            (now, _) if now == ids => Ok(()),
+            (_, Selection::Partition(topic, ..) | Selection::Stream(topic, ..)) => Err(LogError::UnknownTopic { topic: topic.clone() }),
+            (now, Selection::Topics(names, _)) => {
+                let gone = names.iter().zip(now.iter().zip(ids)).find(|(_, (now, then))| now != then);
+                gone.map_or(Ok(()), |(topic, _)| Err(LogError::UnknownTopic { topic: topic.clone() }))
+            }
+            (_, Selection::All(_)) => Ok(()),
+        }
     }
 
     fn standing(&self, topic: &TopicName, stream: &StreamId) -> Standing {
@@ -372,10 +397,22 @@ impl LogBackend for MemoryLog {
             let difference = format!("kind {kind}, {partitions} partitions, durability {durability} and compression {compression}");
             return Err(LogError::TopicExists { topic: name, difference });
         }
-        let number = u128::try_from(state.topics.len()).unwrap_or_default() + 1;
-        let topic = Arc::new(Topic { name: name.clone(), id: TopicId::new(number.to_be_bytes()), settings });
+        state.made += 1;
+        let topic = Arc::new(Topic { name: name.clone(), id: TopicId::new(state.made.to_be_bytes()), settings });
         state.topics.insert(name, Arc::clone(&topic));
         Ok(topic)
+    }
+
+    fn delete_topic(&self, name: &TopicName) -> Result<(), LogError> {
+        let held = self.inner.holds.lock();
+        let mut state = self.inner.state.lock();
+        state.topic(name)?;
+        held.free(name)?;
+        state.topics.remove(name);
+        state.ends.retain(|(topic, _), _| topic != name);
+        state.streams.retain(|(topic, _), _| topic != name);
+        state.runs.retain(|run| run.topic.name != *name);
+        Ok(())
     }
 
     fn alter_topic(&self, name: &TopicName, changes: TopicChanges) -> Result<Arc<Topic>, LogError> {
@@ -469,9 +506,7 @@ impl LogBackend for MemoryLog {
     }
 
     fn hold(&self, owner: &str, topic: &TopicName, from: Position) -> Result<(), LogError> {
-        self.inner.state.lock().topic(topic)?;
-        self.inner.holds.hold(owner, topic, from);
-        Ok(())
+        self.inner.holds.hold(owner, topic, from, || self.inner.state.lock().topic(topic).map(drop))
     }
 
     fn release(&self, owner: &str) {
@@ -508,15 +543,17 @@ impl LogBackend for MemoryLog {
     }
 
     fn reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError> {
-        let from = self.inner.state.lock().place_of(&selection)?;
-        Ok(Box::new(MemoryReader { inner: Arc::clone(&self.inner), selection, from }))
+        let state = self.inner.state.lock();
+        let (from, ids) = (state.place_of(&selection)?, state.named(&selection)?);
+        Ok(Box::new(MemoryReader { inner: Arc::clone(&self.inner), selection, ids, from }))
     }
 
     fn backward_reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError> {
         let state = self.inner.state.lock();
         let place = state.place_of(&selection)?;
         let before = if matches!(selection, Selection::Topics(..) | Selection::All(_)) { place } else { state.end };
-        Ok(Box::new(BackwardReader { inner: Arc::clone(&self.inner), selection, before }))
+        let ids = state.named(&selection)?;
+        Ok(Box::new(BackwardReader { inner: Arc::clone(&self.inner), selection, ids, before }))
     }
 
     fn filtered_reader(&self, selection: Selection, query: EventQuery) -> Result<Box<dyn LogReader>, LogError> {
@@ -590,6 +627,8 @@ impl LogReader for FilteredReader {
 struct MemoryReader {
     inner: Arc<Inner>,
     selection: Selection,
+    /// Of the topics that it names.
+    ids: Vec<TopicId>,
     /// Everything selected below it was returned.
     from: Position,
 }
@@ -609,6 +648,7 @@ impl LogReader for MemoryReader {
 impl MemoryReader {
     fn collect(&self, until: Position, limits: ReadLimits) -> Result<Chunk, LogError> {
         let state = self.inner.state.lock();
+        state.present(&self.selection, &self.ids)?;
         let (selection, beginning) = state.left_of(&self.selection);
         let mut chunk = Chunk { runs: Vec::new(), scanned_to: self.from, beginning };
         let (mut records, mut bytes) = (0_u32, 0_usize);
@@ -636,6 +676,8 @@ struct BackwardReader {
     inner: Arc<Inner>,
     /// Its place lies behind the record that comes first.
     selection: Selection,
+    /// Of the topics that it names.
+    ids: Vec<TopicId>,
     /// Everything selected from here on was returned.
     before: Position,
 }
@@ -655,6 +697,7 @@ impl LogReader for BackwardReader {
 impl BackwardReader {
     fn collect(&self, until: Position, limits: ReadLimits) -> Result<Chunk, LogError> {
         let state = self.inner.state.lock();
+        state.present(&self.selection, &self.ids)?;
         let (left, beginning) = state.left_of(&whole_stream(&self.selection));
         let mut chunk = Chunk { beginning, ..Chunk::default() };
         let (mut records, mut bytes) = (0_u32, 0_usize);

@@ -35,6 +35,7 @@ pub struct Seen {
     pub filtered: u64,
     pub matching: u64,
     pub altered: u64,
+    pub deleted: u64,
     pub removed: u64,
     pub below: u64,
     pub compacted: u64,
@@ -97,6 +98,7 @@ impl Run {
         for _ in 0..60 {
             self.clock.advance(Duration::from_millis(self.random.below(150)));
             match self.random.below(35) / 2 {
+                17 if self.random.one_in(3) => self.delete(&log),
                 17 => self.alter(&log),
                 15 | 16 => {
                     for _ in 0..self.random.below(4) {
@@ -161,6 +163,20 @@ impl Run {
         }
         assert_eq!(log.alter_topic(&name.parse().unwrap(), changes).unwrap().settings, *known);
         self.seen.altered += 1;
+    }
+
+    /// Deletes a topic, and makes another one of its name.
+    fn delete(&mut self, log: &EmbeddedLog) {
+        let (name, ..) = TOPICS[self.random.below(4) as usize];
+        let before = log.topic(&name.parse().unwrap()).unwrap();
+        log.delete_topic(&before.name).unwrap();
+        assert!(matches!(log.ends(&before.name), Err(LogError::UnknownTopic { .. })));
+        self.model.make_anew(name);
+        assert_ne!(log.create_topic(before.name.clone(), self.model.topics[name]).unwrap().id, before.id);
+        if name == "r" {
+            self.firsts = [0; MOST_PARTITIONS];
+        }
+        self.seen.deleted += 1;
     }
 
     /// What was removed stays removed, and was old enough.

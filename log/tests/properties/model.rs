@@ -112,7 +112,22 @@ impl Default for Model {
     }
 }
 
+/// Where the records of deleted topics are.
+pub const GONE: &str = "(gone)";
+
 impl Model {
+    /// Deletes a topic and makes it anew: what it had keeps its positions and is found nowhere.
+    pub fn make_anew(&mut self, topic: &'static str) {
+        self.topics.insert(topic, made()[topic]);
+        self.records.iter_mut().filter(|record| record.topic == topic).for_each(|record| record.topic = GONE.into());
+        self.lives.retain(|(of, _), _| of != topic);
+        self.snapshots.retain(|(of, _), _| of != topic);
+        for (_, answer) in self.remembered.values_mut() {
+            answer.ranges.retain(|range| range.topic.as_str() != topic);
+            answer.versions.retain(|at| at.topic.as_str() != topic);
+        }
+    }
+
     /// Number of events that a stream was ever given.
     pub fn newest(&self, topic: &str, stream: &str) -> u64 {
         let is_its = |record: &&Stored| record.topic == topic && record.key.as_deref() == Some(stream) && !record.is_mark;
@@ -393,7 +408,7 @@ pub fn is_meant(asked: &QueryAbsent, record: &Stored) -> bool {
     let counts = asked.after.is_none_or(|after| record.position > after.get());
     let in_scope = match &asked.scope {
         Scope::Topics(topics) => topics.iter().any(|topic| topic.as_str() == record.topic),
-        Scope::Everything => true,
+        Scope::Everything => record.topic != GONE,
     };
     counts && in_scope && matches(&asked.query, record)
 }

@@ -7,7 +7,7 @@ use foldlog_log::{
 
 use crate::{
     driver::Run,
-    model::{Stored, TOPICS, matches},
+    model::{GONE, Stored, TOPICS, matches},
 };
 
 impl Run {
@@ -42,7 +42,7 @@ impl Run {
         let end = log.head().position;
         // What is selected, and each record's own number in it.
         type Number = fn(&Stored) -> u64;
-        let records = self.model.records.iter().filter(|record| !record.is_mark);
+        let records = self.model.records.iter().filter(|record| !record.is_mark && record.topic != GONE);
         let (selection, mut expected, number): (_, Vec<&Stored>, Number) = match self.random.below(4) {
             0 if kind == TopicKind::Events => {
                 let (stream, from) = (format!("s{}", self.random.below(6)), 1 + self.random.below(10));

@@ -16,7 +16,7 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use datafusion::common::ScalarValue;
-use foldlog_log::{LogBackend, Position, clock::Clock};
+use foldlog_log::{LogBackend, Position, TopicName, clock::Clock};
 use parking_lot::RwLock;
 
 use crate::{
@@ -147,6 +147,14 @@ impl Engine {
     /// The request with a timeout that the configuration allows.
     fn within_bounds(&self, request: Request) -> Request {
         Request { timeout: self.core.timeout(&request), ..request }
+    }
+
+    /// Deletes a topic with all that it holds.
+    ///
+    /// # Errors
+    /// [`QueryError::Log`]: there is none, or a stream, a table or a query is made of it.
+    pub async fn delete_topic(&self, name: TopicName) -> Result<(), QueryError> {
+        self.changes.delete_topic(name).await
     }
 
     /// Splits a script into its statements.

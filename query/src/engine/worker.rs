@@ -8,11 +8,12 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
 use datafusion::common::ScalarValue;
-use foldlog_log::{Append, Appended, Durability, LogError, NewRecord, PartitionId, Position, Purpose, Write};
+use foldlog_log::{Append, Appended, Durability, LogError, NewRecord, PartitionId, Position, Purpose, TopicName, Write};
 use futures::executor::block_on;
 use tokio::sync::{mpsc, oneshot};
 
@@ -35,10 +36,11 @@ pub(super) struct Changes {
     stopping: Arc<AtomicBool>,
 }
 
+/// What is to be done there.
+type Work = Box<dyn FnOnce(&Core) -> Result<Answer, QueryError> + Send>;
+
 struct Asked {
-    statement: Statement,
-    sql: String,
-    parameters: Vec<ScalarValue>,
+    work: Work,
     reply: oneshot::Sender<Result<Answer, QueryError>>,
 }
 
@@ -48,9 +50,8 @@ impl Changes {
         let stopping = Arc::new(AtomicBool::new(false));
         let (worker, stop) = (Arc::clone(&core), Arc::clone(&stopping));
         let run = move || {
-            while let Some(Asked { statement, sql, parameters, reply }) = waiting.blocking_recv() {
-                let answer =
-                    if stop.load(Ordering::Acquire) { Err(QueryError::Stopping) } else { worker.change(statement, &sql, &parameters) };
+            while let Some(Asked { work, reply }) = waiting.blocking_recv() {
+                let answer = if stop.load(Ordering::Acquire) { Err(QueryError::Stopping) } else { work(&worker) };
                 // Whoever asked may have stopped waiting; what was done stays done.
                 drop(reply.send(answer));
             }
@@ -65,8 +66,19 @@ impl Changes {
     /// Makes one change.
     pub(super) async fn make(&self, statement: Statement, request: Request) -> Result<Answer, QueryError> {
         let timeout = self.core.timeout(&request);
+        let Request { sql, parameters, .. } = request;
+        self.ask(timeout, Box::new(move |core| core.change(statement, &sql, &parameters))).await
+    }
+
+    /// Deletes a topic that no source is made of.
+    pub(super) async fn delete_topic(&self, name: TopicName) -> Result<(), QueryError> {
+        let timeout = Duration::from_millis(self.core.config.max_timeout_ms);
+        self.ask(timeout, Box::new(move |core| core.delete_topic(&name))).await.map(drop)
+    }
+
+    async fn ask(&self, timeout: Duration, work: Work) -> Result<Answer, QueryError> {
         let (reply, answered) = oneshot::channel();
-        let asked = Asked { statement, sql: request.sql, parameters: request.parameters, reply };
+        let asked = Asked { work, reply };
         let answer = async {
             self.asked.send(asked).await.map_err(|_| QueryError::Stopping)?;
             answered.await.map_err(|_| QueryError::Stopping)?
@@ -149,6 +161,20 @@ impl Core {
             what = format!("{what}; query {query} ended");
         }
         Ok(done(end, what))
+    }
+
+    /// Deletes a topic that nothing in the catalog is made of: no source is declared over it or fed into it, no query reads it.
+    fn delete_topic(&self, name: &TopicName) -> Result<Answer, QueryError> {
+        let catalog = self.snapshot();
+        let declared = catalog.sources().filter(|source| source.topic == *name).map(|source| format!("{} {}", source.kind, source.name));
+        let is_declared = catalog.source(name.as_str()).is_ok();
+        let reading = catalog.dependants(name.as_str()).filter(|_| !is_declared).map(|query| format!("query {}", query.id));
+        let owners: Vec<String> = declared.chain(reading).collect();
+        if !owners.is_empty() {
+            return Err(LogError::TopicInUse { topic: name.clone(), owners }.into());
+        }
+        self.log.delete_topic(name)?;
+        Ok(done(self.head(), format!("topic {name} deleted")))
     }
 
     fn terminate(&self, id: &str) -> Result<Answer, QueryError> {

@@ -35,6 +35,12 @@ impl Folded {
         Self { definition, lows, buckets: BTreeMap::new(), parked: BTreeMap::new() }
     }
 
+    /// How many partitions it is known to have begun with, or to have done something in.
+    pub fn partitions(&self) -> u32 {
+        let buckets = self.buckets.keys().map(|(partition, _)| *partition);
+        self.lows.keys().copied().chain(buckets).max().map_or(0, |last| last + 1)
+    }
+
     /// The progress of so many partitions.
     pub fn progress(&mut self, partitions: u32) -> Vec<Progress> {
         let mut by_partition: BTreeMap<u32, Vec<(u64, Bucket)>> = BTreeMap::new();

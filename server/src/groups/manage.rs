@@ -24,6 +24,7 @@ impl Runner {
         }
         *self.snapshot.lock() = Snapshot {
             topic: self.definition.topic.clone(),
+            topic_id: self.definition.topic_id,
             done,
             oldest: self.group.oldest(),
             members: self.group.members().len(),
@@ -35,7 +36,8 @@ impl Runner {
 
     /// How far the group is.
     pub(super) fn status(&self) -> Result<Status, Failure> {
-        let ends = self.shared.log.ends(&self.definition.topic)?;
+        // Of a topic that was deleted nothing is left to do.
+        let ends = if self.is_of_its_topic() { self.shared.log.ends(&self.definition.topic)? } else { Vec::new() };
         let mut partitions = Vec::new();
         for (partition, end) in ends.into_iter().enumerate().take(self.group.partitions()) {
             let progress: &Progress = self.group.progress(partition);
@@ -56,7 +58,13 @@ impl Runner {
             in_flight: self.group.in_flight(),
             parked: self.group.parked(),
             redeliveries: self.group.redeliveries(),
+            topic_deleted: !self.is_of_its_topic(),
         })
+    }
+
+    /// Whether its topic is there, and no other of its name.
+    pub(super) fn is_of_its_topic(&self) -> bool {
+        self.shared.log.topic(&self.definition.topic).is_ok_and(|topic| topic.id == self.definition.topic_id)
     }
 
     fn without_members(&self) -> Result<(), Failure> {
@@ -72,8 +80,14 @@ impl Runner {
     /// Begins anew at these offsets, under keys of another generation.
     pub(super) async fn reset(&mut self, topic_id: TopicId, starts: &[u64]) -> Result<(), Failure> {
         self.without_members()?;
-        let old = self.progress_keys();
-        let definition = Definition { generation: random(), topic_id, ..self.definition.clone() };
+        let mut old = self.progress_keys();
+        let is_another = topic_id != self.definition.topic_id;
+        if is_another {
+            old.extend(self.parked_keys());
+        }
+        // What was put aside was of the topic that was deleted, and goes with the group's id.
+        let id = if is_another { random() } else { self.definition.id };
+        let definition = Definition { id, generation: random(), topic_id, ..self.definition.clone() };
         let mut records = vec![definition.record().map_err(failed)?];
         records.extend((0..).zip(starts).map(|(partition, start)| definition.low(partition, *start)));
         // What is parked stays, and must be written before the group begins anew.
@@ -84,7 +98,10 @@ impl Runner {
         self.written_to = self.shared.append(records, Durability::Synced).await?;
         self.definition = definition;
         let progress = starts.iter().map(|start| Progress::restore(*start, [])).collect();
-        let parked = std::mem::take(&mut self.group.parked);
+        let mut parked = std::mem::take(&mut self.group.parked);
+        if is_another {
+            parked.clear();
+        }
         self.group = Group::new(self.definition.config, progress, parked, self.group.next_lease());
         self.ahead = starts.iter().map(|_| Ahead::default()).collect();
         self.failing.clear();
@@ -98,11 +115,15 @@ impl Runner {
         self.without_members()?;
         self.shared.append(vec![Key::Group(self.definition.name.clone()).end()], Durability::Synced).await?;
         let mut old = self.progress_keys();
-        let parked = self.group.parked.keys().map(|at| Key::Parked(self.definition.name.clone(), self.definition.id, *at));
-        old.extend(parked);
+        old.extend(self.parked_keys());
         self.shared.sweep(old);
         info!(group = %self.definition.name, "a group was deleted");
         Ok(())
+    }
+
+    /// Keys of what is put aside.
+    fn parked_keys(&self) -> impl Iterator<Item = Key> {
+        self.group.parked.keys().map(|at| Key::Parked(self.definition.name.clone(), self.definition.id, *at))
     }
 
     /// Keys of what is written of the progress.

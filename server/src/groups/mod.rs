@@ -27,7 +27,6 @@ use std::{collections::BTreeMap, sync::Arc};
 use foldlog_log::{LogBackend, LogError, Timestamp, Topic, TopicName, clock::Clock};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tracing::error;
 
 use self::{
     command::Command,
@@ -97,22 +96,24 @@ impl Groups {
         let shared = Shared { log, clock, tasks, file_reads, groups: Mutex::default(), making: tokio::sync::Mutex::default() };
         let groups = Self { shared: Arc::new(shared) };
         for group in folded {
-            match groups.shared.log.topic(&group.definition.topic) {
-                Ok(topic) => groups.start(group, &topic),
-                Err(gone) => error!(group = %group.definition.name, "a group is not started: {gone}"),
-            }
+            // One whose topic was deleted says so, and can be reset or deleted.
+            let partitions = groups.shared.log.topic(&group.definition.topic).map_or(0, |topic| topic.settings.partitions);
+            let partitions = partitions.max(group.partitions());
+            groups.start(group, partitions);
         }
         groups.shared.sweep(gone);
         Ok(groups)
     }
 
-    fn start(&self, folded: Folded, topic: &Topic) {
+    fn start(&self, folded: Folded, partitions: u32) {
         let (sender, inbox) = mpsc::channel(INBOX);
         let topic_name = folded.definition.topic.clone();
-        let snapshot = Snapshot { topic: topic_name, done: 0, oldest: None, members: 0, in_flight: 0, parked: 0, redeliveries: 0 };
+        let topic_id = folded.definition.topic_id;
+        let snapshot =
+            Snapshot { topic: topic_name, topic_id, done: 0, oldest: None, members: 0, in_flight: 0, parked: 0, redeliveries: 0 };
         let snapshot = Arc::new(Mutex::new(snapshot));
         let definition = folded.definition.clone();
-        let runner = Runner::new(Arc::clone(&self.shared), folded, topic.settings.partitions, inbox, Arc::clone(&snapshot));
+        let runner = Runner::new(Arc::clone(&self.shared), folded, partitions, inbox, Arc::clone(&snapshot));
         self.shared.groups.lock().insert(definition.name.clone(), Handle { definition, inbox: sender, snapshot });
         self.shared.tasks.spawn("group", runner.run());
     }
@@ -154,7 +155,7 @@ impl Groups {
         let mut records = vec![definition.record().map_err(|reason| Failure::new(Kind::Internal, "GROUP_FAILED", reason))?];
         records.extend((0..).zip(&starts).map(|(partition, start)| definition.low(partition, *start)));
         self.shared.append(records, foldlog_log::Durability::Synced).await?;
-        self.start(Folded::new(definition.clone(), &starts), &topic);
+        self.start(Folded::new(definition.clone(), &starts), topic.settings.partitions);
         Ok(definition)
     }
 
@@ -206,14 +207,21 @@ impl Groups {
         groups.values().map(|handle| (handle.definition.clone(), handle.snapshot.lock().clone())).collect()
     }
 
-    /// Parked events behind one, at most so many, and where they are to be read.
+    /// Parked events behind one, at most so many, and where they are to be read; nowhere if their topic was deleted.
     ///
     /// # Errors
     /// GROUP_NOT_FOUND.
-    pub async fn list_parked(&self, name: &GroupName, after: Option<At>, limit: usize) -> Result<(Vec<(At, Parked)>, Source), Failure> {
+    pub async fn list_parked(
+        &self,
+        name: &GroupName,
+        after: Option<At>,
+        limit: usize,
+    ) -> Result<(Vec<(At, Parked)>, Option<Source>), Failure> {
         let handle = self.handle(name)?;
         let listed = ask(&handle.inbox, |reply| Command::ListParked(after, limit, reply)).await?;
-        Ok((listed, self.source(handle.definition.topic)))
+        let Definition { topic, topic_id, .. } = handle.definition;
+        let is_there = self.shared.log.topic(&topic).is_ok_and(|topic| topic.id == topic_id);
+        Ok((listed, is_there.then(|| self.source(topic))))
     }
 
     /// Gives parked events back; empty: all.

@@ -290,6 +290,9 @@ impl Runner {
 
     /// Looks up what is known of parked events but their key; tells whether there is more.
     async fn look_up_parked(&mut self) -> bool {
+        if !self.group.unknown(1).is_empty() && !self.is_of_its_topic() {
+            return false;
+        }
         for at in self.group.unknown(LOOKED_UP) {
             match self.source.known(at).await {
                 Ok(known) => self.group.learn_parked(at, known.as_ref()),
@@ -304,8 +307,11 @@ impl Runner {
 
     /// Reads what the group has room for; tells whether there may be more.
     async fn read_ahead(&mut self, now: Now) -> bool {
-        let is_ours = self.shared.log.topic(&self.definition.topic).is_ok_and(|topic| topic.id == self.definition.topic_id);
-        let Some(ends) = self.shared.log.ends(&self.definition.topic).ok().filter(|_| is_ours) else { return false };
+        let Some(ends) = self.shared.log.ends(&self.definition.topic).ok().filter(|_| self.is_of_its_topic()) else {
+            let name = &self.definition.topic;
+            self.end(&|| Failure::new(Kind::NotFound, "TOPIC_NOT_FOUND", format!("topic {name} was deleted")));
+            return false;
+        };
         self.group.grow(ends.len());
         self.ahead.resize_with(ends.len().max(self.ahead.len()), Ahead::default);
         let mut again = false;

@@ -1,6 +1,6 @@
 //! How far a group is: whole, for who asks, and in a few numbers that are always at hand.
 
-use foldlog_log::{LogBackend, Timestamp, TopicName};
+use foldlog_log::{LogBackend, Timestamp, TopicId, TopicName};
 
 use super::record::Definition;
 
@@ -21,6 +21,8 @@ pub struct Status {
     pub parked: usize,
     /// Deliveries beyond each event's first, since the server started.
     pub redeliveries: u64,
+    /// Whether its topic was deleted.
+    pub topic_deleted: bool,
 }
 
 /// A member.
@@ -52,6 +54,8 @@ pub struct PartitionStatus {
 pub struct Snapshot {
     /// Its topic.
     pub topic: TopicName,
+    /// Incarnation of that.
+    pub topic_id: TopicId,
     /// Events that are done, over all partitions.
     pub done: u64,
     /// As [`Status::oldest`].
@@ -67,8 +71,16 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Events that are not done.
+    /// Whether its topic was deleted.
+    pub fn topic_deleted(&self, log: &dyn LogBackend) -> bool {
+        !log.topic(&self.topic).is_ok_and(|topic| topic.id == self.topic_id)
+    }
+
+    /// Events that are not done; none of a topic that was deleted.
     pub fn lag(&self, log: &dyn LogBackend) -> u64 {
+        if self.topic_deleted(log) {
+            return 0;
+        }
         let ends = log.ends(&self.topic).unwrap_or_default();
         ends.iter().map(|end| end.get()).sum::<u64>().saturating_sub(self.done)
     }

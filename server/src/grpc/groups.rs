@@ -103,6 +103,7 @@ fn list(app: &App, request: &pb::ListGroupsRequest) -> Result<pb::ListGroupsResp
         parked: shown.parked as u64,
         redeliveries: shown.redeliveries,
         member_count: u32::try_from(shown.members).unwrap_or(u32::MAX),
+        topic_deleted: shown.topic_deleted(&*stage.log),
         ..pb::GroupStatus::default()
     };
     Ok(pb::ListGroupsResponse { groups: of_topic.map(status).collect() })
@@ -131,7 +132,7 @@ async fn list_parked(app: &App, request: pb::ListParkedRequest) -> Result<pb::Li
     };
     let after = request.after.map(|place| (place.partition, place.offset));
     let (listed, source) = groups.list_parked(&name(&request.group)?, after, limit + 1).await?;
-    let mut lookup = Lookup::new(source);
+    let mut lookup = source.map(Lookup::new);
     let (mut events, mut bytes) = (Vec::new(), 0);
     let more = listed.len() > limit;
     let count = listed.len().min(limit);
@@ -139,10 +140,11 @@ async fn list_parked(app: &App, request: pb::ListParkedRequest) -> Result<pb::Li
         if bytes >= LIST_BYTES {
             break;
         }
-        let event = match lookup.run(at, 1).await? {
-            Some(run) => wire::recorded(&run)?.pop(),
+        let found = match &mut lookup {
+            Some(lookup) => lookup.run(at, 1).await?,
             None => None,
         };
+        let event = found.map(|run| wire::recorded(&run)).transpose()?.and_then(|mut events| events.pop());
         let event = proto_parked(at, parked, event);
         bytes += prost::Message::encoded_len(&event);
         events.push(event);
@@ -253,6 +255,7 @@ fn proto_status(status: status::Status) -> pb::GroupStatus {
         parked: status.parked as u64,
         redeliveries: status.redeliveries,
         member_count,
+        topic_deleted: status.topic_deleted,
     }
 }
 

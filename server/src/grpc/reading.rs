@@ -3,11 +3,11 @@
 //! Nothing runs ahead of the client: the transport asks for the next message when it has room for it. A subscriber that
 //! falls behind the tail kept in memory is read from files like any other reader, and told so.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use foldlog_log::{
     Chunk, LogError, LogReader, Offset, Position, ReadLimits, Run, Selection, StoredSnapshot, StreamId, StreamState, StreamVersion,
-    Timestamp, TopicName, batch,
+    Timestamp, Topic, TopicId, TopicName, batch,
 };
 use foldlog_proto::v1::{self as pb, subscribe_batch::Message};
 use futures::{Stream, stream};
@@ -22,6 +22,7 @@ use crate::{
     app::{App, Stage, StreamPlace},
     failure::{Detail, Failure, Kind},
     idle::Sent,
+    token::Tokens,
 };
 
 const BATCH_EVENTS: u32 = 1_000;
@@ -282,9 +283,17 @@ fn with_place(selection: Selection, place: u64) -> Selection {
     }
 }
 
+/// The one topic that a selection names by position; none if it is of everything, or goes by offsets or versions.
+fn topic_of(stage: &Stage, selection: &Selection) -> Result<Option<Arc<Topic>>, Failure> {
+    match selection {
+        Selection::Topics(topics, _) => Ok(topics.first().map(|topic| stage.log.topic(topic)).transpose()?),
+        Selection::All(_) | Selection::Partition(..) | Selection::Stream(..) => Ok(None),
+    }
+}
+
 /// The same selection from a time on; where that is may have to be read from files.
 async fn at_time(app: &App, stage: &Stage, selection: Selection, time: Timestamp) -> Result<Selection, Failure> {
-    let log = std::sync::Arc::clone(&stage.log);
+    let log = Arc::clone(&stage.log);
     let place = app.file_reads.acquire().await.map_err(|_| Failure::draining())?;
     let found = tokio::task::spawn_blocking(move || log.at_time(selection, time)).await;
     drop(place);
@@ -306,7 +315,13 @@ pub async fn subscribe(
     match request.start {
         None => selection = begin_forwards(stage, selection, has_place)?,
         Some(Start::After(token)) => {
-            let position = stage.tokens.read("after", &token)?.ok_or_else(|| Failure::invalid("after", "an empty token"))?;
+            let (position, of) = stage.tokens.read_of("after", &token)?.ok_or_else(|| Failure::invalid("after", "an empty token"))?;
+            if let (Some(of), Some(topic)) = (of, topic_of(stage, &selection)?)
+                && topic.id != of
+            {
+                let message = format!("this token is of another topic, or of topic {} before it was deleted and created again", topic.name);
+                return Err(Failure::new(Kind::Precondition, "TOPIC_RECREATED", message));
+            }
             selection = match selection {
                 Selection::Topics(topics, _) => Selection::Topics(topics, position),
                 Selection::All(_) => Selection::All(position),
@@ -328,11 +343,13 @@ pub async fn subscribe(
         Selection::Partition(..) | Selection::Stream(..) => Position::default(),
     };
     let durable = stage.log.durable();
+    let topic = topic_of(stage, &selection)?.map(|topic| topic.id);
     let reader = source::reader(&*stage.log, selection, filter, Direction::Forwards)?;
     let now = app.clock.monotonic();
     let subscription = Subscription {
         cursor: Cursor::new(app, reader, Direction::Forwards, request.max_batch_events, request.max_batch_bytes),
         durable,
+        topic,
         scanned: from,
         told: from,
         told_at: now,
@@ -373,7 +390,7 @@ pub async fn snapshot(
     stream: StreamId,
     at_most: StreamVersion,
 ) -> Result<Option<StoredSnapshot>, Failure> {
-    let log = std::sync::Arc::clone(&stage.log);
+    let log = Arc::clone(&stage.log);
     let place = app.file_reads.acquire().await.map_err(|_| Failure::draining())?;
     let found = tokio::task::spawn_blocking(move || log.snapshot(&topic, &stream, at_most)).await;
     drop(place);
@@ -382,7 +399,7 @@ pub async fn snapshot(
 
 /// Where a stream stands and begins; the index may lie on disk.
 pub async fn stream_state(stage: &Stage, topic: &TopicName, stream: &StreamId) -> Result<StreamState, Failure> {
-    let (log, topic, stream) = (std::sync::Arc::clone(&stage.log), topic.clone(), stream.clone());
+    let (log, topic, stream) = (Arc::clone(&stage.log), topic.clone(), stream.clone());
     let state = tokio::task::spawn_blocking(move || log.stream_state(&topic, &stream)).await;
     Ok(state.map_err(|_| Failure::new(Kind::Internal, "READ_FAILED", "the read was interrupted"))??)
 }
@@ -390,6 +407,8 @@ pub async fn stream_state(stage: &Stage, topic: &TopicName, stream: &StreamId) -
 struct Subscription {
     cursor: Cursor,
     durable: watch::Receiver<Position>,
+    /// The one topic that it follows, as it was when it began.
+    topic: Option<TopicId>,
     /// Everything selected below this has been taken from the log.
     scanned: Position,
     /// Up to where the client was last told.
@@ -458,7 +477,11 @@ impl Subscription {
     }
 
     fn token(&self) -> bytes::Bytes {
-        self.cursor.app.tokens().map(|tokens| tokens.make(self.scanned)).unwrap_or_default()
+        let token = |tokens: &Tokens| match self.topic {
+            Some(topic) => tokens.make_of(self.scanned, topic),
+            None => tokens.make(self.scanned),
+        };
+        self.cursor.app.tokens().map(token).unwrap_or_default()
     }
 
     fn note(&mut self, message: Message) -> Outgoing {

@@ -25,6 +25,10 @@ impl topics_server::Topics for Topics {
         self.answer(alter(&self.0, request.into_inner()).await)
     }
 
+    async fn delete(&self, request: Request<pb::DeleteTopicRequest>) -> Result<Response<pb::DeleteTopicResponse>, Status> {
+        self.answer(delete(&self.0, &request.into_inner()).await)
+    }
+
     async fn list(&self, request: Request<pb::ListTopicsRequest>) -> Result<Response<pb::ListTopicsResponse>, Status> {
         self.answer(list(&self.0, &request.into_inner()))
     }
@@ -101,6 +105,12 @@ async fn alter(app: &App, request: pb::AlterTopicRequest) -> Result<pb::Topic, F
     let altered = tokio::task::spawn_blocking(move || log.alter_topic(&name, changes)).await;
     let topic = altered.map_err(|_| Failure::new(Kind::Unknown, "OUTCOME_UNKNOWN", "the alteration was interrupted"))??;
     Ok(convert::proto_topic(&topic))
+}
+
+async fn delete(app: &App, request: &pb::DeleteTopicRequest) -> Result<pb::DeleteTopicResponse, Failure> {
+    let name = convert::user_topic(&request.name, || "name".to_owned())?;
+    app.stage()?.engine.delete_topic(name).await?;
+    Ok(pb::DeleteTopicResponse {})
 }
 
 fn list(app: &App, request: &pb::ListTopicsRequest) -> Result<pb::ListTopicsResponse, Failure> {

@@ -113,6 +113,24 @@ fn a_topic_is_altered_while_it_is_in_use() {
 }
 
 #[test]
+fn a_topic_is_deleted_when_that_is_really_meant() {
+    let server = with_three();
+    let unsure = server.run(&["topic", "delete", "flights"]);
+    assert!(unsure.code == Some(2) && unsure.notes.contains("--yes"), "{}", unsure.notes);
+    server.rows(&["group", "create", "mail", "flights"]);
+    server.rows(&["sql", "CREATE STREAM planes (n BIGINT) WITH (topic = 'flights', value_format = 'json')"]);
+    let used = server.run(&["topic", "delete", "flights", "--yes"]);
+    assert!(used.code == Some(1) && used.notes.contains("stream planes"), "{}", used.notes);
+    server.rows(&["sql", "DROP STREAM planes"]);
+    let deleted = server.run(&["topic", "delete", "flights", "--yes"]);
+    assert!(deleted.code == Some(0) && deleted.notes.contains("topic flights is deleted"), "{}", deleted.notes);
+    assert!(server.rows(&["topic", "list"]).is_empty());
+    assert_eq!(server.rows(&["group", "show", "mail"])[0]["topic_deleted"], json!(true));
+    let again = server.run(&["topic", "delete", "flights", "--yes"]);
+    assert!(again.code == Some(1) && again.notes.contains("does not exist"), "{}", again.notes);
+}
+
+#[test]
 fn durability_is_asked_for_by_topic_or_append_and_named() {
     let server = Server::start();
     let weak = server.rows(&["topic", "create", "weak", "--durability", "written"]);

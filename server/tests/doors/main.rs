@@ -5,6 +5,7 @@
 mod altered;
 mod append;
 mod compaction;
+mod deleted;
 mod filters;
 mod floods;
 mod groups;

@@ -211,6 +211,7 @@ fn records_between(first: u64, before: u64) -> u32 {
 
 impl LogReader for BackwardReader {
     fn read(&mut self, until: Position, limits: ReadLimits) -> Result<Chunk, LogError> {
+        self.cursor.present()?;
         let until = until.min(self.engine.tail.end());
         let mut out = Output::new(until, limits);
         while out.runs.is_empty() && !out.complete {

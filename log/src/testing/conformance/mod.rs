@@ -8,6 +8,7 @@ mod appends;
 mod backwards;
 mod compaction;
 mod concurrency;
+mod deleted;
 mod filters;
 mod lives;
 mod producers;
@@ -79,6 +80,7 @@ pub fn check<S: Subject>(mut make: impl FnMut() -> S) -> Vec<&'static str> {
         snapshots::CASES,
         restarts::CASES,
         altered::CASES,
+        deleted::CASES,
     ];
     for case in files.into_iter().flatten() {
         let mut subject = make();

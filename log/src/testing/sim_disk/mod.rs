@@ -583,6 +583,17 @@ impl Disk for SimDisk {
         })
     }
 
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        self.plain(CallKind::Remove, |shared| {
+            if !shared.folder_mut(path)?.names.is_empty() {
+                return Err(io::ErrorKind::DirectoryNotEmpty.into());
+            }
+            let (folder, name) = shared.parent(path)?;
+            folder.remove(&name);
+            Ok(())
+        })
+    }
+
     fn list(&self, folder: &Path) -> io::Result<Vec<Entry>> {
         self.plain(CallKind::List, |shared| {
             let names = &shared.folder_mut(folder)?.names;

@@ -253,6 +253,7 @@ fn heads() -> Vec<Head> {
         number("in_flight"),
         number("parked"),
         number("redeliveries"),
+        text("topic_deleted"),
     ]
 }
 
@@ -266,6 +267,7 @@ fn cells(status: &GroupStatus) -> Vec<Cell> {
         status.in_flight.into(),
         status.parked.into(),
         status.redeliveries.into(),
+        Cell::Json(status.topic_deleted.to_string()),
     ]
 }
 

@@ -1,4 +1,4 @@
-//! `foldlog topic create | alter | list | describe | compaction`.
+//! `foldlog topic create | alter | delete | list | describe | compaction`.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use foldlog_sdk::{
 };
 
 use super::{Connection, Stop};
-use crate::cli::output::{Cell, Head, OutputArgs, Record};
+use crate::cli::output::{Cell, Head, OutputArgs, Record, note};
 
-/// Create, alter, list and describe topics
+/// Create, alter, delete, list and describe topics
 #[derive(Debug, Subcommand)]
 pub enum Topic {
     /// Create a topic; one that exists with the same settings is left as it is
@@ -73,6 +73,16 @@ pub enum Topic {
         connection: Connection,
         #[command(flatten)]
         output: OutputArgs,
+    },
+    /// Delete a topic with all that it holds, for ever; refused while streams, tables or queries are made of it
+    Delete {
+        /// Name
+        name: String,
+        /// Really
+        #[arg(long, required = true)]
+        yes: bool,
+        #[command(flatten)]
+        connection: Connection,
     },
     /// List topics by name
     List {
@@ -161,6 +171,11 @@ impl Topic {
                 let changes = TopicChanges { partitions, durability, compression, retention_time, retention_bytes, compaction };
                 let topic = connection.open().await?.alter_topic(&name, changes).await?;
                 print_topics(output, &[topic])
+            }
+            Self::Delete { name, yes: _, connection } => {
+                connection.open().await?.delete_topic(&name).await?;
+                note(&format!("topic {name} is deleted"));
+                Ok(())
             }
             Self::List { system, connection, output } => {
                 let topics = connection.open().await?.list_topics(system).await?;
