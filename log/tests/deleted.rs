@@ -40,6 +40,15 @@ fn open(disk: &SimDisk, tail_bytes: u64) -> Log {
     Log { log, stepper, disk: disk.clone() }
 }
 
+/// Two topics, one to be deleted, filled by so many units.
+fn filled(disk: &SimDisk, tail_bytes: u64, units: u64) -> Log {
+    let mut log = open(disk, tail_bytes);
+    log.create("gone");
+    log.create("kept");
+    log.fill(0, units);
+    log
+}
+
 fn name(topic: &str) -> TopicName {
     topic.parse().unwrap()
 }
@@ -112,10 +121,7 @@ impl Log {
 
 #[test]
 fn what_a_deleted_topic_left_goes_with_its_manifest_last() {
-    let mut log = open(&SimDisk::new(1), 0);
-    log.create("gone");
-    log.create("kept");
-    log.fill(0, 100);
+    let mut log = filled(&SimDisk::new(1), 0, 100);
     log.stepper.tidy().unwrap();
     let id = log.log.topic(&name("gone")).unwrap().id.to_string();
     let of_gone = |log: &Log| log.left().into_iter().filter(|path| path.starts_with(&id)).count();
@@ -141,10 +147,7 @@ fn what_a_deleted_topic_left_goes_with_its_manifest_last() {
 #[test]
 fn what_is_none_of_ours_stays_in_the_folder_of_a_deleted_topic() {
     use foldlog_log::disk::Disk;
-    let mut log = open(&SimDisk::new(1), 0);
-    log.create("gone");
-    log.create("kept");
-    log.fill(0, 60);
+    let mut log = filled(&SimDisk::new(1), 0, 60);
     log.stepper.tidy().unwrap();
     let id = log.log.topic(&name("gone")).unwrap().id.to_string();
     let notes = [format!("{id}/00000/notes.txt"), format!("{id}/notes.txt")];
@@ -168,10 +171,7 @@ fn a_deletion_that_is_cut_off_is_done_or_not_begun() {
     for nth in 0..45 {
         for seed in 0..4 {
             let disk = SimDisk::new(seed);
-            let mut log = open(&disk, 4096 * (seed % 3));
-            log.create("gone");
-            log.create("kept");
-            log.fill(0, 35);
+            let mut log = filled(&disk, 4096 * (seed % 3), 35);
             disk.arm(Fault::PowerOff { nth });
             let mut answered = log.log.delete_topic(&name("gone")).is_ok();
             let mut written = 0;
@@ -222,10 +222,7 @@ fn a_deletion_that_is_cut_off_is_done_or_not_begun() {
 
 #[test]
 fn who_has_its_segments_in_hand_keeps_its_files_until_they_let_go() {
-    let mut log = open(&SimDisk::new(1), 0);
-    log.create("gone");
-    log.create("kept");
-    log.fill(0, 60);
+    let mut log = filled(&SimDisk::new(1), 0, 60);
     log.stepper.tidy().unwrap();
     let mut reader = log.log.reader(Selection::All(Position::new(0))).unwrap();
     let one = ReadLimits { records: 1, bytes: 1 };
@@ -250,10 +247,7 @@ fn who_has_its_segments_in_hand_keeps_its_files_until_they_let_go() {
 /// What was in line when a topic was deleted is refused, and what was admitted before goes with it.
 #[test]
 fn what_is_in_line_for_a_deleted_topic_is_refused() {
-    let mut log = open(&SimDisk::new(1), 0);
-    log.create("gone");
-    log.create("kept");
-    log.fill(0, 3);
+    let mut log = filled(&SimDisk::new(1), 0, 3);
     let event = NewEvent { kind: "Happened".into(), ..NewEvent::default() };
     let write = |topic: &str| Write::Stream { topic: name(topic), stream: "s".parse().unwrap(), events: vec![event.clone()] };
     let both = log.log.append(Append { writes: vec![write("kept"), write("gone")], ..Append::default() }).unwrap();
@@ -268,10 +262,7 @@ fn what_is_in_line_for_a_deleted_topic_is_refused() {
 #[test]
 fn a_deletion_that_cannot_be_written_ends_the_log_or_changes_nothing() {
     for (kind, errno) in [(CallKind::Write, 28), (CallKind::Sync, 5), (CallKind::Rename, 5)] {
-        let mut log = open(&SimDisk::new(1), 0);
-        log.create("gone");
-        log.create("kept");
-        log.fill(0, 3);
+        let log = filled(&SimDisk::new(1), 0, 3);
         log.disk.arm(Fault::Fail { kind: Some(kind), nth: 0, errno });
         assert!(log.log.delete_topic(&name("gone")).is_err());
         assert_eq!((log.has("gone"), log.log.failure().borrow().is_some()), (true, errno == 5));
@@ -285,10 +276,7 @@ fn a_deletion_that_cannot_be_written_ends_the_log_or_changes_nothing() {
 /// Rot in what nobody needs any more is nobody's damage.
 #[test]
 fn damage_to_a_deleted_topic_is_none() {
-    let mut log = open(&SimDisk::new(1), 0);
-    log.create("gone");
-    log.create("kept");
-    log.fill(0, 60);
+    let mut log = filled(&SimDisk::new(1), 0, 60);
     log.stepper.tidy().unwrap();
     let id = log.log.topic(&name("gone")).unwrap().id.to_string();
     log.log.delete_topic(&name("gone")).unwrap();
