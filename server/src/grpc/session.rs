@@ -275,7 +275,7 @@ impl Intake {
             let waiting = line.len();
             let taken = match stage.log.append_all(&mut line) {
                 Ok(taken) => taken,
-                // The line is full, or segments are too far behind: this session stalls, and with it whoever sends.
+                // The line is full, or segments are too far behind: what is left waits, and with it whoever sends.
                 Err(LogError::Overloaded { .. }) if line.len() == waiting && !self.app.tasks.is_draining() => {
                     tokio::time::sleep(STALL).await;
                     continue;
