@@ -64,6 +64,36 @@ mod code {
     pub(super) const TOMBSTONED: u8 = 3;
     pub(super) const SNAPSHOTS_DROPPED: u8 = 4;
     pub(super) const SNAPSHOT: u8 = 5;
+    pub(super) const REMOVED: u8 = 6;
+    pub(super) const REDACTED: u8 = 7;
+}
+
+/// Why nothing is left of an event but its stream, version, type, tags and times, in its place: it is a blank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blank {
+    /// It was removed, and is read no more; what is left tells that it was there. In the log it is a mark.
+    Removed,
+    /// Its data was redacted; it is read as an event without data.
+    Redacted,
+}
+
+impl Blank {
+    /// What kind of blank, as the log has it.
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Removed => code::REMOVED,
+            Self::Redacted => code::REDACTED,
+        }
+    }
+
+    /// The kind of a code; none if that is another mark's.
+    pub(crate) const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            code::REMOVED => Some(Self::Removed),
+            code::REDACTED => Some(Self::Redacted),
+            _ => None,
+        }
+    }
 }
 
 /// What an append marks a stream with.
@@ -148,6 +178,7 @@ impl Mark {
             code::TOMBSTONED => "tombstoned",
             code::SNAPSHOTS_DROPPED => "snapshots dropped",
             code::SNAPSHOT => "snapshot",
+            code::REMOVED => "removed event",
             _ => "unknown",
         }
     }
@@ -161,6 +192,11 @@ impl Mark {
     /// The snapshot that it is, where it lies; none if it is none.
     pub(crate) fn snapshot(self, offset: Offset) -> Option<SnapshotAt> {
         (self.code == code::SNAPSHOT).then_some(SnapshotAt { version: self.version, offset })
+    }
+
+    /// Version of the event that it is what is left of; none if it is none.
+    pub(crate) fn removed(self) -> Option<StreamVersion> {
+        (self.code == code::REMOVED).then_some(self.version)
     }
 
     /// The version that it has in a key index.
@@ -179,7 +215,7 @@ impl Mark {
         version & MARK != 0
     }
 
-    /// What a stream is told by it alone, where it lies at an offset.
+    /// What a stream's life is told by it alone, where it lies at an offset.
     pub(crate) fn life(self, offset: Offset) -> Life {
         let mut life = Life::default();
         match self.code {

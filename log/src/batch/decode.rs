@@ -12,7 +12,7 @@ use super::{
 use crate::{
     error::LogError,
     ids::{Offset, StreamVersion, Timestamp},
-    life::Mark,
+    life::{Blank, Mark},
     record::Run,
     topic::{Compression, TopicKind},
 };
@@ -41,7 +41,16 @@ impl<'a> StoredRecord<'a> {
         Some(event::decode_mark(self.header_f()?)?.mark)
     }
 
-    fn header_f(&self) -> Option<&'a [u8]> {
+    /// What kind of blank it is; none if it is none.
+    pub(crate) fn blank(&self) -> Option<Blank> {
+        // Nothing else of what is none is looked at: it has a value.
+        if self.value.is_some() {
+            return None;
+        }
+        event::decode_any(self.header_f()?)?.1
+    }
+
+    pub(super) fn header_f(&self) -> Option<&'a [u8]> {
         let mut cursor = Cursor::new(self.headers);
         let mut headers = (0..self.header_count).map_while(move |_| take_header(&mut cursor));
         let (_, value) = headers.find(|(name, _)| *name == event::NAME)?;

@@ -269,12 +269,12 @@ impl BatchBuilder {
     }
 }
 
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_long(out, size(bytes.len()));
     out.extend_from_slice(bytes);
 }
 
-fn put_nullable(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
+pub(super) fn put_nullable(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
     match bytes {
         Some(bytes) => put_bytes(out, bytes),
         None => put_long(out, -1),

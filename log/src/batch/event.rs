@@ -7,7 +7,7 @@
 use super::{EventView, MarkView, varint::Cursor};
 use crate::{
     ids::{EventId, StreamVersion},
-    life::Mark,
+    life::{Blank, Mark},
     record::{NewEvent, Snapshot},
 };
 
@@ -18,7 +18,7 @@ const LONG: u8 = 31;
 
 /// Kinds of fields, the upper three bits of a field's first byte.
 mod field {
-    /// In the place of an event's fields: the record is none, but a mark.
+    /// The record is no event but a mark, or a blank.
     pub(super) const MARK: u8 = 0;
     pub(super) const CONTENT_TYPE: u8 = 1;
     pub(super) const EVENT_ID: u8 = 2;
@@ -70,6 +70,15 @@ pub(crate) fn encode_mark(out: &mut Vec<u8>, mark: Mark, by: &str, snapshot: Opt
     }
 }
 
+/// Appends the header's value of what is left of an event: version, type and tags. None if `value` is no event's.
+pub(crate) fn encode_blank(out: &mut Vec<u8>, value: &[u8], blank: Blank) -> Option<()> {
+    let (event, _) = decode_any(value)?;
+    out.extend_from_slice(value.get(..9 + event.kind.len())?);
+    put(out, field::MARK, &[&[blank.code()]]);
+    event.tags().for_each(|tag| put(out, field::TAG, &[tag.as_bytes()]));
+    Some(())
+}
+
 fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
     let length: usize = parts.iter().map(|part| part.len()).sum();
     match u8::try_from(length) {
@@ -84,8 +93,15 @@ fn put(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
     }
 }
 
-/// Reads the header's value; none if it is not an event's.
+/// Reads the header's value; none if it is not an event's that can be read.
 pub(crate) fn decode(value: &[u8]) -> Option<EventView<'_>> {
+    let (event, blank) = decode_any(value)?;
+    (blank != Some(Blank::Removed)).then_some(event)
+}
+
+/// The same, also of an event that was removed; with what kind of blank it is.
+pub(crate) fn decode_any(value: &[u8]) -> Option<(EventView<'_>, Option<Blank>)> {
+    let mut blank = None;
     let mut cursor = Cursor::new(value);
     let version = StreamVersion::new(u64::from_be_bytes(cursor.array()?));
     let kind_len = cursor.byte()?;
@@ -100,12 +116,13 @@ pub(crate) fn decode(value: &[u8]) -> Option<EventView<'_>> {
         schema: None,
         tags: &[],
         attributes: &[],
+        is_redacted: false,
     };
     while !cursor.is_empty() {
         let from = cursor.rest();
         let (kind, value) = take(&mut cursor)?;
         match kind {
-            field::MARK => return None,
+            field::MARK => blank = Some(Blank::from_code(*value.first()?)?),
             field::CONTENT_TYPE => view.content_type = Some(text(value)?),
             field::EVENT_ID => view.event_id = Some(EventId::new(value.try_into().ok()?)),
             field::CORRELATION_ID => view.correlation_id = Some(value),
@@ -126,7 +143,8 @@ pub(crate) fn decode(value: &[u8]) -> Option<EventView<'_>> {
             _ => {}
         }
     }
-    Some(view)
+    view.is_redacted = blank == Some(Blank::Redacted);
+    Some((view, blank))
 }
 
 /// Reads the header's value of a mark; none if it is not one.
@@ -145,7 +163,7 @@ pub(crate) fn decode_mark(value: &[u8]) -> Option<MarkView<'_>> {
             _ => {}
         }
     }
-    let (code, by) = said?;
+    let (code, by) = said.filter(|(code, _)| Blank::from_code(**code) != Some(Blank::Redacted))?;
     Some(MarkView { mark: Mark::of(*code, version), by: text(by)?, content_type, schema })
 }
 

@@ -59,8 +59,12 @@ fn tell_record(record: &StoredRecord<'_>, batch: &Part) -> Part {
         part = part.with_some("correlation_id", event.correlation_id).with_some("causation_id", event.causation_id);
         let attributes = event.attributes().map(|(name, value)| format!("{name}={value}"));
         part = part.with_list("tags", event.tags().map(str::to_owned)).with_list("attributes", attributes);
+        part = if event.is_redacted { part.with("redacted", "true") } else { part };
     }
     if let Some(mark) = view.mark() {
+        if let Some(removed) = mark.mark.removed().and_then(|_| view.posted()) {
+            part = part.with("type", removed.kind).with_list("tags", removed.tags().map(str::to_owned));
+        }
         part = part.with("mark", mark.mark.as_str()).with("mark_version", mark.mark.version()).with("by", mark.by);
         part = part.with_some("content_type", mark.content_type).with_some("schema", mark.schema).with_some("data", view.snapshot_data());
     }

@@ -26,7 +26,7 @@ pub use decode::skip;
 pub(crate) use decode::{StoredRecord, StoredRecords, corrupt, find, records_of};
 pub use encode::{BatchBuilder, Encoded, MAX_ENCODED_LEN, MAX_RECORD_LEN};
 pub use header::{BatchHeader, Flaw, HEADER_LEN, MAX_BATCH_LEN};
-pub(crate) use retain::retain;
+pub(crate) use retain::{Kept, retain};
 
 /// One stored record, looked at in place.
 #[derive(Clone, Copy, Debug)]
@@ -63,14 +63,19 @@ impl<'a> RecordView<'a> {
         event::decode(self.header_f()?)
     }
 
-    /// What makes the record a mark in the life of a stream, which its key names; none for events and plain records. Readers do not
-    /// return marks.
+    /// What makes the record a mark in the life of a stream, which its key names, or all that is left of an event that was removed; none for
+    /// events and plain records. Readers do not return marks.
     #[must_use]
     pub fn mark(&self) -> Option<MarkView<'a>> {
         if self.value.is_some() {
             return None;
         }
         event::decode_mark(self.header_f()?)
+    }
+
+    /// What it is posted under: that of an event, also of one that was removed; none if it never was an event.
+    pub(crate) fn posted(&self) -> Option<EventView<'a>> {
+        event::decode_any(self.header_f()?).map(|(event, _)| event)
     }
 
     /// The data of a snapshot, if it is one.
@@ -126,6 +131,8 @@ pub struct EventView<'a> {
     pub(crate) tags: &'a [u8],
     /// Encoded fields, from the first attribute on.
     pub(crate) attributes: &'a [u8],
+    /// Whether its data was redacted, and with it all but its stream, version, type, tags and times.
+    pub is_redacted: bool,
 }
 
 impl<'a> EventView<'a> {

@@ -5,7 +5,7 @@
 
 use super::keys::Keys;
 use crate::{
-    batch::{BatchHeader, Flaw, HEADER_LEN, StoredRecord, StoredRecords, retain},
+    batch::{BatchHeader, Flaw, HEADER_LEN, Kept, StoredRecord, StoredRecords, retain},
     ids::{Offset, Timestamp},
     segment::Fate,
 };
@@ -42,7 +42,7 @@ impl Judge<'_> {
         if count == header.count && horizon.is_none() {
             return Ok((Fate::Stays, waits));
         }
-        let left = retain(batch, horizon, |record| self.keeps(&header, record))?;
+        let left = retain(batch, horizon, |record| if self.keeps(&header, record) { Kept::Whole } else { Kept::Nothing })?;
         Ok((left.map_or(Fate::Goes, Fate::Becomes), waits))
     }
 

@@ -130,7 +130,7 @@ pub(crate) fn postings_of(runs: &[Run], hasher: &StreamHasher) -> Result<Vec<Pos
     let mut poster = Poster::new(hasher, first.topic.id);
     for record in runs.iter().flat_map(Run::records) {
         let record = record?;
-        if let Some(event) = record.event() {
+        if let Some(event) = record.posted() {
             poster.post(record.position.get(), event.kind, event.tags());
         }
     }

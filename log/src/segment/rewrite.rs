@@ -6,11 +6,12 @@
 use std::{ops::Range, sync::Arc};
 
 use crate::{
-    batch::{self, BatchHeader, Flaw, HEADER_LEN as BATCH_HEADER_LEN, StoredRecords},
+    batch::{self, BatchHeader, Flaw, HEADER_LEN as BATCH_HEADER_LEN, Kept, StoredRecords},
     compaction::{Candidate, Cleaned},
     disk::DiskFile,
     error::LogError,
     ids::{Offset, Position, Timestamp},
+    life::Blank,
 };
 
 use super::{
@@ -19,10 +20,10 @@ use super::{
     offset_index::OffsetIndex,
     part::{Lost, Segment},
     reader::{WholeBatch, read_batches},
-    recovery::{ReadContext, Repair},
+    recovery::{ReadContext, Repair, index_of, keys_from_log},
     runs::{self, BlockHead, StoredRun},
     set::{Layout, Segments},
-    writer::{header_check, write_whole},
+    writer::{header_check, save_sealed_keys, write_whole},
 };
 
 /// Bytes of batches that are written at once.
@@ -58,8 +59,25 @@ pub(crate) enum Fate {
     Stays,
     /// Nothing of it is left.
     Goes,
-    /// This takes its place: some of its records, at their offsets, uncompressed.
+    /// This takes its place: some of its records, or blanks, at their offsets, uncompressed.
     Becomes(Vec<u8>),
+}
+
+impl Fate {
+    /// What becomes of an uncompressed batch of events, of whose records so much is kept, one after the other.
+    ///
+    /// # Errors
+    /// Where the batch cannot be followed, and where what is to be a blank is no event.
+    #[cfg_attr(not(test), expect(dead_code, reason = "what removes and redacts events comes next"))]
+    pub(crate) fn of(batch: &[u8], kept: &[Kept]) -> Result<Self, Flaw> {
+        let (mut kept, mut changes) = (kept.iter(), false);
+        let left = batch::retain(batch, None, |record| {
+            let kept = kept.next().map_or(Kept::Whole, |kept| kept.of(record));
+            changes |= kept != Kept::Whole;
+            kept
+        })?;
+        Ok(if changes { left.map_or(Self::Goes, Self::Becomes) } else { Self::Stays })
+    }
 }
 
 /// A sealed segment that may be written anew. As long as it is held its files stay.
@@ -146,7 +164,7 @@ impl Segments {
             Ok((segment, count)) => {
                 let rewrite = Rewrite { base: id.base, end: segment.end(), generation: id.generation };
                 let bytes = segment.log_end();
-                *self.prepared.lock() = Some(Arc::new(segment));
+                *self.prepared.lock() = Some(segment);
                 Ok(Some(Rewritten { rewrite, count, bytes }))
             }
             Err(error) => {
@@ -162,7 +180,7 @@ impl Segments {
         sources: &[Source],
         layout: Layout,
         mut fate: impl FnMut(&WholeBatch) -> Result<Fate, LogError>,
-    ) -> Result<(Segment, usize), LogError> {
+    ) -> Result<(Arc<Segment>, usize), LogError> {
         let mut new = NewSegment::create(self, id)?;
         let (mut count, mut read, mut end) = (0, 0, (new.id.base, Position::default()));
         for source in sources {
@@ -176,7 +194,7 @@ impl Segments {
                     Fate::Goes => {}
                     Fate::Stays => new.push(&batch.stored, &batch.runs)?,
                     Fate::Becomes(changed) => {
-                        let runs = runs_of(&batch.runs, &changed).map_err(|flaw| batch.damage(flaw))?;
+                        let runs = runs_of(&batch.runs, &changed, self.has_keys()).map_err(|flaw| batch.damage(flaw))?;
                         let packed = batch::compress(&changed, layout.compression);
                         new.push(packed.as_deref().unwrap_or(&changed), &runs)?;
                     }
@@ -249,25 +267,30 @@ fn places(list: &[Arc<Segment>], rewrite: &Rewrite) -> Option<Range<usize>> {
     replaced.iter().all(|segment| segment.id.generation < rewrite.generation).then_some(first..end)
 }
 
-/// The runs of those records that a batch has left. A run is never longer than it was: marks have runs of their own.
-fn runs_of(before: &[StoredRun], batch: &[u8]) -> Result<Vec<StoredRun>, Flaw> {
+/// The runs of those records that a batch has left. A run is never longer than it was: marks have runs of their own, and so does what is
+/// left of an event that was removed.
+fn runs_of(before: &[StoredRun], batch: &[u8], is_of_events: bool) -> Result<Vec<StoredRun>, Flaw> {
     let mut left = Vec::new();
     let mut records = StoredRecords::from(batch, BATCH_HEADER_LEN)?.peekable();
     for run in before {
         let mut open: Option<StoredRun> = None;
         while let Some(record) = records.next_if(|record| record.is_err() || record.is_ok_and(|record| record.offset < run.end_offset())) {
-            let offset = record?.offset;
+            let record = record?;
+            let (offset, is_removed) = (record.offset, is_of_events && record.blank() == Some(Blank::Removed));
             let Some(place) = offset.get().checked_sub(run.first_offset.get()) else {
                 return Err(Flaw::new(0, "the batch has a record that it did not have"));
             };
             match &mut open {
-                Some(open) if open.end_offset() == offset => open.count += 1,
+                Some(open) if open.end_offset() == offset && !is_removed => open.count += 1,
                 _ => left.extend(open.replace(StoredRun {
                     first_offset: offset,
                     first_position: run.first_position.plus(place),
                     count: 1,
                     ..*run
                 })),
+            }
+            if is_removed {
+                left.extend(open.take());
             }
         }
         left.extend(open);
@@ -355,7 +378,7 @@ impl<'a> NewSegment<'a> {
     }
 
     /// Ends it where what it replaces ends, and makes it durable with all its files.
-    fn seal(mut self, end: Offset, end_position: Position) -> Result<Segment, LogError> {
+    fn seal(mut self, end: Offset, end_position: Position) -> Result<Arc<Segment>, LogError> {
         self.write_buffer()?;
         self.write_block()?;
         let (log_path, runs_path) = (self.id.path(Kind::Log), self.id.path(Kind::Runs));
@@ -368,9 +391,18 @@ impl<'a> NewSegment<'a> {
         }
         let files = &self.segments.files;
         write_whole(&**files.disk(), &self.id, Kind::Index, &self.index.encode(&self.id, &seal))?;
-        files.disk().sync_folder(&self.id.folder).map_err(failed("sync folder", &self.id.folder))?;
-        let segment = Segment::new(self.id, Arc::clone(files), false, self.index, KeyIndex::default());
-        Ok(segment.sealed_with(Some(seal)))
+        let (segments, folder) = (self.segments, self.id.folder.clone());
+        let segment = Segment::new(self.id, Arc::clone(files), segments.has_keys(), self.index, KeyIndex::default());
+        let segment = Arc::new(segment.sealed_with(Some(seal)));
+        if segment.has_keys {
+            // From what was written, as a start would: so it is read once before anything rests on it.
+            let read = ReadContext { topic: Arc::clone(segments.topic()) };
+            let mut keys = keys_from_log(&segment, segment.id.base, &segments.hasher, &read)?;
+            segment.replace_keys(index_of(&segment, &mut keys, end)?);
+            save_sealed_keys(&segment)?;
+        }
+        files.disk().sync_folder(&folder).map_err(failed("sync folder", &folder))?;
+        Ok(segment)
     }
 }
 
@@ -403,13 +435,14 @@ mod tests {
         };
         let before = [run(10, 3, 100), run(13, 1, 103), run(14, 4, 200)];
         let left = |kept: &[u64]| {
-            let batch = retain(&batch, None, |record| kept.contains(&record.offset.get())).expect("a batch").expect("some are kept");
-            let runs = runs_of(&before, &batch).expect("its own records");
+            let keeps = |offset| if kept.contains(&offset) { Kept::Whole } else { Kept::Nothing };
+            let batch = retain(&batch, None, |record| keeps(record.offset.get())).expect("a batch").expect("some are kept");
+            let runs = runs_of(&before, &batch, false).expect("its own records");
             runs.iter().map(|run| (run.first_offset.get(), run.count, run.first_position.get())).collect::<Vec<_>>()
         };
         assert_eq!(left(&[10, 11, 12, 13, 14, 15, 16, 17]), [(10, 3, 100), (13, 1, 103), (14, 4, 200)]);
         assert_eq!(left(&[10, 12, 15, 16]), [(10, 1, 100), (12, 1, 102), (15, 2, 201)]);
         assert_eq!(left(&[13]), [(13, 1, 103)]);
-        assert!(runs_of(&before[..1], &batch).is_err() && runs_of(&before[1..], &batch).is_err());
+        assert!(runs_of(&before[..1], &batch, false).is_err() && runs_of(&before[1..], &batch, false).is_err());
     }
 }

@@ -454,6 +454,7 @@ impl Segments {
                     let (_, standing) = last.get_or_insert((key.stream, Standing::default()));
                     match Mark::from_key(key.version) {
                         Some(mark) => {
+                            standing.newest = standing.newest.max(mark.removed().unwrap_or_default());
                             let offset = Offset::new(key.offset);
                             standing.life = standing.life.and(mark.life(offset));
                             snapshots.extend(mark.snapshot(offset));

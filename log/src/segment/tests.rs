@@ -1,5 +1,6 @@
 //! Segments, whole: what was appended is read back, from every place, after every cut, or the damage is named.
 
+mod blanks;
 mod compression;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
