@@ -3,11 +3,12 @@
 //! The contract in short: an append is atomic whatever it touches; a reply means as durable as it says; readers see the durable
 //! prefix and never part of a unit; an offset or position, once shown, means the same record for ever.
 
-use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc};
+use std::{collections::VecDeque, future::Future, path::Path, pin::Pin, sync::Arc};
 
 use tokio::sync::watch;
 
 use crate::{
+    backup::BackupReport,
     compaction::CompactionState,
     error::LogError,
     holds::Holder,
@@ -143,6 +144,18 @@ pub trait LogBackend: Send + Sync + 'static {
     /// Believes a wall clock that is not followed because it is over an hour off: the time goes there, or waits for it. Answers as
     /// [`LogBackend::clock`] does afterwards.
     fn confirm_clock(&self) -> Option<ClockState> {
+        None
+    }
+
+    /// Writes everything that is durable into a folder that is new, within one that is there, or empty, or holds a backup of this log, of
+    /// which it takes over what has not changed (blocking). None where a backup is not the backend's own.
+    ///
+    /// # Errors
+    /// [`LogError::Invalid`] for another folder, [`LogError::Locked`] while a backup is written to it; [`LogError::ReadOnly`],
+    /// [`LogError::PartitionReadOnly`] and [`LogError::Corrupt`] if not everything can be read; [`LogError::Stopping`];
+    /// [`LogError::Io`] and [`LogError::DiskFull`], of which the log itself takes no harm.
+    fn back_up(&self, to: &Path) -> Option<Result<BackupReport, LogError>> {
+        let _ = to;
         None
     }
 

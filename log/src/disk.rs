@@ -94,6 +94,15 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// What the system says.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
+    /// Gives a file another name within its file system; both are the file then.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `Unsupported` where that cannot be done, `CrossesDevices`, and what else the system says.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let _ = (from, to);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Removes a file.
     ///
     /// # Errors
@@ -300,6 +309,10 @@ impl Disk for RealDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         std::fs::rename(from, to)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        uninterrupted(|| std::fs::hard_link(from, to))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

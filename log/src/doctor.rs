@@ -115,7 +115,7 @@ impl Doctor<'_> {
         for (part, files) in self.parts(folder) {
             let (mut bytes, mut damages) = (0, 0);
             for path in &files {
-                let (length, found) = self.scrub(path);
+                let (length, found) = scrub(&self.reading, path);
                 bytes += length;
                 damages += found.len();
                 found.into_iter().for_each(|what| tell("files", (Health::Bad, what)));
@@ -262,11 +262,7 @@ impl Doctor<'_> {
     }
 
     fn files(&self, folder: &Path, extensions: &[&str]) -> Files {
-        let is_ours = |path: &PathBuf| path.extension().is_some_and(|one| extensions.iter().any(|ours| one == *ours));
-        let entries = self.reading.list(folder).unwrap_or_default().into_iter().filter(|entry| !entry.is_folder);
-        let mut files: Files = entries.map(|entry| folder.join(entry.name)).filter(is_ours).collect();
-        files.sort_unstable();
-        files
+        files_of(&*self.reading, folder, extensions)
     }
 
     fn folders(&self, folder: &Path) -> Vec<String> {
@@ -275,26 +271,40 @@ impl Doctor<'_> {
         names.sort_unstable();
         names
     }
+}
 
-    /// Reads a whole file; its bytes, and what is wrong with it. One that is gone was removed by a server meanwhile.
-    fn scrub(&self, path: &Path) -> (u64, Vec<String>) {
-        let (mut bytes, mut damages) = (0, Vec::new());
-        let told = inspect::inspect(Arc::clone(&self.reading), path, Depth::Parts, &mut |part| {
-            if let Some(what) = part.damage {
-                let error = LogError::Corrupt { file: path.to_owned(), from: part.from, end: part.end, what };
-                damages.push(error.in_full());
-            } else if !part.is_inner {
-                bytes = part.end.max(bytes);
-            }
-            ControlFlow::Continue(())
-        });
-        match told {
-            Err(LogError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => damages.push(error.in_full()),
-            Ok(()) => {}
+/// Reads a whole file; its bytes, and what is wrong with it. One that is gone was removed by a server meanwhile.
+pub(crate) fn scrub(disk: &Arc<dyn Disk>, path: &Path) -> (u64, Vec<String>) {
+    let (mut bytes, mut damages) = (0, Vec::new());
+    let told = inspect::inspect(Arc::clone(disk), path, Depth::Parts, &mut |part| {
+        if let Some(what) = part.damage {
+            let error = LogError::Corrupt { file: path.to_owned(), from: part.from, end: part.end, what };
+            damages.push(error.in_full());
+        } else if !part.is_inner {
+            bytes = part.end.max(bytes);
         }
-        (bytes, damages)
+        ControlFlow::Continue(())
+    });
+    match told {
+        Err(LogError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => damages.push(error.in_full()),
+        Ok(()) => {}
     }
+    (bytes, damages)
+}
+
+/// Files of a folder that are named as foldlog names its own.
+pub(crate) fn files_in(disk: &dyn Disk, folder: &Path) -> Vec<PathBuf> {
+    let ours = ["json", "a", "b", "window", "journal", "postings", "log", "runs", "index", "keys", "keylog"];
+    files_of(disk, folder, &ours)
+}
+
+fn files_of(disk: &dyn Disk, folder: &Path, extensions: &[&str]) -> Files {
+    let is_ours = |path: &PathBuf| path.extension().is_some_and(|one| extensions.iter().any(|ours| one == *ours));
+    let entries = disk.list(folder).unwrap_or_default().into_iter().filter(|entry| !entry.is_folder);
+    let mut files: Files = entries.map(|entry| folder.join(entry.name)).filter(is_ours).collect();
+    files.sort_unstable();
+    files
 }
 
 fn lock_finding(refused: Option<&LogError>) -> (Health, String) {

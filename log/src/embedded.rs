@@ -15,6 +15,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     backend::{AppendFuture, Capabilities, Head, LogBackend, LogReader, ProducerFuture, Span},
+    backup::{self, BackupReport},
     clock::Clock,
     compaction::{self, CompactionState, Compactor},
     config::LogConfig,
@@ -135,6 +136,25 @@ impl Stepper {
         self.upkeep.step()
     }
 
+    /// Writes a backup of everything that is committed into a folder.
+    ///
+    /// # Errors
+    /// As [`LogBackend::back_up`].
+    pub fn back_up(&mut self, to: &Path) -> Result<BackupReport, LogError> {
+        self.back_up_beside(to, |_| ())
+    }
+
+    /// The same, with something that happens when it is known what the backup has and nothing of that is written yet.
+    ///
+    /// # Errors
+    /// As [`LogBackend::back_up`].
+    pub fn back_up_beside(&mut self, to: &Path, happens: impl FnOnce(&mut Self)) -> Result<BackupReport, LogError> {
+        self.tidy.step()?;
+        let contents = self.tidy.contents()?;
+        happens(self);
+        backup::write(self.tidy.engine(), &contents, to)
+    }
+
     /// Reads some more of what rests in files and notes the damage that it meets; how many bytes, or none when it has read everything.
     ///
     /// # Errors
@@ -252,6 +272,16 @@ impl EmbeddedLog {
         }
         self.engine.tail.close();
         *self.folder_lock.lock() = None;
+    }
+
+    /// Asks tidy for what its next checkpoint names, and writes it.
+    fn write_backup(&self, to: &Path) -> Result<BackupReport, LogError> {
+        if let Some(reason) = self.engine.read_only.get() {
+            return Err(LogError::ReadOnly { reason: reason.clone() });
+        }
+        let contents = self.engine.backups.line_up()?;
+        self.engine.tidy.raise();
+        backup::write(&self.engine, &contents.blocking_recv().unwrap_or(Err(LogError::Stopping))?, to)
     }
 
     /// Lets retention and compaction remove records from now on. Call it when everybody who needed some when the log was opened holds them again
@@ -419,6 +449,10 @@ impl LogBackend for EmbeddedLog {
     fn confirm_clock(&self) -> Option<ClockState> {
         self.engine.time.confirm();
         self.clock()
+    }
+
+    fn back_up(&self, to: &Path) -> Option<Result<BackupReport, LogError>> {
+        Some(self.write_backup(to))
     }
 
     fn durable(&self) -> watch::Receiver<Position> {

@@ -14,14 +14,16 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use crate::{
+    backup::Waiting,
     clock::Clock,
     compaction::Compacting,
     config::LogConfig,
     deleted::Deleted,
+    disk::Disk,
     distribution::{Distribution, Tally},
     error::LogError,
     holds::Holds,
-    ids::{FolderId, StreamHead, TopicName},
+    ids::{FolderId, Position, StreamHead, TopicName},
     journal::{
         file::JournalFiles,
         queue::{Closed, Queue},
@@ -40,6 +42,7 @@ use crate::{
     segment::{Checkpointed, Layout, OpenFiles, Segments, Size, StreamHasher},
     server_time::ServerTime,
     stall::Syncs,
+    start::Gap,
     tidy::Signal,
     topic::TopicKind,
     topic_store::{Partition, TopicStore},
@@ -52,9 +55,14 @@ pub(crate) struct Engine {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) time: ServerTime,
     pub(crate) config: LogConfig,
+    /// Its syncs are not watched: for what is no part of the folder.
+    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) folder: PathBuf,
     pub(crate) id: FolderId,
     pub(crate) epoch: u32,
+    /// Positions that restores left out.
+    pub(crate) gaps: Vec<Gap>,
+    pub(crate) backups: Waiting,
     pub(crate) topics: TopicStore,
     pub(crate) hasher: StreamHasher,
     pub(crate) streams: Streams,
@@ -199,6 +207,16 @@ impl Engine {
         }
     }
 
+    /// Refuses `asked`, which means what lies before `place`, if that is within what a restore left out: who asks was told of what was
+    /// taken away.
+    ///
+    /// # Errors
+    /// [`LogError::PositionLost`].
+    pub(crate) fn not_lost(&self, asked: Position, place: Position) -> Result<(), LogError> {
+        let within = self.gaps.iter().find(|gap| gap.from < place.get() && place.get() < gap.next);
+        within.map_or(Ok(()), |gap| Err(LogError::PositionLost { asked, from: Position::new(gap.from), next: Position::new(gap.next) }))
+    }
+
     /// Whether appends for that purpose are taken at all.
     ///
     /// # Errors
@@ -255,6 +273,7 @@ impl Engine {
         self.tidy.stop();
         self.upkeep.stop();
         self.compacting.signal.stop();
+        self.backups.close();
         self.tail.close();
     }
 }

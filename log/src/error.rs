@@ -187,6 +187,18 @@ pub enum LogError {
         /// Next position to be given.
         end: Position,
     },
+    /// A position that a restore took away, or that nobody was ever given.
+    #[error(
+        "position {asked} is not of this log any more: what lay from {from} on was taken away by a restore, and positions go on at {next}"
+    )]
+    PositionLost {
+        /// What was asked for.
+        asked: Position,
+        /// The first that was taken away.
+        from: Position,
+        /// The first given since.
+        next: Position,
+    },
     /// Records that a read would go on with were removed.
     #[error(
         "records at position {asked} or behind it were removed as their topics' retention allows; from position {first} on nothing is missing"

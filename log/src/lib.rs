@@ -3,6 +3,7 @@
 //! What it promises stands in [`backend`]; how bytes lie on disk in `log/FORMAT.md`.
 
 pub mod backend;
+pub mod backup;
 pub mod batch;
 pub(crate) mod checkpoint;
 pub mod clock;
@@ -28,6 +29,7 @@ pub(crate) mod postings;
 pub(crate) mod producers;
 pub mod record;
 pub(crate) mod reserve;
+pub mod restore;
 pub(crate) mod retention;
 pub(crate) mod scrub;
 pub(crate) mod segment;

@@ -17,8 +17,7 @@ pub(crate) const UNFINISHED: &str = "new";
 
 /// Writes `content` under `path`: beside it first, synced, then renamed, and the folder synced.
 pub(crate) fn write<T: Serialize>(disk: &dyn Disk, path: &Path, content: &T) -> Result<(), LogError> {
-    let mut text = serde_json::to_string(content).map_err(|error| LogError::io("encode", path, io::Error::other(error)))?;
-    text.push_str(&format!("\ncrc32c {:08x}\n", crc32c::crc32c(text.as_bytes())));
+    let text = encode(content).map_err(|error| LogError::io("encode", path, io::Error::other(error)))?;
     let beside = path.with_extension(UNFINISHED);
     let folder = path.parent().unwrap_or(path);
     let put = || -> io::Result<_> {
@@ -41,6 +40,16 @@ pub(crate) fn write<T: Serialize>(disk: &dyn Disk, path: &Path, content: &T) -> 
     disk.sync_folder(folder).map_err(|source| LogError::io("sync", folder, source))
 }
 
+/// What lies in a manifest's file.
+///
+/// # Errors
+/// If `content` has what JSON has not.
+pub(crate) fn encode<T: Serialize>(content: &T) -> serde_json::Result<String> {
+    let mut text = serde_json::to_string(content)?;
+    text.push_str(&format!("\ncrc32c {:08x}\n", crc32c::crc32c(text.as_bytes())));
+    Ok(text)
+}
+
 /// What every manifest says, whatever its format.
 #[derive(Deserialize)]
 struct Versioned {
@@ -52,13 +61,18 @@ struct Versioned {
 /// # Errors
 /// [`LogError::Format`] if it is newer than `newest`, [`LogError::Corrupt`] if it is not whole.
 pub(crate) fn read<T: DeserializeOwned>(disk: &dyn Disk, path: &Path, newest: u32) -> Result<Option<T>, LogError> {
+    read_within(disk, path, newest, MAX_LEN)
+}
+
+/// The same for one that may be longer.
+pub(crate) fn read_within<T: DeserializeOwned>(disk: &dyn Disk, path: &Path, newest: u32, longest: u64) -> Result<Option<T>, LogError> {
     let file = match disk.open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(LogError::io("open", path, source)),
     };
     let read = || -> io::Result<Vec<u8>> {
-        let length = file.len()?.min(MAX_LEN);
+        let length = file.len()?.min(longest);
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
         let read = file.read_at(0, &mut bytes)?;
         bytes.truncate(read);

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::{
+    backup::Waiting,
     batch::StoredRecords,
     checkpoint::{Checkpoint, Slots, WindowMark},
     clock::Clock,
@@ -59,14 +60,45 @@ use crate::{
 /// File that says whose folder this is.
 pub(crate) const IDENTITY: &str = "foldlog.json";
 /// Newest format of it.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
+/// File that is there while a restore fills the folder; without an identity beside it that was not finished.
+pub(crate) const RESTORING: &str = "foldlog.restoring";
+/// Format of a folder that was never restored, which programs from before anything could be read.
+const FORMAT_BEFORE_RESTORE: u32 = 1;
 /// Most files of segments that are open at once.
 pub(crate) const OPEN_FILES: usize = 512;
 
+/// Whose a folder is.
 #[derive(Serialize, Deserialize)]
-struct Identity {
+pub(crate) struct Identity {
     format: u32,
     id: String,
+    /// Since format 2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    restored: Vec<Gap>,
+}
+
+/// Positions that a restore left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Gap {
+    /// The epoch that it began.
+    pub(crate) epoch: u32,
+    /// Position of the first record that it may have taken away.
+    pub(crate) from: u64,
+    /// First position that was given after it.
+    pub(crate) next: u64,
+}
+
+impl Identity {
+    pub(crate) fn new(id: FolderId, restored: Vec<Gap>) -> Self {
+        let format = if restored.is_empty() { FORMAT_BEFORE_RESTORE } else { FORMAT };
+        Self { format, id: id.to_string(), restored }
+    }
+
+    /// Makes it the folder's, durably.
+    pub(crate) fn write(&self, disk: &dyn Disk, folder: &Path) -> Result<(), LogError> {
+        manifest::write(disk, &folder.join(IDENTITY), self)
+    }
 }
 
 /// What a start hands over.
@@ -92,6 +124,7 @@ pub(crate) fn open(
         return Err(LogError::Invalid { field: "log".into(), reason: faults.join("; ") });
     }
     let syncs = Arc::new(Syncs::new(Arc::clone(&clock), &config));
+    let unwatched = Arc::clone(&disk);
     let disk: Arc<dyn Disk> = Arc::new(Watched::new(disk, Arc::clone(&syncs)));
     refuse_within_another(disk.as_ref(), folder)?;
     disk.create_folder(folder).map_err(|source| LogError::io("create", folder, source))?;
@@ -151,9 +184,12 @@ pub(crate) fn open(
         clock,
         queue: Queue::new(config.queue_requests, config.queue_bytes),
         config,
+        disk: unwatched,
         folder: folder.to_owned(),
         id: checkpoint.folder,
         epoch: checkpoint.epoch,
+        gaps: identity.restored,
+        backups: Waiting::default(),
         topics: replay.topics,
         hasher: replay.hasher,
         streams: replay.streams,
@@ -245,8 +281,19 @@ pub(crate) fn examine(disk: &Arc<dyn Disk>, clock: Arc<dyn Clock>, folder: &Path
     let Some(identity) = read_identity(disk.as_ref(), folder)? else {
         return Err(LogError::Invalid { field: "data".into(), reason: format!("{} is no data folder", folder.display()) });
     };
+    examine_as(&identity, disk, clock, folder, config)
+}
+
+/// The same for a folder that has no identity yet.
+pub(crate) fn examine_as(
+    identity: &Identity,
+    disk: &Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    folder: &Path,
+    config: &LogConfig,
+) -> Result<OpenReport, LogError> {
     let reserve = Arc::new(Reserve::new(Arc::clone(disk), clock, folder, config));
-    let Found { replay, read_only, .. } = Found::read(disk, folder, config, &identity, reserve)?;
+    let Found { replay, read_only, .. } = Found::read(disk, folder, config, identity, reserve)?;
     Ok(OpenReport { damage: read_only, ..replay.report })
 }
 
@@ -284,6 +331,10 @@ fn read_identity(disk: &dyn Disk, folder: &Path) -> Result<Option<Identity>, Log
     let path = folder.join(IDENTITY);
     let identity: Option<Identity> = manifest::read(disk, &path, FORMAT)?;
     match identity {
+        None if disk.open(&folder.join(RESTORING)).is_ok() => {
+            let reason = format!("the restore into {} was not finished; remove the folder and restore again", folder.display());
+            Err(LogError::Invalid { field: "data".into(), reason })
+        }
         None if TopicStore::holds_any(disk, folder) => {
             let what = "it is missing, but the folder holds topics".into();
             Err(LogError::Corrupt { file: path, from: 0, end: 0, what })
@@ -293,7 +344,7 @@ fn read_identity(disk: &dyn Disk, folder: &Path) -> Result<Option<Identity>, Log
 }
 
 /// A new folder within the data folder of another log would be copied, moved and removed with that one.
-fn refuse_within_another(disk: &dyn Disk, folder: &Path) -> Result<(), LogError> {
+pub(crate) fn refuse_within_another(disk: &dyn Disk, folder: &Path) -> Result<(), LogError> {
     let folder = std::path::absolute(folder).map_err(|source| LogError::io("find", folder, source))?;
     let nearest = folder.ancestors().find(|at| disk.open(&at.join(IDENTITY)).is_ok());
     let Some(outer) = nearest.filter(|nearest| *nearest != folder) else { return Ok(()) };
@@ -332,8 +383,8 @@ fn create(disk: &dyn Disk, folder: &Path, config: &LogConfig, random: &mut impl 
     if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         sync(parent)?;
     }
-    let identity = Identity { format: FORMAT, id: first.folder.to_string() };
-    manifest::write(disk, &folder.join(IDENTITY), &identity)?;
+    let identity = Identity::new(first.folder, Vec::new());
+    identity.write(disk, folder)?;
     Ok(identity)
 }
 

@@ -13,6 +13,7 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
+    backup::{Contents, Waiter},
     checkpoint::{Checkpoint, CheckpointedPartition, Slots},
     engine::{Engine, FailOnPanic},
     error::LogError,
@@ -113,6 +114,26 @@ impl Tidy {
         match self.copy_all() {
             Err(error) if self.engine.note_damage(&error) => Ok(()),
             result => result,
+        }
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// What the newest checkpoint names, for a backup.
+    ///
+    /// # Errors
+    /// As [`Contents::of`].
+    pub(crate) fn contents(&self) -> Result<Contents, LogError> {
+        Contents::of(&self.engine, &self.checkpoint)
+    }
+
+    /// Hands over what the checkpoint names to those who waited for it.
+    fn hand_over(&self, waiting: Vec<Waiter>) {
+        for waiting in waiting {
+            // Who does not wait any more needs nothing.
+            let _ = waiting.send(self.contents());
         }
     }
 
@@ -259,21 +280,32 @@ pub(crate) fn is_full(error: &LogError) -> bool {
 pub(crate) fn run(mut tidy: Tidy) {
     let engine = Arc::clone(&tidy.engine);
     let _panicking = FailOnPanic(&engine);
+    run_on(&mut tidy, &engine);
+    engine.backups.close();
+}
+
+fn run_on(tidy: &mut Tidy, engine: &Engine) {
     loop {
         let mut going = engine.tidy.wait();
         if engine.failure.borrow().is_some() {
             return;
         }
+        // Before the step: what they saw become durable is in its checkpoint.
+        let mut waiting = engine.backups.take();
         while let Err(error) = tidy.step() {
             if !is_full(&error) {
                 return engine.fail(error);
             }
             tracing::warn!(error = &error as &dyn std::error::Error, "segments wait for space");
+            for waiting in waiting.drain(..).chain(engine.backups.take()) {
+                let _ = waiting.send(Err(LogError::DiskFull { what: "segments wait for space, and a backup is made of them".into() }));
+            }
             if !engine.tidy.pause() {
                 going = false;
                 break;
             }
         }
+        tidy.hand_over(waiting);
         if !going {
             return;
         }

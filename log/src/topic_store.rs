@@ -453,6 +453,15 @@ impl TopicStore {
         self.state.read().by_name.values().cloned().collect()
     }
 
+    /// What a topic's manifest says as long as it is not altered or deleted.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub(crate) fn manifest_of(&self, entry: &TopicEntry) -> Result<String, LogError> {
+        let manifest = Manifest::new(&entry.topic, entry.has_changes.load(Ordering::Acquire), entry.format.load(Ordering::Acquire));
+        manifest::encode(&manifest).map_err(|error| LogError::io("encode", &self.folder, io::Error::other(error)))
+    }
+
     /// All partitions of topics that are there.
     pub(crate) fn partitions(&self) -> Vec<Arc<Partition>> {
         self.state.read().partitions.iter().filter(|partition| !partition.is_gone()).cloned().collect()

@@ -216,6 +216,23 @@ pub(crate) fn still_held(encoded: &[u8], low_mark: Position) -> Vec<u8> {
     held
 }
 
+/// Of encoded entries, those of what was recorded at a time or before; none if one cannot be read.
+pub(crate) fn recorded_by(encoded: &[u8], until: Timestamp) -> Option<Vec<u8>> {
+    let (mut left, mut rest) = (Vec::new(), encoded);
+    while !rest.is_empty() {
+        let (entry, behind) = next_entry(rest)?;
+        let time = match entry {
+            AnyEntry::Producer(entry) => entry.time,
+            AnyEntry::Request(_, _, entry) => entry.recorded_at,
+        };
+        if time <= until {
+            left.extend_from_slice(rest.get(..rest.len() - behind.len())?);
+        }
+        rest = behind;
+    }
+    Some(left)
+}
+
 /// Tells the first of encoded entries, the last byte of which lies before byte `end` of a file, and what follows it; none if it cannot
 /// be read.
 pub(crate) fn tell_entry(encoded: &[u8], end: u64) -> Option<(Part, &[u8])> {

@@ -17,7 +17,7 @@ use crate::{
     codec::{Fields, Put},
     disk::{Disk, DiskFile},
     error::LogError,
-    ids::{FolderId, Position},
+    ids::{FolderId, Position, Timestamp},
     window::{self, Window},
 };
 
@@ -53,8 +53,16 @@ fn format_of(entries: &[u8]) -> u32 {
     if window::has_producers(entries) { FORMAT } else { FORMAT_OF_REQUESTS }
 }
 
-fn path(data: &Path, file: u64) -> PathBuf {
+pub(crate) fn path(data: &Path, file: u64) -> PathBuf {
     data.join(format!("{file:06}.window"))
+}
+
+/// Of a whole file, what it would be without what was recorded after a time; none if it cannot be read.
+pub(crate) fn recorded_by(file: &[u8], until: Timestamp) -> Option<Vec<u8>> {
+    let (header, entries) = file.split_at_checked(HEADER_LEN)?;
+    let mut left = header.to_vec();
+    left.extend(window::recorded_by(entries, until)?);
+    Some(left)
 }
 
 impl WindowFile {

@@ -2,7 +2,7 @@
 //! opens what was written.
 //!
 //! `v1` is format version 1; the topics of the others have manifests of format 2: in `manifest-v2` for their durability, in `v2-lz4`
-//! and `v2-zstd` because they are compressed.
+//! and `v2-zstd` because they are compressed. `restored` says so in its identity, which has format 2.
 //!
 //! When the first test fails the format has changed: raise its version and keep the old folder. `FOLDLOG_WRITE_GOLDEN=1` writes
 //! the folders anew.
@@ -21,8 +21,9 @@ use foldlog_log::{
     NewRecord, Offset, Position, Precondition, ProducerEpoch, ProducerId, ProducerKey, ReadLimits, RequestId, RequestKey, Retention,
     Selection, Sequence, Sequenced, Snapshot, Stepper, StreamChange, StreamHead, StreamId, StreamVersion, Timestamp, TopicKind, TopicName,
     TopicSettings, Write,
-    clock::ManualClock,
+    clock::{Clock, ManualClock},
     disk::{Disk, RealDisk},
+    restore::{GAP, restore},
     testing::{SimDisk, conformance::block_on},
 };
 
@@ -601,4 +602,48 @@ fn a_deleted_topic_has_a_manifest_of_version_5_until_nothing_names_it() {
         assert_eq!(positions, [1, 3, 5, 7]);
         log.stop();
     }
+}
+
+/// A folder that was restored from a backup.
+fn write_restored() -> SimDisk {
+    let disk = write(Compression::None, 1);
+    let mut drawn = 100;
+    let random = move || {
+        drawn += 1;
+        drawn
+    };
+    let disk = disk.kill();
+    let backup = Path::new("/backup");
+    disk.create_folder(backup).expect("no fault");
+    let (log, mut stepper) =
+        EmbeddedLog::open_stepped(Arc::new(disk.clone()), clock(), Path::new(DATA), config(), random).expect("it opens");
+    stepper.back_up(backup).expect("there is room");
+    drop((log, stepper));
+    let other = SimDisk::new(1);
+    for path in listed(&disk, backup) {
+        let to = backup.join(&path);
+        other.create_folder(to.parent().expect("it lies in the folder")).expect("no fault");
+        let bytes = disk.bytes_of(&to).expect("it is listed");
+        other.create(&to).expect("it is new").write_at(0, &bytes).expect("there is room");
+    }
+    let shared: Arc<dyn Disk> = Arc::new(other.clone());
+    let timed: Arc<dyn Clock> = clock();
+    restore(&shared, &timed, backup, Path::new(DATA), None, &config(), || 77).expect("the backup is whole");
+    other
+}
+
+#[test]
+fn a_folder_that_was_restored_has_an_identity_of_version_2() {
+    let golden = golden("restored");
+    compare(&write_restored(), &golden);
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let data = folder.path().join("data");
+    copy(&golden, &data);
+    let log = EmbeddedLog::open(Arc::new(RealDisk), clock(), &data, config()).expect("it opens");
+    // Forty units of three records.
+    assert_eq!((log.head().epoch, log.head().position.get()), (1_357_000_000, 120 + GAP));
+    assert!(block_on(log.append(event(1)).expect("there is room")).expect("it is remembered").deduplicated);
+    let lost = log.reader(Selection::All(Position::new(121))).err();
+    assert!(matches!(lost, Some(LogError::PositionLost { .. })), "{lost:?}");
+    log.stop();
 }

@@ -49,6 +49,44 @@ impl Client {
     }
 }
 
+/// What a backup took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backup {
+    /// Everything below this position is in it.
+    pub position: u64,
+    /// Server time of the newest record in it, in milliseconds since 1970.
+    pub recorded_at_ms: i64,
+    /// Files that it consists of.
+    pub files: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Bytes that were copied this time.
+    pub copied_bytes: u64,
+    /// Bytes that only got another name this time, because they lie on the same file system.
+    pub linked_bytes: u64,
+}
+
+impl Client {
+    /// Writes everything that is durable into a folder of the server's machine, below the one that the server's setting `backups` names: a
+    /// new one, or one that is empty or holds a backup of the same server, of which what has not changed is taken over. Takes as long as it
+    /// takes, and is not tried again.
+    ///
+    /// # Errors
+    /// See [`Error::class`].
+    pub async fn backup(&self, folder: &str) -> Result<Backup, Error> {
+        let request = v1::BackupRequest { folder: folder.to_owned() };
+        let taken = self.admin().backup(request).await.map_err(|status| self.error(status))?.into_inner();
+        Ok(Backup {
+            position: taken.position,
+            recorded_at_ms: taken.recorded_at.map(millis).unwrap_or_default(),
+            files: taken.files,
+            bytes: taken.bytes,
+            copied_bytes: taken.copied_bytes,
+            linked_bytes: taken.linked_bytes,
+        })
+    }
+}
+
 impl Clock {
     fn from_proto(clock: &v1::Clock) -> Self {
         let off_for = clock.off_for.and_then(|off_for| Duration::try_from(off_for).ok());

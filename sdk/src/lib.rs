@@ -22,7 +22,7 @@ pub mod snapshot;
 pub mod topics;
 pub mod value;
 
-pub use admin::Clock;
+pub use admin::{Backup, Clock};
 pub use aggregate::{Aggregates, ExecuteError, Executed, Loaded};
 pub use append::{Append, Appended, AppendedRange, StreamAt, StreamChange};
 pub use client::{Client, DEFAULT_URL, URL_VARIABLE};

@@ -36,6 +36,8 @@ pub struct Shared {
     pub file_reads: Arc<Semaphore>,
     /// Requests being answered.
     pub requests: Arc<Semaphore>,
+    /// Backups being written: one at a time.
+    pub backups: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     sessions: Arc<Semaphore>,
 }
@@ -118,6 +120,7 @@ impl App {
             tasks,
             file_reads: Arc::new(Semaphore::new(FILE_READS)),
             requests: Arc::new(Semaphore::new(limits.requests)),
+            backups: Arc::new(Semaphore::new(1)),
             streams: Arc::new(Semaphore::new(limits.streams)),
             sessions: Arc::new(Semaphore::new(limits.sessions)),
             limits,

@@ -159,6 +159,7 @@ impl From<LogError> for Failure {
             LogError::RefusedBefore { .. } => plain(Kind::Conflict, "REFUSED_BEFORE"),
             LogError::OffsetOutOfRange { .. }
             | LogError::PositionOutOfRange { .. }
+            | LogError::PositionLost { .. }
             | LogError::TruncatedBeyondEnd { .. }
             | LogError::NoSuchState { .. } => plain(Kind::OutOfRange, "OUT_OF_RANGE"),
             LogError::Removed { first, .. } => plain(Kind::OutOfRange, "OUT_OF_RANGE").with(Detail::Position(first)),

@@ -88,10 +88,11 @@ impl Engine {
     /// Looks up the queries of a request in everything that is durable. May read files.
     ///
     /// # Errors
-    /// [`LogError::Corrupt`] if what must be made again cannot be; [`LogError::Io`].
+    /// [`LogError::PositionLost`]; [`LogError::Corrupt`] if what must be made again cannot be; [`LogError::Io`].
     pub(crate) fn look_up(&self, request: &mut Request) -> Result<(), LogError> {
         for condition in &mut request.conditions {
             let PreparedCondition::Query(query) = condition else { continue };
+            query.after.map_or(Ok(()), |after| self.not_lost(after, after.plus(1)))?;
             // Captured before topics are: one that is made later has events behind it only.
             let end = self.tail.end();
             if query.asked.is_behind(&self.topics) {

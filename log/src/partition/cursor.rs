@@ -85,7 +85,10 @@ impl Cursor {
     pub(crate) fn open(engine: &Engine, selection: Selection) -> Result<Self, LogError> {
         let end = engine.tail.end();
         let within = |position: Position| {
-            if position <= end { Ok(position) } else { Err(LogError::PositionOutOfRange { asked: position, end }) }
+            if position > end {
+                return Err(LogError::PositionOutOfRange { asked: position, end });
+            }
+            engine.not_lost(position, position).map(|()| position)
         };
         Ok(match selection {
             Selection::Partition(topic, id, next) => {

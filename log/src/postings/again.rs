@@ -45,10 +45,13 @@ pub(crate) fn complete(
     while from < checkpointed {
         let end = from.plus(POSITIONS).min(checkpointed);
         let mut made = Vec::new();
-        let mut place = 0;
+        let (mut place, mut next) = (0, checkpointed);
         while let Some((index, segments)) = whole.get(place).copied() {
             match collect(segments, hasher, from, end, &mut made) {
-                Ok(()) => place += 1,
+                Ok(behind) => {
+                    place += 1;
+                    next = next.min(behind.unwrap_or(checkpointed));
+                }
                 Err(error @ LogError::Corrupt { .. }) => {
                     postings.lacks_something();
                     damaged(index, error);
@@ -57,35 +60,40 @@ pub(crate) fn complete(
                 Err(error) => return Err(error),
             }
         }
-        postings.add(made, end)?;
+        // A restore leaves out far more positions than anybody can step through.
+        from = end.max(next);
+        postings.add(made, from)?;
         postings.checkpointed()?;
-        from = end;
     }
     Ok(())
 }
 
-/// Adds postings of a partition's events from a position (inclusive) to another (exclusive).
+/// Adds postings of a partition's events from a position (inclusive) to another (exclusive); where the next one lies, if there is one.
 fn collect(
     segments: &Arc<Segments>,
     hasher: &StreamHasher,
     from: Position,
     end: Position,
     into: &mut Vec<Posting>,
-) -> Result<(), LogError> {
+) -> Result<Option<Position>, LogError> {
     if segments.topic().settings.kind != TopicKind::Events {
-        return Ok(());
+        return Ok(None);
     }
     let mut reader = segments.reader(Start::Position(from), true)?;
     while reader.peek()?.is_some_and(|position| position < end) {
         let Some(run) = reader.next_run(u32::MAX)? else { break };
+        let is_cut = run.first_position.plus(run.count.into()) > end;
         let cut = |mut posting: Posting| {
             let count = end.get().saturating_sub(posting.first).min(posting.count.into());
             posting.count = u32::try_from(count).unwrap_or(posting.count);
             posting
         };
         into.extend(postings_of(&[run], hasher)?.into_iter().map(cut).filter(|posting| posting.count > 0));
+        if is_cut {
+            return Ok(Some(end));
+        }
     }
-    Ok(())
+    reader.peek()
 }
 
 impl Engine {

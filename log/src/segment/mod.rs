@@ -5,6 +5,7 @@
 //! when they are missing or damaged. Nothing here is trusted beyond what the checkpoint's [`PartitionMark`] says.
 //! Format: `log/FORMAT.md`, "Segments".
 
+pub(crate) mod copy;
 mod file;
 pub(crate) mod inspect;
 mod key_index;

@@ -34,6 +34,11 @@ impl OffsetIndex {
         self.blocks.last().copied()
     }
 
+    /// All blocks in order, with their places in `.runs`.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = (u64, BlockHead)> + '_ {
+        self.blocks.iter().copied()
+    }
+
     /// Where the next block of `.runs` lies.
     pub(super) fn runs_end(&self) -> u64 {
         self.blocks.last().map_or(HEADER_LEN as u64, |(at, head)| at + head.block_len())

@@ -79,6 +79,11 @@ impl Segment {
         Self { seal, ..self }
     }
 
+    /// Where it ends, if it was sealed when it was opened or written anew.
+    pub(super) const fn seal(&self) -> Option<&BlockHead> {
+        self.seal.as_ref()
+    }
+
     pub(super) fn lost(id: SegmentId, files: Arc<OpenFiles>, lost: Lost) -> Self {
         let (view, recorded_to) = (RwLock::default(), OnceLock::new());
         Self { id, files, has_keys: false, view, recorded_to, seal: None, lost: Some(lost) }

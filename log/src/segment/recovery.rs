@@ -327,7 +327,7 @@ fn table_of(segment: &Segment, keys: &mut [Key], covers: Offset) -> Result<KeyTa
 }
 
 /// Follows the blocks of `.runs`, all of which must be whole.
-fn walk(id: &SegmentId, bytes: &[u8]) -> Result<Found, LogError> {
+pub(super) fn walk(id: &SegmentId, bytes: &[u8]) -> Result<Found, LogError> {
     let path = id.path(Kind::Runs);
     id.check_header(Kind::Runs, bytes)?;
     let mut chain = crc32c::crc32c(bytes.get(..HEADER_LEN).unwrap_or_default());

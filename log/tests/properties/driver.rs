@@ -39,6 +39,7 @@ pub struct Seen {
     pub removed: u64,
     pub below: u64,
     pub compacted: u64,
+    pub restored: u64,
     pub records: u64,
 }
 
@@ -93,7 +94,8 @@ impl Run {
         (log, stepper)
     }
 
-    pub fn run(&mut self) {
+    /// `backs_up`: whether what the log holds is also looked at in what is restored of backups.
+    pub fn run(&mut self, backs_up: bool) {
         let (mut log, mut stepper) = self.open();
         for _ in 0..60 {
             self.clock.advance(Duration::from_millis(self.random.below(150)));
@@ -113,6 +115,9 @@ impl Run {
                 0 => stepper.seal().unwrap(),
                 1 | 2 => stepper.tidy().unwrap(),
                 3 => {
+                    if backs_up {
+                        self.look_at_backup(&mut stepper);
+                    }
                     drop((log, stepper));
                     // Everything was answered, so no way to end takes anything away.
                     self.disk = if self.random.one_in(2) { self.disk.kill() } else { self.disk.power_cut() };
@@ -127,6 +132,14 @@ impl Run {
         }
         self.read(&log);
         self.look_at_compaction(&log);
+        self.look_at_ends(&log);
+        if backs_up {
+            self.look_at_backup(&mut stepper);
+        }
+    }
+
+    /// Where partitions end, and how streams stand.
+    pub fn look_at_ends(&self, log: &EmbeddedLog) {
         for (name, kind, _) in TOPICS {
             let ends: Vec<_> =
                 (0..self.model.topics[name].partitions).map(|partition| Offset::new(self.model.end(name, partition))).collect();

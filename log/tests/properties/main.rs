@@ -4,6 +4,7 @@
 //! log must say the same, in every order of commits, seals, checkpoints and starts (`driver`).
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod backups;
 mod driver;
 mod model;
 mod reads;
@@ -18,7 +19,7 @@ fn the_log_answers_what_a_model_of_lists_answers() {
         let mut run = Run::new(seed);
         // A failure prints which seed it was.
         println!("seed {seed}");
-        run.run();
+        run.run(seed % 16 == 0);
         sum.appends += run.seen.appends;
         sum.violations += run.seen.violations;
         sum.repeats += run.seen.repeats;
@@ -40,6 +41,7 @@ fn the_log_answers_what_a_model_of_lists_answers() {
         sum.removed += run.firsts.iter().sum::<u64>();
         sum.below += run.seen.below;
         sum.compacted += run.seen.compacted;
+        sum.restored += run.seen.restored;
         sum.records += run.seen.records;
     }
     println!("{sum:?}");
@@ -52,5 +54,6 @@ fn the_log_answers_what_a_model_of_lists_answers() {
     assert!(sum.restarts > 6_000 && sum.reads > 20_000 && sum.records > 200_000 && sum.backward > 10_000 && sum.by_time > 7_000, "{sum:?}");
     assert!(sum.filtered > 6_000 && sum.matching > 30_000, "{sum:?}");
     assert!(sum.altered > 2_500 && sum.deleted > 1_500, "{sum:?}");
+    assert!(sum.restored > 20_000, "{sum:?}");
     assert!(sum.units > 18_000 && sum.disordered > 12_000, "{sum:?}");
 }

@@ -1,5 +1,7 @@
 //! Reads by chance: any selection, direction, filter and size of bites, against the model's list.
 
+use std::collections::BTreeSet;
+
 use foldlog_log::{
     EmbeddedLog, LogBackend, LogError, LogReader, Offset, PartitionId, Position, ReadLimits, Selection, StreamVersion, Timestamp,
     TopicKind, TopicName,
@@ -29,6 +31,15 @@ impl Run {
             let selection = Selection::Partition("t".parse().unwrap(), PartitionId::new(partition), Offset::new(0));
             let left = read_all(log.reader(selection).unwrap(), log.head().position, ReadLimits::default(), false);
             self.seen.compacted += self.model.end("t", partition) - left.len() as u64;
+        }
+    }
+
+    /// Whether a record must be there still, whatever was removed and compacted.
+    pub fn is_left(&self, record: &Stored, newest_of_keys: &BTreeSet<u64>) -> bool {
+        match record.topic.as_str() {
+            "r" => record.offset >= self.firsts[record.partition as usize],
+            "t" => newest_of_keys.contains(&record.position),
+            _ => true,
         }
     }
 
@@ -106,11 +117,7 @@ impl Run {
         let way = if backwards { "backwards" } else { "forwards" };
         // Of what was removed or replaced some may still be in memory, or there, and is as it was.
         let newest = self.model.newest_of_keys();
-        let is_left = |record: &&Stored| match record.topic.as_str() {
-            "r" => record.offset >= self.firsts[record.partition as usize],
-            "t" => newest.contains(&record.position),
-            _ => true,
-        };
+        let is_left = |record: &&Stored| self.is_left(record, &newest);
         assert!(found.iter().all(|record| expected.contains(&record)), "{way} {selection:?}: {found:?}, not {expected:?}");
         let (left, expected): (Vec<_>, Vec<_>) = (found.iter().filter(is_left).collect(), expected.into_iter().filter(is_left).collect());
         assert_eq!(left, expected, "{way} {selection:?}");
@@ -122,7 +129,7 @@ impl Run {
 }
 
 /// All that a reader gives, each record as it must be in the model.
-fn read_all(mut reader: Box<dyn LogReader>, until: Position, limits: ReadLimits, backwards: bool) -> Vec<Stored> {
+pub fn read_all(mut reader: Box<dyn LogReader>, until: Position, limits: ReadLimits, backwards: bool) -> Vec<Stored> {
     let mut found = Vec::new();
     loop {
         let chunk = reader.read(until, limits).unwrap();

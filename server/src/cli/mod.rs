@@ -15,6 +15,7 @@ mod demo;
 mod doctor;
 mod log;
 mod output;
+mod restore;
 pub(crate) mod serve;
 mod signals;
 
@@ -38,6 +39,7 @@ enum Verb {
     Dev(serve::Dev),
     Demo(demo::Demo),
     Doctor(doctor::Doctor),
+    Restore(restore::Restore),
     #[command(subcommand)]
     Log(log::Log),
     #[command(flatten)]
@@ -51,6 +53,7 @@ impl Verb {
             Self::Dev(verb) => verb.run(),
             Self::Demo(verb) => verb.run(),
             Self::Doctor(verb) => verb.run(),
+            Self::Restore(verb) => verb.run(),
             Self::Log(verb) => verb.run(),
             Self::Client(verb) => verb.run(),
         }

@@ -6,7 +6,7 @@
 use std::{
     fmt::Write as _,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{self, PathBuf},
     time::Duration,
 };
 
@@ -67,6 +67,8 @@ pub struct Limits {
     pub session_bytes: usize,
     /// Longest time that a streaming reader may take nothing of what is there for it.
     pub idle_reader: Duration,
+    /// Folder of this machine under which clients may have backups written; none: nowhere.
+    pub backups: Option<PathBuf>,
     /// Longest time for a connection's first bytes to arrive. Fixed.
     pub arrival: Duration,
     /// Longest time for a request's message to arrive. Fixed: 8 MiB in it need 2 Mbit/s.
@@ -87,6 +89,7 @@ impl Default for Limits {
             sessions: 128,
             session_bytes: 1 << 20,
             idle_reader: Duration::from_secs(60),
+            backups: None,
             arrival: Duration::from_secs(10),
             message_arrival: Duration::from_secs(30),
         }
@@ -136,6 +139,11 @@ const SETTINGS: &[Setting] = &[
         default: "false",
         doc: "listen on more than loopback although there is neither TLS nor authentication yet",
     },
+    Setting {
+        key: "backups",
+        default: "none",
+        doc: "none or a folder of this machine: `foldlog backup` writes below it and nowhere else, for whoever may call is no more trusted than that",
+    },
     Setting { key: "drain", default: "10s", doc: "0s to 10m: time for requests to end when the server stops" },
     Setting { key: "io_threads", default: "auto", doc: "auto or 1 to 1024: threads that serve connections; auto is one a core" },
     Setting { key: "log_level", default: "info", doc: "error, warn, info, debug or trace" },
@@ -167,6 +175,7 @@ impl Config {
         let data = given.take("data", |text| (!text.is_empty()).then(|| PathBuf::from(text)));
         let listen = given.take("listen", address);
         let public = given.take("insecure_public", boolean);
+        let backups = given.take("backups", folder_or_none);
         let drain = given.take("drain", |text| duration(text, 0, 600));
         let io_threads = given.take("io_threads", |text| match text {
             "auto" => Some(all_cores()),
@@ -213,6 +222,7 @@ impl Config {
                     sessions: sessions?,
                     session_bytes: session_bytes?,
                     idle_reader: idle_reader?,
+                    backups: backups?,
                     ..fixed
                 },
                 log: log?,
@@ -318,6 +328,13 @@ fn address(text: &str) -> Option<SocketAddr> {
     match text.strip_prefix("localhost:") {
         Some(port) => Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port.parse().ok()?)),
         None => text.parse().ok(),
+    }
+}
+
+fn folder_or_none(text: &str) -> Option<Option<PathBuf>> {
+    match text {
+        "none" => Some(None),
+        _ => path::absolute(text).ok().map(Some),
     }
 }
 

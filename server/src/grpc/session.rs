@@ -314,6 +314,7 @@ const fn is_its_own_fault(error: &LogError) -> bool {
             | LogError::UnknownPartition { .. }
             | LogError::WrongKind { .. }
             | LogError::PartitionReadOnly { .. }
+            | LogError::PositionLost { .. }
     )
 }
 

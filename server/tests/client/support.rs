@@ -38,8 +38,15 @@ impl Server {
         Self::over(data)
     }
 
-    fn over(data: TempDir) -> Self {
+    /// Starts one over a folder that is there.
+    pub fn over(data: TempDir) -> Self {
+        Self::over_with(data, &[])
+    }
+
+    /// The same with settings of its own, as the environment has them.
+    pub fn over_with(data: TempDir, settings: &[(&str, &str)]) -> Self {
         let mut command = foldlog(&["serve", "--listen", "127.0.0.1:0", "--log-level", "error", "--data"]);
+        command.envs(settings.iter().copied());
         let mut child = command.arg(data.path()).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         let mut server = Self { child, out, url: String::new(), data };

@@ -28,6 +28,7 @@ pub enum CallKind {
     Create,
     CreateFolder,
     Rename,
+    Link,
     Remove,
     List,
     SyncFolder,
@@ -570,6 +571,18 @@ impl Disk for SimDisk {
                 folder.set(&new_name, node);
                 shared.parent(from)?.0.remove(&old_name);
             }
+            Ok(())
+        })
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.plain(CallKind::Link, |shared| {
+            let node = shared.node(from)?;
+            let (folder, name) = shared.parent(to)?;
+            if folder.names.contains_key(&*name) {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            folder.set(&name, node);
             Ok(())
         })
     }

@@ -12,6 +12,7 @@ use tonic::Code;
 use super::{Failed, output::text::visible};
 
 mod append;
+mod backup;
 mod clock;
 mod event;
 mod group;
@@ -34,6 +35,7 @@ pub enum Verb {
     Stream(stream::Stream),
     Sql(sql::Sql),
     Clock(clock::Clock),
+    Backup(backup::Backup),
 }
 
 impl Verb {
@@ -51,6 +53,7 @@ impl Verb {
             Self::Stream(verb) => block_on(verb.run()),
             Self::Sql(verb) => block_on(verb.run()),
             Self::Clock(verb) => block_on(verb.run()),
+            Self::Backup(verb) => block_on(verb.run()),
         };
         match outcome {
             Ok(()) | Err(Stop::OutputClosed) => Ok(()),
