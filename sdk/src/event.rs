@@ -96,6 +96,17 @@ impl EventQuery {
     pub(crate) fn into_proto(self) -> v1::EventQuery {
         v1::EventQuery { all: self.items.is_none(), items: self.items.unwrap_or_default() }
     }
+
+    pub(crate) fn from_proto(query: v1::EventQuery) -> Self {
+        Self { items: (!query.all).then_some(query.items) }
+    }
+
+    /// Its items: some types and some tags each. None: every event is meant.
+    #[must_use]
+    pub fn items(&self) -> Option<Vec<(&[String], &[String])>> {
+        let items = self.items.as_ref()?;
+        Some(items.iter().map(|item| (&item.types[..], &item.tags[..])).collect())
+    }
 }
 
 /// An opaque mark of how far the log was: reads and queries that are given it reflect everything up to there.

@@ -9,7 +9,7 @@ use foldlog_proto::v1::{self, group_place::Place};
 use crate::{
     client::{Client, Repeat, with_retries},
     error::Error,
-    event::{Recorded, millis, timestamp},
+    event::{EventQuery, Recorded, millis, timestamp},
 };
 
 /// Which events wait for which.
@@ -83,7 +83,7 @@ impl OnExhausted {
 }
 
 /// How a group delivers; what is none takes the server's default.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupSettings {
     /// Order.
     pub ordering: Ordering,
@@ -99,6 +99,38 @@ pub struct GroupSettings {
     pub on_exhausted: OnExhausted,
     /// Most deliveries that are not acknowledged, over all members; none: 1,000.
     pub max_in_flight: Option<u32>,
+    /// Which events are the group's, of a topic of kind `events`; the others count as done. None: every event.
+    pub filter: Option<EventQuery>,
+}
+
+/// What to alter of a group; what is none stays as it is. Ordering and filter can be altered while it has no member.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupChanges {
+    /// [`GroupSettings::ordering`].
+    pub ordering: Option<Ordering>,
+    /// [`GroupSettings::max_attempts`].
+    pub max_attempts: Option<u32>,
+    /// [`GroupSettings::backoff_first`].
+    pub backoff_first: Option<Duration>,
+    /// [`GroupSettings::backoff_max`].
+    pub backoff_max: Option<Duration>,
+    /// [`GroupSettings::ack_timeout`].
+    pub ack_timeout: Option<Duration>,
+    /// [`GroupSettings::on_exhausted`].
+    pub on_exhausted: Option<OnExhausted>,
+    /// [`GroupSettings::max_in_flight`].
+    pub max_in_flight: Option<u32>,
+    /// [`GroupSettings::filter`]; [`EventQuery::all`] lifts it. The group goes on from where it is: what it has passed over stays so.
+    pub filter: Option<EventQuery>,
+}
+
+impl From<GroupSettings> for GroupChanges {
+    fn from(settings: GroupSettings) -> Self {
+        let GroupSettings { ordering, max_attempts, backoff_first, backoff_max, ack_timeout, on_exhausted, max_in_flight, filter } =
+            settings;
+        let (ordering, on_exhausted) = (Some(ordering), Some(on_exhausted));
+        Self { ordering, max_attempts, backoff_first, backoff_max, ack_timeout, on_exhausted, max_in_flight, filter }
+    }
 }
 
 /// Where a group begins.
@@ -223,7 +255,7 @@ impl Client {
     /// # Errors
     /// If it exists with other settings, or the topic does not exist.
     pub async fn create_group(&self, name: &str, topic: &str, settings: GroupSettings, start: GroupPlace) -> Result<Group, Error> {
-        let (group, topic, settings) = (name.to_owned(), topic.to_owned(), Some(settings.to_proto()?));
+        let (group, topic, settings) = (name.to_owned(), topic.to_owned(), Some(GroupChanges::from(settings).into_proto()?));
         let request = v1::CreateGroupRequest { group, topic, settings, start: Some(start.to_proto()) };
         let answer = self.group_call(Repeat::Safe, || {
             let (mut groups, request) = (self.groups(), request.clone());
@@ -264,6 +296,19 @@ impl Client {
         let answer = self.group_call(Repeat::Safe, || {
             let (mut groups, group) = (self.groups(), name.to_owned());
             async move { groups.reset(v1::ResetGroupRequest { group, to: Some(to.to_proto()) }).await }
+        });
+        GroupStatus::from_proto(answer.await?)
+    }
+
+    /// Alters a group; what it is to do is done so from the next delivery on.
+    ///
+    /// # Errors
+    /// If it does not exist, a value is out of range, or ordering or filter is to change while it has members.
+    pub async fn alter_group(&self, name: &str, changes: GroupChanges) -> Result<GroupStatus, Error> {
+        let request = v1::AlterGroupRequest { group: name.to_owned(), settings: Some(changes.into_proto()?) };
+        let answer = self.group_call(Repeat::Safe, || {
+            let (mut groups, request) = (self.groups(), request.clone());
+            async move { groups.alter(request).await }
         });
         GroupStatus::from_proto(answer.await?)
     }
@@ -363,21 +408,23 @@ impl GroupPlace {
     }
 }
 
-impl GroupSettings {
-    fn to_proto(self) -> Result<v1::GroupSettings, Error> {
+impl GroupChanges {
+    fn into_proto(self) -> Result<v1::GroupSettings, Error> {
         let duration = |given: Option<Duration>| {
             let given = given.map(prost_types::Duration::try_from).transpose();
             given.map_err(|_| Error::Invalid("a duration is too long".to_owned()))
         };
         let ordering = match self.ordering {
-            Ordering::PerStream => v1::Ordering::PerStream,
-            Ordering::PerPartition => v1::Ordering::PerPartition,
-            Ordering::None => v1::Ordering::None,
+            None => v1::Ordering::Unspecified,
+            Some(Ordering::PerStream) => v1::Ordering::PerStream,
+            Some(Ordering::PerPartition) => v1::Ordering::PerPartition,
+            Some(Ordering::None) => v1::Ordering::None,
         };
         let on_exhausted = match self.on_exhausted {
-            OnExhausted::Park => v1::OnExhausted::Park,
-            OnExhausted::Skip => v1::OnExhausted::Skip,
-            OnExhausted::BlockStream => v1::OnExhausted::BlockStream,
+            None => v1::OnExhausted::Unspecified,
+            Some(OnExhausted::Park) => v1::OnExhausted::Park,
+            Some(OnExhausted::Skip) => v1::OnExhausted::Skip,
+            Some(OnExhausted::BlockStream) => v1::OnExhausted::BlockStream,
         };
         Ok(v1::GroupSettings {
             ordering: ordering.into(),
@@ -387,9 +434,12 @@ impl GroupSettings {
             ack_timeout: duration(self.ack_timeout)?,
             on_exhausted: on_exhausted.into(),
             max_in_flight: self.max_in_flight,
+            filter: self.filter.map(EventQuery::into_proto),
         })
     }
+}
 
+impl GroupSettings {
     fn from_proto(settings: v1::GroupSettings) -> Result<Self, Error> {
         let unknown = |what: &str| Error::Protocol(format!("a group with {what} that is unknown here"));
         let duration = |given: Option<prost_types::Duration>| given.and_then(|given| Duration::try_from(given).ok());
@@ -411,6 +461,7 @@ impl GroupSettings {
             backoff_max: duration(settings.backoff_max),
             ack_timeout: duration(settings.ack_timeout),
             max_in_flight: settings.max_in_flight,
+            filter: settings.filter.map(EventQuery::from_proto),
         })
     }
 }

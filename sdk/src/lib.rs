@@ -31,7 +31,9 @@ pub use decider::Decider;
 pub use durability::Durability;
 pub use error::{Class, Error, ServerError, Violation};
 pub use event::{EventQuery, Expected, NewEvent, NewRecord, Recorded, Token};
-pub use groups::{Group, GroupMember, GroupPartition, GroupPlace, GroupSettings, GroupStatus, OnExhausted, Ordering, Parked, ParkedState};
+pub use groups::{
+    Group, GroupChanges, GroupMember, GroupPartition, GroupPlace, GroupSettings, GroupStatus, OnExhausted, Ordering, Parked, ParkedState,
+};
 pub use query::{Answer, Changes, Done, Mark, Pushed};
 pub use read::{Beginning, Delivery, Reading, Source, Subscription};
 pub use session::{AppendSession, Ticket, UnitAppended};

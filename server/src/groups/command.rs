@@ -6,6 +6,7 @@ use foldlog_log::TopicId;
 use tokio::sync::oneshot;
 
 use super::{
+    config::{GroupChanges, GroupConfig},
     delivery::{At, DeliveryRef, Verdict},
     members::{Credit, MemberId},
     outbox::Outbox,
@@ -39,6 +40,8 @@ pub enum Command {
     Discard(Vec<At>, oneshot::Sender<Result<u64, Failure>>),
     /// Moves to other offsets, of this incarnation of the topic.
     Reset(TopicId, Vec<u64>, oneshot::Sender<Result<(), Failure>>),
+    /// Goes on under other settings.
+    Alter(GroupChanges, oneshot::Sender<Result<GroupConfig, Failure>>),
     /// Ends the group.
     Delete(oneshot::Sender<Result<(), Failure>>),
 }

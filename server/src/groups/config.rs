@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
-use foldlog_log::{InvalidName, Position, Timestamp};
+use foldlog_log::{EventQuery, InvalidName, Position, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Name of a group: 1 to 249 bytes of `[A-Za-z0-9._-]`, as topics are named.
@@ -71,7 +71,7 @@ pub enum OnExhausted {
 }
 
 /// How a group delivers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroupConfig {
     /// Order.
@@ -91,6 +91,30 @@ pub struct GroupConfig {
     pub on_exhausted: OnExhausted,
     /// Most deliveries that are not acknowledged, over all members.
     pub max_in_flight: u32,
+    /// Which events are the group's; none: all. Left out where there is none, as older builds know no such setting.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "items")]
+    pub filter: Option<EventQuery>,
+}
+
+/// What to alter; what is none stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupChanges {
+    /// [`GroupConfig::ordering`].
+    pub ordering: Option<Ordering>,
+    /// [`GroupConfig::max_attempts`].
+    pub max_attempts: Option<u32>,
+    /// [`GroupConfig::backoff_first`].
+    pub backoff_first: Option<Duration>,
+    /// [`GroupConfig::backoff_max`].
+    pub backoff_max: Option<Duration>,
+    /// [`GroupConfig::ack_timeout`].
+    pub ack_timeout: Option<Duration>,
+    /// [`GroupConfig::on_exhausted`].
+    pub on_exhausted: Option<OnExhausted>,
+    /// [`GroupConfig::max_in_flight`].
+    pub max_in_flight: Option<u32>,
+    /// [`GroupConfig::filter`]; [`EventQuery::All`]: there is none any more.
+    pub filter: Option<EventQuery>,
 }
 
 impl Default for GroupConfig {
@@ -103,11 +127,38 @@ impl Default for GroupConfig {
             ack_timeout: Duration::from_secs(30),
             on_exhausted: OnExhausted::default(),
             max_in_flight: 1_000,
+            filter: None,
         }
     }
 }
 
 impl GroupConfig {
+    /// The settings with these changes.
+    #[must_use]
+    pub fn altered(&self, changes: GroupChanges) -> Self {
+        let filter = changes.filter.map(|given| Some(given).filter(|given| *given != EventQuery::All));
+        Self {
+            ordering: changes.ordering.unwrap_or(self.ordering),
+            max_attempts: changes.max_attempts.unwrap_or(self.max_attempts),
+            backoff_first: changes.backoff_first.unwrap_or(self.backoff_first),
+            backoff_max: changes.backoff_max.unwrap_or(self.backoff_max),
+            ack_timeout: changes.ack_timeout.unwrap_or(self.ack_timeout),
+            on_exhausted: changes.on_exhausted.unwrap_or(self.on_exhausted),
+            max_in_flight: changes.max_in_flight.unwrap_or(self.max_in_flight),
+            filter: filter.unwrap_or_else(|| self.filter.clone()),
+        }
+    }
+
+    /// The setting in which it differs from another so that one cannot follow the other while deliveries are under way: what waits for
+    /// what, and what is meant, was decided for them.
+    #[must_use]
+    pub fn differs_in_what_is_fixed(&self, other: &Self) -> Option<&'static str> {
+        if self.ordering != other.ordering {
+            return Some("ordering");
+        }
+        (self.filter != other.filter).then_some("filter")
+    }
+
     /// The pause after so many deliveries, at least one.
     #[must_use]
     pub fn backoff(&self, attempts: u32) -> Duration {
@@ -158,9 +209,54 @@ mod ms {
     }
 }
 
+/// A filter as its items.
+mod items {
+    use foldlog_log::{EventQuery, QueryItem, Tag};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Item {
+        types: Vec<String>,
+        tags: Vec<String>,
+    }
+
+    pub fn serialize<S: Serializer>(filter: &Option<EventQuery>, serializer: S) -> Result<S::Ok, S::Error> {
+        let Some(EventQuery::Items(items)) = filter else { return serializer.serialize_none() };
+        let stored = |item: &QueryItem| Item {
+            types: item.types.iter().map(ToString::to_string).collect(),
+            tags: item.tags.iter().map(ToString::to_string).collect(),
+        };
+        serializer.collect_seq(items.iter().map(stored))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<EventQuery>, D::Error> {
+        let Some(stored) = Option::<Vec<Item>>::deserialize(deserializer)? else { return Ok(None) };
+        let item = |Item { types, tags }: Item| {
+            let tags = tags.iter().map(|tag| tag.parse()).collect::<Result<Vec<Tag>, _>>();
+            Ok(QueryItem { types: types.into_iter().map(Into::into).collect(), tags: tags.map_err(D::Error::custom)? })
+        };
+        stored.into_iter().map(item).collect::<Result<_, D::Error>>().map(|items| Some(EventQuery::Items(items)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_named_stays_and_a_filter_can_be_lifted() {
+        let config = GroupConfig { max_attempts: 3, ..GroupConfig::default() };
+        assert_eq!(config.altered(GroupChanges::default()), config);
+        let query = EventQuery::Items(vec![Default::default()]);
+        let filtered = config.altered(GroupChanges { filter: Some(query.clone()), max_in_flight: Some(7), ..GroupChanges::default() });
+        assert_eq!((filtered.max_attempts, filtered.max_in_flight, &filtered.filter), (3, 7, &Some(query)));
+        assert_eq!(config.differs_in_what_is_fixed(&filtered), Some("filter"));
+        let lifted = filtered.altered(GroupChanges { filter: Some(EventQuery::All), ..GroupChanges::default() });
+        assert_eq!((&lifted.filter, config.differs_in_what_is_fixed(&lifted)), (&None, None));
+        let by_partition = config.altered(GroupChanges { ordering: Some(Ordering::PerPartition), ..GroupChanges::default() });
+        assert_eq!(config.differs_in_what_is_fixed(&by_partition), Some("ordering"));
+    }
 
     #[test]
     fn the_pause_doubles_up_to_its_bound() {

@@ -129,6 +129,33 @@ impl Group {
         self.members.grow(partitions);
     }
 
+    /// Goes on under other settings. Where they [differ in what is fixed](GroupConfig::differs_in_what_is_fixed) nobody may be in it, and what
+    /// it knew of is learnt anew; what it had passed over by then stays so.
+    pub fn alter(&mut self, config: GroupConfig) {
+        let begins_anew = config.differs_in_what_is_fixed(&self.config).is_some();
+        self.config = config;
+        if begins_anew {
+            for Partition { progress, next, pending, .. } in &mut self.partitions {
+                pending.clear();
+                *next = progress.low();
+            }
+            self.unknown.clear();
+            let parked = std::mem::take(&mut self.parked);
+            self.remember_parked(parked);
+        }
+    }
+
+    /// The first offset of a partition of which nothing is known.
+    pub fn next(&self, partition: usize) -> u64 {
+        self.partitions[partition].next
+    }
+
+    /// Events of a partition that are known and not done.
+    pub fn undone(&self, partition: usize) -> u64 {
+        let Partition { progress, next, .. } = &self.partitions[partition];
+        (next - progress.low()).saturating_sub(progress.done_below(*next))
+    }
+
     /// The number of the next lease.
     pub const fn next_lease(&self) -> u64 {
         self.next_lease
@@ -295,17 +322,24 @@ impl Group {
     /// Nothing lies between the next offset and `offset`; tells whether that is near enough to be taken in.
     fn pass_over(&mut self, partition: usize, offset: u64) -> bool {
         let Partition { progress, next, .. } = &mut self.partitions[partition];
-        if *next >= offset {
+        let from = *next;
+        if from >= offset {
             return true;
         }
-        if progress.low() == *next {
+        let reach = if progress.low() == from {
             progress.jump(offset);
             *next = offset.max(progress.low());
-            return true;
-        }
-        let reach = offset.min(progress.low() + WINDOW);
-        (*next..reach).for_each(|gone| progress.complete(gone));
-        *next = reach.max(*next);
+            offset
+        } else {
+            let reach = offset.min(progress.low() + WINDOW);
+            (from..reach).for_each(|gone| progress.complete(gone));
+            *next = reach.max(from);
+            reach
+        };
+        // One that blocks its lane and is not meant any more, or not there: who put it aside must say what becomes of it.
+        let number = u32::try_from(partition).unwrap_or(u32::MAX);
+        let parked = self.parked.range((number, from)..(number, reach.max(from)));
+        self.unknown.extend(parked.filter(|(_, parked)| parked.state == ParkedState::Blocking).map(|(at, _)| *at));
         reach == offset
     }
 

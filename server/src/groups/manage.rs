@@ -4,6 +4,7 @@ use foldlog_log::{Durability, TopicId};
 use tracing::info;
 
 use super::{
+    config::{GroupChanges, GroupConfig},
     group::Group,
     members::{Member, MemberId},
     progress::Progress,
@@ -11,6 +12,7 @@ use super::{
     runner::{Runner, failed, random},
     source::Ahead,
     status::{MemberStatus, PartitionStatus, Snapshot, Status},
+    tally::Tally,
 };
 use crate::failure::{Failure, Kind};
 
@@ -20,7 +22,11 @@ impl Runner {
         let mut done = 0;
         for partition in 0..self.group.partitions() {
             let progress = self.group.progress(partition);
-            done += progress.low() + progress.done_above_low();
+            done += match self.ends.get(partition).filter(|_| self.definition.config.filter.is_some()) {
+                // What is not meant counts as done, wherever it lies.
+                Some(end) => end.saturating_sub(self.lag(partition, *end)),
+                None => progress.low() + progress.done_above_low(),
+            };
         }
         *self.snapshot.lock() = Snapshot {
             topic: self.definition.topic.clone(),
@@ -41,7 +47,7 @@ impl Runner {
         let mut partitions = Vec::new();
         for (partition, end) in ends.into_iter().enumerate().take(self.group.partitions()) {
             let progress: &Progress = self.group.progress(partition);
-            let lag = end.get().saturating_sub(progress.low()).saturating_sub(progress.done_above_low());
+            let lag = self.lag(partition, end.get());
             let error = self.failing.get(&partition).map(|(reason, _)| reason.clone());
             partitions.push(PartitionStatus { offset: progress.low(), end: end.get(), lag, error });
         }
@@ -77,6 +83,35 @@ impl Runner {
         }
     }
 
+    /// Goes on under other settings, and returns them.
+    pub(super) async fn alter(&mut self, changes: GroupChanges) -> Result<GroupConfig, Failure> {
+        let config = self.definition.config.altered(changes);
+        if config == self.definition.config {
+            return Ok(config);
+        }
+        let fixed = config.differs_in_what_is_fixed(&self.definition.config);
+        if let Some(setting) = fixed {
+            self.without_members().map_err(|failure| Failure { message: format!("{setting}: {}", failure.message), ..failure })?;
+        }
+        let definition = Definition { config, ..self.definition.clone() };
+        let record = definition.record().map_err(failed)?;
+        self.written_to = self.shared.append(vec![record], Durability::Synced).await?;
+        self.definition = definition;
+        self.group.alter(self.definition.config.clone());
+        if fixed.is_some() {
+            self.forget_what_was_read();
+        }
+        info!(group = %self.definition.name, "a group was altered");
+        Ok(self.definition.config.clone())
+    }
+
+    /// Reads from files and memory anew.
+    fn forget_what_was_read(&mut self) {
+        self.ahead.iter_mut().for_each(|ahead| *ahead = Ahead::default());
+        self.tallies.iter_mut().for_each(|tally| *tally = Tally::default());
+        self.failing.clear();
+    }
+
     /// Begins anew at these offsets, under keys of another generation.
     pub(super) async fn reset(&mut self, topic_id: TopicId, starts: &[u64]) -> Result<(), Failure> {
         self.without_members()?;
@@ -102,9 +137,9 @@ impl Runner {
         if is_another {
             parked.clear();
         }
-        self.group = Group::new(self.definition.config, progress, parked, self.group.next_lease());
-        self.ahead = starts.iter().map(|_| Ahead::default()).collect();
-        self.failing.clear();
+        self.group = Group::new(self.definition.config.clone(), progress, parked, self.group.next_lease());
+        self.ahead.resize_with(starts.len(), Ahead::default);
+        self.forget_what_was_read();
         self.shared.sweep(old);
         info!(group = %self.definition.name, "a group was reset");
         Ok(())

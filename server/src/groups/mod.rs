@@ -19,18 +19,19 @@ pub mod record;
 mod runner;
 pub mod source;
 pub mod status;
+mod tally;
 #[cfg(test)]
 mod tests;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use foldlog_log::{LogBackend, LogError, Timestamp, Topic, TopicName, clock::Clock};
+use foldlog_log::{EventQuery, LogBackend, LogError, Position, Selection, Timestamp, Topic, TopicName, clock::Clock};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::{
     command::Command,
-    config::{GroupConfig, GroupName, Place},
+    config::{GroupChanges, GroupConfig, GroupName, Place},
     delivery::{At, DeliveryRef, Verdict},
     fold::Folded,
     members::{Credit, MemberId},
@@ -140,6 +141,7 @@ impl Groups {
             return Err(Failure::new(Kind::Exhausted, "GROUP_LIMIT", message));
         }
         let topic = self.shared.log.topic(&topic)?;
+        self.check_filter(&topic, config.filter.as_ref()).await?;
         let log = Arc::clone(&self.shared.log);
         blocking(move || fold::create_topic(&*log)).await?;
         let starts = self.starts(&topic, start).await?;
@@ -166,10 +168,30 @@ impl Groups {
     pub async fn reset(&self, name: &GroupName, to: Place) -> Result<Status, Failure> {
         let handle = self.handle(name)?;
         let topic = self.shared.log.topic(&handle.definition.topic)?;
+        // The topic may be another one than it was.
+        self.check_filter(&topic, handle.definition.config.filter.as_ref()).await?;
         let starts = self.starts(&topic, to).await?;
         ask(&handle.inbox, |reply| Command::Reset(topic.id, starts, reply)).await??;
         if let Some(handle) = self.shared.groups.lock().get_mut(name) {
             handle.definition.topic_id = topic.id;
+        }
+        self.status(name).await
+    }
+
+    /// Alters a group; what it is to do is done so from the next delivery on.
+    ///
+    /// # Errors
+    /// GROUP_NOT_FOUND; GROUP_IN_USE for what is fixed while it has members.
+    pub async fn alter(&self, name: &GroupName, changes: GroupChanges) -> Result<Status, Failure> {
+        let _one_at_a_time = self.shared.making.lock().await;
+        let handle = self.handle(name)?;
+        if let Some(filter) = &changes.filter {
+            let topic = self.shared.log.topic(&handle.definition.topic)?;
+            self.check_filter(&topic, Some(filter)).await?;
+        }
+        let config = ask(&handle.inbox, |reply| Command::Alter(changes, reply)).await??;
+        if let Some(handle) = self.shared.groups.lock().get_mut(name) {
+            handle.definition.config = config;
         }
         self.status(name).await
     }
@@ -266,6 +288,17 @@ impl Groups {
         self.shared.groups.lock().get(name).cloned().ok_or_else(|| {
             let message = format!("group {name} does not exist; create it first: foldlog group create {name} TOPIC");
             Failure::new(Kind::NotFound, "GROUP_NOT_FOUND", message)
+        })
+    }
+
+    /// Refuses a filter that cannot be meant, or not of this topic.
+    async fn check_filter(&self, topic: &Arc<Topic>, filter: Option<&EventQuery>) -> Result<(), Failure> {
+        let Some(query) = filter.cloned() else { return Ok(()) };
+        let (log, name) = (Arc::clone(&self.shared.log), topic.name.clone());
+        let opened = blocking(move || Ok(log.filtered_reader(Selection::Topics(vec![name], Position::new(0)), query).map(drop))).await?;
+        opened.map_err(|error| match error {
+            LogError::Invalid { field, reason } if field == "query" => Failure::invalid("settings.filter", reason),
+            other => other.into(),
         })
     }
 

@@ -106,14 +106,20 @@ impl Progress {
         }
     }
 
-    /// Offsets from the low mark up to `end` that are done.
+    /// Offsets from the low mark on that are done.
     pub fn done_above_low(&self) -> u64 {
+        self.done_below(u64::MAX)
+    }
+
+    /// Offsets from the low mark up to `end` (exclusive) that are done.
+    pub fn done_below(&self, end: u64) -> u64 {
         let bits = self.done.iter().flat_map(|(number, bits)| bits.iter().enumerate().map(move |(at, word)| (*number, at as u64, *word)));
         let above = |(number, at, word): (u64, u64, u64)| {
             let first = number * BUCKET + at * 64;
-            let below = self.low.saturating_sub(first).min(64);
-            let kept = if below == 64 { 0 } else { word >> below };
-            u64::from(kept.count_ones())
+            // Bits from the low mark's place in the word up to that of the end.
+            let (from, end) = (self.low.saturating_sub(first).min(64), end.saturating_sub(first).min(64));
+            let up_to = |place: u64| if place == 64 { u64::MAX } else { (1 << place) - 1 };
+            u64::from((word & up_to(end) & !up_to(from)).count_ones())
         };
         bits.map(above).sum()
     }
@@ -268,6 +274,8 @@ mod tests {
                     let restored = disk.restore();
                     assert_eq!((restored.low(), &restored.attempts), (progress.low(), &progress.attempts));
                     assert_eq!(restored.done_above_low(), progress.done_above_low());
+                    let end = progress.low() + random.below(2_000);
+                    assert_eq!(progress.done_below(end), done.range(progress.low()..end).count() as u64);
                     assert!(done.iter().all(|offset| restored.is_done(*offset)));
                     assert!((0..progress.low()).all(|offset| done.contains(&offset)));
                 }

@@ -120,7 +120,7 @@ impl Definition {
             generation: format!("{:016x}", self.generation),
             topic: self.topic.to_string(),
             topic_id: format!("{:032x}", u128::from_be_bytes(*self.topic_id.as_bytes())),
-            config: self.config,
+            config: self.config.clone(),
             created_at_ms: self.created_at.get(),
         };
         let value = serde_json::to_vec(&stored).map_err(|error| error.to_string())?;
@@ -258,7 +258,7 @@ fn take(bytes: &mut &[u8]) -> Option<u64> {
 #[cfg(test)]
 #[allow(clippy::indexing_slicing, reason = "tests")]
 mod tests {
-    use foldlog_log::testing::Random;
+    use foldlog_log::{EventQuery, QueryItem, testing::Random};
 
     use super::*;
 
@@ -281,8 +281,14 @@ mod tests {
         let value = record.value.unwrap();
         assert_eq!(Definition::decode("mail".parse().unwrap(), &value), Ok(definition()));
         assert!(Definition::decode("mail".parse().unwrap(), &value[1..]).is_err());
-        let newer = String::from_utf8(value.to_vec()).unwrap().replace("\"max_attempts\"", "\"filter\":1,\"max_attempts\"");
-        assert!(Definition::decode("mail".parse().unwrap(), newer.as_bytes()).unwrap_err().contains("filter"), "refused by name");
+        let newer = String::from_utf8(value.to_vec()).unwrap().replace("\"max_attempts\"", "\"fliter\":1,\"max_attempts\"");
+        assert!(Definition::decode("mail".parse().unwrap(), newer.as_bytes()).unwrap_err().contains("fliter"), "refused by name");
+        assert!(!newer.contains("filter"), "what older builds do not know is left out where it is not used");
+        let tagged = EventQuery::Items(vec![QueryItem { types: vec!["A".into(), "B".into()], tags: vec!["t:1".parse().unwrap()] }]);
+        let config = GroupConfig { filter: Some(tagged), ..GroupConfig::default() };
+        let filtered = Definition { config, ..definition() };
+        let value = filtered.record().unwrap().value.unwrap();
+        assert_eq!(Definition::decode("mail".parse().unwrap(), &value), Ok(filtered));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use foldlog_log::{Append, Durability, LogError, NewRecord, Position, Purpose, Write};
+use foldlog_log::{Append, Durability, LogError, NewRecord, Offset, Position, Purpose, Write};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::warn;
@@ -26,6 +26,7 @@ use super::{
     record::{Definition, Key},
     source::{Ahead, Source},
     status::Snapshot,
+    tally::Tally,
 };
 use crate::failure::{Failure, Kind, chain};
 
@@ -33,6 +34,8 @@ use crate::failure::{Failure, Kind, chain};
 const AT_ONCE: usize = 256;
 /// Parked events that are looked up in one step.
 const LOOKED_UP: usize = 64;
+/// Steps in which the log is looked at before it is told how far a group is.
+const LOOKS: usize = 8;
 /// Most records of one unit.
 const UNIT: usize = 1_000;
 /// Pause before a write is tried again for which there was no room.
@@ -72,6 +75,10 @@ pub struct Runner {
     pub(super) joined: BTreeMap<MemberId, Joined>,
     next_member: u64,
     pub(super) ahead: Vec<Ahead>,
+    /// What a filter leaves behind what the group knows, by partition.
+    pub(super) tallies: Vec<Tally>,
+    /// Ends of the partitions when they were last looked at.
+    pub(super) ends: Vec<u64>,
     /// Partitions that could not be read: why, and when they are tried again.
     pub(super) failing: BTreeMap<usize, (String, Duration)>,
     /// Records that must be written before anything of `unsent` leaves.
@@ -99,11 +106,13 @@ impl Runner {
         let progress = folded.progress(partitions);
         // Leases of other lives of the server must not be taken for ours.
         let first_lease = random();
-        let group = Group::new(folded.definition.config, progress, folded.parked, first_lease);
+        let group = Group::new(folded.definition.config.clone(), progress, folded.parked, first_lease);
         let source =
             Source { log: Arc::clone(&shared.log), topic: folded.definition.topic.clone(), file_reads: Arc::clone(&shared.file_reads) };
         Self {
             ahead: (0..partitions).map(|_| Ahead::default()).collect(),
+            tallies: Vec::new(),
+            ends: Vec::new(),
             definition: folded.definition,
             written_to: shared.log.head().position,
             shared,
@@ -179,7 +188,8 @@ impl Runner {
     /// Whether it matters that the log moves.
     fn listens(&self) -> bool {
         let reads = |partition: usize| !self.failing.contains_key(&partition) && self.group.wants(partition).is_some();
-        let looks = self.rests_until.is_none() && (0..self.group.partitions()).any(reads);
+        let counts = self.definition.config.filter.is_some();
+        let looks = self.rests_until.is_none() && (counts || (0..self.group.partitions()).any(reads));
         looks || !self.confirming.is_empty()
     }
 
@@ -208,7 +218,10 @@ impl Runner {
             }
             Command::Gone(member, delivery) => drop(self.group.settle(member, &[delivery], false, &Verdict::Done, now)),
             Command::Leave(member, hands_back) => self.leave(member, hands_back),
-            Command::Status(reply) => drop(reply.send(self.status())),
+            Command::Status(reply) => {
+                self.look_before_telling(now).await;
+                drop(reply.send(self.status()));
+            }
             Command::ListParked(after, limit, reply) => {
                 let listed = self.group.list_parked(after, limit).map(|(at, parked)| (at, parked.clone())).collect();
                 drop(reply.send(listed));
@@ -223,6 +236,10 @@ impl Runner {
             }
             Command::Reset(topic_id, starts, reply) => {
                 let outcome = self.reset(topic_id, &starts).await;
+                drop(reply.send(outcome));
+            }
+            Command::Alter(changes, reply) => {
+                let outcome = self.alter(changes).await;
                 drop(reply.send(outcome));
             }
             Command::Delete(reply) => {
@@ -314,25 +331,31 @@ impl Runner {
         };
         self.group.grow(ends.len());
         self.ahead.resize_with(ends.len().max(self.ahead.len()), Ahead::default);
+        self.tallies.resize_with(self.ahead.len(), Tally::default);
+        self.ends = ends.iter().map(|end| end.get()).collect();
         let mut again = false;
-        for (partition, end) in ends.into_iter().enumerate() {
+        for (partition, end) in ends.into_iter().map(Offset::get).enumerate() {
             if self.failing.get(&partition).is_some_and(|(_, at)| *at > now.monotonic) {
                 continue;
             }
-            let Some((from, most)) = self.group.wants(partition) else { continue };
-            if from < end.get() {
-                match self.read(partition, from, end.get(), most).await {
-                    Ok(()) => again = true,
-                    Err(failure) => self.fails(partition, &failure),
+            let outcome = match self.group.wants(partition) {
+                Some((from, most)) if from < end => self.read(partition, from, end, most).await,
+                wanted => {
+                    if wanted.is_some() {
+                        self.caught_up(partition, end);
+                    }
+                    self.count(partition, end).await
                 }
-            } else {
-                self.caught_up(partition, end.get());
+            };
+            match outcome {
+                Ok(more) => again |= more,
+                Err(failure) => self.fails(partition, &failure),
             }
         }
         again
     }
 
-    async fn read(&mut self, partition: usize, from: u64, end: u64, most: u32) -> Result<(), Failure> {
+    async fn read(&mut self, partition: usize, from: u64, end: u64, most: u32) -> Result<bool, Failure> {
         let number = u32::try_from(partition).unwrap_or(u32::MAX);
         let owner = self.group.members().owner(partition).and_then(|(member, _)| self.joined.get(&member));
         let ahead = &mut self.ahead[partition];
@@ -342,13 +365,45 @@ impl Runner {
             joined.outbox.note(number, Note::FellBehind(from, end));
         }
         let has_owner = owner.is_some();
-        let read = ahead.read(&self.source, number, from, end, most).await?;
-        if !has_owner {
+        let filter = self.definition.config.filter.as_ref();
+        let read = ahead.read(&self.source, filter, number, (from, end), most).await?;
+        if !has_owner && read.end > from {
             ahead.rest();
         }
         self.failing.remove(&partition);
         self.group.learn(partition, &read.known, read.end);
-        Ok(())
+        let (next, progress) = (self.group.next(partition), self.group.progress(partition));
+        let learnt = read.known.iter().filter(|known| known.offset < next && !progress.is_done(known.offset));
+        self.tallies[partition].pass(next, learnt.count() as u64);
+        Ok(true)
+    }
+
+    /// Of what came a moment ago it is known at once whether a filter means it; of much that came it is found out by and by.
+    async fn look_before_telling(&mut self, now: Now) {
+        let is_filtered = self.definition.config.filter.is_some();
+        for _ in 0..LOOKS {
+            if !is_filtered || !self.read_ahead(now).await {
+                return;
+            }
+        }
+    }
+
+    /// Counts what a filter leaves where the group does not read on; tells whether there may be more.
+    async fn count(&mut self, partition: usize, end: u64) -> Result<bool, Failure> {
+        let Some(filter) = &self.definition.config.filter else { return Ok(false) };
+        let tally = &mut self.tallies[partition];
+        tally.pass(self.group.next(partition), 0);
+        let (number, progress) = (u32::try_from(partition).unwrap_or(u32::MAX), self.group.progress(partition));
+        tally.count(&self.source, filter, number, end, |offset| progress.is_done(offset)).await
+    }
+
+    /// Events of a partition that are not done.
+    pub(super) fn lag(&self, partition: usize, end: u64) -> u64 {
+        let progress = self.group.progress(partition);
+        match self.tallies.get(partition).filter(|_| self.definition.config.filter.is_some()) {
+            Some(tally) => self.group.undone(partition) + tally.ahead(end),
+            None => end.saturating_sub(progress.low()).saturating_sub(progress.done_above_low()),
+        }
     }
 
     fn caught_up(&mut self, partition: usize, end: u64) {

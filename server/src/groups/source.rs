@@ -5,7 +5,9 @@
 
 use std::{hash::Hasher as _, sync::Arc};
 
-use foldlog_log::{LogBackend, LogError, LogReader, Offset, PartitionId, Position, ReadLimits, Run, Selection, TopicName};
+use foldlog_log::{
+    Chunk, EventQuery, LogBackend, LogError, LogReader, Offset, PartitionId, Position, ReadLimits, Run, Selection, TopicName,
+};
 use siphasher::sip::SipHasher13;
 use tokio::sync::Semaphore;
 
@@ -27,8 +29,12 @@ pub struct Source {
 }
 
 impl Source {
-    fn reader(&self, at: At) -> Result<Box<dyn LogReader>, LogError> {
-        self.log.reader(Selection::Partition(self.topic.clone(), PartitionId::new(at.0), Offset::new(at.1)))
+    fn reader(&self, at: At, filter: Option<&EventQuery>) -> Result<Box<dyn LogReader>, LogError> {
+        let selection = Selection::Partition(self.topic.clone(), PartitionId::new(at.0), Offset::new(at.1));
+        match filter {
+            None => self.log.reader(selection),
+            Some(query) => self.log.filtered_reader(selection, query.clone()),
+        }
     }
 
     /// Reads in place where that needs no file, else on the blocking pool. Not cancel-safe.
@@ -37,10 +43,10 @@ impl Source {
         mut reader: Box<dyn LogReader>,
         until: Position,
         limits: ReadLimits,
-    ) -> Result<(Box<dyn LogReader>, Vec<Run>), Failure> {
+    ) -> Result<(Box<dyn LogReader>, Chunk), Failure> {
         if reader.in_memory() {
-            let runs = reader.read(until, limits)?.runs;
-            return Ok((reader, runs));
+            let chunk = reader.read(until, limits)?;
+            return Ok((reader, chunk));
         }
         let place = self.file_reads.acquire().await.map_err(|_| Failure::draining())?;
         let read = tokio::task::spawn_blocking(move || {
@@ -49,7 +55,7 @@ impl Source {
         });
         let (reader, chunk) = read.await.map_err(|_| Failure::new(Kind::Internal, "READ_FAILED", "the read was interrupted"))?;
         drop(place);
-        Ok((reader, chunk?.runs))
+        Ok((reader, chunk?))
     }
 
     /// The place and key of one event; none if it is not there any more.
@@ -60,7 +66,7 @@ impl Source {
     }
 }
 
-/// Reads one partition ahead of its deliveries.
+/// Reads one partition ahead of its deliveries, and of it what a filter means.
 #[derive(Default)]
 pub struct Ahead {
     reader: Option<(u64, Box<dyn LogReader>)>,
@@ -94,10 +100,17 @@ impl Ahead {
     ///
     /// # Errors
     /// Whatever the log says; the next call begins anew.
-    pub async fn read(&mut self, source: &Source, partition: u32, from: u64, end: u64, most: u32) -> Result<Read, Failure> {
+    pub async fn read(
+        &mut self,
+        source: &Source,
+        filter: Option<&EventQuery>,
+        partition: u32,
+        (from, end): (u64, u64),
+        most: u32,
+    ) -> Result<Read, Failure> {
         let reader = match self.reader.take().filter(|(at, _)| *at == from) {
             Some((_, reader)) => reader,
-            None => match source.reader((partition, from)) {
+            None => match source.reader((partition, from), filter) {
                 Ok(reader) => reader,
                 // Retention was faster.
                 Err(LogError::OffsetOutOfRange { first, .. }) if first.get() > from => {
@@ -107,10 +120,15 @@ impl Ahead {
             },
         };
         let until = source.log.head().position;
-        let (reader, runs) = source.read(reader, until, ReadLimits { records: most.min(READ.records), ..READ }).await?;
-        let known = places(&runs)?;
-        // With nothing left, what lies before the end is nothing for readers.
-        let end = runs.last().map_or(end, |last| last.first_offset.get() + u64::from(last.count));
+        let (reader, chunk) = source.read(reader, until, ReadLimits { records: most.min(READ.records), ..READ }).await?;
+        let known = places(&chunk.runs)?;
+        let end = match chunk.runs.last() {
+            Some(last) => last.first_offset.get() + u64::from(last.count),
+            // With nothing left, what lies before the end is nothing for readers.
+            None if chunk.scanned_to >= until => end,
+            // A filter that lets nothing through for long: the reader knows how far it has come.
+            None => from,
+        };
         self.reader = Some((end, reader));
         Ok(Read { known, end })
     }
@@ -138,15 +156,15 @@ impl Lookup {
             return Ok(Some(found));
         }
         self.read.clear();
-        let reader = match self.source.reader(at) {
+        let reader = match self.source.reader(at, None) {
             Ok(reader) => reader,
             Err(LogError::OffsetOutOfRange { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         let until = self.source.log.head().position;
         let limits = ReadLimits { records: ahead.clamp(1, READ.records), ..READ };
-        let (_, runs) = self.source.read(reader, until, limits).await?;
-        self.read = runs.into_iter().map(|run| (at.0, run)).collect();
+        let (_, chunk) = self.source.read(reader, until, limits).await?;
+        self.read = chunk.runs.into_iter().map(|run| (at.0, run)).collect();
         self.take(at)
     }
 

@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use foldlog_log::{Timestamp, testing::Random};
+use foldlog_log::{EventQuery, Timestamp, testing::Random};
 
 use super::{
-    config::{GroupConfig, OnExhausted, Ordering},
+    config::{GroupChanges, GroupConfig, OnExhausted, Ordering},
     delivery::{At, Change, Delivery, DeliveryRef, Known, Now, Verdict},
     group::Group,
     members::{Credit, MemberId},
@@ -60,6 +60,8 @@ enum Event {
 #[derive(Clone, Debug)]
 struct Row {
     key: Option<u64>,
+    /// Whether a filter means it.
+    is_meant: bool,
     state: Event,
     /// It was parked, and was given back.
     replayed: bool,
@@ -82,19 +84,19 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let pick = random.below(3);
         let config = GroupConfig {
-            ordering: [Ordering::PerStream, Ordering::PerPartition, Ordering::None][usize::try_from(pick).unwrap()],
-            on_exhausted: [OnExhausted::Park, OnExhausted::Skip, OnExhausted::BlockStream][usize::try_from(random.below(3)).unwrap()],
+            ordering: an_ordering(&mut random),
+            on_exhausted: an_end(&mut random),
             max_attempts: 1 + u32::try_from(random.below(3)).unwrap(),
             ack_timeout: Duration::from_millis(1_000),
             backoff_first: Duration::from_millis(100),
             backoff_max: Duration::from_millis(400),
             max_in_flight: 1 + u32::try_from(random.below(20)).unwrap(),
+            filter: None,
         };
         let partitions = 1 + u32::try_from(random.below(3)).unwrap();
         let disk = Disk::default();
-        let group = disk.group(config, partitions, 0);
+        let group = disk.group(config.clone(), partitions, 0);
         let log = vec![Vec::new(); partitions as usize];
         Self { random, config, partitions, log, disk, group, now: Duration::ZERO, members: BTreeMap::new(), next_member: 1, lives: 0 }
     }
@@ -125,7 +127,7 @@ impl World {
         for _ in 0..self.random.below(30) {
             let partition = usize::try_from(self.random.below(self.partitions.into())).unwrap();
             let key = (!self.random.one_in(5)).then(|| self.random.below(4));
-            let row = Row { key, state: Event::Waits(0, Duration::ZERO), replayed: false };
+            let row = Row { key, is_meant: self.random.one_in(2), state: Event::Waits(0, Duration::ZERO), replayed: false };
             let row = (!self.random.one_in(8)).then_some(row);
             self.log[partition].push(row);
         }
@@ -136,9 +138,21 @@ impl World {
             let Some((from, most)) = self.group.wants(partition) else { continue };
             let most = usize::try_from(self.random.below(most.into()) + 1).unwrap();
             let rows = (0_u64..).zip(&self.log[partition]).skip(usize::try_from(from).unwrap());
-            let known = rows.filter_map(|(offset, row)| row.as_ref().map(|row| known(offset, row))).take(most).collect::<Vec<_>>();
+            let is_filtered = self.config.filter.is_some();
+            let meant =
+                rows.filter_map(|(offset, row)| row.as_ref().filter(|row| row.is_meant || !is_filtered).map(|row| known(offset, row)));
+            let known = meant.take(most).collect::<Vec<_>>();
             let end = if known.len() < most { self.log[partition].len() as u64 } else { known.last().unwrap().offset + 1 };
             self.group.learn(partition, &known, end.max(from));
+            let passed = usize::try_from(from).unwrap()..usize::try_from(self.group.next(partition)).unwrap();
+            for row in self.log[partition][passed].iter_mut().flatten().filter(|row| is_filtered && !row.is_meant) {
+                match row.state {
+                    Event::Waits(..) if !row.replayed => row.state = Event::Done,
+                    // Somebody has to say what becomes of it.
+                    Event::Blocks => row.replayed = true,
+                    _ => {}
+                }
+            }
         }
         for at in self.group.unknown(64) {
             let known = known(at.1, self.row(at));
@@ -187,7 +201,7 @@ impl World {
 
     /// What becomes of an event in the model.
     fn finish(&mut self, at: At, verdict: &Verdict) {
-        let (config, now) = (self.config, self.now);
+        let (config, now) = (self.config.clone(), self.now);
         let row = self.row(at);
         let Event::Held(.., attempts) = row.state else { panic!("{at:?} is not held") };
         row.state = match verdict {
@@ -310,7 +324,7 @@ impl World {
             self.disk.write(self.group.take_changes());
         }
         self.lives += 1;
-        self.group = self.disk.group(self.config, self.partitions, self.lives << 32);
+        self.group = self.disk.group(self.config.clone(), self.partitions, self.lives << 32);
         self.members.clear();
         for (at, ..) in self.held() {
             let now = self.now;
@@ -320,8 +334,25 @@ impl World {
         }
     }
 
+    fn alter(&mut self) {
+        let mut changes = GroupChanges {
+            max_attempts: Some(1 + u32::try_from(self.random.below(3)).unwrap()),
+            ack_timeout: Some(Duration::from_millis(500 + self.random.below(1_000))),
+            on_exhausted: Some(an_end(&mut self.random)),
+            max_in_flight: Some(self.held().len() as u32 + 1 + u32::try_from(self.random.below(20)).unwrap()),
+            ..GroupChanges::default()
+        };
+        if self.members.is_empty() {
+            let filter = if self.random.one_in(2) { EventQuery::All } else { EventQuery::Items(vec![Default::default()]) };
+            (changes.ordering, changes.filter) = (Some(an_ordering(&mut self.random)), Some(filter));
+        }
+        self.config = self.config.altered(changes);
+        self.group.alter(self.config.clone());
+    }
+
     fn step(&mut self) {
-        match self.random.below(20) {
+        match self.random.below(21) {
+            20 => self.alter(),
             0..=2 => self.append(),
             3..=5 => self.learn(),
             6..=9 => drop(self.deliver()),
@@ -394,12 +425,20 @@ impl World {
         self.learn();
         self.disk.write(self.group.take_changes());
         assert_eq!((self.group.parked(), self.group.in_flight()), (0, 0));
-        let again = self.disk.group(self.config, self.partitions, 0);
+        let again = self.disk.group(self.config.clone(), self.partitions, 0);
         for (partition, rows) in self.log.iter().enumerate() {
             assert_eq!(self.group.progress(partition).low(), rows.len() as u64);
             assert_eq!(again.progress(partition).low(), rows.len() as u64, "as it was written");
         }
     }
+}
+
+fn an_ordering(random: &mut Random) -> Ordering {
+    [Ordering::PerStream, Ordering::PerPartition, Ordering::None][usize::try_from(random.below(3)).unwrap()]
+}
+
+fn an_end(random: &mut Random) -> OnExhausted {
+    [OnExhausted::Park, OnExhausted::Skip, OnExhausted::BlockStream][usize::try_from(random.below(3)).unwrap()]
 }
 
 fn known(offset: u64, row: &Row) -> Known {

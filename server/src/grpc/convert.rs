@@ -389,6 +389,16 @@ pub fn event_query(given: pb::EventQuery, field: impl Fn(&str) -> String) -> Res
     Ok(EventQuery::Items(items))
 }
 
+/// A query as it travels.
+pub fn proto_query(query: &EventQuery) -> pb::EventQuery {
+    let EventQuery::Items(items) = query else { return pb::EventQuery { all: true, items: Vec::new() } };
+    let item = |item: &QueryItem| pb::event_query::Item {
+        types: item.types.iter().map(ToString::to_string).collect(),
+        tags: item.tags.iter().map(ToString::to_string).collect(),
+    };
+    pb::EventQuery { all: false, items: items.iter().map(item).collect() }
+}
+
 fn identity(request: &pb::AppendRequest, tokens: &Tokens) -> Result<Option<Identity>, Failure> {
     let first_attempt = tokens.read("first_attempt_token", &request.first_attempt_token)?;
     if request.request_id.is_empty() {

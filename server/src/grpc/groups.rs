@@ -12,7 +12,7 @@ use crate::{
     app::App,
     failure::{Failure, Kind},
     groups::{
-        config::{GroupConfig, GroupName, OnExhausted, Ordering, Place},
+        config::{GroupChanges, GroupConfig, GroupName, OnExhausted, Ordering, Place},
         delivery::At,
         parked::{Parked, ParkedState},
         record::Definition,
@@ -45,6 +45,10 @@ impl groups_server::Groups for Groups {
 
     async fn get(&self, request: Request<pb::GetGroupRequest>) -> Result<Response<pb::GroupStatus>, Status> {
         self.answer(get(&self.0, &request.into_inner()).await)
+    }
+
+    async fn alter(&self, request: Request<pb::AlterGroupRequest>) -> Result<Response<pb::GroupStatus>, Status> {
+        self.answer(alter(&self.0, request.into_inner()).await)
     }
 
     async fn delete(&self, request: Request<pb::DeleteGroupRequest>) -> Result<Response<pb::DeleteGroupResponse>, Status> {
@@ -86,7 +90,7 @@ impl Groups {
 async fn create(app: &App, request: pb::CreateGroupRequest) -> Result<pb::Group, Failure> {
     let groups = &app.stage()?.groups;
     let topic = convert::user_topic(&request.topic, || "topic".to_owned())?;
-    let config = config(request.settings.unwrap_or_default())?;
+    let config = GroupConfig::default().altered(changes(request.settings.unwrap_or_default())?);
     let definition = groups.create(name(&request.group)?, topic, config, place(request.start, "start")?).await?;
     Ok(proto_group(&definition))
 }
@@ -111,6 +115,12 @@ fn list(app: &App, request: &pb::ListGroupsRequest) -> Result<pb::ListGroupsResp
 
 async fn get(app: &App, request: &pb::GetGroupRequest) -> Result<pb::GroupStatus, Failure> {
     Ok(proto_status(app.stage()?.groups.status(&name(&request.group)?).await?))
+}
+
+async fn alter(app: &App, request: pb::AlterGroupRequest) -> Result<pb::GroupStatus, Failure> {
+    let groups = &app.stage()?.groups;
+    let changes = changes(request.settings.unwrap_or_default())?;
+    Ok(proto_status(groups.alter(&name(&request.group)?, changes).await?))
 }
 
 async fn delete(app: &App, request: &pb::DeleteGroupRequest) -> Result<pb::DeleteGroupResponse, Failure> {
@@ -174,38 +184,45 @@ fn place(given: Option<pb::GroupPlace>, field: &str) -> Result<Place, Failure> {
     })
 }
 
-fn config(given: pb::GroupSettings) -> Result<GroupConfig, Failure> {
-    let default = GroupConfig::default();
+/// What settings say; none where they say nothing.
+fn changes(given: pb::GroupSettings) -> Result<GroupChanges, Failure> {
     let unknown = |field: &str, number: i32| Failure::invalid(field.to_owned(), format_args!("{number} is none"));
     let ordering = match pb::Ordering::try_from(given.ordering) {
-        Ok(pb::Ordering::Unspecified | pb::Ordering::PerStream) => Ordering::PerStream,
-        Ok(pb::Ordering::PerPartition) => Ordering::PerPartition,
-        Ok(pb::Ordering::None) => Ordering::None,
+        Ok(pb::Ordering::Unspecified) => None,
+        Ok(pb::Ordering::PerStream) => Some(Ordering::PerStream),
+        Ok(pb::Ordering::PerPartition) => Some(Ordering::PerPartition),
+        Ok(pb::Ordering::None) => Some(Ordering::None),
         Err(error) => return Err(unknown("settings.ordering", error.0)),
     };
     let on_exhausted = match pb::OnExhausted::try_from(given.on_exhausted) {
-        Ok(pb::OnExhausted::Unspecified | pb::OnExhausted::Park) => OnExhausted::Park,
-        Ok(pb::OnExhausted::Skip) => OnExhausted::Skip,
-        Ok(pb::OnExhausted::BlockStream) => OnExhausted::BlockStream,
+        Ok(pb::OnExhausted::Unspecified) => None,
+        Ok(pb::OnExhausted::Park) => Some(OnExhausted::Park),
+        Ok(pb::OnExhausted::Skip) => Some(OnExhausted::Skip),
+        Ok(pb::OnExhausted::BlockStream) => Some(OnExhausted::BlockStream),
         Err(error) => return Err(unknown("settings.on_exhausted", error.0)),
     };
-    let config = GroupConfig {
+    let duration = |given: Option<prost_types::Duration>, most: Duration, field: &str| {
+        given.map(|given| convert::duration(Some(given), most, most, field)).transpose()
+    };
+    let filter = given.filter.map(|filter| convert::event_query(filter, |part| format!("settings.filter.{part}")));
+    let changes = GroupChanges {
         ordering,
         on_exhausted,
-        max_attempts: given.max_attempts.unwrap_or(default.max_attempts),
-        backoff_first: convert::duration(given.backoff_first, default.backoff_first, HOUR, "settings.backoff_first")?,
-        backoff_max: convert::duration(given.backoff_max, default.backoff_max, 24 * HOUR, "settings.backoff_max")?,
-        ack_timeout: convert::duration(given.ack_timeout, default.ack_timeout, 12 * HOUR, "settings.ack_timeout")?,
-        max_in_flight: given.max_in_flight.unwrap_or(default.max_in_flight),
+        max_attempts: given.max_attempts,
+        backoff_first: duration(given.backoff_first, HOUR, "settings.backoff_first")?,
+        backoff_max: duration(given.backoff_max, 24 * HOUR, "settings.backoff_max")?,
+        ack_timeout: duration(given.ack_timeout, 12 * HOUR, "settings.ack_timeout")?,
+        max_in_flight: given.max_in_flight,
+        filter: filter.transpose()?,
     };
-    match config.faults().first() {
-        None => Ok(config),
+    match GroupConfig::default().altered(changes.clone()).faults().first() {
+        None => Ok(changes),
         Some((field, rule)) => Err(Failure::invalid(format!("settings.{field}"), rule)),
     }
 }
 
 fn proto_group(definition: &Definition) -> pb::Group {
-    let config = definition.config;
+    let config = &definition.config;
     let duration = |duration: Duration| prost_types::Duration::try_from(duration).ok();
     let settings = pb::GroupSettings {
         ordering: match config.ordering {
@@ -225,6 +242,7 @@ fn proto_group(definition: &Definition) -> pb::Group {
         }
         .into(),
         max_in_flight: Some(config.max_in_flight),
+        filter: config.filter.as_ref().map(convert::proto_query),
     };
     pb::Group { group: definition.name.to_string(), topic: definition.topic.to_string(), settings: Some(settings) }
 }

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use foldlog_sdk::{Client, Consumer, Delivered, GroupPlace, GroupSettings, Nack, NewEvent, ParkedState, TopicKind};
+use foldlog_sdk::{
+    Client, Consumer, Delivered, EventQuery, GroupChanges, GroupPlace, GroupSettings, Nack, NewEvent, ParkedState, TopicKind,
+};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -50,6 +52,28 @@ async fn a_loop_takes_every_event_once_with_less_credit_than_there_are_events() 
     assert_eq!((status.lag, status.in_flight, status.members[0].consumer.as_str()), (0, 0, "worker"));
     consumer.close().await.unwrap();
     assert_eq!(client.group("g").await.unwrap().member_count, 0);
+}
+
+#[tokio::test]
+async fn a_member_gets_what_the_filter_of_its_group_means() {
+    let server = Server::start();
+    let client = connect(&server, 3).await;
+    for n in [10, 11] {
+        let tagged = NewEvent::json("Counted", &n).unwrap().tagged(["even"]);
+        client.append("t").event("s", if n == 10 { tagged } else { NewEvent::json("Counted", &n).unwrap() }).send().await.unwrap();
+    }
+    let filter = Some(EventQuery::of(["Counted"], ["even"]));
+    client.create_group("g", "t", GroupSettings { filter: filter.clone(), ..Default::default() }, GroupPlace::Beginning).await.unwrap();
+    let status = client.group("g").await.unwrap();
+    assert_eq!((status.lag, status.group.settings.filter), (1, filter));
+    let mut consumer = client.consume("g").start().await.unwrap();
+    let delivered = next(&mut consumer).await;
+    assert_eq!(number(&delivered), 10);
+    consumer.ack(&delivered).await.unwrap();
+    consumer.close().await.unwrap();
+    let changes = GroupChanges { filter: Some(EventQuery::all()), max_attempts: Some(3), ..GroupChanges::default() };
+    let altered = client.alter_group("g", changes).await.unwrap();
+    assert_eq!((altered.lag, altered.group.settings.filter, altered.group.settings.max_attempts), (0, None, Some(3)));
 }
 
 #[tokio::test]
@@ -104,6 +128,13 @@ fn groups_are_managed_on_the_command_line() {
     let shown = &server.rows(&["group", "show", "mail"])[0];
     assert_eq!((&shown["ack_timeout_ms"], &shown["ordering"], &shown["on_exhausted"]), (&json!(300_000), &json!("none"), &json!("park")));
     assert_eq!(shown["partitions"], json!([{ "partition": 0, "offset": 0, "end": 2, "lag": 2, "error": null }]));
+
+    let altered = &server.rows(&["group", "alter", "mail", "--ack-timeout", "10m", "--type", "Said", "--tag", "x"])[0];
+    assert_eq!((&altered["ack_timeout_ms"], &altered["ordering"], &altered["lag"]), (&json!(600_000), &json!("none"), &json!(0)));
+    assert_eq!(altered["filter"], json!([{ "types": ["Said"], "tags": ["x"] }]));
+    assert_eq!(server.rows(&["group", "alter", "mail", "--no-filter"])[0]["filter"], json!(null));
+    assert_eq!(server.run(&["group", "alter", "mail"]).code, Some(2), "something must be named");
+    server.rows(&["group", "reset", "mail", "--to", "beginning"]);
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

@@ -9,11 +9,11 @@ use tokio::{sync::mpsc, time::timeout};
 use tonic::{Code, Status, Streaming};
 
 /// One side of a membership.
-struct Member {
+pub struct Member {
     line: mpsc::Sender<pb::ConsumeRequest>,
     answers: Streaming<pb::ConsumeResponse>,
     sequence: u64,
-    partitions: Vec<u32>,
+    pub partitions: Vec<u32>,
     ready: Vec<pb::Delivered>,
     behind: usize,
 }
@@ -36,7 +36,7 @@ async fn consume(world: &World, first: pb::ConsumeRequest) -> Result<Member, Sta
 }
 
 impl Member {
-    async fn join(world: &World, group: &str, events: u32) -> Self {
+    pub async fn join(world: &World, group: &str, events: u32) -> Self {
         consume(world, open(group, events)).await.unwrap()
     }
 
@@ -44,7 +44,7 @@ impl Member {
         self.line.send(request(message)).await.unwrap();
     }
 
-    async fn message(&mut self) -> Result<Message, Status> {
+    pub async fn message(&mut self) -> Result<Message, Status> {
         let answer = timeout(LONG, self.answers.message()).await.expect("an answer in time")?;
         let message = answer.and_then(|answer| answer.message).ok_or_else(|| Status::cancelled("the end"))?;
         match &message {
@@ -57,14 +57,14 @@ impl Member {
     }
 
     /// The next events.
-    async fn take(&mut self, count: usize) -> Vec<pb::Delivered> {
+    pub async fn take(&mut self, count: usize) -> Vec<pb::Delivered> {
         while self.ready.len() < count {
             self.message().await.unwrap();
         }
         self.ready.drain(..count).collect()
     }
 
-    async fn next(&mut self) -> pb::Delivered {
+    pub async fn next(&mut self) -> pb::Delivered {
         self.take(1).await.remove(0)
     }
 
@@ -81,14 +81,14 @@ impl Member {
         }
     }
 
-    async fn ack(&mut self, delivered: &[pb::Delivered]) -> Vec<pb::Delivery> {
+    pub async fn ack(&mut self, delivered: &[pb::Delivered]) -> Vec<pb::Delivery> {
         self.sequence += 1;
         let ack = say::Ack { deliveries: delivered.iter().map(named).collect(), cumulative: false, sequence: self.sequence };
         self.say(say::Message::Ack(ack)).await;
         self.settled().await
     }
 
-    async fn nack(&mut self, delivered: &pb::Delivered, action: pb::NackAction, reason: &str) {
+    pub async fn nack(&mut self, delivered: &pb::Delivered, action: pb::NackAction, reason: &str) {
         self.sequence += 1;
         let (deliveries, reason) = (vec![named(delivered)], reason.to_owned());
         let delay = Some(prost_types::Duration::default()).filter(|_| action == pb::NackAction::Retry);
@@ -97,7 +97,7 @@ impl Member {
     }
 
     /// Leaves, and hears the end.
-    async fn leave(mut self) {
+    pub async fn leave(mut self) {
         self.say(say::Message::Leave(say::Leave {})).await;
         while let Ok(Some(_)) = timeout(LONG, self.answers.message()).await.unwrap() {}
     }
@@ -108,21 +108,21 @@ fn named(delivered: &pb::Delivered) -> pb::Delivery {
     pb::Delivery { partition: event.partition, offset: event.offset, lease: delivered.lease }
 }
 
-fn said(delivered: &pb::Delivered) -> String {
+pub fn said(delivered: &pb::Delivered) -> String {
     text(delivered.event.as_ref().unwrap())
 }
 
 impl World {
-    async fn group(&mut self, name: &str, topic: &str, settings: pb::GroupSettings) {
+    pub async fn group(&mut self, name: &str, topic: &str, settings: pb::GroupSettings) {
         let request = pb::CreateGroupRequest { group: name.into(), topic: topic.into(), settings: Some(settings), start: None };
         self.groups.create(request).await.unwrap();
     }
 
-    async fn group_status(&mut self, name: &str) -> pb::GroupStatus {
+    pub async fn group_status(&mut self, name: &str) -> pb::GroupStatus {
         self.groups.get(pb::GetGroupRequest { group: name.into() }).await.unwrap().into_inner()
     }
 
-    async fn parked(&mut self, name: &str) -> Vec<pb::ParkedEvent> {
+    pub async fn parked(&mut self, name: &str) -> Vec<pb::ParkedEvent> {
         self.groups.list_parked(pb::ListParkedRequest { group: name.into(), ..Default::default() }).await.unwrap().into_inner().events
     }
 
@@ -132,7 +132,7 @@ impl World {
     }
 }
 
-fn impatient() -> pb::GroupSettings {
+pub fn impatient() -> pb::GroupSettings {
     let backoff = prost_types::Duration { seconds: 0, nanos: 1_000_000 };
     pb::GroupSettings { max_attempts: Some(2), backoff_first: Some(backoff), ..Default::default() }
 }

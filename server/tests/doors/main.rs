@@ -8,6 +8,7 @@ mod compaction;
 mod deleted;
 mod filters;
 mod floods;
+mod group_settings;
 mod groups;
 mod http;
 mod limits;

@@ -1,11 +1,11 @@
-//! `foldlog group create | list | show | reset | delete`, and `foldlog group parked list | replay | discard`.
+//! `foldlog group create | list | show | alter | reset | delete`, and `foldlog group parked list | replay | discard`.
 
 use std::time::Duration;
 
 use clap::Subcommand;
-use foldlog_sdk::{GroupPlace, GroupSettings, GroupStatus, OnExhausted, Ordering, Parked as SdkParked};
+use foldlog_sdk::{EventQuery, GroupChanges, GroupPlace, GroupSettings, GroupStatus, OnExhausted, Ordering, Parked as SdkParked};
 
-use super::{Connection, Stop, event::data_cell};
+use super::{Connection, Stop, event::data_cell, read::Filter};
 use crate::{
     cli::output::{
         Cell, Head, OutputArgs, Record, note,
@@ -14,7 +14,7 @@ use crate::{
     config::duration,
 };
 
-/// Create, list, show, move and delete consumer groups
+/// Create, list, show, alter, move and delete consumer groups
 #[derive(Debug, Subcommand)]
 pub enum Group {
     /// Create a group over a topic; one that exists with the same settings is left as it is
@@ -55,6 +55,21 @@ pub enum Group {
         #[command(flatten)]
         output: OutputArgs,
     },
+    /// Alter a group; what is not named stays as it is. Ordering and filter can be altered while it has no member
+    #[command(group = clap::ArgGroup::new("changes").required(true).multiple(true).args(CHANGES))]
+    Alter {
+        /// Name
+        name: String,
+        #[command(flatten)]
+        settings: Settings,
+        /// Every event is the group's again, from where it is
+        #[arg(long, conflicts_with_all = ["types", "tags"])]
+        no_filter: bool,
+        #[command(flatten)]
+        connection: Connection,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// Move a group without members to another place; parked events stay parked
     Reset {
         /// Name
@@ -82,6 +97,20 @@ pub enum Group {
     Parked(Parked),
 }
 
+/// What can be altered, one of which must be named.
+const CHANGES: [&str; 10] = [
+    "ordering",
+    "max_attempts",
+    "backoff_first",
+    "backoff_max",
+    "ack_timeout",
+    "on_exhausted",
+    "max_in_flight",
+    "types",
+    "tags",
+    "no_filter",
+];
+
 /// How a group delivers.
 #[derive(Debug, clap::Args)]
 pub struct Settings {
@@ -106,6 +135,8 @@ pub struct Settings {
     /// Most deliveries that are not acknowledged, over all members, 1 to 10,000 [default: 1000]
     #[arg(long, value_name = "N")]
     max_in_flight: Option<u32>,
+    #[command(flatten)]
+    filter: Filter,
 }
 
 /// List, replay and discard the events that a group put aside
@@ -193,6 +224,13 @@ impl Group {
                 print_groups(output, &connection.open().await?.list_groups(topic.as_deref()).await?)
             }
             Self::Show { name, connection, output } => show(output, &connection.open().await?.group(&name).await?),
+            Self::Alter { name, settings, no_filter, connection, output } => {
+                let mut changes = settings.changes();
+                if no_filter {
+                    changes.filter = Some(EventQuery::all());
+                }
+                show(output, &connection.open().await?.alter_group(&name, changes).await?)
+            }
             Self::Reset { name, to, to_time, connection, output } => {
                 let to = to_time.or(to).unwrap_or_default();
                 print_groups(output, &[connection.open().await?.reset_group(&name, to).await?])
@@ -229,16 +267,24 @@ impl Parked {
 }
 
 impl Settings {
-    fn given(self) -> GroupSettings {
-        GroupSettings {
-            ordering: self.ordering.unwrap_or_default(),
+    fn changes(self) -> GroupChanges {
+        GroupChanges {
+            filter: self.filter.query(),
+            ordering: self.ordering,
             max_attempts: self.max_attempts,
             backoff_first: self.backoff_first,
             backoff_max: self.backoff_max,
             ack_timeout: self.ack_timeout,
-            on_exhausted: self.on_exhausted.unwrap_or_default(),
+            on_exhausted: self.on_exhausted,
             max_in_flight: self.max_in_flight,
         }
+    }
+
+    fn given(self) -> GroupSettings {
+        let GroupChanges { ordering, max_attempts, backoff_first, backoff_max, ack_timeout, on_exhausted, max_in_flight, filter } =
+            self.changes();
+        let (ordering, on_exhausted) = (ordering.unwrap_or_default(), on_exhausted.unwrap_or_default());
+        GroupSettings { ordering, max_attempts, backoff_first, backoff_max, ack_timeout, on_exhausted, max_in_flight, filter }
     }
 }
 
@@ -282,7 +328,7 @@ fn print_groups(output: OutputArgs, groups: &[GroupStatus]) -> Result<(), Stop> 
 
 fn show(output: OutputArgs, status: &GroupStatus) -> Result<(), Stop> {
     let (mut heads, mut cells) = (heads(), cells(status));
-    let settings = status.group.settings;
+    let settings = &status.group.settings;
     let milliseconds = |given: Option<Duration>| Cell::from(given.map_or(0, |given| u64::try_from(given.as_millis()).unwrap_or(u64::MAX)));
     let number = |given: Option<u32>| Cell::from(u64::from(given.unwrap_or_default()));
     let partitions = status.partitions.iter().enumerate().map(|(number, partition)| {
@@ -303,6 +349,7 @@ fn show(output: OutputArgs, status: &GroupStatus) -> Result<(), Stop> {
         (Head::number("ack_timeout_ms"), milliseconds(settings.ack_timeout)),
         (Head::text("on_exhausted"), settings.on_exhausted.as_str().into()),
         (Head::number("max_in_flight"), number(settings.max_in_flight)),
+        (Head::text("filter"), settings.filter.as_ref().map_or(Cell::Null, filter_cell)),
         (Head::text("members_now"), list(members.collect())),
         (Head::text("partitions"), list(partitions.collect())),
     ];
@@ -313,6 +360,13 @@ fn show(output: OutputArgs, status: &GroupStatus) -> Result<(), Stop> {
     let mut printer = output.stdout().printer(&heads);
     printer.print(&Record { heads: &heads, cells })?;
     Ok(printer.finish()?)
+}
+
+/// A filter as the items of which an event must match one.
+fn filter_cell(filter: &EventQuery) -> Cell {
+    let list = |texts: &[String]| texts.iter().map(|text| json_string(text)).collect::<Vec<_>>().join(",");
+    let item = |(types, tags): (&[String], &[String])| format!("{{\"types\":[{}],\"tags\":[{}]}}", list(types), list(tags));
+    Cell::Json(format!("[{}]", filter.items().unwrap_or_default().into_iter().map(item).collect::<Vec<_>>().join(",")))
 }
 
 fn print_parked(output: OutputArgs, parked: &[SdkParked]) -> Result<(), Stop> {

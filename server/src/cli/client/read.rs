@@ -110,7 +110,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    fn query(&self) -> Option<EventQuery> {
+    pub fn query(&self) -> Option<EventQuery> {
         let is_given = !self.types.is_empty() || !self.tags.is_empty();
         is_given.then(|| EventQuery::of(self.types.clone(), self.tags.clone()))
     }
