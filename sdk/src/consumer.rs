@@ -24,6 +24,8 @@ const CREDIT_EVENTS: u32 = 100;
 const CREDIT_BYTES: u64 = 8 << 20;
 /// Messages to the server in line; who says more waits.
 const IN_LINE: usize = 64;
+/// Losses that are kept for who does not ask for them.
+const LOST: usize = 1_000;
 /// How a delivery is weighed by the server, beyond key and payload.
 const OVERHEAD_BYTES: u64 = 128;
 
@@ -52,6 +54,19 @@ impl Delivered {
         let stream = self.event.stream.as_ref().map_or(0, String::len) as u64;
         length(self.event.key.as_ref()) + stream + length(self.event.data.as_ref()) + OVERHEAD_BYTES
     }
+}
+
+/// What retention removed of a partition before the group had done it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The partition.
+    pub partition: u32,
+    /// It lay from this offset on.
+    pub from: u64,
+    /// And before this one.
+    pub end: u64,
+    /// How many offsets; what else lies between was done.
+    pub count: u64,
 }
 
 /// What shall become of an event that could not be dealt with.
@@ -131,6 +146,7 @@ impl Consume {
             settled: 0,
             stale: Vec::new(),
             partitions: Vec::new(),
+            lost: Vec::new(),
             pauses: Pauses::default(),
         };
         consumer.connected(line);
@@ -298,6 +314,7 @@ pub struct Consumer {
     settled: u64,
     stale: Vec<(u32, u64)>,
     partitions: Vec<u32>,
+    lost: Vec<Lost>,
     pauses: Pauses,
 }
 
@@ -362,6 +379,11 @@ impl Consumer {
     #[must_use]
     pub fn partitions(&self) -> &[u32] {
         &self.partitions
+    }
+
+    /// What this member was told to be lost since the last call. Each loss is told to one member, once.
+    pub fn take_lost(&mut self) -> Vec<Lost> {
+        std::mem::take(&mut self.lost)
     }
 
     /// Waits until everything that was settled is synced. Returns partition and offset of events whose lease had ended before: they come, or came,
@@ -446,6 +468,10 @@ impl Consumer {
                 self.stale.extend(settled.stale.iter().map(|stale| (stale.partition, stale.offset)));
             }
             Message::Assigned(assigned) => self.partitions = assigned.partitions,
+            Message::Lost(v1::consume_response::PartitionLost { partition, from, end, count }) => {
+                self.lost.truncate(LOST - 1);
+                self.lost.push(Lost { partition, from, end, count });
+            }
             // How the group reads is told for those who look; nothing is lost either way.
             Message::CaughtUp(_) | Message::FellBehind(_) => {}
         }

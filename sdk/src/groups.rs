@@ -179,6 +179,8 @@ pub struct GroupStatus {
     pub redeliveries: u64,
     /// How many members there are.
     pub member_count: u32,
+    /// Offsets that retention removed before they were done, since the group was created or reset.
+    pub lost: u64,
     /// Whether its topic was deleted, also if another one has its name now.
     pub topic_deleted: bool,
 }
@@ -205,6 +207,23 @@ pub struct GroupPartition {
     pub lag: u64,
     /// Why it cannot be read, if that is so.
     pub error: Option<String>,
+    /// What retention removed of it before it was done.
+    pub lost: Option<GroupLoss>,
+}
+
+/// What a group lost of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupLoss {
+    /// How many offsets, since the group was created or reset.
+    pub total: u64,
+    /// The newest of them, of which no member was told yet or was told last, lie from here on.
+    pub from: u64,
+    /// And before here.
+    pub end: u64,
+    /// How many these are; what else lies between was done.
+    pub count: u64,
+    /// When it was found, in milliseconds since 1970 UTC.
+    pub found_at_ms: i64,
 }
 
 /// Why a parked event is not delivered.
@@ -483,6 +502,13 @@ impl GroupStatus {
             end: partition.end,
             lag: partition.lag,
             error: (!partition.error.is_empty()).then_some(partition.error),
+            lost: partition.lost.map(|lost| GroupLoss {
+                total: lost.total,
+                from: lost.from,
+                end: lost.end,
+                count: lost.count,
+                found_at_ms: lost.found_at.map(millis).unwrap_or_default(),
+            }),
         };
         Ok(Self {
             group: Group::from_proto(group)?,
@@ -494,6 +520,7 @@ impl GroupStatus {
             parked: status.parked,
             redeliveries: status.redeliveries,
             member_count: status.member_count,
+            lost: status.lost,
             topic_deleted: status.topic_deleted,
         })
     }

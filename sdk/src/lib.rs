@@ -26,13 +26,14 @@ pub use admin::{Backup, Clock};
 pub use aggregate::{Aggregates, ExecuteError, Executed, Loaded};
 pub use append::{Append, Appended, AppendedRange, StreamAt, StreamChange};
 pub use client::{Client, DEFAULT_URL, URL_VARIABLE};
-pub use consumer::{Consume, Consumer, Delivered, Nack, Settler};
+pub use consumer::{Consume, Consumer, Delivered, Lost, Nack, Settler};
 pub use decider::Decider;
 pub use durability::Durability;
 pub use error::{Class, Error, ServerError, Violation};
 pub use event::{EventQuery, Expected, NewEvent, NewRecord, Recorded, Token};
 pub use groups::{
-    Group, GroupChanges, GroupMember, GroupPartition, GroupPlace, GroupSettings, GroupStatus, OnExhausted, Ordering, Parked, ParkedState,
+    Group, GroupChanges, GroupLoss, GroupMember, GroupPartition, GroupPlace, GroupSettings, GroupStatus, OnExhausted, Ordering, Parked,
+    ParkedState,
 };
 pub use query::{Answer, Changes, Done, Mark, Pushed};
 pub use read::{Beginning, Delivery, Reading, Source, Subscription};

@@ -124,12 +124,12 @@ impl Numbers {
         let now = self.groups.now();
         let age = |oldest: Option<Timestamp>| oldest.map_or(0.0, |oldest| now.get().saturating_sub(oldest.get()).max(0) as f64 / 1000.0);
         let (own, other) = groups.split_at(groups.len().min(LABELLED_GROUPS));
-        let rows: Vec<[f64; 6]> = groups
+        let rows: Vec<[f64; 7]> = groups
             .iter()
             .map(|(_, shown)| {
                 let lag = shown.lag(&*self.log) as f64;
                 let (flight, parked) = (shown.in_flight as f64, shown.parked as f64);
-                [lag, age(shown.oldest), shown.members as f64, flight, parked, shown.redeliveries as f64]
+                [lag, age(shown.oldest), shown.members as f64, flight, parked, shown.redeliveries as f64, shown.lost as f64]
             })
             .collect();
         let numbers = [
@@ -139,6 +139,7 @@ impl Numbers {
             ("group_in_flight", "Deliveries that are not acknowledged", MetricType::Gauge),
             ("group_parked", "Events that a group has put aside", MetricType::Gauge),
             ("group_redeliveries", "Deliveries of an event beyond its first, since the start", MetricType::Counter),
+            ("group_lost", "Offsets that were removed before a group had done them", MetricType::Counter),
         ];
         for (place, (name, help, kind)) in numbers.into_iter().enumerate() {
             let mut family = encoder.encode_descriptor(name, help, None, kind)?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use foldlog_log::Timestamp;
 
-use super::{members::MemberId, parked::Parked, progress::Changed};
+use super::{losses::Lost, members::MemberId, parked::Parked, progress::Changed};
 
 /// The time, in both ways of telling it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,4 +79,6 @@ pub enum Change {
     Progress(u32, Changed),
     /// A parked event; none: it is parked no more.
     Parked(At, Option<Parked>),
+    /// What a partition lost.
+    Lost(u32, Lost),
 }

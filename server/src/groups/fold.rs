@@ -10,6 +10,7 @@ use foldlog_log::{LogBackend, LogError, Position, ReadLimits, Selection, TopicKi
 use super::{
     config::GroupName,
     delivery::At,
+    losses::Lost,
     parked::Parked,
     progress::{Bucket, Progress},
     record::{self, Definition, Key, OFFSETS_TOPIC},
@@ -26,13 +27,15 @@ pub struct Folded {
     pub buckets: BTreeMap<(u32, u64), Bucket>,
     /// What it put aside.
     pub parked: BTreeMap<At, Parked>,
+    /// What it lost, by partition.
+    pub lost: BTreeMap<u32, Lost>,
 }
 
 impl Folded {
     /// A group that begins at these offsets.
     pub fn new(definition: Definition, starts: &[u64]) -> Self {
         let lows = (0..).zip(starts.iter().copied()).collect();
-        Self { definition, lows, buckets: BTreeMap::new(), parked: BTreeMap::new() }
+        Self { definition, lows, buckets: BTreeMap::new(), parked: BTreeMap::new(), lost: BTreeMap::new() }
     }
 
     /// How many partitions it is known to have begun with, or to have done something in.
@@ -127,7 +130,7 @@ fn belongs(groups: &BTreeMap<GroupName, Folded>, part: &Key) -> bool {
     let definition = |name| groups.get(name).map(|group| &group.definition);
     match part {
         Key::Group(_) => true,
-        Key::Low(name, generation, _) | Key::Bucket(name, generation, ..) => {
+        Key::Low(name, generation, _) | Key::Bucket(name, generation, ..) | Key::Lost(name, generation, _) => {
             definition(name).is_some_and(|definition| definition.generation == *generation)
         }
         Key::Parked(name, id, _) => definition(name).is_some_and(|definition| definition.id == *id),
@@ -141,6 +144,7 @@ fn take(groups: &mut BTreeMap<GroupName, Folded>, part: &Key, value: &[u8]) -> O
         Key::Bucket(name, _, partition, number) => {
             drop(groups.get_mut(name)?.buckets.insert((*partition, *number), record::decode(value)?));
         }
+        Key::Lost(name, _, partition) => drop(groups.get_mut(name)?.lost.insert(*partition, record::decode_lost(value)?)),
         Key::Parked(name, _, at) => drop(groups.get_mut(name)?.parked.insert(*at, record::decode_parked(value)?)),
     }
     Some(())

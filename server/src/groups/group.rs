@@ -15,6 +15,7 @@ use foldlog_log::Timestamp;
 use super::{
     config::{GroupConfig, OnExhausted, Ordering},
     delivery::{At, Change, Delivery, DeliveryRef, Known, Now, Verdict},
+    losses::Lost,
     members::{Credit, MemberId, Members},
     parked::{Parked, ParkedState},
     progress::{Progress, WINDOW},
@@ -56,20 +57,27 @@ pub(super) struct Entry {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Flight {
+pub(super) struct Flight {
     entry: Entry,
     member: MemberId,
     lease: u64,
     until: Duration,
 }
 
+impl Flight {
+    /// Whether it is of a parked event.
+    pub(super) const fn is_replayed(&self) -> bool {
+        self.entry.replayed
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Partition {
     pub(super) progress: Progress,
     /// The first offset of which nothing is known.
-    next: u64,
+    pub(super) next: u64,
     pub(super) pending: BTreeMap<u64, Entry>,
-    flights: BTreeMap<u64, Flight>,
+    pub(super) flights: BTreeMap<u64, Flight>,
     busy: HashSet<Lane>,
 }
 
@@ -85,11 +93,14 @@ impl Partition {
 pub struct Group {
     pub(super) config: GroupConfig,
     pub(super) partitions: Vec<Partition>,
-    members: Members,
+    pub(super) members: Members,
     pub(super) parked: BTreeMap<At, Parked>,
     pub(super) parked_changed: BTreeSet<At>,
     /// Parked events that are to be delivered, or hold their lane, and whose lane must be looked up.
     pub(super) unknown: BTreeSet<At>,
+    /// What was removed before it was done, by partition.
+    pub(super) lost: BTreeMap<u32, Lost>,
+    pub(super) lost_changed: BTreeSet<u32>,
     leases: BTreeSet<(Duration, At)>,
     waiting: BTreeSet<(Duration, At)>,
     next_lease: u64,
@@ -101,7 +112,13 @@ pub struct Group {
 
 impl Group {
     /// A group that goes on with what was remembered. Leases are numbered from `first_lease`, which no earlier run has used.
-    pub fn new(config: GroupConfig, progress: Vec<Progress>, parked: BTreeMap<At, Parked>, first_lease: u64) -> Self {
+    pub fn new(
+        config: GroupConfig,
+        progress: Vec<Progress>,
+        parked: BTreeMap<At, Parked>,
+        lost: BTreeMap<u32, Lost>,
+        first_lease: u64,
+    ) -> Self {
         let partitions: Vec<Partition> = progress.into_iter().map(Partition::of).collect();
         let mut group = Self {
             members: Members::of(partitions.len()),
@@ -110,6 +127,8 @@ impl Group {
             parked: BTreeMap::new(),
             parked_changed: BTreeSet::new(),
             unknown: BTreeSet::new(),
+            lost,
+            lost_changed: BTreeSet::new(),
             leases: BTreeSet::new(),
             waiting: BTreeSet::new(),
             next_lease: first_lease,
@@ -528,6 +547,7 @@ impl Group {
     pub fn take_changes(&mut self) -> Vec<Change> {
         let parked = std::mem::take(&mut self.parked_changed).into_iter();
         let mut changes: Vec<Change> = parked.map(|at| Change::Parked(at, self.parked.get(&at).cloned())).collect();
+        changes.extend(self.take_changed_losses().into_iter().map(|(partition, lost)| Change::Lost(partition, lost)));
         for (number, partition) in (0..).zip(&mut self.partitions) {
             changes.extend(partition.progress.take_changed().into_iter().map(|changed| Change::Progress(number, changed)));
         }

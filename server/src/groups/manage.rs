@@ -1,5 +1,7 @@
 //! What operators do to a group: look at it, move it, end it. The other part of [`Runner`].
 
+use std::collections::BTreeMap;
+
 use foldlog_log::{Durability, TopicId};
 use tracing::info;
 
@@ -37,6 +39,7 @@ impl Runner {
             in_flight: self.group.in_flight(),
             parked: self.group.parked(),
             redeliveries: self.group.redeliveries(),
+            lost: self.group.lost_in_all(),
         };
     }
 
@@ -49,7 +52,8 @@ impl Runner {
             let progress: &Progress = self.group.progress(partition);
             let lag = self.lag(partition, end.get());
             let error = self.failing.get(&partition).map(|(reason, _)| reason.clone());
-            partitions.push(PartitionStatus { offset: progress.low(), end: end.get(), lag, error });
+            let lost = self.group.lost(u32::try_from(partition).unwrap_or(u32::MAX)).copied();
+            partitions.push(PartitionStatus { offset: progress.low(), end: end.get(), lag, error, lost });
         }
         let member = |(id, member): (MemberId, &Member)| MemberStatus {
             consumer: self.joined.get(&id).map(|joined| joined.consumer.clone()).unwrap_or_default(),
@@ -64,6 +68,7 @@ impl Runner {
             in_flight: self.group.in_flight(),
             parked: self.group.parked(),
             redeliveries: self.group.redeliveries(),
+            lost: self.group.lost_in_all(),
             topic_deleted: !self.is_of_its_topic(),
         })
     }
@@ -137,7 +142,7 @@ impl Runner {
         if is_another {
             parked.clear();
         }
-        self.group = Group::new(self.definition.config.clone(), progress, parked, self.group.next_lease());
+        self.group = Group::new(self.definition.config.clone(), progress, parked, BTreeMap::new(), self.group.next_lease());
         self.ahead.resize_with(starts.len(), Ahead::default);
         self.forget_what_was_read();
         self.shared.sweep(old);
@@ -168,6 +173,7 @@ impl Runner {
         for partition in 0..self.group.partitions() {
             let number = u32::try_from(partition).unwrap_or(u32::MAX);
             keys.push(Key::Low(name.clone(), *generation, number));
+            keys.extend(self.group.lost(number).map(|_| Key::Lost(name.clone(), *generation, number)));
             let written = self.group.progress(partition).written();
             keys.extend(written.map(|bucket| Key::Bucket(name.clone(), *generation, number, bucket)));
         }

@@ -9,12 +9,14 @@ pub mod config;
 pub mod delivery;
 mod fold;
 pub mod group;
+pub mod losses;
 mod manage;
 pub mod members;
 pub mod outbox;
 pub mod parked;
 mod place;
 mod progress;
+mod reading;
 pub mod record;
 mod runner;
 pub mod source;
@@ -111,7 +113,7 @@ impl Groups {
         let topic_name = folded.definition.topic.clone();
         let topic_id = folded.definition.topic_id;
         let snapshot =
-            Snapshot { topic: topic_name, topic_id, done: 0, oldest: None, members: 0, in_flight: 0, parked: 0, redeliveries: 0 };
+            Snapshot { topic: topic_name, topic_id, done: 0, oldest: None, members: 0, in_flight: 0, parked: 0, redeliveries: 0, lost: 0 };
         let snapshot = Arc::new(Mutex::new(snapshot));
         let definition = folded.definition.clone();
         let runner = Runner::new(Arc::clone(&self.shared), folded, partitions, inbox, Arc::clone(&snapshot));

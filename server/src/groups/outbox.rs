@@ -35,6 +35,15 @@ pub enum Note {
     CaughtUp(u64),
     /// It reads from disk, at this offset, towards this end.
     FellBehind(u64, u64),
+    /// Records were removed before the group had done them.
+    Lost {
+        /// The first of them lies here or behind.
+        from: u64,
+        /// The last of them lies before it.
+        end: u64,
+        /// How many offsets these are.
+        count: u64,
+    },
 }
 
 /// See the module.
@@ -50,7 +59,7 @@ struct State {
     settled: Option<u64>,
     stale: Vec<DeliveryRef>,
     assigned: Option<Vec<u32>>,
-    /// By partition: that the group fell behind, that it caught up, or both in this order.
+    /// By partition: what it lost, that the group fell behind, that it caught up, as far as these are so and in this order.
     notes: BTreeMap<u32, Vec<Note>>,
     ended: Option<Failure>,
     over: bool,
@@ -87,12 +96,23 @@ impl Outbox {
     pub fn note(&self, partition: u32, note: Note) {
         let mut state = self.state.lock();
         let notes = state.notes.entry(partition).or_default();
-        if matches!(note, Note::FellBehind(..)) {
-            // What was not taken is out of date.
-            notes.clear();
+        if let Note::Lost { from, end, count } = note {
+            // What is not taken is told together.
+            let merged = match notes.first() {
+                Some(Note::Lost { from: first, end: last, count: before }) => {
+                    let merged = Note::Lost { from: from.min(*first), end: end.max(*last), count: count + before };
+                    notes.remove(0);
+                    merged
+                }
+                _ => note,
+            };
+            notes.insert(0, merged);
+        } else {
+            // Of how it is read the newest counts; that it caught up says nothing against having fallen behind before.
+            let stays = |before: &Note| matches!((before, note), (Note::Lost { .. }, _) | (Note::FellBehind(..), Note::CaughtUp(_)));
+            notes.retain(stays);
+            notes.push(note);
         }
-        notes.retain(|before| matches!(before, Note::FellBehind(..)));
-        notes.push(note);
         drop(state);
         self.filled.notify_one();
     }
@@ -164,15 +184,18 @@ mod tests {
         let outbox = Outbox::default();
         outbox.note(0, Note::CaughtUp(1));
         outbox.note(0, Note::FellBehind(2, 9));
+        outbox.note(0, Note::Lost { from: 1, end: 2, count: 1 });
         outbox.note(0, Note::CaughtUp(9));
+        outbox.note(0, Note::Lost { from: 3, end: 5, count: 2 });
         outbox.settled(1, Vec::new());
         outbox.settled(3, Vec::new());
         outbox.assigned(vec![0]);
         let mut told = Vec::new();
-        for _ in 0..4 {
+        for _ in 0..5 {
             told.push(format!("{:?}", outbox.next().await.unwrap().unwrap()));
         }
-        assert_eq!(told, ["Assigned([0])", "Settled(3, [])", "Note(0, FellBehind(2, 9))", "Note(0, CaughtUp(9))"]);
+        let lost = "Note(0, Lost { from: 1, end: 5, count: 3 })";
+        assert_eq!(told, ["Assigned([0])", "Settled(3, [])", lost, "Note(0, FellBehind(2, 9))", "Note(0, CaughtUp(9))"]);
         outbox.end(Some(Failure::draining()));
         assert_eq!(outbox.next().await.unwrap_err().reason, "DRAINING");
         assert!(outbox.next().await.unwrap().is_none());

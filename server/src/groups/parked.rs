@@ -148,7 +148,7 @@ impl Group {
 }
 
 /// Times as whole milliseconds.
-mod millis {
+pub(super) mod millis {
     use foldlog_log::Timestamp;
     use serde::{Deserialize as _, Deserializer, Serializer};
 

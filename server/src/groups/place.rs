@@ -11,7 +11,7 @@ use super::config::Place;
 pub fn starts(log: &dyn LogBackend, topic: &Topic, place: Place) -> Result<Vec<u64>, LogError> {
     let ends = log.ends(&topic.name)?;
     match place {
-        Place::Beginning => Ok(vec![0; ends.len()]),
+        Place::Beginning => Ok(log.firsts(&topic.name)?.into_iter().map(Offset::get).collect()),
         Place::End => Ok(ends.into_iter().map(Offset::get).collect()),
         Place::Time(time) => ends.iter().enumerate().map(|(partition, _)| at_time(log, topic, partition, time)).collect(),
         Place::Position(position) => {

@@ -6,6 +6,7 @@
 //! | `low/NAME/GENERATION/PARTITION` | the offset below which everything is done, as text |
 //! | `acks/NAME/GENERATION/PARTITION/BUCKET` | what is done among 1,024 offsets, and deliveries of the others |
 //! | `parked/NAME/ID/PARTITION/OFFSET` | why an event is put aside, as JSON |
+//! | `lost/NAME/GENERATION/PARTITION` | what was removed before it was done, as JSON |
 //!
 //! Id and generation are 16 hexadecimal digits: a group that is deleted and created again has another id, one that is reset another generation,
 //! so that one record ends everything that was kept under the old one. The value of `acks` is a version (1), then unsigned LEB128 numbers:
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     config::{GroupConfig, GroupName},
     delivery::{At, Change},
+    losses::Lost,
     parked::Parked,
     progress::{BUCKET, Bucket, Changed},
 };
@@ -69,6 +71,8 @@ pub enum Key {
     Bucket(GroupName, u64, u32, u64),
     /// A parked event of the group with an id.
     Parked(GroupName, u64, At),
+    /// What a partition lost, in a generation.
+    Lost(GroupName, u64, u32),
 }
 
 impl Key {
@@ -78,6 +82,7 @@ impl Key {
             Self::Group(name) => format!("group/{name}"),
             Self::Low(name, generation, partition) => format!("low/{name}/{generation:016x}/{partition}"),
             Self::Bucket(name, generation, partition, bucket) => format!("acks/{name}/{generation:016x}/{partition}/{bucket}"),
+            Self::Lost(name, generation, partition) => format!("lost/{name}/{generation:016x}/{partition}"),
             Self::Parked(name, id, (partition, offset)) => format!("parked/{name}/{id:016x}/{partition}/{offset}"),
         }
         .into()
@@ -91,6 +96,7 @@ impl Key {
         let name: GroupName = next()?.parse().ok()?;
         let key = match kind {
             "group" => Self::Group(name),
+            "lost" => Self::Lost(name, u64::from_str_radix(next()?, 16).ok()?, next()?.parse().ok()?),
             "low" => Self::Low(name, u64::from_str_radix(next()?, 16).ok()?, next()?.parse().ok()?),
             "acks" => Self::Bucket(name, u64::from_str_radix(next()?, 16).ok()?, next()?.parse().ok()?, next()?.parse().ok()?),
             "parked" => Self::Parked(name, u64::from_str_radix(next()?, 16).ok()?, (next()?.parse().ok()?, next()?.parse().ok()?)),
@@ -160,6 +166,10 @@ impl Definition {
             Change::Progress(partition, Changed::Low(low)) => self.low(*partition, *low),
             Change::Progress(partition, Changed::Bucket(number, None)) => bucket(*partition, *number).end(),
             Change::Progress(partition, Changed::Bucket(number, Some(changed))) => bucket(*partition, *number).record(encode(changed)),
+            Change::Lost(partition, lost) => {
+                let value = serde_json::to_vec(lost).map_err(|error| error.to_string())?;
+                Key::Lost(self.name.clone(), self.generation, *partition).record(value)
+            }
             Change::Parked(at, parked) => {
                 let key = Key::Parked(self.name.clone(), self.id, *at);
                 match parked {
@@ -178,6 +188,11 @@ pub fn decode_low(value: &[u8]) -> Option<u64> {
 
 /// The parked event of a record.
 pub fn decode_parked(value: &[u8]) -> Option<Parked> {
+    serde_json::from_slice(value).ok()
+}
+
+/// The loss of a record.
+pub fn decode_lost(value: &[u8]) -> Option<Lost> {
     serde_json::from_slice(value).ok()
 }
 
@@ -298,7 +313,8 @@ mod tests {
             Key::Group(name.clone()),
             Key::Low(name.clone(), 1, 2),
             Key::Bucket(name.clone(), u64::MAX, 1_023, u64::MAX),
-            Key::Parked(name, 3, (4, 5)),
+            Key::Parked(name.clone(), 3, (4, 5)),
+            Key::Lost(name, 1, 2),
         ] {
             assert_eq!(Key::decode(&key.encode()), Some(key));
         }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use foldlog_log::{Append, Durability, LogError, NewRecord, Offset, Position, Purpose, Write};
+use foldlog_log::{Append, Durability, LogError, NewRecord, Position, Purpose, Write};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::warn;
@@ -18,7 +18,7 @@ use tracing::warn;
 use super::{
     Shared,
     command::Command,
-    delivery::{Delivery, DeliveryRef, Now, Verdict},
+    delivery::{Delivery, DeliveryRef, Now},
     fold::{self, Folded},
     group::Group,
     members::MemberId,
@@ -32,24 +32,18 @@ use crate::failure::{Failure, Kind, chain};
 
 /// Commands that are taken together.
 const AT_ONCE: usize = 256;
-/// Parked events that are looked up in one step.
-const LOOKED_UP: usize = 64;
-/// Steps in which the log is looked at before it is told how far a group is.
-const LOOKS: usize = 8;
 /// Most records of one unit.
 const UNIT: usize = 1_000;
 /// Pause before a write is tried again for which there was no room.
 const WRITE_AGAIN: Duration = Duration::from_millis(100);
 /// A group without members looks at the log so often at most.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Pause before a partition is read again that could not be read.
-const READ_AGAIN: Duration = Duration::from_secs(5);
 
 /// A member's side.
 pub(super) struct Joined {
     /// As it called itself.
     pub(super) consumer: String,
-    outbox: Arc<Outbox>,
+    pub(super) outbox: Arc<Outbox>,
 }
 
 /// Something that is answered when it is synced.
@@ -69,7 +63,7 @@ enum Next {
 pub struct Runner {
     pub(super) shared: Arc<Shared>,
     pub(super) definition: Definition,
-    source: Source,
+    pub(super) source: Source,
     pub(super) group: Group,
     inbox: mpsc::Receiver<Command>,
     pub(super) joined: BTreeMap<MemberId, Joined>,
@@ -106,7 +100,7 @@ impl Runner {
         let progress = folded.progress(partitions);
         // Leases of other lives of the server must not be taken for ours.
         let first_lease = random();
-        let group = Group::new(folded.definition.config.clone(), progress, folded.parked, first_lease);
+        let group = Group::new(folded.definition.config.clone(), progress, folded.parked, folded.lost, first_lease);
         let source =
             Source { log: Arc::clone(&shared.log), topic: folded.definition.topic.clone(), file_reads: Arc::clone(&shared.file_reads) };
         Self {
@@ -216,7 +210,7 @@ impl Runner {
                 let stale = self.group.extend(member, &refs, now);
                 self.unconfirmed.push(Confirmation::Settled(member, sequence, stale));
             }
-            Command::Gone(member, delivery) => drop(self.group.settle(member, &[delivery], false, &Verdict::Done, now)),
+            Command::Gone(member, delivery) => self.gone(member, delivery, now),
             Command::Leave(member, hands_back) => self.leave(member, hands_back),
             Command::Status(reply) => {
                 self.look_before_telling(now).await;
@@ -274,6 +268,11 @@ impl Runner {
                 joined.outbox.assigned(partitions);
             }
         }
+        for (member, partition, lost) in self.group.take_losses_to_tell() {
+            if let Some(joined) = self.joined.get(&member) {
+                joined.outbox.note(partition, Note::Lost { from: lost.from, end: lost.end, count: lost.count });
+            }
+        }
         let mut again = self.look_up_parked().await;
         again |= self.read_ahead(now).await;
         // What could not be written yet goes first.
@@ -302,122 +301,6 @@ impl Runner {
                     Confirmation::Count(count, reply) => drop(reply.send(Ok(count))),
                 }
             }
-        }
-    }
-
-    /// Looks up what is known of parked events but their key; tells whether there is more.
-    async fn look_up_parked(&mut self) -> bool {
-        if !self.group.unknown(1).is_empty() && !self.is_of_its_topic() {
-            return false;
-        }
-        for at in self.group.unknown(LOOKED_UP) {
-            match self.source.known(at).await {
-                Ok(known) => self.group.learn_parked(at, known.as_ref()),
-                Err(failure) => {
-                    self.fails(at.0 as usize, &failure);
-                    return false;
-                }
-            }
-        }
-        !self.group.unknown(1).is_empty()
-    }
-
-    /// Reads what the group has room for; tells whether there may be more.
-    async fn read_ahead(&mut self, now: Now) -> bool {
-        let Some(ends) = self.shared.log.ends(&self.definition.topic).ok().filter(|_| self.is_of_its_topic()) else {
-            let name = &self.definition.topic;
-            self.end(&|| Failure::new(Kind::NotFound, "TOPIC_NOT_FOUND", format!("topic {name} was deleted")));
-            return false;
-        };
-        self.group.grow(ends.len());
-        self.ahead.resize_with(ends.len().max(self.ahead.len()), Ahead::default);
-        self.tallies.resize_with(self.ahead.len(), Tally::default);
-        self.ends = ends.iter().map(|end| end.get()).collect();
-        let mut again = false;
-        for (partition, end) in ends.into_iter().map(Offset::get).enumerate() {
-            if self.failing.get(&partition).is_some_and(|(_, at)| *at > now.monotonic) {
-                continue;
-            }
-            let outcome = match self.group.wants(partition) {
-                Some((from, most)) if from < end => self.read(partition, from, end, most).await,
-                wanted => {
-                    if wanted.is_some() {
-                        self.caught_up(partition, end);
-                    }
-                    self.count(partition, end).await
-                }
-            };
-            match outcome {
-                Ok(more) => again |= more,
-                Err(failure) => self.fails(partition, &failure),
-            }
-        }
-        again
-    }
-
-    async fn read(&mut self, partition: usize, from: u64, end: u64, most: u32) -> Result<bool, Failure> {
-        let number = u32::try_from(partition).unwrap_or(u32::MAX);
-        let owner = self.group.members().owner(partition).and_then(|(member, _)| self.joined.get(&member));
-        let ahead = &mut self.ahead[partition];
-        if ahead.falls_behind()
-            && let Some(joined) = owner
-        {
-            joined.outbox.note(number, Note::FellBehind(from, end));
-        }
-        let has_owner = owner.is_some();
-        let filter = self.definition.config.filter.as_ref();
-        let read = ahead.read(&self.source, filter, number, (from, end), most).await?;
-        if !has_owner && read.end > from {
-            ahead.rest();
-        }
-        self.failing.remove(&partition);
-        self.group.learn(partition, &read.known, read.end);
-        let (next, progress) = (self.group.next(partition), self.group.progress(partition));
-        let learnt = read.known.iter().filter(|known| known.offset < next && !progress.is_done(known.offset));
-        self.tallies[partition].pass(next, learnt.count() as u64);
-        Ok(true)
-    }
-
-    /// Of what came a moment ago it is known at once whether a filter means it; of much that came it is found out by and by.
-    async fn look_before_telling(&mut self, now: Now) {
-        let is_filtered = self.definition.config.filter.is_some();
-        for _ in 0..LOOKS {
-            if !is_filtered || !self.read_ahead(now).await {
-                return;
-            }
-        }
-    }
-
-    /// Counts what a filter leaves where the group does not read on; tells whether there may be more.
-    async fn count(&mut self, partition: usize, end: u64) -> Result<bool, Failure> {
-        let Some(filter) = &self.definition.config.filter else { return Ok(false) };
-        let tally = &mut self.tallies[partition];
-        tally.pass(self.group.next(partition), 0);
-        let (number, progress) = (u32::try_from(partition).unwrap_or(u32::MAX), self.group.progress(partition));
-        tally.count(&self.source, filter, number, end, |offset| progress.is_done(offset)).await
-    }
-
-    /// Events of a partition that are not done.
-    pub(super) fn lag(&self, partition: usize, end: u64) -> u64 {
-        let progress = self.group.progress(partition);
-        match self.tallies.get(partition).filter(|_| self.definition.config.filter.is_some()) {
-            Some(tally) => self.group.undone(partition) + tally.ahead(end),
-            None => end.saturating_sub(progress.low()).saturating_sub(progress.done_above_low()),
-        }
-    }
-
-    fn caught_up(&mut self, partition: usize, end: u64) {
-        let Some(joined) = self.group.members().owner(partition).and_then(|(member, _)| self.joined.get(&member)) else { return };
-        if !std::mem::replace(&mut self.ahead[partition].live, true) {
-            joined.outbox.note(u32::try_from(partition).unwrap_or(u32::MAX), Note::CaughtUp(end));
-        }
-    }
-
-    /// A partition cannot be read: others go on.
-    fn fails(&mut self, partition: usize, failure: &Failure) {
-        let at = self.shared.clock.monotonic() + READ_AGAIN;
-        if self.failing.insert(partition, (failure.message.clone(), at)).is_none() {
-            warn!(group = %self.definition.name, partition, "a group cannot read: {failure}");
         }
     }
 
@@ -487,7 +370,7 @@ impl Runner {
         Next::End
     }
 
-    fn end(&self, failure: &dyn Fn() -> Failure) {
+    pub(super) fn end(&self, failure: &dyn Fn() -> Failure) {
         for joined in self.joined.values() {
             joined.outbox.end(Some(failure()));
         }

@@ -43,9 +43,9 @@ impl Source {
         mut reader: Box<dyn LogReader>,
         until: Position,
         limits: ReadLimits,
-    ) -> Result<(Box<dyn LogReader>, Chunk), Failure> {
+    ) -> Result<(Box<dyn LogReader>, Result<Chunk, LogError>), Failure> {
         if reader.in_memory() {
-            let chunk = reader.read(until, limits)?;
+            let chunk = reader.read(until, limits);
             return Ok((reader, chunk));
         }
         let place = self.file_reads.acquire().await.map_err(|_| Failure::draining())?;
@@ -55,7 +55,7 @@ impl Source {
         });
         let (reader, chunk) = read.await.map_err(|_| Failure::new(Kind::Internal, "READ_FAILED", "the read was interrupted"))?;
         drop(place);
-        Ok((reader, chunk?))
+        Ok((reader, chunk))
     }
 
     /// The place and key of one event; none if it is not there any more.
@@ -81,6 +81,14 @@ pub struct Read {
     pub known: Vec<Known>,
     /// Everything below it was read.
     pub end: u64,
+    /// What lay there was removed.
+    pub is_removed: bool,
+}
+
+impl Read {
+    const fn removed(first: Offset) -> Self {
+        Self { known: Vec::new(), end: first.get(), is_removed: true }
+    }
 }
 
 impl Ahead {
@@ -113,14 +121,17 @@ impl Ahead {
             None => match source.reader((partition, from), filter) {
                 Ok(reader) => reader,
                 // Retention was faster.
-                Err(LogError::OffsetOutOfRange { first, .. }) if first.get() > from => {
-                    return Ok(Read { known: Vec::new(), end: first.get() });
-                }
+                Err(LogError::OffsetOutOfRange { first, .. }) if first.get() > from => return Ok(Read::removed(first)),
                 Err(error) => return Err(error.into()),
             },
         };
         let until = source.log.head().position;
         let (reader, chunk) = source.read(reader, until, ReadLimits { records: most.min(READ.records), ..READ }).await?;
+        let chunk = match chunk {
+            Ok(chunk) => chunk,
+            Err(LogError::OffsetOutOfRange { first, .. }) if first.get() > from => return Ok(Read::removed(first)),
+            Err(error) => return Err(error.into()),
+        };
         let known = places(&chunk.runs)?;
         let end = match chunk.runs.last() {
             Some(last) => last.first_offset.get() + u64::from(last.count),
@@ -130,7 +141,7 @@ impl Ahead {
             None => from,
         };
         self.reader = Some((end, reader));
-        Ok(Read { known, end })
+        Ok(Read { known, end, is_removed: false })
     }
 }
 
@@ -164,6 +175,11 @@ impl Lookup {
         let until = self.source.log.head().position;
         let limits = ReadLimits { records: ahead.clamp(1, READ.records), ..READ };
         let (_, chunk) = self.source.read(reader, until, limits).await?;
+        let chunk = match chunk {
+            Ok(chunk) => chunk,
+            Err(LogError::OffsetOutOfRange { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
         self.read = chunk.runs.into_iter().map(|run| (at.0, run)).collect();
         self.take(at)
     }

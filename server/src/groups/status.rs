@@ -2,7 +2,7 @@
 
 use foldlog_log::{LogBackend, Timestamp, TopicId, TopicName};
 
-use super::record::Definition;
+use super::{losses::Lost, record::Definition};
 
 /// How far a group is.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct Status {
     pub parked: usize,
     /// Deliveries beyond each event's first, since the server started.
     pub redeliveries: u64,
+    /// Offsets that were removed before they were done, since the group began or was reset.
+    pub lost: u64,
     /// Whether its topic was deleted.
     pub topic_deleted: bool,
 }
@@ -47,6 +49,8 @@ pub struct PartitionStatus {
     pub lag: u64,
     /// Why it cannot be read.
     pub error: Option<String>,
+    /// What it lost.
+    pub lost: Option<Lost>,
 }
 
 /// What a group shows without being asked.
@@ -68,6 +72,8 @@ pub struct Snapshot {
     pub parked: usize,
     /// As [`Status::redeliveries`].
     pub redeliveries: u64,
+    /// As [`Status::lost`].
+    pub lost: u64,
 }
 
 impl Snapshot {

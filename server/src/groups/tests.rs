@@ -8,6 +8,7 @@ use super::{
     config::{GroupChanges, GroupConfig, OnExhausted, Ordering},
     delivery::{At, Change, Delivery, DeliveryRef, Known, Now, Verdict},
     group::Group,
+    losses::Lost,
     members::{Credit, MemberId},
     parked::{Parked, ParkedState},
     progress::{Bucket, Changed, Progress},
@@ -19,6 +20,7 @@ struct Disk {
     lows: BTreeMap<u32, u64>,
     buckets: BTreeMap<(u32, u64), Bucket>,
     parked: BTreeMap<At, Parked>,
+    lost: BTreeMap<u32, Lost>,
 }
 
 impl Disk {
@@ -32,6 +34,7 @@ impl Disk {
                 Change::Progress(partition, Changed::Bucket(number, None)) => drop(self.buckets.remove(&(partition, number))),
                 Change::Parked(at, Some(parked)) => drop(self.parked.insert(at, parked)),
                 Change::Parked(at, None) => drop(self.parked.remove(&at)),
+                Change::Lost(partition, lost) => drop(self.lost.insert(partition, lost)),
             }
         }
     }
@@ -41,7 +44,7 @@ impl Disk {
             let buckets = self.buckets.range((partition, 0)..=(partition, u64::MAX)).map(|((_, number), bucket)| (*number, bucket.clone()));
             Progress::restore(self.lows.get(&partition).copied().unwrap_or_default(), buckets)
         };
-        Group::new(config, (0..partitions).map(restore).collect(), self.parked.clone(), first_lease)
+        Group::new(config, (0..partitions).map(restore).collect(), self.parked.clone(), self.lost.clone(), first_lease)
     }
 }
 
@@ -79,6 +82,9 @@ struct World {
     members: BTreeMap<MemberId, (u64, i64)>,
     next_member: u64,
     lives: u64,
+    /// Where each partition begins, and how many offsets were lost.
+    firsts: Vec<u64>,
+    lost: u64,
 }
 
 impl World {
@@ -98,7 +104,20 @@ impl World {
         let disk = Disk::default();
         let group = disk.group(config.clone(), partitions, 0);
         let log = vec![Vec::new(); partitions as usize];
-        Self { random, config, partitions, log, disk, group, now: Duration::ZERO, members: BTreeMap::new(), next_member: 1, lives: 0 }
+        Self {
+            random,
+            config,
+            partitions,
+            log,
+            disk,
+            group,
+            now: Duration::ZERO,
+            members: BTreeMap::new(),
+            next_member: 1,
+            lives: 0,
+            firsts: vec![0; partitions as usize],
+            lost: 0,
+        }
     }
 
     fn time(&self) -> Now {
@@ -160,8 +179,37 @@ impl World {
         }
     }
 
+    /// Retention removes the beginning of a partition.
+    fn remove(&mut self) {
+        let partition = usize::try_from(self.random.below(self.partitions.into())).unwrap();
+        let (first, end) = (self.firsts[partition], self.log[partition].len() as u64);
+        self.firsts[partition] = (first + self.random.below(12)).min(end);
+        self.lose();
+    }
+
+    fn lose(&mut self) {
+        for partition in 0..self.log.len() {
+            let (first, progress) = (self.firsts[partition], self.group.progress(partition));
+            for (offset, row) in (0..first).zip(&mut self.log[partition]) {
+                let is_waited_for = match row {
+                    Some(row) => matches!(row.state, Event::Waits(..) | Event::Blocks) && !row.replayed,
+                    None => !progress.is_done(offset),
+                };
+                self.lost += u64::from(is_waited_for);
+                if let Some(row) = row.as_mut().filter(|_| is_waited_for) {
+                    row.state = Event::Done;
+                }
+            }
+            self.group.lose(partition, first, Now::default());
+        }
+        assert_eq!(self.group.lost_in_all(), self.lost);
+        self.group.take_losses_to_tell();
+        self.disk.write(self.group.take_changes());
+    }
+
     /// Delivers, writes what must be remembered, and checks what leaves.
     fn deliver(&mut self) -> Vec<Delivery> {
+        self.lose();
         let deliveries = self.group.deliver(self.time());
         self.disk.write(self.group.take_changes());
         for delivery in &deliveries {
@@ -351,8 +399,9 @@ impl World {
     }
 
     fn step(&mut self) {
-        match self.random.below(21) {
+        match self.random.below(22) {
             20 => self.alter(),
+            21 => self.remove(),
             0..=2 => self.append(),
             3..=5 => self.learn(),
             6..=9 => drop(self.deliver()),
@@ -524,4 +573,35 @@ fn partitions_that_move_take_no_valid_lease_along() {
     group.leave(MemberId(1), false, at(1));
     let again = group.deliver(at(1));
     assert!(again.iter().all(|one| one.member == MemberId(2) && one.attempt == 2) && again.len() == 2);
+}
+
+#[test]
+fn what_was_removed_is_lost_once_but_for_what_a_member_holds() {
+    let mut group = group_of(GroupConfig { max_in_flight: 2, ..GroupConfig::default() }, 10);
+    let [first, second] = group.deliver(at(0))[..] else { panic!("one of each stream") };
+    group.lose(0, 8, at(5));
+    let lost = Lost { total: 6, from: 0, end: 8, count: 6, at: Timestamp::new(0), told: false };
+    assert_eq!(group.lost(0), Some(&lost), "but for the two that are held");
+    assert_eq!(group.take_changes().first(), Some(&Change::Lost(0, lost)));
+    group.settle(MemberId(1), &[first.delivery], false, &Verdict::Done, at(6));
+    group.settle(MemberId(1), &[second.delivery], false, &Verdict::Retry(Some(Duration::ZERO), String::new()), at(6));
+    group.lose(0, 8, at(7));
+    assert_eq!(group.lost(0).map(|lost| (lost.total, lost.count, group.progress(0).low())), Some((7, 7, 8)), "it cannot come again");
+    assert_eq!(group.take_losses_to_tell().len(), 1);
+    assert_eq!(group.take_losses_to_tell(), [], "once");
+    group.lose(0, 9, at(8));
+    assert_eq!(group.lost(0).map(|lost| (lost.total, lost.from, lost.end, lost.count, lost.told)), Some((8, 8, 9, 1, false)));
+    let [next] = group.deliver(at(9))[..] else { panic!("what is left") };
+    assert_eq!(next.delivery.at, (0, 9));
+}
+
+#[test]
+fn what_lies_far_behind_an_event_that_is_held_is_lost_when_it_is_settled() {
+    let mut group = group_of(GroupConfig::default(), 1);
+    let [held] = group.deliver(at(0))[..] else { panic!("one event") };
+    group.lose(0, 1 << 40, at(0));
+    assert!(group.lost_in_all() < 1 << 20 && group.wants(0).is_none());
+    group.settle(MemberId(1), &[held.delivery], false, &Verdict::Done, at(1));
+    group.lose(0, 1 << 40, at(1));
+    assert_eq!((group.lost_in_all(), group.next(0)), ((1 << 40) - 1, 1 << 40));
 }

@@ -203,6 +203,9 @@ impl Member {
                 }
                 Told::Assigned(partitions) => told::Message::Assigned(told::Assigned { partitions }),
                 Told::Note(partition, Note::CaughtUp(offset)) => told::Message::CaughtUp(told::PartitionCaughtUp { partition, offset }),
+                Told::Note(partition, Note::Lost { from, end, count }) => {
+                    told::Message::Lost(told::PartitionLost { partition, from, end, count })
+                }
                 Told::Note(partition, Note::FellBehind(offset, end)) => {
                     told::Message::FellBehind(told::PartitionFellBehind { partition, offset, end })
                 }

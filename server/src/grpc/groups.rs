@@ -106,6 +106,7 @@ fn list(app: &App, request: &pb::ListGroupsRequest) -> Result<pb::ListGroupsResp
         in_flight: shown.in_flight as u64,
         parked: shown.parked as u64,
         redeliveries: shown.redeliveries,
+        lost: shown.lost,
         member_count: u32::try_from(shown.members).unwrap_or(u32::MAX),
         topic_deleted: shown.topic_deleted(&*stage.log),
         ..pb::GroupStatus::default()
@@ -262,6 +263,13 @@ fn proto_status(status: status::Status) -> pb::GroupStatus {
         end: partition.end,
         lag: partition.lag,
         error: partition.error.unwrap_or_default(),
+        lost: partition.lost.map(|lost| pb::GroupLoss {
+            total: lost.total,
+            from: lost.from,
+            end: lost.end,
+            count: lost.count,
+            found_at: Some(convert::proto_time(lost.at)),
+        }),
     });
     pb::GroupStatus {
         group: Some(group),
@@ -272,6 +280,7 @@ fn proto_status(status: status::Status) -> pb::GroupStatus {
         in_flight: status.in_flight as u64,
         parked: status.parked as u64,
         redeliveries: status.redeliveries,
+        lost: status.lost,
         member_count,
         topic_deleted: status.topic_deleted,
     }

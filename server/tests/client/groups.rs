@@ -127,7 +127,7 @@ fn groups_are_managed_on_the_command_line() {
     assert_eq!(moved[0]["lag"], 2);
     let shown = &server.rows(&["group", "show", "mail"])[0];
     assert_eq!((&shown["ack_timeout_ms"], &shown["ordering"], &shown["on_exhausted"]), (&json!(300_000), &json!("none"), &json!("park")));
-    assert_eq!(shown["partitions"], json!([{ "partition": 0, "offset": 0, "end": 2, "lag": 2, "error": null }]));
+    assert_eq!(shown["partitions"], json!([{ "partition": 0, "offset": 0, "end": 2, "lag": 2, "error": null, "lost": null }]));
 
     let altered = &server.rows(&["group", "alter", "mail", "--ack-timeout", "10m", "--type", "Said", "--tag", "x"])[0];
     assert_eq!((&altered["ack_timeout_ms"], &altered["ordering"], &altered["lag"]), (&json!(600_000), &json!("none"), &json!(0)));

@@ -16,6 +16,7 @@ pub struct Member {
     pub partitions: Vec<u32>,
     ready: Vec<pb::Delivered>,
     behind: usize,
+    pub lost: Vec<pb::consume_response::PartitionLost>,
 }
 
 fn request(message: say::Message) -> pb::ConsumeRequest {
@@ -32,7 +33,7 @@ async fn consume(world: &World, first: pb::ConsumeRequest) -> Result<Member, Sta
     line.send(first).await.unwrap();
     let requests = stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|next| (next, receiver)) });
     let answers = world.groups.clone().consume(requests.boxed()).await?.into_inner();
-    Ok(Member { line, answers, sequence: 0, partitions: Vec::new(), ready: Vec::new(), behind: 0 })
+    Ok(Member { line, answers, sequence: 0, partitions: Vec::new(), ready: Vec::new(), behind: 0, lost: Vec::new() })
 }
 
 impl Member {
@@ -51,9 +52,15 @@ impl Member {
             Message::Deliveries(deliveries) => self.ready.extend(deliveries.events.iter().cloned()),
             Message::Assigned(assigned) => self.partitions.clone_from(&assigned.partitions),
             Message::FellBehind(_) => self.behind += 1,
+            Message::Lost(lost) => self.lost.push(*lost),
             Message::Settled(_) | Message::CaughtUp(_) => {}
         }
         Ok(message)
+    }
+
+    /// Takes so many more.
+    pub async fn more(&mut self, events: u32) {
+        self.say(say::Message::Credit(say::Credit { events, bytes: 64 << 20 })).await;
     }
 
     /// The next events.

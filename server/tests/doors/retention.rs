@@ -1,6 +1,6 @@
 //! Retention, over gRPC: what it removed is told to whoever reads below, and what a query needs stays.
 
-use crate::support::*;
+use crate::{groups::Member, support::*};
 use foldlog_proto::v1::{self as pb, read_request::Source, subscribe_request};
 use tonic::{Code, Status};
 
@@ -128,5 +128,62 @@ async fn a_retention_that_cannot_be_is_refused_with_its_rule() {
         assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "INVALID_REQUEST"));
         assert!(status.message().contains(rule), "{}", status.message());
     }
+    world.stop().await;
+}
+
+/// Retention removes nothing more from a topic.
+async fn keep(world: &mut World, name: &str) {
+    let request = pb::AlterTopicRequest { name: name.into(), retention_bytes: Some(0), ..Default::default() };
+    world.topics.alter(request).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_group_had_not_done_when_it_was_removed_is_told_once_and_kept() {
+    let mut world = small().await;
+    create(&mut world, "r").await;
+    for _ in 0..3 {
+        append(&mut world, "r").await;
+    }
+    world.group("g", "r", pb::GroupSettings::default()).await;
+    world.group("idle", "r", pb::GroupSettings::default()).await;
+    let mut member = Member::join(&world, "g", 3).await;
+    let came = member.take(3).await;
+    assert_eq!(member.ack(&came[..2]).await, []);
+    let mut appended = 0;
+    while append(&mut world, "r").await < 20 {
+        appended += 1;
+        assert!(appended < 10_000, "retention removes nothing");
+    }
+    keep(&mut world, "r").await;
+    assert_eq!(member.ack(&came[2..]).await, [], "what it holds is not lost");
+    member.more(100).await;
+    let next = member.next().await;
+    let first = describe(&mut world, "r").await.firsts[0].offset;
+    assert_eq!(next.event.as_ref().unwrap().offset, first);
+    let told: u64 = member.lost.iter().map(|lost| lost.count).sum();
+    assert_eq!((told, member.lost[0].from <= 3, member.lost.last().unwrap().end), (first - 3, true, first), "{:?}", member.lost);
+    let status = world.group_status("g").await;
+    assert_eq!((status.lost, status.partitions[0].lost.as_ref().unwrap().total), (told, told));
+    member.leave().await;
+
+    let folder = world.stop().await;
+    let mut world = world_over(folder, |_| {}).await;
+    assert_eq!(world.group_status("g").await.lost, told, "also after a restart");
+    let mut member = Member::join(&world, "g", 10).await;
+    member.next().await;
+    assert_eq!(member.lost, [], "and told to nobody else");
+    member.leave().await;
+    let mut member = Member::join(&world, "idle", 10).await;
+    assert_eq!(member.next().await.event.unwrap().offset, first);
+    let told: Vec<(u64, u64, u64)> = member.lost.iter().map(|lost| (lost.from, lost.end, lost.count)).collect();
+    assert_eq!(told, [(0, first, first)], "a member that comes later is told what was lost before");
+    member.leave().await;
+    let metrics = get(&world, "/metrics").await;
+    let line = format!("foldlog_group_lost_total{{group=\"idle\"}} {first}.0");
+    assert!(metrics.lines().any(|found| found == line), "{line} is not in {metrics}");
+
+    // A group that begins now lost nothing, nor did one that is moved.
+    world.group("new", "r", pb::GroupSettings::default()).await;
+    assert_eq!(world.group_status("new").await.lost, 0);
     world.stop().await;
 }

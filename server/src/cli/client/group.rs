@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use clap::Subcommand;
-use foldlog_sdk::{EventQuery, GroupChanges, GroupPlace, GroupSettings, GroupStatus, OnExhausted, Ordering, Parked as SdkParked};
+use foldlog_sdk::{
+    EventQuery, GroupChanges, GroupLoss, GroupPlace, GroupSettings, GroupStatus, OnExhausted, Ordering, Parked as SdkParked,
+};
 
 use super::{Connection, Stop, event::data_cell, read::Filter};
 use crate::{
@@ -299,6 +301,7 @@ fn heads() -> Vec<Head> {
         number("in_flight"),
         number("parked"),
         number("redeliveries"),
+        number("lost"),
         text("topic_deleted"),
     ]
 }
@@ -313,6 +316,7 @@ fn cells(status: &GroupStatus) -> Vec<Cell> {
         status.in_flight.into(),
         status.parked.into(),
         status.redeliveries.into(),
+        status.lost.into(),
         Cell::Json(status.topic_deleted.to_string()),
     ]
 }
@@ -334,7 +338,8 @@ fn show(output: OutputArgs, status: &GroupStatus) -> Result<(), Stop> {
     let partitions = status.partitions.iter().enumerate().map(|(number, partition)| {
         let error = partition.error.as_deref().map_or_else(|| "null".to_owned(), json_string);
         let (offset, end, lag) = (partition.offset, partition.end, partition.lag);
-        format!("{{\"partition\":{number},\"offset\":{offset},\"end\":{end},\"lag\":{lag},\"error\":{error}}}")
+        let lost = partition.lost.map_or_else(|| "null".to_owned(), lost_json);
+        format!("{{\"partition\":{number},\"offset\":{offset},\"end\":{end},\"lag\":{lag},\"error\":{error},\"lost\":{lost}}}")
     });
     let members = status.members.iter().map(|member| {
         let partitions = member.partitions.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
@@ -360,6 +365,12 @@ fn show(output: OutputArgs, status: &GroupStatus) -> Result<(), Stop> {
     let mut printer = output.stdout().printer(&heads);
     printer.print(&Record { heads: &heads, cells })?;
     Ok(printer.finish()?)
+}
+
+fn lost_json(lost: GroupLoss) -> String {
+    let GroupLoss { total, from, end, count, found_at_ms } = lost;
+    let found_at = json_string(&time(found_at_ms));
+    format!("{{\"total\":{total},\"from\":{from},\"end\":{end},\"count\":{count},\"found_at\":{found_at}}}")
 }
 
 /// A filter as the items of which an event must match one.
