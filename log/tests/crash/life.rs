@@ -37,6 +37,8 @@ pub enum Failure {
     Weaker(String),
     /// A topic that was created is not there.
     Topic(String),
+    /// Files stay that nobody knows any more.
+    Left(String),
     /// A call of the disk failed under a read; a failure only if none was meant to.
     Read(String),
 }
@@ -53,6 +55,7 @@ impl Failure {
             Self::Repeat(_) => "repeat",
             Self::Weaker(_) => "weaker",
             Self::Topic(_) => "topic",
+            Self::Left(_) => "left",
             Self::Read(_) => "read",
         }
     }

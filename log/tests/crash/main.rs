@@ -4,10 +4,12 @@
 //! failing call, and begun again. After every start all that was acknowledged or shown must be there, whole and in place.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod changes;
 mod life;
 mod producers;
 mod syncs;
 
+use changes::Changes;
 use life::Life;
 
 #[test]
@@ -33,4 +35,19 @@ fn a_thousand_lives_lose_nothing_that_was_acknowledged() {
             && seen.repeats > 1000,
         "{seen:?}"
     );
+}
+
+#[test]
+fn what_is_removed_stays_removed_and_everything_else_is_there_in_lives_full_of_changes() {
+    let mut seen = changes::Seen::default();
+    for seed in 0..400 {
+        let mut life = Changes::new(seed, None);
+        if let Err(failure) = life.run() {
+            panic!("seed {seed}: {failure:?}");
+        }
+        seen.add(&life.seen);
+    }
+    println!("{seen:?}");
+    assert!(seen.crashes > 1000 && seen.acknowledged > 20_000 && seen.removed > 300, "{seen:?}");
+    assert!(seen.compacted > 300 && seen.altered > 500 && seen.deleted > 200 && seen.marked > 200, "{seen:?}");
 }
