@@ -372,7 +372,7 @@ impl Changes {
         };
         let retention = Retention { bytes: changes.retention_bytes, time: None };
         let asked = TopicSettings { compression: changes.compression.unwrap_or_default(), retention, ..settings };
-        let goes_on = self.stepped("alter", || log.alter_topic(&name(RECORDS), changes.clone()).map(drop))?;
+        let goes_on = self.stepped("alter", || log.alter_topic(&name(RECORDS), changes).map(drop))?;
         self.seen.altered += u64::from(goes_on);
         self.done(goes_on, Asked::Alter(asked));
         Ok(goes_on)
