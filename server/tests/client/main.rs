@@ -12,3 +12,4 @@ mod proxy;
 mod sdk;
 mod session;
 mod support;
+mod transfer;

@@ -134,7 +134,7 @@ struct Sent {
 
 impl Sender<'_> {
     async fn send_all<R: AsyncRead + Unpin>(&mut self, mut lines: Lines<R>) -> Result<(), Stop> {
-        let defaults = Defaults { stream: self.verb.stream.clone(), kind: self.verb.kind.clone() };
+        let defaults = Defaults { stream: self.verb.stream.clone(), kind: self.verb.kind.clone(), ..Defaults::default() };
         let one_unit = self.verb.is_one_unit();
         let mut batch = self.empty();
         let mut bytes = 0;

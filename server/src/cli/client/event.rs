@@ -1,8 +1,10 @@
-//! Events and records as JSON lines, both ways: what `foldlog read -o jsonl` writes, `foldlog append` takes.
+//! Events and records as JSON lines, both ways: what `foldlog read -o jsonl` writes, `foldlog append` takes, and what `foldlog topic
+//! export` writes, `import`.
 //!
 //! A payload that is JSON stands as such under `data`, on one line and with its numbers to the digit; other text stands under
 //! `data_text`, other bytes under `data_base64`. So no payload is mistaken for another. Records have `key` and `value` with the same
-//! endings instead; a record whose `value` is null is a tombstone.
+//! endings instead; a record whose `value` is null is a tombstone. [`exact_line`] has JSON under `data_text` if it stands otherwise there
+//! than it was appended, so that every byte comes back.
 //! What only the log decides (topic, partition, offset, position, version, recorded_at) is written and, when read, passed over.
 
 use std::collections::BTreeMap;
@@ -85,38 +87,84 @@ impl Item for Printed<'_> {
     }
 
     fn json(&self) -> String {
-        let event = self.0;
-        let mut line = Members::default();
-        line.text("topic", &event.topic);
-        line.raw("partition", &event.partition.to_string());
-        line.raw("offset", &event.offset.to_string());
-        line.raw("position", &event.position.to_string());
-        if let Some(stream) = &event.stream {
-            line.text("stream", stream);
-            line.raw("version", &event.version.to_string());
-            line.text("type", &event.kind);
-            line.payload("data", &Payload::of(event.data.as_deref().unwrap_or_default(), &event.content_type));
-            write_envelope(&mut line, event);
-        } else {
-            if let Some(key) = &event.key {
-                line.payload("key", &Payload::of_key(key));
-            }
-            match &event.data {
-                Some(value) => line.payload("value", &Payload::of_value(value)),
-                None => line.raw("value", "null"),
-            }
-            if !event.headers.is_empty() {
-                let header = |(name, value): &(String, Option<Bytes>)| {
-                    let value = value.as_ref().map_or("null".to_owned(), |value| json_string(&BASE64_STANDARD.encode(value)));
-                    format!("[{},{value}]", json_string(name))
-                };
-                line.raw("headers_base64", &format!("[{}]", event.headers.iter().map(header).collect::<Vec<_>>().join(",")));
-            }
-        }
-        line.text("time", &time(event.time_ms));
-        line.text("recorded_at", &time(event.recorded_at_ms));
-        line.finish()
+        line(self.0, Form::Shown)
     }
+}
+
+/// How payloads and times stand in a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// JSON on one line, to be looked at.
+    Shown,
+    /// To the byte.
+    Exact,
+}
+
+impl Form {
+    fn of<'a>(self, payload: Payload<'a>) -> Payload<'a> {
+        match payload {
+            Payload::Json(json) if self == Self::Exact && one_line(json) != json => Payload::Text(json),
+            payload => payload,
+        }
+    }
+}
+
+/// An event or record as a line from which [`parse`] makes the same again, to the byte.
+#[must_use]
+pub fn exact_line(event: &Recorded) -> String {
+    line(event, Form::Exact)
+}
+
+fn line(event: &Recorded, form: Form) -> String {
+    let mut line = Members::default();
+    line.text("topic", &event.topic);
+    line.raw("partition", &event.partition.to_string());
+    line.raw("offset", &event.offset.to_string());
+    line.raw("position", &event.position.to_string());
+    if let Some(stream) = &event.stream {
+        line.text("stream", stream);
+        line.raw("version", &event.version.to_string());
+        line.text("type", &event.kind);
+        line.payload("data", &form.of(Payload::of(event.data.as_deref().unwrap_or_default(), &event.content_type)));
+        write_envelope(&mut line, event);
+    } else {
+        if let Some(key) = &event.key {
+            line.payload("key", &Payload::of_key(key));
+        }
+        match &event.data {
+            Some(value) => line.payload("value", &form.of(Payload::of_value(value))),
+            None => line.raw("value", "null"),
+        }
+        if !event.headers.is_empty() {
+            line.raw("headers_base64", &headers_json(event));
+        }
+    }
+    line.text("time", &time(event.time_ms));
+    line.text("recorded_at", &time(event.recorded_at_ms));
+    line.finish()
+}
+
+/// Headers as a list of names and values, those in base64.
+#[must_use]
+pub fn headers_json(event: &Recorded) -> String {
+    let header = |(name, value): &(String, Option<Bytes>)| {
+        let value = value.as_ref().map_or("null".to_owned(), |value| json_string(&BASE64_STANDARD.encode(value)));
+        format!("[{},{value}]", json_string(name))
+    };
+    format!("[{}]", event.headers.iter().map(header).collect::<Vec<_>>().join(","))
+}
+
+/// Tags as a list.
+#[must_use]
+pub fn tags_json(event: &Recorded) -> String {
+    format!("[{}]", event.tags.iter().map(|tag| json_string(tag)).collect::<Vec<_>>().join(","))
+}
+
+/// Attributes as an object.
+#[must_use]
+pub fn attributes_json(event: &Recorded) -> String {
+    let attributes = event.attributes.iter().map(|(name, value)| format!("{}:{}", json_string(name), json_string(value)));
+    format!("{{{}}}", attributes.collect::<Vec<_>>().join(","))
 }
 
 /// The payload in a column.
@@ -143,12 +191,10 @@ fn write_envelope(line: &mut Members, event: &Recorded) {
         }
     }
     if !event.tags.is_empty() {
-        let tags = event.tags.iter().map(|tag| json_string(tag)).collect::<Vec<_>>();
-        line.raw("tags", &format!("[{}]", tags.join(",")));
+        line.raw("tags", &tags_json(event));
     }
     if !event.attributes.is_empty() {
-        let attributes = event.attributes.iter().map(|(name, value)| format!("{}:{}", json_string(name), json_string(value)));
-        line.raw("attributes", &format!("{{{}}}", attributes.collect::<Vec<_>>().join(",")));
+        line.raw("attributes", &attributes_json(event));
     }
 }
 
@@ -248,10 +294,12 @@ pub struct Defaults {
     pub stream: Option<String>,
     /// The type.
     pub kind: Option<String>,
+    /// Whether a record goes into the partition that its line names; else its key decides.
+    pub keeps_partition: bool,
 }
 
 /// Names that a line may have; those that the log decides are passed over.
-const PASSED_OVER: [&str; 6] = ["topic", "partition", "offset", "position", "version", "recorded_at"];
+const PASSED_OVER: [&str; 5] = ["topic", "offset", "position", "version", "recorded_at"];
 
 /// Reads one line as an event if `events`, else as a record.
 ///
@@ -259,11 +307,14 @@ const PASSED_OVER: [&str; 6] = ["topic", "partition", "offset", "position", "ver
 /// What is wrong with it and what is allowed, without its number.
 pub fn parse(line: &str, events: bool, defaults: &Defaults) -> Result<Parsed, String> {
     let mut members = split(line)?;
+    let partition = members.remove("partition").filter(|_| defaults.keeps_partition && !events);
+    let partition =
+        partition.map(|json| json.parse().map_err(|_| format!("\"partition\" {json} is no number of a partition"))).transpose()?;
     for name in PASSED_OVER {
         members.remove(name);
     }
     let time_ms = members.remove("time").map(parse_time_member).transpose()?;
-    let parsed = if events { parse_event(&mut members, time_ms, defaults)? } else { parse_record(&mut members, time_ms)? };
+    let parsed = if events { parse_event(&mut members, time_ms, defaults)? } else { parse_record(&mut members, time_ms, partition)? };
     match members.into_keys().next() {
         Some(name) => Err(format!("{name:?} is not known here; {}", if events { EVENT_MEMBERS } else { RECORD_MEMBERS })),
         None => Ok(parsed),
@@ -315,7 +366,7 @@ fn parse_event(members: &mut Parts<'_>, time_ms: Option<i64>, defaults: &Default
     Ok(Parsed::Event(stream, Box::new(event)))
 }
 
-fn parse_record(members: &mut Parts<'_>, time_ms: Option<i64>) -> Result<Parsed, String> {
+fn parse_record(members: &mut Parts<'_>, time_ms: Option<i64>, partition: Option<u32>) -> Result<Parsed, String> {
     let key = text_or_bytes(members, "key")?;
     let value = if members.get("value") == Some(&"null") {
         members.remove("value");
@@ -328,7 +379,7 @@ fn parse_record(members: &mut Parts<'_>, time_ms: Option<i64>) -> Result<Parsed,
         None => Vec::new(),
         Some(json) => parse_headers(json)?,
     };
-    Ok(Parsed::Record(NewRecord { key, value, headers, time_ms, partition: None }))
+    Ok(Parsed::Record(NewRecord { key, value, headers, time_ms, partition }))
 }
 
 fn parse_headers(json: &str) -> Result<Vec<(String, Option<Bytes>)>, String> {
@@ -479,7 +530,7 @@ mod tests {
 
     #[test]
     fn a_line_that_is_wrong_says_how() {
-        let defaults = Defaults { stream: Some("s".into()), kind: None };
+        let defaults = Defaults { stream: Some("s".into()), ..Defaults::default() };
         let cases = [
             ("nonsense", "not JSON"),
             ("[1]", "not an object"),
@@ -518,6 +569,8 @@ mod tests {
         fn no_payload_is_lost(data in prop::collection::vec(any::<u8>(), 0..40), text in "\\PC*") {
             for data in [data, text.clone().into_bytes(), serde_json::to_vec(&text).unwrap()] {
                 let Parsed::Event(_, back) = round_trip(&event(&data)) else { panic!("an event") };
+                let Parsed::Event(_, exactly) = parse(&exact_line(&event(&data)), true, &Defaults::default()).unwrap() else { panic!("an event") };
+                prop_assert_eq!(&exactly.data[..], &data[..]);
                 match serde_json::from_slice::<serde_json::Value>(&data) {
                     Ok(json) => prop_assert_eq!(serde_json::from_slice::<serde_json::Value>(&back.data).unwrap(), json),
                     Err(_) => prop_assert_eq!(&back.data[..], &data[..]),

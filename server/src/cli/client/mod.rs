@@ -21,6 +21,7 @@ mod read;
 mod sql;
 mod stream;
 mod topic;
+mod transfer;
 
 /// The verbs.
 #[derive(Debug, Subcommand)]

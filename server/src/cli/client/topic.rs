@@ -1,4 +1,4 @@
-//! `foldlog topic create | alter | delete | list | describe | compaction`.
+//! `foldlog topic create | alter | delete | list | describe | compaction | export | import`.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use foldlog_sdk::{
     TopicSettings,
 };
 
-use super::{Connection, Stop};
+use super::{Connection, Stop, transfer};
 use crate::cli::output::{Cell, Head, OutputArgs, Record, note};
 
-/// Create, alter, delete, list and describe topics
+/// Create, alter, delete, list, describe, export and import topics
 #[derive(Debug, Subcommand)]
 pub enum Topic {
     /// Create a topic; one that exists with the same settings is left as it is
@@ -103,6 +103,8 @@ pub enum Topic {
         #[command(flatten)]
         output: OutputArgs,
     },
+    Export(transfer::Export),
+    Import(transfer::Import),
     /// Have the compaction of all tables stop where it is, or go on; a restart goes on
     Compaction {
         /// What it is to do
@@ -182,6 +184,8 @@ impl Topic {
                 print_topics(output, &topics)
             }
             Self::Describe { name, connection, output } => describe(&name, &connection, output).await,
+            Self::Export(verb) => verb.run().await,
+            Self::Import(verb) => verb.run().await,
             Self::Compaction { order, connection } => Ok(connection.open().await?.pause_compaction(matches!(order, Order::Pause)).await?),
         }
     }
