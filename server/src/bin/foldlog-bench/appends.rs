@@ -149,8 +149,8 @@ async fn alternate(bench: &Bench, subject: &Subject, connections: usize, in_flig
     Ok(Pair { echo: Figures::of(&echo), foldlog: Figures::of(&foldlog) })
 }
 
-/// G12: from sending an append to a subscriber on another connection that has it.
-async fn live_tail(url: &str, time: Duration) -> anyhow::Result<Measured> {
+/// From sending an append to a subscriber on another connection that has it.
+pub async fn live_tail(url: &str, time: Duration) -> anyhow::Result<Measured> {
     let mut writer = load::connections(url, 1).await?.pop().context("no connection")?;
     let reader = load::connections(url, 1).await?.pop().context("no connection")?;
     let (arrived, mut arrivals) = mpsc::channel(1024);

@@ -9,6 +9,7 @@ use std::{
 use anyhow::Context as _;
 use foldlog_proto::v1::{CreateTopicRequest, QueryRequest, Rows, query_batch, query_client::QueryClient, topics_client::TopicsClient};
 use prost::bytes::Bytes;
+use tempfile::TempDir;
 use tonic::transport::Channel;
 
 use crate::{
@@ -31,6 +32,8 @@ pub struct Bench {
     pub echo: Echo,
     /// The bare server that writes and syncs before it answers.
     pub durable: Echo,
+    /// The folder goes with it.
+    _kept: TempDir,
 }
 
 /// The echo as a child process. Dropping it kills it.
@@ -51,6 +54,22 @@ pub struct Subject {
 }
 
 impl Bench {
+    /// A run in a new folder within `dir` or beside this program, with its echoes started.
+    pub async fn of(dir: Option<&Path>, seconds: u64, repeats: usize) -> anyhow::Result<Self> {
+        let own = std::env::current_exe().context("cannot tell where this program lies")?;
+        let beside = own.parent().context("this program lies nowhere")?;
+        let folder = tempfile::Builder::new().prefix("foldlog-bench-").tempdir_in(dir.unwrap_or(beside));
+        let folder = folder.context("cannot create a folder for the data")?;
+        Ok(Self {
+            folder: folder.path().to_owned(),
+            time: Duration::from_secs(seconds),
+            repeats,
+            echo: Echo::start(None).await?,
+            durable: Echo::start(Some(&folder.path().join("echo"))).await?,
+            _kept: folder,
+        })
+    }
+
     /// Starts a foldlog over a new folder. `prefix` is what runs it: nothing, or strace and its flags.
     pub async fn subject(&self, name: &str, prefix: Vec<std::ffi::OsString>) -> anyhow::Result<Subject> {
         let subject = self.start(name, prefix).await?;
@@ -61,11 +80,20 @@ impl Bench {
 
     /// Starts a foldlog over the folder of this name, as it is.
     pub async fn start(&self, name: &str, prefix: Vec<std::ffi::OsString>) -> anyhow::Result<Subject> {
+        self.start_with(name, prefix, &[]).await
+    }
+
+    /// Starts a foldlog with settings over the folder of this name, as it is.
+    pub async fn start_with(
+        &self,
+        name: &str,
+        prefix: Vec<std::ffi::OsString>,
+        settings: &'static [(&'static str, &'static str)],
+    ) -> anyhow::Result<Subject> {
         let data = self.folder.join(name);
         let mut command = prefix;
         command.push(child::foldlog()?.into());
-        let mut server =
-            Server::start(&Start { command, settings: &[], data: data.clone(), log: self.folder.join(format!("{name}.log")) })?;
+        let mut server = Server::start(&Start { command, settings, data: data.clone(), log: self.folder.join(format!("{name}.log")) })?;
         let channel = server.answers(PATIENCE).await?;
         Ok(Subject { server, channel, data })
     }

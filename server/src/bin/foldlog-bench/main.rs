@@ -20,6 +20,7 @@ mod grid;
 mod inside;
 mod load;
 mod lookups;
+mod peers;
 mod queries;
 mod report;
 mod restart;
@@ -27,15 +28,12 @@ mod sessions;
 mod syscalls;
 mod turns;
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
-use crate::{
-    bench::{Bench, Echo},
-    report::Report,
-};
+use crate::{bench::Bench, report::Report};
 
 /// Measures foldlog against the limits of the machine.
 #[derive(Debug, Parser)]
@@ -49,6 +47,8 @@ struct Args {
 enum Verb {
     /// Measure everything and say which goals are met.
     Goals(Goals),
+    /// Measure foldlog beside other servers, whose drivers start and measure them.
+    Peers(Peers),
     /// Serve the bare echo that foldlog is compared with.
     #[command(hide = true)]
     Echo {
@@ -77,12 +77,29 @@ struct Goals {
     only: Vec<String>,
 }
 
+#[derive(Debug, clap::Args)]
+struct Peers {
+    /// Folder of the drivers; what they need of their peers, their own words say.
+    #[arg(long)]
+    drivers: PathBuf,
+    /// Folder on the device to measure, for the data; without it, beside this program.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Seconds that each of foldlog's loops runs.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Only these, in this order and separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<peers::Peer>,
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     let outcome = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start a runtime").and_then(|runtime| {
         runtime.block_on(async {
             match args.verb {
                 Verb::Goals(goals) => measure(goals).await,
+                Verb::Peers(peers) => beside_peers(peers).await,
                 Verb::Echo { listen, sync } => echo::serve(listen, sync.as_deref()).await.map(|()| true),
             }
         })
@@ -104,22 +121,19 @@ fn names() -> Vec<&'static str> {
     [appends.concat(), others.concat()].concat()
 }
 
+async fn beside_peers(asked: Peers) -> anyhow::Result<bool> {
+    let bench = Bench::of(asked.dir.as_deref(), asked.seconds, 1).await?;
+    let mut report = Report::of(Vec::new());
+    report.unoptimised();
+    let peers = if asked.only.is_empty() { peers::ALL.as_slice() } else { &asked.only };
+    peers::goals(&bench, &asked.drivers, peers, &mut report).await?;
+    Ok(report.end())
+}
+
 async fn measure(goals: Goals) -> anyhow::Result<bool> {
-    let own = std::env::current_exe().context("cannot tell where this program lies")?;
-    let beside = own.parent().context("this program lies nowhere")?;
-    let folder = tempfile::Builder::new().prefix("foldlog-bench-").tempdir_in(goals.dir.as_deref().unwrap_or(beside));
-    let folder = folder.context("cannot create a folder for the data")?;
-    let bench = Bench {
-        folder: folder.path().to_owned(),
-        time: Duration::from_secs(goals.seconds),
-        repeats: goals.repeats.into(),
-        echo: Echo::start(None).await?,
-        durable: Echo::start(Some(&folder.path().join("echo"))).await?,
-    };
+    let bench = Bench::of(goals.dir.as_deref(), goals.seconds, goals.repeats.into()).await?;
     let mut report = Report::of(goals.only);
-    if cfg!(debug_assertions) {
-        report.note("NOTE: built without optimisation; these figures mean nothing");
-    }
+    report.unoptimised();
     if report.wants_any(&inside::NAMES)
         && let Err(failed) = inside::goals(&bench, &mut report).await
     {

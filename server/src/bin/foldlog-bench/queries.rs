@@ -52,8 +52,8 @@ pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
 async fn full_read(bench: &Bench, subject: &Subject, report: &mut Report) -> anyhow::Result<()> {
     let (mut bare, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..bench.repeats {
-        bare.push(read(&bench.echo.url, EVENTS).await?);
-        ours.push(read(&subject.server.url(), 0).await?);
+        bare.push(read_all(&bench.echo.url, EVENTS).await?);
+        ours.push(read_all(&subject.server.url(), 0).await?);
     }
     let (bare, ours) = (median(bare), median(ours));
     let what = format!("events read from the beginning; half of G11, which is half of a bare stream of such messages ({}/s)", short(bare));
@@ -65,8 +65,15 @@ async fn full_read(bench: &Bench, subject: &Subject, report: &mut Report) -> any
     Ok(())
 }
 
-/// Events a second. `limit` 0: all there are.
-async fn read(url: &str, limit: u64) -> anyhow::Result<f64> {
+/// Events a second, of all that were loaded. `limit` 0: all there are.
+async fn read_all(url: &str, limit: u64) -> anyhow::Result<f64> {
+    let (events, took) = read(url, limit).await?;
+    anyhow::ensure!(events == EVENTS, "{events} events were read, {EVENTS} were appended");
+    Ok(to_f64(events) / took.as_secs_f64())
+}
+
+/// Reads the topic from the beginning over one connection: how many events, and how long that took. `limit` 0: all there are.
+pub async fn read(url: &str, limit: u64) -> anyhow::Result<(u64, Duration)> {
     let range = TopicRange { topic: TOPIC.to_owned(), from_position: Some(0) };
     let request = ReadRequest { source: Some(read_request::Source::Topic(range)), limit, ..ReadRequest::default() };
     let mut client = event_log(connect(url).await?);
@@ -76,8 +83,7 @@ async fn read(url: &str, limit: u64) -> anyhow::Result<f64> {
     while let Some(batch) = batches.message().await? {
         events += batch.events.len() as u64;
     }
-    anyhow::ensure!(events == EVENTS, "{events} events were read, {EVENTS} were appended");
-    Ok(to_f64(events) / began.elapsed().as_secs_f64())
+    Ok((events, began.elapsed()))
 }
 
 /// One aggregate from JSON: from the statement that makes the view to the view that reflects everything.

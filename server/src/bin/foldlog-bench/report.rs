@@ -23,6 +23,8 @@ pub enum Bound {
     Rate(f64, f64),
     /// A bare number, at most.
     Ratio(f64, f64),
+    /// How many times another figure, at least.
+    Times(f64, f64),
     /// Mebibytes, at most.
     Mebibytes(f64, f64),
 }
@@ -31,7 +33,7 @@ impl Bound {
     fn holds(self) -> bool {
         match self {
             Self::Micros(figure, most) | Self::Ratio(figure, most) | Self::Mebibytes(figure, most) => figure <= most,
-            Self::Rate(figure, least) => figure >= least,
+            Self::Rate(figure, least) | Self::Times(figure, least) => figure >= least,
         }
     }
 
@@ -40,6 +42,7 @@ impl Bound {
             Self::Micros(figure, most) => format!("{figure:.0}us <={most:.0}us"),
             Self::Rate(figure, least) => format!("{}/s >={}/s", short(figure), short(least)),
             Self::Ratio(figure, most) => format!("{figure:.2} <={most:.2}"),
+            Self::Times(figure, least) => format!("{figure:.2}x >={least:.2}x"),
             Self::Mebibytes(figure, most) => format!("{figure:.0}MiB <={most:.0}MiB"),
         }
     }
@@ -49,6 +52,13 @@ impl Report {
     /// A report of the named goals; of all if none is named.
     pub fn of(only: Vec<String>) -> Self {
         Self { only, ..Self::default() }
+    }
+
+    /// Says so if this program is built for finding faults and not for speed.
+    pub fn unoptimised(&self) {
+        if cfg!(debug_assertions) {
+            self.note("NOTE: built without optimisation; these figures mean nothing");
+        }
     }
 
     /// Whether a goal is asked for.

@@ -99,6 +99,14 @@ pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     subject.server.kill()
 }
 
+/// Durable events a second of the load of this name.
+pub async fn events(url: &str, name: &str, time: Duration) -> anyhow::Result<f64> {
+    let load = LOADS.into_iter().find(|load| load.name == name).context("no such load")?;
+    #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+    let message = load.message_events() as f64;
+    Ok(sessions(url, load, time).await?.rate() * message)
+}
+
 /// Runs sessions for so long; each sends as far as the credit goes. A call is a message.
 async fn sessions(url: &str, load: Load, time: Duration) -> anyhow::Result<Measured> {
     let began = Instant::now();
