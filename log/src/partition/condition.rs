@@ -92,7 +92,7 @@ impl Engine {
     pub(crate) fn look_up(&self, request: &mut Request) -> Result<(), LogError> {
         for condition in &mut request.conditions {
             let PreparedCondition::Query(query) = condition else { continue };
-            query.after.map_or(Ok(()), |after| self.not_lost(after, after.plus(1)))?;
+            query.after.map_or(Ok(()), |after| self.not_lost(after, Position::new(after.get().saturating_add(1))))?;
             // Captured before topics are: one that is made later has events behind it only.
             let end = self.tail.end();
             if query.asked.is_behind(&self.topics) {

@@ -3,7 +3,10 @@
 //! Belongs to one [`super::BackwardReader`], which asks when the tail does not hold what comes next. Invariant: what is returned
 //! lies right before what was asked for; when nothing does, that is damage and said so, never an empty answer.
 
-use std::collections::{BinaryHeap, VecDeque};
+use std::{
+    collections::{BinaryHeap, VecDeque},
+    sync::Arc,
+};
 
 use crate::{
     engine::Engine,
@@ -33,6 +36,8 @@ pub(super) struct Below {
 #[derive(Debug)]
 struct Merge {
     readers: Vec<Reader>,
+    /// By reader.
+    partitions: Vec<Arc<Partition>>,
     heap: BinaryHeap<(Position, usize)>,
     before: Position,
 }
@@ -136,10 +141,11 @@ impl Merge {
     fn new(engine: &Engine, wanted: impl Fn(&Partition) -> bool, before: Position) -> Result<Self, LogError> {
         let partitions: Vec<_> = engine.topics.partitions().into_iter().filter(|partition| wanted(partition)).collect();
         let along = partitions.len() <= READ_AHEAD_PARTITIONS;
-        let mut merge = Self { readers: Vec::new(), heap: BinaryHeap::new(), before };
+        let mut merge = Self { readers: Vec::new(), partitions: Vec::new(), heap: BinaryHeap::new(), before };
         for partition in partitions {
             let Some(segments) = engine.segments(&partition) else { continue };
             merge.readers.push(segments.reader(Start::Position(before), along)?);
+            merge.partitions.push(partition);
             merge.line_up(merge.readers.len() - 1)?;
         }
         Ok(merge)
@@ -159,18 +165,23 @@ impl Merge {
         Ok(())
     }
 
+    /// The position behind what a reader would return next; none of a topic that was deleted meanwhile.
+    fn peek(&mut self, place: usize) -> Result<Option<Position>, LogError> {
+        if self.partitions[place].is_gone() { Ok(None) } else { self.readers[place].peek_back() }
+    }
+
     /// Puts a reader into the line by what it would return next.
     fn line_up(&mut self, place: usize) -> Result<(), LogError> {
-        if let Some(end) = self.readers[place].peek_back()? {
+        if let Some(end) = self.peek(place)? {
             self.heap.push((end, place));
         }
         Ok(())
     }
 
     fn read(&mut self, out: &mut Output) -> Result<(), LogError> {
-        while let Some((end, place)) = self.heap.pop() {
+        while let Some((_, place)) = self.heap.pop() {
             let others = self.heap.peek().map_or(Position::default(), |(other, _)| *other);
-            let mut end = Some(end);
+            let mut end = self.peek(place)?;
             while let Some(behind) = end.filter(|end| *end > others) {
                 if out.is_full() {
                     self.heap.push((behind, place));
@@ -185,7 +196,7 @@ impl Merge {
                 };
                 self.before = run.first_position.plus(left.into());
                 self.readers[place].seek(run.first_offset.plus(left.into()));
-                end = self.readers[place].peek_back()?;
+                end = self.peek(place)?;
             }
             if let Some(end) = end {
                 self.heap.push((end, place));
