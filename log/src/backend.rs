@@ -198,7 +198,7 @@ pub trait LogBackend: Send + Sync + 'static {
     /// [`LogError::UnknownTopic`].
     fn holders(&self, topic: &TopicName) -> Result<Vec<Holder>, LogError>;
 
-    /// How compaction stands, by partition; empty for a topic that is not compacted.
+    /// How compaction stands, by partition, and in a topic of kind `events` the removal of what streams let go, where they have; empty for other topics.
     ///
     /// # Errors
     /// [`LogError::UnknownTopic`].

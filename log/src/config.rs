@@ -42,9 +42,14 @@ pub struct LogConfig {
     /// Most bytes of memory that compaction takes for keys: those of what was not looked at yet are held with where their newest records lie,
     /// 20 to 40 bytes beside each key. More keys than fit take several passes. Default 128 MiB. From 64 KiB to 1 TiB.
     pub compaction_memory_bytes: u64,
-    /// Most bytes of segments that compaction reads in a second, and so at most as many that it writes. Default 32 MiB: little beside what a
+    /// Most bytes of segments that compaction and removal read in a second, and so at most as many that it writes. Default 32 MiB: little beside what a
     /// disk does for appends. From 64 KiB to 1 TiB.
     pub compaction_bytes_per_second: u64,
+    /// A segment is rid of events of streams that were truncated or deleted once they are so many hundredths of it. Default 50, so that they take no
+    /// more than what is left. From 1 to 100.
+    pub removal_percent: u64,
+    /// Hours after which it is rid of them however few they are. Default 168, a week. From 0 to 876,000.
+    pub removal_after_hours: u64,
     /// Milliseconds of quiet after which the last group is made provably durable. Default 50. At least 1.
     pub seal_after_ms: u64,
     /// Milliseconds after which a sync that has not ended is told, and counted as slow. Default 1,000. At least 1.
@@ -91,6 +96,8 @@ impl Default for LogConfig {
             segment_age_ms: 7 * 24 * 3_600_000,
             compaction_memory_bytes: 128 << 20,
             compaction_bytes_per_second: 32 << 20,
+            removal_percent: 50,
+            removal_after_hours: 168,
             seal_after_ms: 50,
             stall_warn_ms: 1_000,
             stall_fatal_ms: 20_000,
@@ -135,6 +142,8 @@ impl LogConfig {
         within("segment_age_ms", self.segment_age_ms, 1000, 100 * 365 * 24 * 3_600_000);
         within("compaction_memory_bytes", self.compaction_memory_bytes, 64 << 10, 1 << 40);
         within("compaction_bytes_per_second", self.compaction_bytes_per_second, 64 << 10, 1 << 40);
+        within("removal_percent", self.removal_percent, 1, 100);
+        within("removal_after_hours", self.removal_after_hours, 0, 876_000);
         within("seal_after_ms", self.seal_after_ms, 1, 60_000);
         within("stall_warn_ms", self.stall_warn_ms, 1, 3_600_000);
         if self.stall_fatal_ms > 0 {

@@ -42,6 +42,7 @@ use crate::{
     producers::UNITS_REMEMBERED,
     record::{Append, EventQuery, ProducerKey, Purpose, Selection, StoredSnapshot},
     scrub::{self, Scrubber},
+    segment::Segments,
     server_time::ClockState,
     stall,
     start::{self, Started},
@@ -488,20 +489,22 @@ impl LogBackend for EmbeddedLog {
 
     fn compaction(&self, topic: &TopicName) -> Result<Vec<CompactionState>, LogError> {
         let entry = self.engine.topics.get(topic)?;
-        if entry.topic.settings.kind != TopicKind::Table {
-            return Ok(Vec::new());
-        }
+        let is_table = entry.topic.settings.kind == TopicKind::Table;
         let state = |partition: &Arc<Partition>| {
             let segments = self.engine.segments(partition);
-            CompactionState {
+            let of = |number: fn(&Segments) -> u64| segments.as_ref().map_or(0, |segments| number(segments));
+            let compacting = &self.engine.compacting;
+            // Of a topic of events nothing is told before there was a reason to look.
+            let let_go = compacting.let_go(entry.topic.id, partition.id).filter(|_| !is_table);
+            (is_table || let_go.is_some()).then(|| CompactionState {
                 partition: partition.id,
-                cleaned_to: segments.as_ref().map_or(Offset::default(), |segments| segments.cleaned().to),
-                bytes: segments.as_ref().map_or(0, |segments| segments.size().bytes),
-                dirty_bytes: segments.as_ref().map_or(0, |segments| segments.dirty_bytes()),
-                percent: self.engine.compacting.percent(entry.topic.id, partition.id),
-            }
+                cleaned_to: Offset::new(of(|segments| segments.cleaned().to.get())),
+                bytes: of(|segments| segments.size().bytes),
+                dirty_bytes: let_go.unwrap_or_else(|| of(Segments::dirty_bytes)),
+                percent: compacting.percent(entry.topic.id, partition.id),
+            })
         };
-        Ok(entry.partitions.iter().map(state).collect())
+        Ok(entry.partitions.iter().filter_map(state).collect())
     }
 
     fn pause_compaction(&self, is_paused: bool) {

@@ -195,6 +195,14 @@ impl Engine {
         self.written(self.topics.admit_changes(topic))
     }
 
+    /// Makes durable that events of a topic may be blank, so that no build opens the folder that takes them for less than they are.
+    ///
+    /// # Errors
+    /// As [`Engine::admit_changes`].
+    pub(crate) fn admit_blanks(&self, topic: &TopicName) -> Result<(), LogError> {
+        self.written(self.topics.admit_blanks(topic))
+    }
+
     /// Passes on what became of a manifest. A failed write or sync of one leaves unknown what reached the disk: then the log has failed.
     pub(crate) fn written<T>(&self, manifest: Result<T, LogError>) -> Result<T, LogError> {
         match manifest {
@@ -441,7 +449,7 @@ pub struct Metrics {
     pub deleted_segments: u64,
     /// Bytes of batches in them.
     pub deleted_bytes: u64,
-    /// Passes of compaction that were ended.
+    /// Passes of compaction, and of removal, that were ended.
     pub compaction_passes: u64,
     /// Bytes of segments that compaction has read.
     pub compaction_read_bytes: u64,
@@ -449,6 +457,8 @@ pub struct Metrics {
     pub compaction_freed_bytes: u64,
     /// Bytes of segments of topics of kind `table` that it has not looked at, now.
     pub compaction_dirty_bytes: u64,
+    /// Bytes of topics of kind `events` that streams have let go and that are not removed yet, about, as it was last looked.
+    pub removable_bytes: u64,
     /// Bytes of which appends were answered as written and that are not synced, now: what a loss of power may take.
     pub unsynced_bytes: u64,
     /// How long ago they were written.
@@ -459,6 +469,11 @@ impl Engine {
     fn dirty_bytes(&self) -> u64 {
         let tables = self.topics.partitions().into_iter().filter(|partition| partition.topic.settings.kind == TopicKind::Table);
         tables.filter_map(|partition| self.segments(&partition)).map(|segments| segments.dirty_bytes()).sum()
+    }
+
+    fn removable_bytes(&self) -> u64 {
+        let partitions = self.topics.partitions();
+        partitions.iter().filter_map(|partition| self.compacting.let_go(partition.topic.id, partition.id)).sum()
     }
 
     pub(crate) fn metrics(&self) -> Metrics {
@@ -508,6 +523,7 @@ impl Engine {
             compaction_read_bytes: of(&self.compacting.read_bytes),
             compaction_freed_bytes: of(&self.compacting.freed_bytes),
             compaction_dirty_bytes: self.dirty_bytes(),
+            removable_bytes: self.removable_bytes(),
             unsynced_bytes,
             unsynced_age,
         }

@@ -34,7 +34,9 @@ use crate::{
 /// Folder of topics within the data folder.
 pub(crate) const FOLDER: &str = "topics";
 /// Newest format of manifests. A manifest has the oldest in which it can be written, so that a build of that time reads it.
-pub(crate) const FORMAT: u32 = 5;
+pub(crate) const FORMAT: u32 = 6;
+/// Oldest format in which a manifest says that its topic was deleted.
+const FORMAT_OF_DELETED: u32 = 5;
 
 /// One partition of a topic.
 #[derive(Debug)]
@@ -78,12 +80,21 @@ impl Partition {
 pub(crate) struct TopicEntry {
     pub(crate) topic: Arc<Topic>,
     pub(crate) partitions: Vec<Arc<Partition>>,
-    /// Whether lives of its streams may have been changed; durable before the first change is.
-    has_changes: AtomicBool,
+    /// What may be in its segments that not every build knows; durable before it is.
+    contents: RwLock<Contents>,
     /// Of its manifest. Never falls: what was written under settings of then is still there.
     format: AtomicU32,
     /// Whether it was deleted.
     gone: Arc<AtomicBool>,
+}
+
+/// What a topic may hold that builds of before would pass over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Contents {
+    /// Lives of its streams may have been changed.
+    changes: bool,
+    /// Events of it may be blank.
+    blanks: bool,
 }
 
 #[derive(Debug, Default)]
@@ -126,6 +137,9 @@ struct Manifest {
     /// What is left of it waits to be removed. Since format 5.
     #[serde(default, skip_serializing_if = "is_default")]
     deleted: bool,
+    /// Whether events may be blank. Since format 6.
+    #[serde(default, skip_serializing_if = "is_default")]
+    blanks: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -163,7 +177,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 
 impl Manifest {
     /// `before` is the format that the topic's manifest has; 1 if it has none.
-    fn new(topic: &Topic, changes: bool, before: u32) -> Self {
+    fn new(topic: &Topic, Contents { changes, blanks }: Contents, before: u32) -> Self {
         let TopicSettings { kind, partitions, durability, compression, retention, compaction } = topic.settings;
         let is_plain = topic.settings == TopicSettings::new(kind, partitions) && !changes;
         let format = match retention.is_for_ever() {
@@ -173,7 +187,7 @@ impl Manifest {
             true => 2,
             false => 3,
         };
-        let format = format.max(before);
+        let format = if blanks { 6 } else { format }.max(before);
         let (name, id) = (topic.name.as_str().into(), topic.id.to_string());
         let (retention_ms, retention_bytes) = (retention.time.map(in_ms), retention.bytes);
         let compaction = (compaction != Compaction::DEFAULT).then(|| compaction.into());
@@ -190,6 +204,7 @@ impl Manifest {
             retention_bytes,
             compaction,
             deleted: false,
+            blanks,
         }
     }
 
@@ -275,7 +290,7 @@ impl TopicStore {
             return if entry.topic.settings == settings { Ok(entry) } else { Err(exists(&entry.topic, settings)) };
         }
         let topic = Topic { name, id, settings };
-        let manifest = Manifest::new(&topic, false, 1);
+        let manifest = Manifest::new(&topic, Contents::default(), 1);
         self.write(&manifest)?;
         Ok(self.add(topic, &manifest))
     }
@@ -293,7 +308,7 @@ impl TopicStore {
             return Ok(before);
         }
         let topic = Topic { settings, ..Topic::clone(&before.topic) };
-        let manifest = Manifest::new(&topic, before.has_changes.load(Ordering::Acquire), before.format.load(Ordering::Acquire));
+        let manifest = Manifest::new(&topic, *before.contents.read(), before.format.load(Ordering::Acquire));
         self.write(&manifest)?;
         Ok(self.put(topic, &manifest, Some(&before)))
     }
@@ -306,7 +321,7 @@ impl TopicStore {
     pub(crate) fn delete(&self, name: &TopicName) -> Result<Arc<TopicEntry>, LogError> {
         let _writing = self.writing.lock();
         let entry = self.get(name)?;
-        let manifest = Manifest::new(&entry.topic, entry.has_changes.load(Ordering::Acquire), FORMAT);
+        let manifest = Manifest::new(&entry.topic, *entry.contents.read(), entry.format.load(Ordering::Acquire).max(FORMAT_OF_DELETED));
         self.write(&Manifest { deleted: true, ..manifest })?;
         let mut state = self.state.write();
         entry.gone.store(true, Ordering::Release);
@@ -374,16 +389,34 @@ impl TopicStore {
     /// # Errors
     /// [`LogError::UnknownTopic`], [`LogError::Io`].
     pub(crate) fn admit_changes(&self, name: &TopicName) -> Result<(), LogError> {
-        if self.get(name)?.has_changes.load(Ordering::Acquire) {
+        self.admit(name, |contents| contents.changes = true)
+    }
+
+    /// Lets events of a topic be blank, in the same way.
+    ///
+    /// # Errors
+    /// As [`TopicStore::admit_changes`].
+    pub(crate) fn admit_blanks(&self, name: &TopicName) -> Result<(), LogError> {
+        self.admit(name, |contents| contents.blanks = true)
+    }
+
+    fn admit(&self, name: &TopicName, admit: impl Fn(&mut Contents)) -> Result<(), LogError> {
+        let admitted = |entry: &TopicEntry| {
+            let before = *entry.contents.read();
+            let mut contents = before;
+            admit(&mut contents);
+            (contents != before).then_some(contents)
+        };
+        if admitted(&*self.get(name)?).is_none() {
             return Ok(());
         }
         let _writing = self.writing.lock();
         let entry = self.get(name)?;
-        if !entry.has_changes.load(Ordering::Acquire) {
-            let manifest = Manifest::new(&entry.topic, true, entry.format.load(Ordering::Acquire));
+        if let Some(contents) = admitted(&entry) {
+            let manifest = Manifest::new(&entry.topic, contents, entry.format.load(Ordering::Acquire));
             self.write(&manifest)?;
             entry.format.store(manifest.format, Ordering::Release);
-            entry.has_changes.store(true, Ordering::Release);
+            *entry.contents.write() = contents;
         }
         Ok(())
     }
@@ -411,8 +444,9 @@ impl TopicStore {
             }
             partitions.push(partition);
         }
-        let (has_changes, format) = (manifest.changes.into(), manifest.format.into());
-        let entry = Arc::new(TopicEntry { topic: Arc::clone(&topic), partitions, has_changes, format, gone });
+        let contents = RwLock::new(Contents { changes: manifest.changes, blanks: manifest.blanks });
+        let format = manifest.format.into();
+        let entry = Arc::new(TopicEntry { topic: Arc::clone(&topic), partitions, contents, format, gone });
         if !manifest.deleted {
             state.by_name.insert(topic.name.clone(), Arc::clone(&entry));
         }
@@ -458,7 +492,7 @@ impl TopicStore {
     /// # Errors
     /// [`LogError::Io`].
     pub(crate) fn manifest_of(&self, entry: &TopicEntry) -> Result<String, LogError> {
-        let manifest = Manifest::new(&entry.topic, entry.has_changes.load(Ordering::Acquire), entry.format.load(Ordering::Acquire));
+        let manifest = Manifest::new(&entry.topic, *entry.contents.read(), entry.format.load(Ordering::Acquire));
         manifest::encode(&manifest).map_err(|error| LogError::io("encode", &self.folder, io::Error::other(error)))
     }
 
@@ -587,9 +621,9 @@ mod tests {
         assert_eq!(again.all().iter().map(|entry| entry.topic.settings).collect::<Vec<_>>(), all.map(|(settings, _)| settings));
 
         let path = data.join(FOLDER).join("next.json");
-        manifest::write(&disk, &path, &serde_json::json!({ "format": 6, "unheard_of": true })).unwrap();
+        manifest::write(&disk, &path, &serde_json::json!({ "format": 7, "unheard_of": true })).unwrap();
         match TopicStore::open(Arc::new(disk), data) {
-            Err(LogError::Format { file, found: 6, supported: 5 }) => assert_eq!(file, path),
+            Err(LogError::Format { file, found: 7, supported: 6 }) => assert_eq!(file, path),
             other => panic!("{other:?}"),
         }
     }

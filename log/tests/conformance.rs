@@ -370,6 +370,8 @@ fn small() -> LogConfig {
         segment_bytes: 8 << 10,
         near_positions: 10,
         filter_bytes: 500,
+        removal_percent: 1,
+        segment_age_ms: 1_000,
         ..LogConfig::default()
     }
 }

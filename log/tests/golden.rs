@@ -17,10 +17,10 @@ use std::{
 
 use bytes::Bytes;
 use foldlog_log::{
-    Append, Compaction, Compression, Durability, EmbeddedLog, EventId, Expected, Identity, LogBackend, LogConfig, LogError, NewEvent,
-    NewRecord, Offset, Position, Precondition, ProducerEpoch, ProducerId, ProducerKey, ReadLimits, RequestId, RequestKey, Retention,
-    Selection, Sequence, Sequenced, Snapshot, Stepper, StreamChange, StreamHead, StreamId, StreamVersion, Timestamp, TopicKind, TopicName,
-    TopicSettings, Write,
+    Append, Compaction, Compression, Durability, EmbeddedLog, EventId, EventQuery, Expected, Identity, LogBackend, LogConfig, LogError,
+    NewEvent, NewRecord, Offset, Position, Precondition, ProducerEpoch, ProducerId, ProducerKey, QueryAbsent, QueryItem, ReadLimits,
+    RequestId, RequestKey, Retention, Scope, Selection, Sequence, Sequenced, Snapshot, Stepper, StreamChange, StreamHead, StreamId,
+    StreamVersion, Timestamp, TopicKind, TopicName, TopicSettings, Write,
     clock::{Clock, ManualClock},
     disk::{Disk, RealDisk},
     restore::{GAP, restore},
@@ -481,6 +481,110 @@ fn a_compacted_table_has_a_manifest_and_frames_of_version_4_and_checkpoints_of_v
             }
         }
         assert!(offsets.len() < 60 && (110..120).all(|number| offsets.contains(&number)), "{offsets:?}");
+        log.stop();
+    }
+}
+
+/// Streams that let go of what they had, which was removed: once it is in the checkpoint, once only in the journal.
+fn write_blanks() -> SimDisk {
+    let disk = SimDisk::new(1);
+    let clock = Arc::new(ManualClock::at(Timestamp::new(1_700_000_000_000)));
+    let mut drawn = 0;
+    let random = move || {
+        drawn += 1;
+        drawn
+    };
+    let opened =
+        EmbeddedLog::open_stepped(Arc::new(disk.clone()), clock, Path::new(DATA), LogConfig { removal_percent: 30, ..config() }, random);
+    let (log, mut stepper) = opened.expect("it opens");
+    log.create_topic(kept(), TopicSettings::new(TopicKind::Events, 1)).expect("it is new");
+    log.allow_removal();
+    for round in 0..2 {
+        for number in 0..60 {
+            let answer = log.append(to_stream(round * 60 + number)).expect("there is room");
+            stepper.commit().expect("no fault");
+            block_on(answer).expect("nothing speaks against it");
+            if number % 20 == 19 {
+                stepper.tidy().expect("no fault");
+            }
+        }
+        // All of one stream goes, and the first events of another.
+        for (number, change) in [(0, StreamChange::Delete), (1, StreamChange::Truncate { before: StreamVersion::new(10 + round * 10) })] {
+            let writes = vec![Write::Change { topic: kept(), stream: of_number(number), change, by: "ann".into() }];
+            let answer = log.append(Append { writes, ..Append::default() }).expect("there is room");
+            stepper.commit().expect("no fault");
+            block_on(answer).expect("nothing speaks against it");
+        }
+        stepper.tidy().expect("no fault");
+        while stepper.compact().expect("no fault") {
+            stepper.commit().expect("no fault");
+        }
+        if round == 0 {
+            stepper.tidy().expect("no fault");
+            stepper.upkeep().expect("no fault");
+        }
+    }
+    stepper.seal().expect("no fault");
+    disk
+}
+
+fn of_number(number: u64) -> StreamId {
+    format!("s{}", number % 3).parse().expect("a valid id")
+}
+
+/// An event of one of three streams, each fourth of a type of its own.
+fn to_stream(number: u64) -> Append {
+    let kind = if number.is_multiple_of(4) { format!("Only{number}").into() } else { "Usual".into() };
+    let event = NewEvent {
+        kind,
+        data: Bytes::from(format!("{number}:{}", "v".repeat(200))),
+        tags: vec![format!("of:{}", number % 2).parse().expect("a tag")],
+        ..NewEvent::default()
+    };
+    Append { writes: vec![Write::Stream { topic: kept(), stream: of_number(number), events: vec![event] }], ..Append::default() }
+}
+
+#[test]
+fn a_folder_with_blanks_has_a_manifest_of_version_6_and_says_what_is_gone() {
+    let golden = golden("blanks");
+    compare(&write_blanks(), &golden);
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let data = folder.path().join("data");
+    copy(&golden, &data);
+    for round in 0..2 {
+        let log = EmbeddedLog::open(Arc::new(RealDisk), clock(), &data, config()).expect("it opens");
+        let id = log.topic(&kept()).expect("it is there").id;
+        let manifest = read_file(&RealDisk, &data.join("topics").join(format!("{id}.json"))).expect("it is there");
+        assert!(String::from_utf8(manifest).expect("text").contains("\"format\":6,"));
+        let (head, version) = (log.head().position, StreamVersion::new);
+        let states = [0, 1, 2].map(|number| log.stream_state(&kept(), &of_number(number)).expect("it has streams"));
+        assert_eq!(states.map(|state| state.beginning.first), [version(41), version(20), version(1)]);
+        assert_eq!(
+            states[..2].iter().map(|state| state.head).collect::<Vec<_>>(),
+            [StreamHead::Deleted(version(40)), StreamHead::At(version(40))]
+        );
+        // An event that was removed is still one that happened.
+        for (kind, happened) in [("Only0", true), ("Only36", true), ("Usual", true), ("Never", false)] {
+            let item = QueryItem { types: vec![kind.into()], tags: vec!["of:0".parse().expect("a tag")] };
+            let asked = QueryAbsent { scope: Scope::Topics(vec![kept()]), query: EventQuery::Items(vec![item]), after: None };
+            let append = Append { preconditions: vec![Precondition::QueryAbsent(asked)], ..Append::default() };
+            let answer = block_on(log.append(append).expect("there is room"));
+            assert_eq!(matches!(answer, Err(LogError::Conflict { .. })), happened, "{kind}");
+        }
+        block_on(log.append(to_stream(122)).expect("there is room")).expect("nothing speaks against it");
+        let mut reader = log.reader(Selection::Topics(vec![kept()], Position::new(0))).expect("in range");
+        let (mut numbers, mut next) = (Vec::new(), Position::new(0));
+        while next < head {
+            let chunk = reader.read(head, ReadLimits::default()).expect("the log is whole");
+            next = chunk.scanned_to;
+            for record in chunk.runs.iter().flat_map(|run| run.records()) {
+                let record = record.expect("whole records");
+                let text = String::from_utf8_lossy(record.value.expect("an event")).into_owned();
+                numbers.push(text.split(':').next().and_then(|number| number.parse::<u64>().ok()).expect("a number"));
+            }
+        }
+        let is_left = |number: &u64| number % 3 == 2 || number % 3 == 1 && number / 3 + 1 >= 20;
+        assert!((0..120).filter(is_left).all(|number| numbers.contains(&number)) && numbers.len() < 95 + round, "{numbers:?}");
         log.stop();
     }
 }

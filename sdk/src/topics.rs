@@ -169,7 +169,7 @@ impl Compaction {
     }
 }
 
-/// How the compaction of a partition stands.
+/// How the compaction of a partition stands; in a topic of kind `events` the removal of what its streams let go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompactionState {
     /// The partition.
@@ -178,7 +178,7 @@ pub struct CompactionState {
     pub cleaned_to: u64,
     /// Bytes of its segments.
     pub bytes: u64,
-    /// Bytes of those that were never looked at.
+    /// Bytes of those that were never looked at; in a topic of kind `events` what may go, about.
     pub dirty_bytes: u64,
     /// Hundredths that a pass has done, while one is under way.
     pub percent: Option<u32>,
@@ -289,7 +289,7 @@ pub struct TopicDescription {
     pub firsts: Vec<u64>,
     /// Who keeps retention and compaction from removing records, by owner.
     pub holders: Vec<Holder>,
-    /// How compaction stands, by partition; empty for kinds other than `table`.
+    /// How compaction stands, by partition; for kind `events` where streams have let go of something; empty for kind `records`.
     pub compaction: Vec<CompactionState>,
     /// Whether compaction was told to pause.
     pub compaction_paused: bool,

@@ -78,6 +78,7 @@ impl Numbers {
         counter(encoder, "log_compaction_read_bytes", "Bytes of segments that compaction read", log.compaction_read_bytes as f64)?;
         counter(encoder, "log_compaction_freed_bytes", "Bytes that compaction left out", log.compaction_freed_bytes as f64)?;
         gauge(encoder, "log_compaction_dirty_bytes", "Bytes of tables not looked at yet", log.compaction_dirty_bytes as f64)?;
+        gauge(encoder, "log_removable_bytes", "Bytes of events that streams let go", log.removable_bytes as f64)?;
         gauge(encoder, "log_unsynced_bytes", "Bytes whose appends were answered before their sync", log.unsynced_bytes as f64)?;
         gauge(encoder, "log_unsynced_age_seconds", "How long ago those were written", log.unsynced_age.as_secs_f64())
     }

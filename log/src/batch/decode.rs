@@ -5,7 +5,7 @@
 #![deny(clippy::indexing_slicing)]
 
 use super::{
-    RecordView, event,
+    EventView, RecordView, event,
     header::{BatchHeader, Flaw},
     varint::Cursor,
 };
@@ -48,6 +48,11 @@ impl<'a> StoredRecord<'a> {
             return None;
         }
         event::decode_any(self.header_f()?)?.1
+    }
+
+    /// The event in header `f`, also of one that was removed.
+    pub(crate) fn posted(&self) -> Option<EventView<'a>> {
+        event::decode_any(self.header_f()?).map(|(event, _)| event)
     }
 
     pub(super) fn header_f(&self) -> Option<&'a [u8]> {

@@ -28,7 +28,6 @@ pub(crate) enum Kept {
     /// All of it.
     Whole,
     /// A blank; of one that is such a blank, or of which less is left already, all of it. Only of events.
-    #[cfg_attr(not(test), expect(dead_code, reason = "what removes and redacts events comes next"))]
     Blank(Blank),
     /// Nothing.
     Nothing,
@@ -232,7 +231,7 @@ mod tests {
         BatchHeader::check(batch).expect("its checksum holds");
         let all = StoredRecords::from(batch, HEADER_LEN).expect("a batch").map(|record| record.expect("a record"));
         let trace = |record: StoredRecord<'_>| {
-            let (event, _) = record.header_f().and_then(event::decode_any).expect("it was an event");
+            let event = record.posted().expect("it was an event");
             Trace {
                 offset: record.offset.get(),
                 time: record.timestamp,

@@ -1,4 +1,5 @@
-//! A pass over one partition, segment by segment, and the thread that makes one after the other.
+//! A pass over one partition, segment by segment, and the thread that makes one after the other: over tables for what newer records of a key
+//! replaced, over topics of events for what the lives of streams let go.
 //!
 //! A thread of its own calls [`run`]; simulations call [`Compactor::step`]. It holds up nobody: it reads and writes files beside those in use,
 //! and each segment that it wrote is switched in by the committer like an append. Invariant: the oldest come first, so that a tombstone
@@ -13,6 +14,7 @@ use super::{
     judge::Judge,
     keys::Keys,
     plan::{self, Cleaned},
+    removal::{Looks, Removal},
     throttle::Throttle,
 };
 use crate::{
@@ -23,7 +25,7 @@ use crate::{
     journal::frame::Replacement,
     partition::group::Switch,
     record::Purpose,
-    segment::{Rewritten, Segments, Source},
+    segment::{Fate, Rewritten, Segments, Source, WholeBatch},
     tidy::is_full,
     topic::TopicKind,
     topic_store::Partition,
@@ -40,6 +42,8 @@ type Pace<'a> = &'a mut dyn FnMut(u64) -> Result<(), LogError>;
 pub(crate) struct Compactor {
     engine: Arc<Engine>,
     pass: Option<Pass>,
+    /// When it was last looked what lives let go.
+    looks: Looks,
 }
 
 /// What is left of a pass.
@@ -47,6 +51,23 @@ pub(crate) struct Compactor {
 struct Pass {
     partition: Arc<Partition>,
     segments: Arc<Segments>,
+    rule: Rule,
+    /// What is to be written anew, the oldest first.
+    sources: Vec<Source>,
+}
+
+/// What decides what becomes of a record.
+#[derive(Debug)]
+enum Rule {
+    /// That a newer one of its key is there.
+    Key(ByKey),
+    /// The life of its stream.
+    Life(Removal),
+}
+
+/// What a pass over a table knows.
+#[derive(Debug)]
+struct ByKey {
     keys: Keys,
     /// All below is in `keys`, or was looked at before.
     end: Offset,
@@ -54,13 +75,11 @@ struct Pass {
     horizon: Timestamp,
     /// From when on the last of its tombstones may go, of those that were seen so far.
     waits: Timestamp,
-    /// What is to be written anew, the oldest first.
-    sources: Vec<Source>,
 }
 
 impl Compactor {
-    pub(crate) const fn new(engine: Arc<Engine>) -> Self {
-        Self { engine, pass: None }
+    pub(crate) fn new(engine: Arc<Engine>) -> Self {
+        Self { engine, pass: None, looks: Looks::default() }
     }
 
     /// Begins a pass where one is due, or writes the next segment of the one under way and puts the switch in line for the committer. Whether
@@ -75,14 +94,16 @@ impl Compactor {
     fn advance(&mut self, pace: Pace<'_>, settle: impl FnOnce(&mut Held)) -> Result<bool, LogError> {
         let engine = Arc::clone(&self.engine);
         // A clock that is not believed tells neither how old a record is nor how long a tombstone has waited.
-        let Some(now) = engine.time.for_removal() else { return Ok(false) };
+        let now = engine.time.for_removal();
         let pass = self.pass.take();
         if engine.read_only.get().is_some() {
             return Ok(false);
         }
         let advanced = match pass {
-            Some(pass) => pass.write_next(&engine, pace, settle),
-            None => Pass::begin(&engine, now, pace),
+            Some(pass) if now.is_some() || matches!(pass.rule, Rule::Life(_)) => pass.write_next(&engine, pace, settle),
+            // It begins anew when the clock is believed again.
+            Some(_) => Ok(Next::Nothing),
+            None => Pass::begin(&engine, now, &mut self.looks, pace),
         };
         match advanced {
             Ok(Next::GoesOn(pass)) => {
@@ -129,8 +150,16 @@ enum Next {
 }
 
 impl Pass {
-    /// Begins a pass over the partition that has most to look at, if one is due.
-    fn begin(engine: &Engine, now: Timestamp, pace: Pace<'_>) -> Result<Next, LogError> {
+    /// Begins a pass over the table that has most to look at, if one is due, else over a topic of events.
+    fn begin(engine: &Engine, now: Option<Timestamp>, looks: &mut Looks, pace: Pace<'_>) -> Result<Next, LogError> {
+        match now.map_or(Ok(None), |now| Self::begin_by_key(engine, now, pace))? {
+            Some(pass) => Ok(Next::GoesOn(pass)),
+            None => Self::begin_by_life(engine, now, looks),
+        }
+    }
+
+    /// Begins a pass over the table that has most to look at, if one is due.
+    fn begin_by_key(engine: &Engine, now: Timestamp, pace: Pace<'_>) -> Result<Option<Self>, LogError> {
         // The first of those that have as much dirty.
         let mut most: Option<(u64, Due)> = None;
         let tables = engine.topics.partitions().into_iter().filter(|partition| partition.topic.settings.kind == TopicKind::Table);
@@ -143,7 +172,7 @@ impl Pass {
             let held = {
                 let held = engine.holds.lock();
                 if !held.is_complete() {
-                    return Ok(Next::Nothing);
+                    return Ok(None);
                 }
                 held.from(&partition.topic.name)
             };
@@ -155,9 +184,28 @@ impl Pass {
             }
         }
         match most {
-            Some((_, due)) => Self::of(engine, due, now, pace).map(Next::GoesOn),
-            None => Ok(Next::Nothing),
+            Some((_, due)) => Self::of(engine, due, now, pace).map(Some),
+            None => Ok(None),
         }
+    }
+
+    /// Begins a pass over a topic of events whose streams let go of enough.
+    fn begin_by_life(engine: &Engine, now: Option<Timestamp>, looks: &mut Looks) -> Result<Next, LogError> {
+        let may_remove = {
+            let mut held = engine.holds.lock();
+            held.is_complete() && !held.is_waiting()
+        };
+        if !may_remove {
+            return Ok(Next::Nothing);
+        }
+        let Some((partition, segments, sources)) = looks.due(engine, now)? else { return Ok(Next::Nothing) };
+        let topic = &partition.topic;
+        engine.reserve.admits_file(engine.layout(&partition).max_log_bytes, Purpose::Upkeep)?;
+        engine.admit_blanks(&topic.name)?;
+        engine.compacting.begin((topic.id, partition.id), sources.iter().map(|source| source.about.bytes).sum());
+        tracing::info!(topic = %topic.name, partition = %partition.id, segments = sources.len(), "removes what streams let go");
+        let rule = Rule::Life(Removal::new(engine, &partition));
+        Ok(Next::GoesOn(Self { partition, segments, rule, sources }))
     }
 
     /// Reads what was not looked at, as far as memory allows.
@@ -189,7 +237,8 @@ impl Pass {
         let delete_retention = i64::try_from(topic.settings.compaction.delete_retention.as_millis()).unwrap_or(i64::MAX);
         tracing::info!(topic = %topic.name, partition = %partition.id, from = %cleaned.to, to = %end, keys = keys.len(), "compacts");
         let horizon = Timestamp::new(now.get().saturating_add(delete_retention));
-        Ok(Self { partition, segments, keys, end, now, horizon, waits: Timestamp::default(), sources })
+        let rule = Rule::Key(ByKey { keys, end, now, horizon, waits: Timestamp::default() });
+        Ok(Self { partition, segments, rule, sources })
     }
 
     /// Writes the next segments anew and has them switched in.
@@ -200,20 +249,22 @@ impl Pass {
         let layout = engine.layout(&self.partition);
         // What is written is hardly longer than a segment, and what it replaces goes only afterwards.
         engine.reserve.admits_file(layout.max_log_bytes, Purpose::Upkeep)?;
-        let judge = Judge { keys: &self.keys, end: self.end, now: self.now, horizon: self.horizon };
-        let mut waits = self.waits;
-        let rewritten = self.segments.rewrite(&self.sources, layout, |batch| {
+        let rule = &mut self.rule;
+        let rewritten = self.segments.rewrite(adjacent(&self.sources), layout, |batch| {
             engine.compacting.advance(batch.len());
             pace(batch.len())?;
-            let (fate, horizon) = judge.fate(&batch.bytes).map_err(|flaw| batch.damage(flaw))?;
-            waits = waits.max(horizon.unwrap_or_default());
-            Ok(fate)
+            match rule {
+                Rule::Key(by_key) => by_key.fate(batch),
+                Rule::Life(removal) => removal.fate(engine, batch),
+            }
         })?;
         let Some(Rewritten { rewrite, count, bytes }) = rewritten else { return Ok(Next::Ended) };
-        self.waits = waits;
         let group: Vec<_> = self.sources.drain(..count).collect();
         let is_last = self.sources.is_empty();
-        let cleaned = if is_last { Cleaned { to: self.end, horizon: waits } } else { self.segments.cleaned() };
+        let cleaned = match &self.rule {
+            Rule::Key(by_key) if is_last => Cleaned { to: by_key.end, horizon: by_key.waits },
+            _ => self.segments.cleaned(),
+        };
 
         let mut held = engine.holds.lock();
         let switch = Switch { partition: Arc::clone(&self.partition), by: Replacement::Rewritten(rewrite, cleaned) };
@@ -239,6 +290,22 @@ impl Pass {
         let is_free = from.is_none_or(|from| group.iter().all(|source| source.about.end_position <= from));
         is_free && self.segments.has(group) && self.partition.damage.get().is_none()
     }
+}
+
+impl ByKey {
+    fn fate(&mut self, batch: &WholeBatch) -> Result<Fate, LogError> {
+        let judge = Judge { keys: &self.keys, end: self.end, now: self.now, horizon: self.horizon };
+        let (fate, horizon) = judge.fate(&batch.bytes).map_err(|flaw| batch.damage(flaw))?;
+        self.waits = self.waits.max(horizon.unwrap_or_default());
+        Ok(fate)
+    }
+}
+
+/// The first segments that follow each other.
+fn adjacent(sources: &[Source]) -> &[Source] {
+    let follows = |(one, next): &(&Source, &Source)| one.about.end == next.base();
+    let following = sources.iter().zip(sources.iter().skip(1)).take_while(follows).count();
+    sources.get(..=following).unwrap_or(sources)
 }
 
 /// Takes down what a batch has from an offset on; the offset of the first record for which there is no room.

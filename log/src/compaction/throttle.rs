@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use crate::{
@@ -19,16 +20,16 @@ use crate::{
     tidy::Signal,
 };
 
-/// How a partition's compaction stands.
+/// How a partition's compaction stands, or in a topic of events the removal of what streams let go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompactionState {
     /// The partition.
     pub partition: PartitionId,
-    /// Below, no record is replaced by another one below.
+    /// Below, no record is replaced by another one below; 0 in a topic of events.
     pub cleaned_to: Offset,
     /// Bytes of its segments.
     pub bytes: u64,
-    /// Bytes of those that were never looked at.
+    /// Bytes of those that were never looked at; in a topic of events what may go, about, as it was last looked.
     pub dirty_bytes: u64,
     /// Hundredths that a pass has done, while one is under way.
     pub percent: Option<u8>,
@@ -41,6 +42,8 @@ pub(crate) struct Compacting {
     pub(crate) signal: Signal,
     is_paused: AtomicBool,
     under_way: Mutex<Option<UnderWay>>,
+    /// Bytes that streams have let go, about, by partition, as it was last looked.
+    let_go: Mutex<HashMap<(TopicId, PartitionId), u64>>,
     pub(crate) passes: AtomicU64,
     pub(crate) read_bytes: AtomicU64,
     pub(crate) freed_bytes: AtomicU64,
@@ -80,6 +83,16 @@ impl Compacting {
     /// No pass is under way any more.
     pub(super) fn end(&self) {
         self.under_way.lock().take();
+    }
+
+    /// So many bytes of a partition may go, as far as one has looked.
+    pub(super) fn looked_at(&self, partition: (TopicId, PartitionId), let_go: u64) {
+        self.let_go.lock().insert(partition, let_go);
+    }
+
+    /// Bytes of a partition that may go, as it was last looked; none if there was no reason to look.
+    pub(crate) fn let_go(&self, topic: TopicId, partition: PartitionId) -> Option<u64> {
+        self.let_go.lock().get(&(topic, partition)).copied()
     }
 
     /// Hundredths that a pass over a partition has done, if one is under way.

@@ -80,7 +80,8 @@ impl Below {
         Ok(next)
     }
 
-    /// Fills `out` with a stream's events from version `next` on. Returns the next version.
+    /// Fills `out` with a stream's events from version `next` on. Returns the next version. What was removed is passed over, also where nothing
+    /// says so any more, in a folder that was restored up to a time before.
     pub(crate) fn stream(
         &mut self,
         engine: &Engine,
@@ -101,20 +102,33 @@ impl Below {
         };
         while let Some((version, offset)) = self.events.front().copied() {
             if version != next {
-                return Err(lost(engine, partition, offset));
+                if let Some(first) = gone(engine, &key, next) {
+                    return Ok(first);
+                }
+                if version < next || !segments.have_holes() {
+                    return Err(lost(engine, partition, offset));
+                }
+                next = version;
             }
             let together = (0..).zip(&self.events).take_while(|(place, (_, at))| *at == offset.plus(*place)).count();
             reader.seek(offset);
             let run = reader.next_run(u32::try_from(together).unwrap_or(1))?;
-            let Some(run) = run.filter(|run| run.first_offset == offset) else { return Err(lost(engine, partition, offset)) };
+            let Some(run) = run.filter(|run| run.first_offset == offset) else {
+                return gone(engine, &key, next).map_or_else(|| Err(lost(engine, partition, offset)), Ok);
+            };
             let Some(taken) = out.take_run(run) else { break };
             next = next.plus(u64::from(taken));
             self.events.drain(..(taken as usize).min(self.events.len()));
         }
         self.reader = Some(reader);
         let none = out.runs.is_empty() && !out.complete;
-        if none && engine.streams.recent(&key, next, 1).first().is_none_or(|span| span.first_version > next) {
-            return Err(lost(engine, partition, Offset::default()));
+        let recent = engine.streams.recent(&key, next, 1).first().map(|span| span.first_version);
+        if none && recent.is_none_or(|first| first > next) {
+            return match gone(engine, &key, next) {
+                Some(first) => Ok(first),
+                None if segments.have_holes() => Ok(recent.unwrap_or(engine.streams.standing(&key).newest.plus(1)).max(next)),
+                None => Err(lost(engine, partition, Offset::default())),
+            };
         }
         Ok(next)
     }
@@ -229,6 +243,12 @@ impl Merge {
         out.complete = self.next >= out.until;
         Ok(false)
     }
+}
+
+/// The version with which a stream begins by now, if the one that was looked for was let go, and removed, a moment ago.
+pub(super) fn gone(engine: &Engine, key: &StreamKey, version: StreamVersion) -> Option<StreamVersion> {
+    let first = engine.streams.standing(key).life.beginning.first;
+    (first > version).then_some(first)
 }
 
 pub(super) fn segments_of(engine: &Engine, partition: &Partition) -> Result<Arc<crate::segment::Segments>, LogError> {

@@ -142,7 +142,11 @@ impl EmbeddedReader {
         let Some(last) = out.runs.last() else { return Err(error) };
         match &mut self.cursor {
             Cursor::Partition { next, .. } => *next = last.first_offset.plus(last.count.into()),
-            Cursor::Stream { next, .. } => *next = next.plus(out.runs.iter().map(|run| u64::from(run.count)).sum()),
+            Cursor::Stream { next, .. } => {
+                // All of a stream's events have versions.
+                let newest = last.records().last().transpose()?.and_then(|record| record.event()).map(|event| event.version.plus(1));
+                *next = newest.unwrap_or(*next);
+            }
             Cursor::Merged { next, .. } => *next = last.end_position(),
         }
         out.complete = false;

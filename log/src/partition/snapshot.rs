@@ -45,7 +45,12 @@ pub(crate) fn find(
         };
         recent.max(below)
     };
-    found.map(|at| read(engine, partition, at.offset)).transpose()
+    let Some(at) = found else { return Ok(None) };
+    match read(engine, partition, at.offset) {
+        // It was let go, and removed, a moment ago.
+        Err(_) if !engine.streams.standing(key).life.keeps(at) => Ok(None),
+        read => read.map(Some),
+    }
 }
 
 fn read(engine: &Engine, partition: &Partition, offset: Offset) -> Result<StoredSnapshot, LogError> {

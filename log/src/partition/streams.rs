@@ -9,7 +9,7 @@ use std::{
 };
 
 use hashbrown::HashMap;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::{
     ids::{Offset, StreamVersion},
@@ -87,11 +87,13 @@ pub(crate) struct Streams {
     shards: Vec<RwLock<Shard>>,
     /// Whether there may be tombstones: most folders have none, and then no append asks for them.
     has_tombstones: AtomicBool,
+    /// Events that lives let go since the start or before, by partition, and one for whenever snapshots were dropped.
+    let_go: Mutex<HashMap<u32, u64>>,
 }
 
 impl Default for Streams {
     fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| RwLock::default()).collect(), has_tombstones: AtomicBool::default() }
+        Self { shards: (0..SHARDS).map(|_| RwLock::default()).collect(), has_tombstones: AtomicBool::default(), let_go: Mutex::default() }
     }
 }
 
@@ -144,12 +146,20 @@ impl Streams {
         }
         let mut shard = self.shard(&key).write();
         let known = shard.lives.entry(key).or_default();
-        *known = known.and(life);
+        let before = std::mem::replace(known, known.and(life));
         let life = *known;
+        let events = life.beginning.first.get() - before.beginning.first.get();
+        let let_go = events + u64::from(life.snapshots_from > before.snapshots_from);
+        *self.let_go.lock().entry(key.partition).or_default() += let_go;
         if shard.snapshots.get(&key).is_some_and(|snapshots| !life.keeps(snapshots.newest)) {
             // What lets go of the newest lets go of all that were put before.
             shard.snapshots.remove(&key);
         }
+    }
+
+    /// How many events the lives of a partition's streams have let go, about: a start counts also those that are gone.
+    pub(crate) fn let_go(&self, partition: u32) -> u64 {
+        self.let_go.lock().get(&partition).copied().unwrap_or_default()
     }
 
     /// Adds what a segment says of a stream, the newest segment first; a newer version that is known already stays.
@@ -185,6 +195,7 @@ impl Streams {
     /// Forgets all streams of partitions, by index.
     pub(crate) fn forget_all_of(&self, partitions: &[u32]) {
         let stays = |key: &StreamKey| !partitions.contains(&key.partition);
+        self.let_go.lock().retain(|partition, _| !partitions.contains(partition));
         for shard in &self.shards {
             let Shard { heads, lives, snapshots, recent } = &mut *shard.write();
             heads.retain(|key, _| stays(key));

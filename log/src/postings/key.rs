@@ -140,6 +140,13 @@ pub(crate) fn postings_of(runs: &[Run], hasher: &StreamHasher) -> Result<Vec<Pos
 /// Keys of which an event must be posted under every one.
 pub(crate) type Term = Box<[u128]>;
 
+/// Under what every event is posted that has a type and all of some tags.
+pub(crate) fn term_of<'t>(topic: TopicId, hasher: &StreamHasher, kind: &str, tags: impl Iterator<Item = &'t str>) -> Term {
+    let mut keys = Keys::new(hasher, topic);
+    let term: Term = tags.map(|tag| keys.of_both(kind, tag)).collect();
+    if term.is_empty() { Term::from([keys.of_type(kind)]) } else { term }
+}
+
 /// Adds what a query asks of one topic: an event matches if it matches any term.
 pub(crate) fn add_terms(query: &EventQuery, topic: TopicId, hasher: &StreamHasher, terms: &mut Vec<Term>) {
     let mut keys = Keys::new(hasher, topic);

@@ -228,6 +228,12 @@ impl WholeBatch {
         }
     }
 
+    /// Position of its record at an offset.
+    pub(crate) fn position(&self, offset: Offset) -> Position {
+        let run = self.runs.get(self.runs.partition_point(|run| run.end_offset() <= offset)).or_else(|| self.runs.last());
+        run.map_or_else(Position::default, |run| run.first_position.plus(offset.get().saturating_sub(run.first_offset.get())))
+    }
+
     /// Bytes that it takes in its file.
     pub(crate) fn len(&self) -> u64 {
         self.stored.len() as u64

@@ -68,7 +68,6 @@ impl Fate {
     ///
     /// # Errors
     /// Where the batch cannot be followed, and where what is to be a blank is no event.
-    #[cfg_attr(not(test), expect(dead_code, reason = "what removes and redacts events comes next"))]
     pub(crate) fn of(batch: &[u8], kept: &[Kept]) -> Result<Self, Flaw> {
         let (mut kept, mut changes) = (kept.iter(), false);
         let left = batch::retain(batch, None, |record| {
@@ -88,6 +87,10 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    pub(super) const fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
     /// Its base offset.
     pub(crate) fn base(&self) -> Offset {
         self.segment.id.base
@@ -138,6 +141,11 @@ impl Segments {
     pub(crate) fn dirty_bytes(&self) -> u64 {
         let cleaned_to = self.cleaned().to;
         self.list.read().iter().filter(|segment| segment.end() > cleaned_to).map(|segment| segment.log_end()).sum()
+    }
+
+    /// Whether something may have been left out of it.
+    pub(crate) fn have_holes(&self) -> bool {
+        self.list.read().iter().any(|segment| segment.id.generation > 0)
     }
 
     /// Whether all of these are still in their places.

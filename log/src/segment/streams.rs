@@ -6,14 +6,27 @@
 use crate::{
     error::LogError,
     ids::{Offset, StreamVersion},
-    life::SnapshotAt,
+    life::{Mark, SnapshotAt},
 };
 
 use super::{
     key_index::Key,
     part::{Damage, Segment},
+    rewrite::Source,
     set::Segments,
 };
+
+/// An entry of a key index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StreamEntry {
+    /// Hash of the stream's name.
+    pub(crate) stream: u128,
+    /// The mark that it is; none if it is an event.
+    pub(crate) mark: Option<Mark>,
+    /// Version of the event.
+    pub(crate) version: StreamVersion,
+    pub(crate) offset: Offset,
+}
 
 impl Segments {
     /// Versions and offsets of a stream's events in here from a version (inclusive) on, in order, at most `most`. They must lie at
@@ -66,6 +79,27 @@ impl Segments {
             }
         }
         gathered.following((1..before.get()).rev())
+    }
+
+    /// Folds the entries of a segment's key index: stream by stream, events by version, then marks, snapshots last. `begin` may be called again, if
+    /// the index turns out to be damaged and is made again.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`], [`LogError::Io`].
+    pub(crate) fn fold_entries<T>(
+        &self,
+        source: &Source,
+        begin: impl Fn() -> T,
+        take: impl Fn(&mut T, StreamEntry),
+    ) -> Result<T, LogError> {
+        self.with_keys(source.segment(), |keys| {
+            let mut folded = begin();
+            keys.for_each(|key| {
+                let (mark, version) = (Mark::from_key(key.version), StreamVersion::new(key.version));
+                take(&mut folded, StreamEntry { stream: key.stream, mark, version, offset: Offset::new(key.offset) });
+            })?;
+            Ok(folded)
+        })
     }
 
     /// Version of a stream's first event in here at an offset or behind it; none if there is none.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use dump::{Record, dump};
 use foldlog_log::{
     Append, Appended, Compression, EmbeddedLog, LogBackend, LogConfig, NewEvent, NewRecord, Offset, PartitionId, ReadLimits, Selection,
-    Timestamp, TopicKind, TopicName, TopicSettings, Write,
+    Stepper, StreamChange, Timestamp, TopicKind, TopicName, TopicSettings, Write,
     clock::ManualClock,
     disk::{Disk, RealDisk},
     testing::{Random, conformance::block_on},
@@ -113,7 +113,7 @@ fn segments(log: &EmbeddedLog, topic: &str, partition: PartitionId) -> Vec<PathB
 fn kafkas_tool_finds_what_was_appended_and_sees_one_flipped_byte() {
     for compression in Compression::ALL {
         let folder = tempfile::tempdir().expect("a folder for the test");
-        let (log, told) = written(folder.path(), compression);
+        let (log, _, told) = written(folder.path(), compression);
         let (mut records, mut files, mut batches) = (0, 0, BTreeMap::new());
         for ((topic, partition), expected) in &told {
             let paths = segments(&log, topic, *partition);
@@ -177,6 +177,54 @@ fn kafkas_tool_reads_what_compaction_left() {
     }
 }
 
+#[test]
+#[ignore = "needs Java and Kafka's tools: log/tests/kafka/run"]
+fn kafkas_tool_reads_what_streams_that_were_deleted_left() {
+    for compression in Compression::ALL {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let (log, mut stepper, told) = written(folder.path(), compression);
+        let [accounts, _] = TOPICS.map(|(topic, _)| name(topic));
+        for number in 0..5 {
+            let (stream, change) = (format!("account-{number}").parse().expect("a valid id"), StreamChange::Delete);
+            let writes = vec![Write::Change { topic: accounts.clone(), stream, change, by: "ann".into() }];
+            let answer = log.append(Append { writes, ..Append::default() }).expect("there is room");
+            stepper.commit().expect("no fault");
+            block_on(answer).expect("nothing speaks against it");
+        }
+        stepper.tidy().expect("no fault");
+        log.allow_removal();
+        while stepper.compact().expect("no fault") {
+            stepper.commit().expect("no fault");
+        }
+        stepper.tidy().expect("no fault");
+        let (mut whole, mut blanks, mut given) = (0, 0, 0);
+        for partition in [0, 1].map(PartitionId::new) {
+            let dumped = dump(&segments(&log, "accounts", partition));
+            let is_hole = |line: &str| line.starts_with("Non-consecutive offsets in ") || line.contains(" is followed by ");
+            let faults = dumped.values().flat_map(|one| &one.faults).collect::<Vec<_>>();
+            assert!(faults.iter().all(|line| is_hole(line)), "{faults:?}");
+            let known = &told[&("accounts".to_owned(), partition)];
+            given += known.len();
+            for record in dumped.values().flat_map(|one| &one.records) {
+                match usize::try_from(record.offset).ok().and_then(|offset| known.get(offset)) {
+                    Some(appended) if record.value.is_some() => {
+                        assert_eq!(record, appended);
+                        whole += 1;
+                    }
+                    Some(appended) => {
+                        assert_eq!(*record, Record { value: None, ..appended.clone() });
+                        blanks += 1;
+                    }
+                    // The marks lie behind.
+                    None => assert_eq!(record.value, None),
+                }
+            }
+        }
+        assert!(whole * 4 < given * 3 && whole * 3 > given && blanks >= 5, "{whole} and {blanks} blanks of {given}");
+        println!("Kafka's tool found {whole} events and {blanks} blanks of {given}");
+    }
+}
+
 fn name(topic: &str) -> TopicName {
     topic.parse().expect("a valid name")
 }
@@ -214,7 +262,7 @@ fn compacted(folder: &Path, compression: Compression) -> EmbeddedLog {
 }
 
 /// A log with everything in segments, and what was acknowledged.
-fn written(folder: &Path, compression: Compression) -> (EmbeddedLog, Told) {
+fn written(folder: &Path, compression: Compression) -> (EmbeddedLog, Stepper, Told) {
     let segment_bytes = if compression == Compression::None { 256 << 10 } else { 64 << 10 };
     let config = LogConfig { segment_bytes, ..LogConfig::default() }.without_reserve();
     let mut random = Random::new(7);
@@ -231,7 +279,7 @@ fn written(folder: &Path, compression: Compression) -> (EmbeddedLog, Told) {
         append(&log, number, &mut random, &mut told, || stepper.commit().expect("no fault"));
     }
     stepper.tidy().expect("no fault");
-    (log, told)
+    (log, stepper, told)
 }
 
 /// A copy with one byte flipped in a payload.

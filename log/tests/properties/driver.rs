@@ -40,6 +40,7 @@ pub struct Seen {
     pub below: u64,
     pub compacted: u64,
     pub restored: u64,
+    pub let_go: u64,
     pub records: u64,
 }
 
@@ -66,6 +67,8 @@ impl Run {
             untidied_bytes: 4 << 20,
             segment_bytes: 4096 + random.below(2) * 8192,
             near_positions: random.below(3) * 2,
+            segment_age_ms: 1_000 + random.below(2) * 100_000,
+            removal_percent: 1 + random.below(2) * 40,
             ..LogConfig::default()
         };
         let clock = Arc::new(ManualClock::at(Timestamp::new(1_700_000_000_000)));
@@ -103,6 +106,14 @@ impl Run {
                 17 if self.random.one_in(3) => self.delete(&log),
                 17 => self.alter(&log),
                 15 | 16 => {
+                    if self.random.one_in(3) {
+                        // What was written a while ago is sealed.
+                        self.clock.advance(Duration::from_secs(1));
+                        stepper.tidy().unwrap();
+                        stepper.upkeep().unwrap();
+                        stepper.commit().unwrap();
+                        stepper.tidy().unwrap();
+                    }
                     for _ in 0..self.random.below(4) {
                         stepper.compact().unwrap();
                         stepper.commit().unwrap();
@@ -132,6 +143,7 @@ impl Run {
         }
         self.read(&log);
         self.look_at_compaction(&log);
+        self.look_at_what_was_let_go(&log);
         self.look_at_ends(&log);
         if backs_up {
             self.look_at_backup(&mut stepper);

@@ -42,10 +42,11 @@ fn the_log_answers_what_a_model_of_lists_answers() {
         sum.below += run.seen.below;
         sum.compacted += run.seen.compacted;
         sum.restored += run.seen.restored;
+        sum.let_go += run.seen.let_go;
         sum.records += run.seen.records;
     }
     println!("{sum:?}");
-    assert!(sum.removed > 25_000 && sum.below > 350 && sum.compacted > 10_000, "{sum:?}");
+    assert!(sum.removed > 25_000 && sum.below > 350 && sum.compacted > 10_000 && sum.let_go > 700, "{sum:?}");
     assert!(
         sum.appends > 80_000 && sum.violations > 30_000 && sum.repeats > 4_000 && sum.reused > 2_000 && sum.written > 12_000,
         "{sum:?}"

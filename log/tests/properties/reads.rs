@@ -39,8 +39,16 @@ impl Run {
         match record.topic.as_str() {
             "r" => record.offset >= self.firsts[record.partition as usize],
             "t" => newest_of_keys.contains(&record.position),
-            _ => true,
+            topic => record.version >= self.model.life(topic, record.key.as_deref().unwrap()).first,
         }
+    }
+
+    /// How many events of `a` and `b` are there no more, of those that their streams let go.
+    pub fn look_at_what_was_let_go(&mut self, log: &EmbeddedLog) {
+        let selection = Selection::Topics(vec!["a".parse().unwrap(), "b".parse().unwrap()], Position::default());
+        let left = read_all(log.reader(selection).unwrap(), log.head().position, ReadLimits::default(), false);
+        let given = self.model.records.iter().filter(|record| ["a", "b"].contains(&record.topic.as_str()) && !record.is_mark);
+        self.seen.let_go += given.count() as u64 - left.len() as u64;
     }
 
     pub fn read(&mut self, log: &EmbeddedLog) {

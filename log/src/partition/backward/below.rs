@@ -13,7 +13,7 @@ use crate::{
     error::LogError,
     ids::{Offset, Position, StreamVersion},
     partition::{
-        below::{EVENTS, READ_AHEAD_PARTITIONS, lost, segments_of},
+        below::{EVENTS, READ_AHEAD_PARTITIONS, gone, lost, segments_of},
         output::Output,
         streams::StreamKey,
     },
@@ -82,10 +82,14 @@ impl Below {
         out: &mut Output,
     ) -> Result<StreamVersion, LogError> {
         let segments = segments_of(engine, partition)?;
+        let ended = |offset| match gone(engine, &key, first) {
+            None if !segments.have_holes() => Err(lost(engine, partition, offset)),
+            _ => Ok(first),
+        };
         if self.events.front().is_none_or(|(version, _)| version.plus(1) != before) {
             let below = self.looked_up_to.unwrap_or(Offset::new(u64::MAX));
             self.events = segments.stream_before(key.hash, before, below, EVENTS)?.into();
-            let Some((_, oldest)) = self.events.back() else { return Err(lost(engine, partition, Offset::default())) };
+            let Some((_, oldest)) = self.events.back() else { return ended(Offset::default()) };
             self.looked_up_to = Some(*oldest);
         }
         let mut reader = match self.reader.take() {
@@ -97,14 +101,21 @@ impl Below {
             && let Some((version, offset)) = self.events.front().copied()
         {
             if version.plus(1) != before {
-                return Err(lost(engine, partition, offset));
+                if version >= before || !segments.have_holes() {
+                    return ended(offset);
+                }
+                // What was removed is passed over, also in a folder that was restored up to a time before anything said so.
+                if version < first {
+                    return Ok(first);
+                }
+                before = version.plus(1);
             }
             let is_next = |(place, (version, at)): &(u64, &(StreamVersion, Offset))| at.plus(*place) == offset && *version >= first;
             let together = (0..).zip(&self.events).take_while(is_next).count();
             reader.seek(offset.plus(1));
             let run = reader.previous_run(u32::try_from(together).unwrap_or(1))?;
             let is_there = |run: &crate::record::Run| run.first_offset.plus(run.count.into()) == offset.plus(1);
-            let Some(run) = run.filter(is_there) else { return Err(lost(engine, partition, offset)) };
+            let Some(run) = run.filter(is_there) else { return ended(offset) };
             let Some(left) = out.take_end(&run)? else { break };
             let taken = run.count - left;
             before = StreamVersion::new(before.get() - u64::from(taken));

@@ -1,4 +1,5 @@
-//! Compaction by key, where there is any: who may ask for it, and what must be left while it happens.
+//! Compaction by key, where there is any: who may ask for it, and what must be left while it happens. And what must be left when what streams
+//! let go is removed.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -6,14 +7,16 @@ use super::{Case, Needs, Subject, block_on, name};
 use crate::{
     compaction::Compaction,
     error::LogError,
-    ids::{Offset, PartitionId},
-    record::{Append, NewRecord, ReadLimits, Selection, Write},
+    ids::{Offset, PartitionId, StreamHead, StreamId, StreamVersion},
+    life::StreamChange,
+    record::{Append, EventQuery, NewEvent, NewRecord, Precondition, QueryAbsent, QueryItem, ReadLimits, Scope, Selection, Write},
     topic::{TopicKind, TopicSettings},
 };
 
 pub(super) const CASES: &[Case] = &[
     Case { name: "only tables may be compacted by key", needs: Needs::Nothing, run: only_tables },
     Case { name: "the newest record of each key of a table is left in its place", needs: Needs::Nothing, run: newest_are_left },
+    Case { name: "what streams let go may be removed, and nothing else changes", needs: Needs::Nothing, run: only_what_is_let_go_goes },
 ];
 
 const OFTEN: Compaction =
@@ -72,5 +75,57 @@ fn newest_are_left(subject: &mut dyn Subject) {
             }
         }
         assert_eq!(found, newest);
+    }
+}
+
+fn only_what_is_let_go_goes(subject: &mut dyn Subject) {
+    let log = subject.log();
+    log.create_topic(name("e"), TopicSettings::new(TopicKind::Events, 1)).expect("the topic is new");
+    let stream = |number: u64| -> StreamId { format!("s{number}").parse().expect("a valid id") };
+    let write = |write| block_on(log.append(Append { writes: vec![write], ..Append::default() }).expect("there is room"));
+    // The version with which each stream begins by now, and what it was given.
+    let (mut firsts, mut given) = ([1_u64; 4], Vec::new());
+    for number in 0..300_u64 {
+        let of = number % 4;
+        let tags = vec![format!("tag{}", number % 7).parse().expect("a tag"), format!("only{number}").parse().expect("a tag")];
+        let data = format!("{number}:{}", "x".repeat(100));
+        let event = NewEvent { kind: "Happened".into(), data: data.clone().into(), tags, ..NewEvent::default() };
+        write(Write::Stream { topic: name("e"), stream: stream(of), events: vec![event] }).expect("it is admitted");
+        let version = number / 4 + 1;
+        given.push((of, version, data));
+        if number % 40 == 39 {
+            for (of, change) in [(0, StreamChange::Delete), (1, StreamChange::Truncate { before: StreamVersion::new(version) })] {
+                write(Write::Change { topic: name("e"), stream: stream(of), change, by: "ann".into() }).expect("it is admitted");
+            }
+            (firsts[0], firsts[1]) = (version + 1, version);
+        }
+    }
+    let mut reader = log.reader(Selection::Partition(name("e"), PartitionId::new(0), Offset::default())).expect("in range");
+    let mut found = Vec::new();
+    loop {
+        let chunk = reader.read(log.head().position, ReadLimits::default()).expect("it is whole");
+        for record in chunk.runs.iter().flat_map(|run| run.records()) {
+            let record = record.expect("it is whole");
+            found.push(String::from_utf8_lossy(record.value.unwrap_or_default()).into_owned());
+        }
+        if chunk.runs.is_empty() {
+            break;
+        }
+    }
+    let is_left = |(of, version, _): &&(u64, u64, String)| *version >= firsts[usize::try_from(*of).expect("small")];
+    let all: Vec<_> = given.iter().map(|(.., data)| data.clone()).collect();
+    assert!(found.iter().all(|data| all.contains(data)) && given.iter().filter(is_left).all(|(.., data)| found.contains(data)));
+    for of in 0..4 {
+        let state = log.stream_state(&name("e"), &stream(of)).expect("it has streams");
+        let expected = StreamVersion::new(75);
+        assert_eq!(state.head, StreamHead::At(expected));
+        assert_eq!(state.beginning.first.get(), firsts[usize::try_from(of).expect("small")]);
+    }
+    for number in (0..300).step_by(23) {
+        let items = vec![QueryItem { types: Vec::new(), tags: vec![format!("only{number}").parse().expect("a tag")] }];
+        let asked = QueryAbsent { scope: Scope::Topics(vec![name("e")]), query: EventQuery::Items(items), after: None };
+        let append = Append { preconditions: vec![Precondition::QueryAbsent(asked)], ..Append::default() };
+        let answer = block_on(log.append(append).expect("there is room"));
+        assert!(matches!(answer, Err(LogError::Conflict { .. })), "event {number} is forgotten");
     }
 }
