@@ -109,17 +109,20 @@ impl Verdict {
         }
     }
 
-    fn lost(&mut self, what: String) {
+    /// Objects to something that is missing.
+    pub fn lost(&mut self, what: String) {
         self.lost += 1;
         self.tell(format!("lost: {what}"));
     }
 
-    fn repeated(&mut self, what: String) {
+    /// Objects to something that is there twice, or should not be there.
+    pub fn repeated(&mut self, what: String) {
         self.repeated += 1;
         self.tell(format!("repeated: {what}"));
     }
 
-    fn gap(&mut self, what: String) {
+    /// Objects to something that is out of order.
+    pub fn gap(&mut self, what: String) {
         self.gaps += 1;
         self.tell(format!("gap: {what}"));
     }

@@ -21,7 +21,8 @@ use crate::{
     ledger::{OpId, State, StreamWrite},
 };
 
-const EVENTS: &str = "entries";
+/// The topic that everything is made of.
+pub const EVENTS: &str = "entries";
 const OUTPUTS: &str = "large";
 
 /// What the payloads of events and outputs say.

@@ -17,8 +17,10 @@ use crate::{
     check::{self, Output, Seen, Verdict, ViewAt},
     child::{self, Server, Start},
     client,
+    deliveries::Deliveries,
     kill::{self, Moment, Plan},
     ledger::{Ledger, State},
+    members::{self, Manner},
     random::Random,
     sessions::{self, SessionWriter},
     writer::{Load, Writer},
@@ -41,6 +43,7 @@ pub struct Torture {
     strace: bool,
     writers: u64,
     ledger: Arc<Mutex<Ledger>>,
+    deliveries: Arc<Mutex<Deliveries>>,
     server: Server,
     channel: Channel,
     /// Every event, as the last check read it.
@@ -65,6 +68,7 @@ pub struct Report {
     moment: Moment,
     met: bool,
     acked: u64,
+    settled: u64,
     committed: usize,
     starts: Vec<String>,
     asked_again: usize,
@@ -90,16 +94,23 @@ impl Torture {
         let mut server = Server::start(&start(folder, settings, vec![foldlog.clone().into()]))?;
         let channel = server.answers(PATIENCE).await?;
         client::prepare(&channel).await?;
+        members::prepare(&channel, client::EVENTS).await?;
+        let deliveries = Arc::new(Mutex::new(Deliveries::default()));
         let ledger = Arc::new(Mutex::new(Ledger::create(&folder.join("ledger"))?));
         let folder = folder.to_owned();
         let random = Random::new(seed);
         let (events, outputs, kills) = (Vec::new(), 0, Kills::default());
-        Ok(Self { folder, settings, foldlog, random, strace, writers, ledger, server, channel, events, outputs, kills })
+        Ok(Self { folder, settings, foldlog, random, strace, writers, ledger, deliveries, server, channel, events, outputs, kills })
     }
 
     /// Operations acknowledged so far.
     pub fn acked(&self) -> u64 {
         self.ledger.lock().acked()
+    }
+
+    /// Acknowledgements of members that were confirmed so far.
+    pub fn settled(&self) -> u64 {
+        self.deliveries.lock().confirmed()
     }
 
     /// How often the server was killed, and how.
@@ -109,6 +120,7 @@ impl Torture {
 
     /// Runs one cycle.
     pub async fn cycle(&mut self) -> anyhow::Result<Report> {
+        let settled = self.settled();
         let plan = Plan::draw(&mut self.random, self.strace);
         let shown = self.load_and_kill(plan.moment).await?;
         let starts = self.kill_starts(&plan).await?;
@@ -117,13 +129,15 @@ impl Torture {
         let back_after = began.elapsed();
         let asked_again = self.ask_again().await?;
         let mut verdict = self.check().await?;
+        verdict.add(self.deliveries.lock().take_verdict());
         let outputs = client::outputs(&self.channel).await?;
         verdict.add(check::shown(&shown.outputs, &outputs));
         if let Some(view) = &shown.view {
             verdict.add(check::view(&self.events, view));
         }
         let (met, acked, committed, events) = (shown.met, shown.acked, shown.outputs.len(), self.events.len());
-        Ok(Report { moment: plan.moment, met, acked, committed, starts, asked_again, back_after, events, verdict })
+        let settled = self.settled() - settled;
+        Ok(Report { moment: plan.moment, met, acked, settled, committed, starts, asked_again, back_after, events, verdict })
     }
 
     /// Stops the server as an operator does, starts it again and checks once more.
@@ -132,7 +146,19 @@ impl Torture {
         let status = self.server.end(PATIENCE).await?.context("the server does not stop when it is asked to")?;
         ensure!(status.success(), "the server ended with {status} when it was asked to stop:\n{}", self.server.last_words());
         self.start().await?;
-        self.check().await
+        let mut verdict = self.check().await?;
+        members::drain(&self.members(), PATIENCE, self.random.split()).await?;
+        let mut deliveries = self.deliveries.lock();
+        verdict.add(deliveries.take_verdict());
+        verdict.add(deliveries.all(&self.events));
+        drop(deliveries);
+        Ok(verdict)
+    }
+
+    /// What members of this server share.
+    fn members(&self) -> members::Shared {
+        let (channel, deliveries) = (self.channel.clone(), Arc::clone(&self.deliveries));
+        members::Shared { channel, deliveries, confirmed: watch::channel(self.settled()).0 }
     }
 
     async fn start(&mut self) -> anyhow::Result<()> {
@@ -156,12 +182,19 @@ impl Torture {
             tasks.spawn(Writer::new(number, self.random.split(), &versions).run(load.clone()));
             tasks.spawn(SessionWriter::new(number, self.random.split(), &versions).run(load));
         }
+        let shared = members::Shared { channel: child::connect(&self.server.url()).await?, ..self.members() };
+        let (mut confirmed, settled) = (shared.confirmed.subscribe(), self.settled());
+        for _ in 0..members::MEMBERS {
+            tasks.spawn(members::run(shared.clone(), Manner::Careless, self.random.split()));
+        }
+        drop(shared);
         tasks.spawn(client::follow_outputs(self.channel.clone(), end, shown));
         tasks.spawn(watch_view(self.channel.clone(), view));
 
         let progress = async {
             acks.wait_for(|acked| *acked >= ENOUGH_ACKED).await.context("no writer is left")?;
             outputs.wait_for(|outputs| !outputs.is_empty()).await.context("nobody follows the output")?;
+            confirmed.wait_for(|confirmed| *confirmed > settled).await.context("no member is left")?;
             anyhow::Ok(())
         };
         if let Ok(progressed) = tokio::time::timeout(PATIENCE, progress).await {
@@ -169,7 +202,10 @@ impl Torture {
         } else {
             let (acked, committed) = (*acks.borrow(), outputs.borrow().len());
             let words = self.server.last_words();
-            bail!("the cycle shows nothing: {acked} operations acknowledged, {committed} outputs committed:\n{words}");
+            let settled = self.settled() - settled;
+            bail!(
+                "the cycle shows nothing: {acked} operations acknowledged, {committed} outputs committed, {settled} deliveries settled:\n{words}"
+            );
         }
         if let Some(status) = self.server.ended()? {
             bail!("the server ended by itself ({status}):\n{}", self.server.last_words());
@@ -256,7 +292,7 @@ impl Torture {
     }
 
     async fn check(&mut self) -> anyhow::Result<Verdict> {
-        let (token, end) = client::head(&self.channel).await?;
+        let (token, end) = self.shown_head().await?;
         self.events = client::events(&self.channel).await?;
         let mut verdict = check::events(self.ledger.lock().ops(), &self.events);
         let view = client::view(&self.channel, token).await.context("cannot read the view")?;
@@ -267,6 +303,20 @@ impl Torture {
         ensure!(outputs.len() >= self.outputs, "the output topic has shrunk from {} to {}", self.outputs, outputs.len());
         self.outputs = outputs.len();
         Ok(verdict)
+    }
+
+    /// The end of the log once it shows what was answered, or what it comes to: an answer that asked for `written` comes before the sync, and
+    /// nothing is read before that.
+    async fn shown_head(&self) -> anyhow::Result<(prost::bytes::Bytes, u64)> {
+        let acked = self.ledger.lock().acked_end();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let head = client::head(&self.channel).await?;
+            if head.1 >= acked || Instant::now() > deadline {
+                return Ok(head);
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// The output topic when its query has caught up, or as far as it comes.
@@ -298,9 +348,9 @@ async fn watch_view(channel: Channel, last: watch::Sender<Option<ViewAt>>) -> an
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { moment, acked, committed, asked_again, events, back_after, .. } = self;
+        let Self { moment, acked, settled, committed, asked_again, events, back_after, .. } = self;
         let not_met = if self.met { "" } else { " (not met)" };
-        write!(f, "killed {moment}{not_met}, {acked} acked, {committed} outputs committed; ")?;
+        write!(f, "killed {moment}{not_met}, {acked} acked, {committed} outputs committed, {settled} deliveries settled; ")?;
         for start in &self.starts {
             write!(f, "killed starting at {start}; ")?;
         }

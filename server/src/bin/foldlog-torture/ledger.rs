@@ -147,6 +147,12 @@ impl Ledger {
         unknown.map(|(id, op)| (*id, op.writes.clone())).collect()
     }
 
+    /// Position after the last that was acknowledged.
+    pub fn acked_end(&self) -> u64 {
+        let ends = self.ops.values().map(|op| if let State::Acked { last, .. } = op.state { last + 1 } else { 0 });
+        ends.max().unwrap_or_default()
+    }
+
     /// How many operations were acknowledged.
     pub const fn acked(&self) -> u64 {
         self.acked

@@ -1,5 +1,6 @@
 //! foldlog-torture: kills a server over and over, at random moments and at exact system calls, and checks after each restart
-//! that nothing acknowledged is lost, nothing is there twice, and that views and outputs are the fold of the events.
+//! that nothing acknowledged is lost, nothing is there twice, that views and outputs are the fold of the events, and that members of a consumer
+//! group get everything, in order, and nothing again that they were done with.
 //!
 //! The server is the program `foldlog` beside this one, as a child process; the ledger of what was acknowledged lies outside
 //! its data folder. Kills prove nothing about syncs (the page cache survives them): `log/tests/crash.rs` does that.
@@ -12,8 +13,10 @@ mod child;
 mod check;
 mod client;
 mod cycle;
+mod deliveries;
 mod kill;
 mod ledger;
+mod members;
 mod random;
 mod sessions;
 mod writer;
@@ -67,6 +70,8 @@ const SMALL_SIZES: &[(&str, &str)] = &[
 struct Tally {
     cycles: u64,
     acked: u64,
+    /// Acknowledgements of members that were confirmed.
+    settled: u64,
     verdict: Verdict,
 }
 
@@ -80,13 +85,13 @@ fn main() -> ExitCode {
     match outcome {
         Ok(tally) => {
             let clean = tally.verdict.is_clean();
-            let Tally { cycles, acked, verdict } = tally;
+            let Tally { cycles, acked, settled, verdict } = tally;
             let Verdict { lost, repeated, gaps, view_mismatches, output_mismatches, told } = verdict;
             for objection in told {
                 eprintln!("{objection}");
             }
             println!(
-                "cycles={cycles} acked={acked} lost={lost} repeated={repeated} gaps={gaps} view_mismatches={view_mismatches} \
+                "cycles={cycles} acked={acked} settled={settled} lost={lost} repeated={repeated} gaps={gaps} view_mismatches={view_mismatches} \
                  output_mismatches={output_mismatches}"
             );
             if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -119,13 +124,14 @@ async fn run(args: &Args, folder: &Folder, strace: bool, tally: &mut Tally) -> a
         let report = torture.cycle().await.with_context(|| format!("cycle {number} of seed {}", args.seed))?;
         eprintln!("cycle {number}: {report}");
         tally.cycles = number;
-        tally.acked = torture.acked();
+        (tally.acked, tally.settled) = (torture.acked(), torture.settled());
         tally.verdict.add(report.verdict);
         if !tally.verdict.is_clean() {
             return Ok(());
         }
     }
     tally.verdict.add(torture.finish().await.context("the clean stop at the end")?);
+    tally.settled = torture.settled();
     eprintln!("{}", torture.kills());
     Ok(())
 }
