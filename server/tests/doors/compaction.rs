@@ -1,6 +1,9 @@
 //! Compaction by key, over gRPC: settings are told, the newest record of each key is left, and how far it has come is shown.
 
-use crate::support::*;
+use crate::{
+    groups::{Member, said},
+    support::*,
+};
 use foldlog_proto::v1::{self as pb, read_request::Source};
 use prost_types::Duration;
 use tonic::Code;
@@ -86,6 +89,59 @@ async fn system_tables_are_compacted_and_a_restart_goes_on_with_what_is_left() {
     let folder = world.stop().await;
     let mut world = world_over(folder, |config| config.log.segment_bytes = 16 << 10).await;
     assert_eq!(one_more(&mut world).await, sum + 1);
+    world.stop().await;
+}
+
+/// A group leaves a record with each acknowledgement, most of them under keys that it has used before.
+#[tokio::test]
+async fn what_groups_remember_is_compacted_and_a_restart_knows_it_all() {
+    let mut world = world_with(|config| {
+        config.log.tidy_bytes = 16 << 10;
+        config.log.segment_bytes = 16 << 10;
+    })
+    .await;
+    world.topic("t").await;
+    world.group("g", "t", pb::GroupSettings::default()).await;
+    for text in ["parked", "held"] {
+        world.append("t", text, &[text]).await;
+    }
+    let mut member = Member::join(&world, "g", 10_000).await;
+    for delivered in member.take(2).await {
+        let action = if said(&delivered) == "parked" { pb::NackAction::Park } else { pb::NackAction::Retry };
+        member.nack(&delivered, action, "why").await;
+    }
+    let mut done = 0;
+    while describe(&mut world, "_foldlog.offsets").await.compaction[0].cleaned_to == 0 {
+        world.append("t", &format!("s{}", done % 5), &["next"]).await;
+        let delivered = member.next().await;
+        if said(&delivered) == "next" {
+            assert_eq!(member.ack(&[delivered]).await, []);
+        }
+        done += 1;
+        assert!(done < 10_000, "nothing is compacted");
+    }
+    while world.group_status("g").await.lag > 1 {
+        let delivered = member.next().await;
+        if said(&delivered) == "next" {
+            assert_eq!(member.ack(&[delivered]).await, []);
+        }
+    }
+    member.leave().await;
+    let before = world.group_status("g").await;
+    assert_eq!((before.lag, before.parked, before.member_count), (1, 1, 0));
+    let parked = world.parked("g").await;
+
+    let folder = world.stop().await;
+    let mut world = world_over(folder, |config| config.log.segment_bytes = 16 << 10).await;
+    let after = world.group_status("g").await;
+    assert_eq!((&after.partitions, after.lag, after.group), (&before.partitions, 1, before.group));
+    assert_eq!(world.parked("g").await, parked);
+    let mut member = Member::join(&world, "g", 100).await;
+    let held = member.next().await;
+    assert_eq!((said(&held).as_str(), held.attempt), ("held", 2), "also how often it was delivered");
+    assert_eq!(member.ack(&[held]).await, []);
+    assert_eq!(world.group_status("g").await.lag, 0, "what was acknowledged does not come again");
+    member.leave().await;
     world.stop().await;
 }
 
