@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -411,12 +411,24 @@ impl Changes {
             }
             self.check_records(&topic, &read(log, &topic)?)?;
         }
-        for topic in &self.marked {
+        self.manifests_say_what_older_builds_must_know(log)
+    }
+
+    /// That there are marks, and segments that were written anew in topics of events.
+    fn manifests_say_what_older_builds_must_know(&self, log: &EmbeddedLog) -> Result<(), Failure> {
+        let paths = self.disk.paths();
+        for topic in self.topics.iter().filter(|topic| EXTRA.contains(&topic.as_str())) {
+            let is_marked = self.marked.contains(topic);
             let topic = log.topic(&name(topic)).map_err(|error| Failure::Topic(error.to_string()))?;
             let manifest = Path::new(FOLDER).join("topics").join(format!("{}.json", topic.id));
-            let says = self.disk.bytes_of(&manifest).is_some_and(|bytes| String::from_utf8_lossy(&bytes).contains("\"changes\":true"));
-            if !says {
-                return Err(Failure::Topic(format!("{} does not say that there are marks", topic.name)));
+            let text = String::from_utf8_lossy(&self.disk.bytes_of(&manifest).unwrap_or_default()).into_owned();
+            let folder = manifest.with_extension("");
+            let is_anew =
+                |path: &PathBuf| path.starts_with(&folder) && path.file_name().is_some_and(|name| name.to_string_lossy().len() > 30);
+            for (is_so, says) in [(is_marked, "\"changes\":true"), (paths.iter().any(is_anew), "\"blanks\":true")] {
+                if is_so && !text.contains(says) {
+                    return Err(Failure::Topic(format!("{} does not say {says}", topic.name)));
+                }
             }
         }
         Ok(())

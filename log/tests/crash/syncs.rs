@@ -63,10 +63,11 @@ const MADE_UP_FOR: [&str; 13] = [
 ];
 
 /// The same of syncs that only changes of topics make: compaction, removal, alteration, deletion.
-const PROVEN_IN_CHANGES: [(&str, &str); 10] = [
+const PROVEN_IN_CHANGES: [(&str, &str); 11] = [
     ("alter: sync of folder /data/topics", "topic"),
     ("alter: sync of file /data/topics/#-#-#-#-#.new", "refused"),
     ("compact: sync of folder /data/topics/#-#-#-#-#/#", "refused"),
+    ("compact: sync of file /data/topics/#-#-#-#-#.new", "refused"),
     ("compact: sync of file /data/topics/#-#-#-#-#/#/#.#.log", "refused"),
     ("compact: sync of file /data/topics/#-#-#-#-#/#/#.#.runs", "refused"),
     ("delete: sync of folder /data/topics", "topic"),
@@ -77,9 +78,13 @@ const PROVEN_IN_CHANGES: [(&str, &str); 10] = [
 ];
 
 /// Those that another one makes up for.
-const MADE_UP_FOR_IN_CHANGES: [&str; 2] = [
-    // Derived, and made again when it is not whole.
+const MADE_UP_FOR_IN_CHANGES: [&str; 4] = [
+    // A topic's manifest says that there may be blanks before the first is written. Every later name in the folder syncs it as well, so that
+    // these lives never see it missing; it is there for the topic in which nothing follows.
+    "compact: sync of folder /data/topics",
+    // Derived, and made again when they are not whole.
     "compact: sync of file /data/topics/#-#-#-#-#/#/#.#.index",
+    "compact: sync of file /data/topics/#-#-#-#-#/#/#.#.keys",
     "start: sync of file /data/topics/#-#-#-#-#/#/#.#.index",
 ];
 
