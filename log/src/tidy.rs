@@ -18,8 +18,9 @@ use crate::{
     engine::{Engine, FailOnPanic},
     error::LogError,
     ids::TopicId,
-    partition::group::{Group, Slice},
+    partition::group::Group,
     record::Run,
+    segment::Stretch,
     topic_store::Partition,
     window_file::WindowFile,
 };
@@ -81,6 +82,19 @@ impl Signal {
             self.raised.wait_for(&mut state, FULL_DISK_PAUSE);
         }
         !state.1
+    }
+}
+
+/// What is copied of one partition.
+struct Copied {
+    partition: Arc<Partition>,
+    runs: Vec<Run>,
+    streams: Vec<Stretch>,
+}
+
+impl Copied {
+    fn of(partition: &Arc<Partition>) -> Self {
+        Self { partition: Arc::clone(partition), runs: Vec::new(), streams: Vec::new() }
     }
 }
 
@@ -173,18 +187,23 @@ impl Tidy {
 
     /// Copies all but what is of `closed` topics, which were deleted.
     fn copy(&mut self, groups: Vec<Arc<Group>>, closed: &[TopicId]) -> Result<(), LogError> {
-        let mut runs: BTreeMap<usize, (Slice, Vec<Run>)> = BTreeMap::new();
+        let mut copied: BTreeMap<usize, Copied> = BTreeMap::new();
         for group in &groups {
             let loaded = if group.loaded { Arc::clone(group) } else { self.load(group)? };
             for slice in loaded.slices.iter().filter(|slice| !closed.contains(&slice.partition.topic.id)) {
-                let (_, of_slice) = runs.entry(slice.partition.index).or_insert_with(|| (slice.clone(), Vec::new()));
+                let of_partition = copied.entry(slice.partition.index).or_insert_with(|| Copied::of(&slice.partition));
                 for run in &slice.runs {
-                    of_slice.push(loaded.cut(slice, run, 0, run.count)?);
+                    of_partition.runs.push(loaded.cut(slice, run, 0, run.count)?);
+                }
+            }
+            for span in &group.spans {
+                if let Some(of_partition) = copied.get_mut(&(span.key.partition as usize)) {
+                    of_partition.streams.push(span.into());
                 }
             }
         }
-        for (slice, runs) in runs.values() {
-            self.engine.segments_for(&slice.partition)?.append(runs, self.engine.layout(&slice.partition))?;
+        for Copied { partition, runs, streams } in copied.values() {
+            self.engine.segments_for(partition)?.append(runs, streams, self.engine.layout(partition))?;
         }
         if let Some(last) = groups.last() {
             self.engine.postings.add_recent(last.end)?;

@@ -184,13 +184,15 @@ impl BatchBuilder {
     /// An empty batch whose first record will have `base_offset`.
     #[must_use]
     pub fn new(base_offset: Offset) -> Self {
-        Self {
-            bytes: vec![0; HEADER_LEN],
-            base_offset,
-            count: 0,
-            base_timestamp: Timestamp::default(),
-            max_timestamp: Timestamp::new(i64::MIN),
-        }
+        Self::with_capacity(base_offset, HEADER_LEN)
+    }
+
+    /// The same with room for so many bytes, header included.
+    #[must_use]
+    pub fn with_capacity(base_offset: Offset, bytes: usize) -> Self {
+        let mut header = Vec::with_capacity(bytes.max(HEADER_LEN));
+        header.resize(HEADER_LEN, 0);
+        Self { bytes: header, base_offset, count: 0, base_timestamp: Timestamp::default(), max_timestamp: Timestamp::new(i64::MIN) }
     }
 
     /// Number of records so far.
@@ -265,6 +267,9 @@ impl BatchBuilder {
         self.bytes[..HEADER_LEN].copy_from_slice(&header);
         let checksum = crc32c::crc32c(&self.bytes[CHECKED_FROM..]);
         self.bytes[CHECKED_FROM - 4..CHECKED_FROM].copy_from_slice(&checksum.to_be_bytes());
+        if self.bytes.capacity() > 2 * self.bytes.len() {
+            self.bytes.shrink_to_fit();
+        }
         Bytes::from(self.bytes)
     }
 }

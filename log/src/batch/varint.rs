@@ -84,6 +84,10 @@ impl<'a> Cursor<'a> {
 
     /// A plain number; none if it runs out or does not fit.
     pub(crate) fn unsigned(&mut self) -> Option<u64> {
+        if let Some((first @ ..0x80, rest)) = self.rest.split_first() {
+            self.rest = rest;
+            return Some(u64::from(*first));
+        }
         let mut number = 0_u64;
         for place in 0..MAX_LONG {
             let byte = self.byte()?;

@@ -69,6 +69,8 @@ pub(crate) struct Committer {
     group: OpenGroup,
     /// How long the group's frame may become.
     room: u64,
+    /// Bytes of a batch of the group before.
+    batch_bytes: usize,
     replies: Vec<Reply>,
     /// Those that leave after the write.
     early: Vec<Reply>,
@@ -112,6 +114,7 @@ impl Committer {
             end,
             group,
             room: 0,
+            batch_bytes: 0,
             replies: Vec::new(),
             early: Vec::new(),
             taken: VecDeque::new(),
@@ -264,7 +267,7 @@ impl Committer {
     }
 
     fn next_group(&self) -> OpenGroup {
-        OpenGroup::new(self.end.number + 1, self.admission.next_position(), self.now())
+        OpenGroup::new(self.end.number + 1, self.admission.next_position(), self.now()).with_batches_of(self.batch_bytes)
     }
 
     /// Server time: never steps back.
@@ -311,6 +314,7 @@ impl Committer {
             return Ok((!replies.is_empty()).then_some(Closing { group: None, early: Vec::new(), replies }));
         }
         self.end.time = self.group.time;
+        self.batch_bytes = self.group.mean_batch();
         let (first, end) = (self.end.position, self.admission.next_position());
         let count = u32::try_from(end.get() - first.get()).unwrap_or(u32::MAX);
         let mut header = self.header(FrameKind::Group, first, count);

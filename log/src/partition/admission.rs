@@ -297,6 +297,8 @@ pub(crate) struct OpenGroup {
     pub(crate) number: u64,
     pub(crate) time: Timestamp,
     first: Position,
+    /// Bytes that a batch is likely to take.
+    batch_bytes: usize,
     slices: Vec<OpenSlice>,
     /// Place in `slices` by index of the partition.
     by_partition: HashMap<usize, usize>,
@@ -316,6 +318,7 @@ impl OpenGroup {
             number,
             time,
             first,
+            batch_bytes: 0,
             slices: Vec::new(),
             by_partition: HashMap::new(),
             runs: 0,
@@ -328,6 +331,20 @@ impl OpenGroup {
         }
     }
 
+    /// The same with batches likely to take so many bytes each.
+    pub(crate) fn with_batches_of(self, bytes: usize) -> Self {
+        Self { batch_bytes: bytes, ..self }
+    }
+
+    /// Bytes of its batches, on the average.
+    pub(crate) fn mean_batch(&self) -> usize {
+        self.batch_bytes_so_far().checked_div(self.slices.len()).unwrap_or(0)
+    }
+
+    fn batch_bytes_so_far(&self) -> usize {
+        self.slices.iter().map(|slice| slice.builder.encoded_len()).sum()
+    }
+
     /// Whether there is nothing to write.
     pub(crate) fn is_empty(&self) -> bool {
         self.slices.is_empty() && self.entries.is_empty() && self.switches.is_empty() && self.producers.is_empty()
@@ -335,9 +352,8 @@ impl OpenGroup {
 
     /// Bytes that its frame takes so far, about.
     pub(crate) fn bytes(&self) -> u64 {
-        let batches: usize = self.slices.iter().map(|slice| slice.builder.encoded_len()).sum();
         let entries = self.entries.len() + self.producer_bytes;
-        (batches + table_len(self.slices.len(), self.runs) + entries + self.switches.len() * 64 + 128) as u64
+        (self.batch_bytes_so_far() + table_len(self.slices.len(), self.runs) + entries + self.switches.len() * 64 + 128) as u64
     }
 
     /// Keeps what became of a unit.
@@ -358,7 +374,7 @@ impl OpenGroup {
         let count = write.records.count();
         let place = *self.by_partition.entry(write.partition.index).or_insert_with(|| {
             let partition = Arc::clone(&write.partition);
-            let builder = BatchBuilder::new(offset);
+            let builder = BatchBuilder::with_capacity(offset, self.batch_bytes);
             self.slices.push(OpenSlice { partition, base: offset, builder, runs: Vec::new(), ends_in_mark: false });
             self.slices.len() - 1
         });

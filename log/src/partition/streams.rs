@@ -14,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::{
     ids::{Offset, StreamVersion},
     life::{Life, SnapshotAt, Standing},
-    segment::StreamHasher,
+    segment::{StreamHasher, Stretch},
     topic_store::Partition,
 };
 
@@ -50,6 +50,12 @@ impl StreamSpan {
     /// Version of the last event.
     pub(crate) fn last_version(&self) -> StreamVersion {
         StreamVersion::new(self.first_version.get() + u64::from(self.count) - 1)
+    }
+}
+
+impl From<&StreamSpan> for Stretch {
+    fn from(span: &StreamSpan) -> Self {
+        Self { stream: span.key.hash, first_version: span.first_version, first_offset: span.offset, count: span.count }
     }
 }
 

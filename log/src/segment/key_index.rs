@@ -57,6 +57,25 @@ impl Key {
     }
 }
 
+/// Events of one stream, one behind the other, as whoever appends them knows them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stretch {
+    /// Hash of the stream's name.
+    pub(crate) stream: u128,
+    pub(crate) first_version: StreamVersion,
+    pub(crate) first_offset: Offset,
+    pub(crate) count: u32,
+}
+
+impl Stretch {
+    /// Its keys.
+    pub(super) fn keys(self) -> impl Iterator<Item = Key> {
+        let key =
+            move |place| Key { stream: self.stream, version: self.first_version.get() + place, offset: self.first_offset.get() + place };
+        (0..u64::from(self.count)).map(key)
+    }
+}
+
 pub(super) const PAGE: usize = 4096;
 const PAGE_HEAD: usize = 6;
 pub(super) const TABLE_HEAD: usize = 24;
@@ -84,28 +103,20 @@ enum Pages {
 }
 
 impl KeyTable {
-    /// Encodes a table of `keys`, which it sorts; offsets are stored from `base` on.
+    /// Encodes a table of `keys`, in any order; offsets are stored from `base` on.
     pub(super) fn encode(keys: &mut [Key], base: Offset, covers: Offset) -> Bytes {
-        sort(keys);
-        let mut pages = PageWriter::default();
-        let mut rest = &keys[..];
-        while let Some(first) = rest.first() {
-            rest = pages.put(first, rest, base);
+        let follows = |one: &Key, next: &Key| one.stream == next.stream && one.version.checked_add(1) == Some(next.version);
+        let mut pages = PageWriter::new(base);
+        // Events of a stream mostly come together: what follows each other is moved as it is.
+        let mut stretches: Vec<&[Key]> = keys.chunk_by(follows).collect();
+        let bound = |key: Option<&Key>| key.copied();
+        if stretches.len() <= keys.len() / 4 && put_in_order(&mut stretches, |keys| bound(keys.first()), |keys| bound(keys.last())) {
+            stretches.into_iter().flatten().for_each(|key| pages.push(*key));
+        } else {
+            keys.sort();
+            keys.iter().for_each(|key| pages.push(*key));
         }
-        let (fences, pages) = pages.finish();
-        let mut out = Vec::with_capacity(TABLE_HEAD + fences.len() * 8 + pages.len());
-        out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&[0; 4]); // checksum, below
-        out.extend_from_slice(&covers.get().to_be_bytes());
-        out.extend_from_slice(&u32::try_from(fences.len()).unwrap_or(u32::MAX).to_be_bytes());
-        out.extend_from_slice(&u32::try_from(pages.len()).unwrap_or(u32::MAX).to_be_bytes());
-        for fence in &fences {
-            out.extend_from_slice(&fence.to_be_bytes());
-        }
-        let checksum = crc32c::crc32c(out.get(8..).unwrap_or_default());
-        out.splice(4..8, checksum.to_be_bytes());
-        out.extend_from_slice(&pages);
-        out.into()
+        pages.finish(covers)
     }
 
     /// Opens a table that was encoded into memory; none if its bytes are damaged. Returns what follows it.
@@ -258,17 +269,11 @@ impl KeyTable {
     }
 }
 
-/// Sorts keys. Events of a stream mostly come together: what follows each other is moved as it is, and the rest by a stable sort, which
-/// makes use of the order of tables that are merged.
-fn sort(keys: &mut [Key]) {
-    let follows = |one: &Key, next: &Key| one.stream == next.stream && one.version.checked_add(1) == Some(next.version);
-    let mut stretches: Vec<&[Key]> = keys.chunk_by(follows).collect();
-    if stretches.len() > keys.len() / 4 {
-        return keys.sort();
-    }
-    stretches.sort_by_key(|stretch| stretch.first().copied());
-    let sorted = stretches.concat();
-    keys.copy_from_slice(&sorted);
+/// Puts stretches of keys in order; false if they overlap, so that their keys must be sorted one by one: snapshots may be put twice as of
+/// one version. A stable sort makes use of the order of tables that are merged.
+fn put_in_order<T>(stretches: &mut [T], first: impl Fn(&T) -> Option<Key>, last: impl Fn(&T) -> Option<Key>) -> bool {
+    stretches.sort_by_key(&first);
+    stretches.windows(2).all(|pair| matches!(pair, [before, behind] if last(before) < first(behind)))
 }
 
 /// What a table says before its pages.
@@ -332,86 +337,171 @@ fn visit(page: &[u8], only: Option<u128>, each: &mut impl FnMut(Key)) {
 
 /// The same for all streams if `only` is none; none if the page is not what it should be.
 pub(super) fn try_visit(page: &[u8], only: Option<u128>, each: &mut impl FnMut(Key)) -> Option<()> {
+    entries(page, |entry| {
+        if only.is_none_or(|only| only == entry.stream) {
+            entry.for_each(&mut *each)?;
+        }
+        Some(())
+    })
+}
+
+/// Events of one stream with one version after the other, as they lie in a page.
+#[derive(Clone, Copy, Debug)]
+struct Entry<'p> {
+    stream: u128,
+    first_version: u64,
+    count: u64,
+    /// From which offset on the first one's is stored; the others' from the one before.
+    base: u64,
+    offsets: &'p [u8],
+}
+
+impl Entry<'_> {
+    fn for_each(&self, mut each: impl FnMut(Key)) -> Option<()> {
+        let (mut cursor, mut offset) = (Cursor::new(self.offsets), self.base);
+        for place in 0..self.count {
+            offset = offset.checked_add(cursor.unsigned()?)?;
+            each(Key { stream: self.stream, version: self.first_version.checked_add(place)?, offset });
+        }
+        Some(())
+    }
+
+    /// The lowest key that it may have.
+    const fn first(&self) -> Key {
+        Key { stream: self.stream, version: self.first_version, offset: self.base }
+    }
+
+    /// The highest key that it may have.
+    const fn last(&self) -> Key {
+        let version = self.first_version.saturating_add(self.count.saturating_sub(1));
+        Key { stream: self.stream, version, offset: u64::MAX }
+    }
+}
+
+/// The entries of a page, until `each` has none for one; none if the page is not what it should be.
+fn entries<'p>(page: &'p [u8], mut each: impl FnMut(Entry<'p>) -> Option<()>) -> Option<()> {
     let mut cursor = Cursor::new(page);
     cursor.take(4)?;
     let used = u16::from_be_bytes(cursor.array()?);
-    let mut cursor = Cursor::new(cursor.take(used.into())?);
-    let base = u64::from_be_bytes(cursor.array()?);
-    while !cursor.is_empty() {
-        let stream = u128::from_be_bytes(cursor.array()?);
-        let (first, count) = (cursor.unsigned()?, cursor.unsigned()?);
-        let mut offset = base;
-        for place in 0..count {
-            offset = offset.checked_add(cursor.unsigned()?)?;
-            if only.is_none_or(|only| only == stream) {
-                each(Key { stream, version: first.checked_add(place)?, offset });
-            }
-        }
+    let mut rest = Cursor::new(cursor.take(used.into())?);
+    let base = u64::from_be_bytes(rest.array()?);
+    while !rest.is_empty() {
+        let stream = u128::from_be_bytes(rest.array()?);
+        let (first_version, count) = (rest.unsigned()?, rest.unsigned()?);
+        let offsets = rest.take(length_of(count, rest.rest())?)?;
+        each(Entry { stream, first_version, count, base, offsets })?;
     }
     Some(())
 }
 
-#[derive(Default)]
+/// Length of so many numbers at the front of `bytes`; none if they are not all there.
+fn length_of(mut count: u64, bytes: &[u8]) -> Option<usize> {
+    if count == 0 {
+        return Some(0);
+    }
+    let is_last = |byte: &u8| {
+        count -= u64::from(*byte < 0x80);
+        count == 0
+    };
+    bytes.iter().position(is_last).map(|place| place + 1)
+}
+
+/// Writes the pages of a table from its keys, in order.
 struct PageWriter {
+    base: Offset,
     fences: Vec<u64>,
     done: Vec<u8>,
     page: Vec<u8>,
+    /// The entry under way, whose offsets are in `offsets`.
+    entry: Option<OpenEntry>,
+    offsets: Vec<u8>,
+}
+
+#[derive(Clone, Copy)]
+struct OpenEntry {
+    first: Key,
+    count: u64,
+    /// Offset of the last one.
+    last: u64,
+    /// Bytes that its offsets may take.
+    room: usize,
 }
 
 impl PageWriter {
-    /// Puts as many events of the first one's stream as follow each other in version and fit into a page; returns the rest.
-    fn put<'a>(&mut self, first: &Key, keys: &'a [Key], base: Offset) -> &'a [Key] {
+    const fn new(base: Offset) -> Self {
+        Self { base, fences: Vec::new(), done: Vec::new(), page: Vec::new(), entry: None, offsets: Vec::new() }
+    }
+
+    fn push(&mut self, key: Key) {
+        if self.entry.is_some_and(|entry| !entry.goes_on_with(&key, self.offsets.len())) {
+            self.end_entry();
+        }
+        let entry = self.entry.unwrap_or_else(|| self.begin(key));
+        put_unsigned(&mut self.offsets, key.offset.saturating_sub(entry.last));
+        self.entry = Some(OpenEntry { count: entry.count + 1, last: key.offset, ..entry });
+    }
+
+    fn begin(&mut self, first: Key) -> OpenEntry {
         if self.page.len() + ENTRY_HEAD > PAGE - PAGE_HEAD {
-            self.turn();
+            self.end_page(true);
         }
         if self.page.is_empty() {
             self.fences.push(upper_half(first.stream));
-            self.page.extend_from_slice(&base.get().to_be_bytes());
+            self.page.extend_from_slice(&self.base.get().to_be_bytes());
         }
-        let room = PAGE - PAGE_HEAD - self.page.len() - ENTRY_HEAD;
-        let mut offsets = Vec::new();
-        let (mut before, mut count) = (base.get(), 0_u64);
-        for key in keys {
-            let is_next = key.stream == first.stream && Some(key.version) == first.version.checked_add(count);
-            // Snapshots may be put in any order of versions.
-            let follows = is_next && (count == 0 || key.offset >= before);
-            if !follows || offsets.len() + 10 > room && count > 0 {
-                break;
-            }
-            put_unsigned(&mut offsets, key.offset.saturating_sub(before));
-            (before, count) = (key.offset, count + 1);
-        }
-        self.page.extend_from_slice(&first.stream.to_be_bytes());
-        put_unsigned(&mut self.page, first.version);
-        put_unsigned(&mut self.page, count);
-        self.page.extend_from_slice(&offsets);
-        keys.get(usize::try_from(count).unwrap_or(usize::MAX)..).unwrap_or_default()
+        OpenEntry { first, count: 0, last: self.base.get(), room: PAGE - PAGE_HEAD - self.page.len() - ENTRY_HEAD }
     }
 
-    fn turn(&mut self) {
-        if self.page.is_empty() {
-            return;
+    fn end_entry(&mut self) {
+        if let Some(OpenEntry { first, count, .. }) = self.entry.take() {
+            self.page.extend_from_slice(&first.stream.to_be_bytes());
+            put_unsigned(&mut self.page, first.version);
+            put_unsigned(&mut self.page, count);
+            self.page.append(&mut self.offsets);
         }
-        let mut rest = u16::try_from(self.page.len()).unwrap_or(u16::MAX).to_be_bytes().to_vec();
-        rest.append(&mut self.page);
-        self.seal(rest, true);
     }
 
-    fn seal(&mut self, mut rest: Vec<u8>, is_full: bool) {
+    fn end_page(&mut self, is_full: bool) {
+        let from = self.done.len();
+        self.done.extend_from_slice(&[0; 4]); // checksum, below
+        self.done.extend_from_slice(&u16::try_from(self.page.len()).unwrap_or(u16::MAX).to_be_bytes());
+        self.done.append(&mut self.page);
         if is_full {
-            rest.resize(PAGE - 4, 0);
+            self.done.resize(from + PAGE, 0);
         }
-        self.done.extend_from_slice(&crc32c::crc32c(&rest).to_be_bytes());
-        self.done.extend_from_slice(&rest);
+        if let Some((checksum, rest)) = self.done.get_mut(from..).and_then(<[u8]>::split_first_chunk_mut::<4>) {
+            *checksum = crc32c::crc32c(rest).to_be_bytes();
+        }
     }
 
-    fn finish(mut self) -> (Vec<u64>, Vec<u8>) {
+    /// The table: its head and its pages.
+    fn finish(mut self, covers: Offset) -> Bytes {
+        self.end_entry();
         if !self.page.is_empty() {
-            let mut rest = u16::try_from(self.page.len()).unwrap_or(u16::MAX).to_be_bytes().to_vec();
-            rest.append(&mut self.page);
-            self.seal(rest, false);
+            self.end_page(false);
         }
-        (self.fences, self.done)
+        let mut out = Vec::with_capacity(TABLE_HEAD + self.fences.len() * 8 + self.done.len());
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&[0; 4]); // checksum, below
+        out.extend_from_slice(&covers.get().to_be_bytes());
+        out.extend_from_slice(&u32::try_from(self.fences.len()).unwrap_or(u32::MAX).to_be_bytes());
+        out.extend_from_slice(&u32::try_from(self.done.len()).unwrap_or(u32::MAX).to_be_bytes());
+        for fence in &self.fences {
+            out.extend_from_slice(&fence.to_be_bytes());
+        }
+        let checksum = crc32c::crc32c(out.get(8..).unwrap_or_default());
+        out.splice(4..8, checksum.to_be_bytes());
+        out.extend_from_slice(&self.done);
+        out.into()
+    }
+}
+
+impl OpenEntry {
+    /// Whether a key is the next event of the same stream, and its offset has room in the page. Snapshots may be put in any order of
+    /// versions.
+    fn goes_on_with(&self, key: &Key, used: usize) -> bool {
+        let is_next = key.stream == self.first.stream && Some(key.version) == self.first.version.checked_add(self.count);
+        is_next && key.offset >= self.last && used + 10 <= self.room
     }
 }
 
@@ -515,11 +605,28 @@ fn up_to(most: usize, found: &mut Vec<Key>) -> impl FnMut(Key) -> ControlFlow<()
 
 fn merge(tables: &[KeyTable], base: Offset) -> Result<(KeyTable, Bytes), LogError> {
     let covers = tables.iter().map(|table| table.covers).max().unwrap_or(base);
-    let mut keys = Vec::new();
-    for table in tables {
-        table.for_each(|key| keys.push(key))?;
+    let numbers = tables.iter().flat_map(|table| (0..table.fences.len()).map(move |number| (table, number)));
+    let pages = numbers.map(|(table, number)| table.page(number)).collect::<Result<Vec<_>, _>>()?;
+    let mut found = Vec::new();
+    for page in &pages {
+        let _ = entries(page, |entry| {
+            found.push(entry);
+            Some(())
+        });
     }
-    let bytes = KeyTable::encode(&mut keys, base, covers);
+    let bytes = if put_in_order(&mut found, |entry| Some(entry.first()), |entry| Some(entry.last())) {
+        let mut pages = PageWriter::new(base);
+        for entry in &found {
+            let _ = entry.for_each(|key| pages.push(key));
+        }
+        pages.finish(covers)
+    } else {
+        let mut keys = Vec::new();
+        for entry in &found {
+            let _ = entry.for_each(|key| keys.push(key));
+        }
+        KeyTable::encode(&mut keys, base, covers)
+    };
     let (table, _) = KeyTable::from_memory(&bytes)
         .ok_or_else(|| corrupt(Path::new("key index in memory"), 0, bytes.len() as u64, "a merged table cannot be read back"))?;
     Ok((table, bytes))
@@ -571,13 +678,30 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn keys_are_sorted_however_they_come(stretches in vec((0..4_u128, 0..300_u64, 1..60_u64), 0..60)) {
-            let mut seen = std::collections::BTreeSet::new();
+        fn keys_are_sorted_however_they_come(
+            stretches in vec((0..4_u128, 0..300_u64, 1..60_u64), 0..60), cuts in vec(0.0..1.0_f64, 0..4),
+        ) {
             let of = |(stream, first, count): (u128, u64, u64)| (first..first + count).map(move |version| (stream, version));
-            let mut all: Vec<Key> = stretches.into_iter().flat_map(of).filter(|key| seen.insert(*key)).zip(0..)
+            let all: Vec<Key> = stretches.into_iter().flat_map(of).zip(0..)
                 .map(|((stream, version), offset)| Key { stream, version, offset }).collect();
-            sort(&mut all);
-            prop_assert!(all.iter().map(|key| (key.stream, key.version)).eq(seen));
+            let mut expected = all.clone();
+            expected.sort();
+            let mut places = cuts.iter().map(|cut| (all.len() as f64 * cut) as usize).chain([0, all.len()]).collect::<Vec<_>>();
+            places.sort_unstable();
+            let mut tables = Vec::new();
+            for part in places.windows(2) {
+                let [from, end] = part else { continue };
+                let mut part = all.get(*from..*end).unwrap_or_default().to_vec();
+                let bytes = KeyTable::encode(&mut part, Offset::new(0), Offset::new(0));
+                tables.push(KeyTable::from_memory(&bytes).expect("it reads back").0);
+                part.sort();
+                let mut found = Vec::new();
+                tables.last().expect("one was pushed").for_each(|key| found.push(key)).expect("it is whole");
+                prop_assert_eq!(found, part);
+            }
+            let mut found = Vec::new();
+            merge(&tables, Offset::new(0)).expect("they are whole").0.for_each(|key| found.push(key)).expect("it is whole");
+            prop_assert_eq!(found, expected, "also what is there twice");
         }
 
         #[test]

@@ -25,6 +25,7 @@ mod writer;
 pub use file::OpenFiles;
 pub(crate) use file::{fresh, is_file_of_segment, remove_if_there};
 pub use key_index::StreamHasher;
+pub(crate) use key_index::Stretch;
 pub use reader::Reader;
 pub(crate) use reader::WholeBatch;
 pub use rewrite::Rewrite;

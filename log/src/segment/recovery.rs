@@ -174,8 +174,9 @@ impl UnrecoveredSegment {
         };
         if active.segment.has_keys && covered < mark.end {
             info!(segment = %active.segment.id.path(Kind::Log).display(), from = %covered, "making the key index again");
-            active.unsaved_keys = keys_from_log(&active.segment, covered, hasher, read)?;
-            let rest = table_of(&active.segment, &mut active.unsaved_keys, mark.end)?;
+            let mut keys = keys_from_log(&active.segment, covered, hasher, read)?;
+            let (rest, bytes) = table_of(&active.segment, &mut keys, mark.end)?;
+            active.unsaved_keys = bytes.into();
             active.segment.publish(Vec::new(), Some(rest))?;
         }
         Ok(active)
@@ -309,7 +310,7 @@ pub(super) struct ReadContext {
 pub(super) fn keys_from_log(segment: &Arc<Segment>, from: Offset, hasher: &StreamHasher, read: &ReadContext) -> Result<Vec<Key>, LogError> {
     let mut keys = Vec::new();
     read_runs(segment, &read.topic, from, |run| {
-        keys.extend(keys_of(&[run], hasher)?);
+        keys.extend(keys_of(&[run], &[], hasher)?);
         Ok(())
     })?;
     Ok(keys)
@@ -317,13 +318,13 @@ pub(super) fn keys_from_log(segment: &Arc<Segment>, from: Offset, hasher: &Strea
 
 /// A segment's key index, from its keys.
 pub(super) fn index_of(segment: &Segment, keys: &mut [Key], covers: Offset) -> Result<KeyIndex, LogError> {
-    Ok(KeyIndex::sealed(table_of(segment, keys, covers)?))
+    Ok(KeyIndex::sealed(table_of(segment, keys, covers)?.0))
 }
 
-fn table_of(segment: &Segment, keys: &mut [Key], covers: Offset) -> Result<KeyTable, LogError> {
+fn table_of(segment: &Segment, keys: &mut [Key], covers: Offset) -> Result<(KeyTable, Bytes), LogError> {
     let bytes = KeyTable::encode(keys, segment.id.base, covers);
     let table = KeyTable::from_memory(&bytes).map(|(table, _)| table);
-    table.ok_or_else(|| corrupt(&segment.id.path(Kind::Keys), 0, 0, "a table of keys that cannot be read back"))
+    table.map(|table| (table, bytes)).ok_or_else(|| corrupt(&segment.id.path(Kind::Keys), 0, 0, "a table of keys that cannot be read back"))
 }
 
 /// Follows the blocks of `.runs`, all of which must be whole.

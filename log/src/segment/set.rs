@@ -23,7 +23,7 @@ use crate::{
 
 use super::{
     file::{Kind, OpenFiles, SegmentId, failed, remove_if_there},
-    key_index::{KeyIndex, StreamHasher},
+    key_index::{KeyIndex, StreamHasher, Stretch},
     offset_index::OffsetIndex,
     part::{Damage, Lost, Segment},
     reader::Reader,
@@ -290,11 +290,12 @@ impl Segments {
     }
 
     /// Appends committed runs of this partition: whole batches with all their runs, in order. Runs that are here already are
-    /// passed over, so a call that failed on a full disk may be made again. Blocking; for tidy alone.
+    /// passed over, so a call that failed on a full disk may be made again. `streams` says what is known of their streams, in order; the
+    /// rest is read. Blocking; for tidy alone.
     ///
     /// # Errors
     /// [`LogError::Io`]; [`LogError::Invalid`] for runs that do not follow what is here.
-    pub fn append(&self, runs: &[Run], layout: Layout) -> Result<(), LogError> {
+    pub(crate) fn append(&self, runs: &[Run], streams: &[Stretch], layout: Layout) -> Result<(), LogError> {
         let mut writer = self.writer.lock();
         let end = self.end();
         let known = runs.partition_point(|run| run.first_offset < end);
@@ -314,7 +315,7 @@ impl Segments {
                 continue;
             }
             let (now, later) = rest.split_at(count);
-            active.append(now, layout.compression, &self.hasher)?;
+            active.append(now, streams, layout.compression, &self.hasher)?;
             rest = later;
         }
         Ok(())

@@ -237,7 +237,7 @@ fn fill(segments: &Segments, model: &mut Model, random: &mut Random, passes: u32
         for _ in 0..=random.below(4) {
             runs.extend(model.group(random));
         }
-        segments.append(&runs, layout(segments))?;
+        segments.append(&runs, &[], layout(segments))?;
         last = segments.sync()?.map(|synced| (synced.mark, model.end()));
     }
     Ok(last)
@@ -313,8 +313,8 @@ fn a_call_refused_by_a_full_disk_can_be_made_again() {
         let mut mark = None;
         for _ in 0..10 {
             let runs = (0..3).flat_map(|_| model.group(&mut random)).collect::<Vec<_>>();
-            if segments.append(&runs, layout(&segments)).is_err() {
-                segments.append(&runs, layout(&segments)).expect("there is room again");
+            if segments.append(&runs, &[], layout(&segments)).is_err() {
+                segments.append(&runs, &[], layout(&segments)).expect("there is room again");
             }
             mark = match segments.sync() {
                 Err(LogError::Io { source, .. }) if source.raw_os_error() == Some(28) => segments.sync().expect("there is room again"),
@@ -336,10 +336,10 @@ fn runs_that_do_not_follow_are_refused() {
     let first = model.group(&mut random);
     let second = model.group(&mut random);
     let third = model.group(&mut random);
-    segments.append(&first, layout(&segments)).expect("appends");
-    assert!(matches!(segments.append(&third, layout(&segments)), Err(LogError::Invalid { .. })));
-    segments.append(&[first, second].concat(), layout(&segments)).expect("what is there already is passed over");
-    segments.append(&third, layout(&segments)).expect("appends");
+    segments.append(&first, &[], layout(&segments)).expect("appends");
+    assert!(matches!(segments.append(&third, &[], layout(&segments)), Err(LogError::Invalid { .. })));
+    segments.append(&[first, second].concat(), &[], layout(&segments)).expect("what is there already is passed over");
+    segments.append(&third, &[], layout(&segments)).expect("appends");
     compare(&segments, &model, model.end()).expect("reads");
 }
 

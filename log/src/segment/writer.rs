@@ -5,6 +5,8 @@
 
 use std::{borrow::Cow, sync::Arc};
 
+use bytes::Bytes;
+
 use crate::{
     batch::{self, BatchHeader, HEADER_LEN as BATCH_HEADER_LEN, varint::Cursor},
     disk::{Disk, DiskFile},
@@ -16,7 +18,7 @@ use crate::{
 
 use super::{
     file::{HEADER_LEN, Kind, SegmentId, corrupt, failed, fresh},
-    key_index::{Key, KeyIndex, KeyTable, StreamHasher},
+    key_index::{Key, KeyIndex, KeyTable, StreamHasher, Stretch},
     offset_index::OffsetIndex,
     part::Segment,
     runs::{self, BlockHead, StoredRun},
@@ -76,8 +78,8 @@ pub(super) struct ActiveSegment {
     pub(super) chain: u32,
     pub(super) end: Offset,
     pub(super) max_timestamp: Timestamp,
-    /// Events that `.keylog` does not have yet.
-    pub(super) unsaved_keys: Vec<Key>,
+    /// Tables of the events that `.keylog` does not have yet, one behind the other.
+    pub(super) unsaved_keys: Vec<u8>,
     /// Files written since the last sync; they stay open until then, so that a failed sync is told to us.
     pub(super) written: Option<Written>,
     /// Whether names in the folder are not durable yet.
@@ -133,13 +135,20 @@ impl ActiveSegment {
         Ok(written)
     }
 
-    /// Appends whole batches, all of whose runs are there, in order, right behind what the segment has. They come uncompressed.
-    pub(super) fn append(&mut self, runs: &[Run], compression: Compression, hasher: &StreamHasher) -> Result<(), LogError> {
+    /// Appends whole batches, all of whose runs are there, in order, right behind what the segment has. They come uncompressed. What is
+    /// `known` of their streams need not be read.
+    pub(super) fn append(
+        &mut self,
+        runs: &[Run],
+        known: &[Stretch],
+        compression: Compression,
+        hasher: &StreamHasher,
+    ) -> Result<(), LogError> {
         let written = self.files()?;
         let log_path = self.segment.id.path(Kind::Log);
         let runs_path = self.segment.id.path(Kind::Runs);
         let laid_out = LaidOut::new(runs, compression, self)?;
-        let mut keys = if self.segment.has_keys { keys_of(runs, hasher)? } else { Vec::new() };
+        let keys = if self.segment.has_keys { Some(self.table_of(runs, known, hasher, laid_out.end)?) } else { None };
 
         let mut at = self.log_len;
         for piece in laid_out.pieces() {
@@ -156,23 +165,23 @@ impl ActiveSegment {
             blocks.push((runs_len, head));
             (runs_len, chain) = (runs_len + block.len() as u64, head.checksum);
         }
-        let table = self.table_of(&mut keys, laid_out.end)?;
 
         // All of it is written: now it counts.
         (self.log_len, self.runs_len, self.chain) = (at, runs_len, chain);
         (self.end, self.max_timestamp) = (laid_out.end, laid_out.max_timestamp);
-        self.unsaved_keys.extend(keys);
+        let table = keys.map(|(table, bytes)| {
+            self.unsaved_keys.extend_from_slice(&bytes);
+            table
+        });
         self.segment.publish(blocks, table)
     }
 
-    /// The table of some more keys, which it sorts.
-    fn table_of(&self, keys: &mut [Key], covers: Offset) -> Result<Option<KeyTable>, LogError> {
-        if !self.segment.has_keys {
-            return Ok(None);
-        }
-        let bytes = KeyTable::encode(keys, self.segment.id.base, covers);
+    /// The table of some more keys, and its bytes.
+    fn table_of(&self, runs: &[Run], known: &[Stretch], hasher: &StreamHasher, covers: Offset) -> Result<(KeyTable, Bytes), LogError> {
+        let mut keys = keys_of(runs, known, hasher)?;
+        let bytes = KeyTable::encode(&mut keys, self.segment.id.base, covers);
         match KeyTable::from_memory(&bytes) {
-            Some((table, _)) => Ok(Some(table)),
+            Some((table, _)) => Ok((table, bytes)),
             None => Err(corrupt(&self.segment.id.path(Kind::KeyLog), 0, 0, "a table of keys that cannot be read back")),
         }
     }
@@ -214,11 +223,10 @@ impl ActiveSegment {
             self.segment.files.get(&path).map_err(failed("open", &path))?
         };
         let at = self.key_log_len.max(HEADER_LEN as u64);
-        let table = KeyTable::encode(&mut self.unsaved_keys, id.base, self.end);
-        file.write_at(at, &table).map_err(failed("append to", &path))?;
+        file.write_at(at, &self.unsaved_keys).map_err(failed("append to", &path))?;
         file.sync().map_err(failed("sync key index", &path))?;
-        self.key_log_len = at + table.len() as u64;
-        self.unsaved_keys.clear();
+        self.key_log_len = at + self.unsaved_keys.len() as u64;
+        self.unsaved_keys = Vec::new();
         Ok(())
     }
 
@@ -273,12 +281,27 @@ pub(super) fn write_whole(disk: &dyn Disk, id: &SegmentId, kind: Kind, bytes: &[
     file.sync().map_err(failed("sync", &path))
 }
 
-/// The index entries of runs of events and marks.
-pub(super) fn keys_of(runs: &[Run], hasher: &StreamHasher) -> Result<Vec<Key>, LogError> {
+/// The index entries of runs of events and marks. Only runs that `known` does not cover are read; it is in order, as they are.
+pub(super) fn keys_of(runs: &[Run], mut known: &[Stretch], hasher: &StreamHasher) -> Result<Vec<Key>, LogError> {
     let mut keys = Vec::with_capacity(runs.iter().map(|run| run.count as usize).sum());
+    for run in runs {
+        let below = |offset| known.partition_point(|stretch| stretch.first_offset < offset);
+        let (from, to) = (below(run.first_offset), below(run.first_offset.plus(run.count.into())));
+        let of_run = known.get(from..to).unwrap_or_default();
+        known = known.get(to..).unwrap_or_default();
+        if of_run.iter().map(|stretch| u64::from(stretch.count)).sum::<u64>() == u64::from(run.count) {
+            keys.extend(of_run.iter().flat_map(|stretch| stretch.keys()));
+        } else {
+            read_keys(run, hasher, &mut keys)?;
+        }
+    }
+    Ok(keys)
+}
+
+fn read_keys(run: &Run, hasher: &StreamHasher, keys: &mut Vec<Key>) -> Result<(), LogError> {
     // Events of one stream mostly come together.
     let mut last: Option<(&[u8], u128)> = None;
-    for record in runs.iter().flat_map(Run::records) {
+    for record in run.records() {
         let record = record?;
         let version = record.event().map(|event| event.version.get()).or_else(|| Some(record.mark()?.mark.to_key()));
         let (Some(name), Some(version)) = (record.key, version) else { continue };
@@ -289,7 +312,7 @@ pub(super) fn keys_of(runs: &[Run], hasher: &StreamHasher) -> Result<Vec<Key>, L
         last = Some((name, stream));
         keys.push(Key { stream, version, offset: record.offset.get() });
     }
-    Ok(keys)
+    Ok(())
 }
 
 /// Where runs and their batches come to lie in `.log`.

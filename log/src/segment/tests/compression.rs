@@ -51,7 +51,9 @@ fn compressed_batches_are_found_in_windows_of_every_size() {
         let segments = Segments::open(files, FOLDER.into(), topic(compression), PartitionId::new(0), hasher(), None).expect("opens");
         segments.settle().expect("no fault");
         for _ in 0..150 {
-            segments.append(&model.group_with(&mut random, payload), Layout { compression, max_log_bytes: 64 << 20 }).expect("no fault");
+            segments
+                .append(&model.group_with(&mut random, payload), &[], Layout { compression, max_log_bytes: 64 << 20 })
+                .expect("no fault");
         }
         segments.sync().expect("no fault");
         compare(&segments, &model, model.end()).expect("reads");
