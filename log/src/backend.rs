@@ -15,6 +15,7 @@ use crate::{
     ids::{FolderId, Offset, Position, ProducerEpoch, StreamHead, StreamId, StreamVersion, Timestamp, TopicName},
     life::StreamState,
     record::{Append, Appended, Chunk, EventQuery, ProducerAt, ProducerKey, ReadLimits, Selection, StoredSnapshot},
+    redaction::Redacting,
     server_time::ClockState,
     topic::{Topic, TopicChanges, TopicSettings},
 };
@@ -47,6 +48,8 @@ pub struct Capabilities {
     pub removal: bool,
     /// Whether topics of kind `table` lose what a newer record of the same key replaced.
     pub compaction: bool,
+    /// Whether data of events can be redacted.
+    pub erasure: bool,
     /// How many of a producer's newest units are remembered: so many may be sent again.
     pub producer_units: u32,
     /// Most bytes of one append, as it is encoded.
@@ -212,6 +215,20 @@ pub trait LogBackend: Send + Sync + 'static {
     /// Whether compaction was told to stop.
     fn is_compaction_paused(&self) -> bool {
         false
+    }
+
+    /// What is left to be done of redactions of a topic's events, or of a stream's: until nothing is, their bytes lie in files. Nothing
+    /// where that is done in the same step.
+    ///
+    /// # Errors
+    /// [`LogError::UnknownTopic`]; for a stream [`LogError::WrongKind`].
+    fn redacting(&self, topic: &TopicName, _stream: Option<&StreamId>) -> Result<Redacting, LogError> {
+        self.topic(topic).map(|_| Redacting::default())
+    }
+
+    /// Wakes whenever redactions were completed.
+    fn redacted(&self) -> watch::Receiver<u64> {
+        watch::channel(0).1
     }
 
     /// Where a stream stands in the durable log, and where it begins. May read an index on disk (blocking).

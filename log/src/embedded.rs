@@ -41,6 +41,7 @@ use crate::{
     },
     producers::UNITS_REMEMBERED,
     record::{Append, EventQuery, ProducerKey, Purpose, Selection, StoredSnapshot},
+    redaction::Redacting,
     scrub::{self, Scrubber},
     segment::Segments,
     server_time::ClockState,
@@ -228,6 +229,7 @@ impl EmbeddedLog {
         let (reply, answer) = oneshot::channel();
         let mut request = request::prepare(append, &engine.topics, &engine.hasher, engine.config.append_limit(), reply)?;
         engine.look_up(&mut request)?;
+        engine.find_redacted(&mut request)?;
         request.marked().try_for_each(|topic| engine.admit_changes(topic))?;
         Ok((request, Box::pin(async move { answer.await.unwrap_or(Err(LogError::Unknown)) })))
     }
@@ -335,6 +337,7 @@ impl LogBackend for EmbeddedLog {
             server_time: true,
             removal: true,
             compaction: true,
+            erasure: true,
             producer_units: UNITS_REMEMBERED,
             append_bytes: self.engine.config.append_limit(),
         }
@@ -513,6 +516,23 @@ impl LogBackend for EmbeddedLog {
 
     fn is_compaction_paused(&self) -> bool {
         self.engine.compacting.is_paused()
+    }
+
+    fn redacting(&self, topic: &TopicName, stream: Option<&StreamId>) -> Result<Redacting, LogError> {
+        let entry = self.engine.topics.get(topic)?;
+        let redactions = &self.engine.redactions;
+        let Some(stream) = stream else {
+            let all = entry.partitions.iter().map(|partition| redactions.of(partition, None));
+            return Ok(all.fold(Redacting::default(), Redacting::and));
+        };
+        request::require_events(&entry, "it has no streams")?;
+        let name = stream.as_str().as_bytes();
+        let partition = entry.partition_for(name);
+        Ok(redactions.of(partition, Some(&StreamKey::of(&self.engine.hasher, partition, name))))
+    }
+
+    fn redacted(&self) -> watch::Receiver<u64> {
+        self.engine.redactions.completed()
     }
 
     fn stream_state(&self, topic: &TopicName, stream: &StreamId) -> Result<StreamState, LogError> {

@@ -23,7 +23,7 @@ use crate::{
     distribution::{Distribution, Tally},
     error::LogError,
     holds::Holds,
-    ids::{FolderId, Position, StreamHead, TopicName},
+    ids::{FolderId, Position, StreamHead, Timestamp, TopicName},
     journal::{
         file::JournalFiles,
         queue::{Closed, Queue},
@@ -36,6 +36,7 @@ use crate::{
     },
     postings::Postings,
     record::Purpose,
+    redaction::Redactions,
     reserve::Reserve,
     retention::LowMark,
     scrub::Scrubbed,
@@ -66,6 +67,7 @@ pub(crate) struct Engine {
     pub(crate) topics: TopicStore,
     pub(crate) hasher: StreamHasher,
     pub(crate) streams: Streams,
+    pub(crate) redactions: Arc<Redactions>,
     pub(crate) postings: Postings,
     pub(crate) tail: Tail,
     pub(crate) journal: JournalFiles,
@@ -201,6 +203,14 @@ impl Engine {
     /// As [`Engine::admit_changes`].
     pub(crate) fn admit_blanks(&self, topic: &TopicName) -> Result<(), LogError> {
         self.written(self.topics.admit_blanks(topic))
+    }
+
+    /// The same for redactions of data.
+    ///
+    /// # Errors
+    /// As [`Engine::admit_changes`].
+    pub(crate) fn admit_redactions(&self, topic: &TopicName) -> Result<(), LogError> {
+        self.written(self.topics.admit_redactions(topic))
     }
 
     /// Passes on what became of a manifest. A failed write or sync of one leaves unknown what reached the disk: then the log has failed.
@@ -386,6 +396,10 @@ impl Unsynced {
     }
 }
 
+fn millis_since(since: Timestamp, now: Timestamp) -> Duration {
+    Duration::from_millis(u64::try_from(now.get().saturating_sub(since.get())).unwrap_or_default())
+}
+
 /// Figures of an open log. Counts are since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metrics {
@@ -463,6 +477,10 @@ pub struct Metrics {
     pub unsynced_bytes: u64,
     /// How long ago they were written.
     pub unsynced_age: Duration,
+    /// Redacted events whose bytes are not all gone, now.
+    pub redactions_pending: u64,
+    /// How long ago the oldest of their redactions was made.
+    pub redactions_age: Duration,
 }
 
 impl Engine {
@@ -488,6 +506,7 @@ impl Engine {
         let stored =
             sizes.iter().fold(Size::default(), |sum, of| Size { segments: sum.segments + of.segments, bytes: sum.bytes + of.bytes });
         let (unsynced_bytes, unsynced_age) = self.unsynced.now(&*self.clock);
+        let redacting = self.redactions.all();
         Metrics {
             queued: self.queue.len() as u64,
             queued_bytes: self.queue.bytes(),
@@ -526,6 +545,8 @@ impl Engine {
             removable_bytes: self.removable_bytes(),
             unsynced_bytes,
             unsynced_age,
+            redactions_pending: redacting.events,
+            redactions_age: redacting.since.map_or(Duration::ZERO, |since| millis_since(since, self.time.now())),
         }
     }
 }

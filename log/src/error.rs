@@ -107,6 +107,16 @@ pub enum LogError {
         /// Where it stands.
         actual: StreamHead,
     },
+    /// A redaction of an event that a stream does not have; nothing was written.
+    #[error("stream {stream} is {actual}; it has no event with version {version} whose data could be redacted")]
+    NoSuchEvent {
+        /// The stream.
+        stream: StreamId,
+        /// What was to be redacted.
+        version: StreamVersion,
+        /// Where it stands.
+        actual: StreamHead,
+    },
     /// The request id was used for something else.
     #[error("request id {id} was used before for another request, committed at position {first}; use a new id")]
     RequestIdReused {
@@ -321,6 +331,7 @@ impl LogError {
             Refusal::Tombstoned => Self::Tombstoned { topic: topic.clone(), stream },
             Refusal::BeyondEnd(before) => Self::TruncatedBeyondEnd { stream, before, actual },
             Refusal::NoSuchState(version) => Self::NoSuchState { stream, version, actual },
+            Refusal::NoSuchEvent(version) => Self::NoSuchEvent { stream, version, actual },
         }
     }
 

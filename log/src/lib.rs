@@ -28,6 +28,7 @@ pub(crate) mod partition;
 pub(crate) mod postings;
 pub(crate) mod producers;
 pub mod record;
+pub(crate) mod redaction;
 pub(crate) mod reserve;
 pub mod restore;
 pub(crate) mod retention;
@@ -65,6 +66,7 @@ pub use record::{
     Purpose, QueryAbsent, QueryItem, ReadLimits, RequestKey, Run, Scope, Selection, Sequenced, Snapshot, StoredSnapshot, StreamAt,
     Violation, Write,
 };
+pub use redaction::Redacting;
 pub use retention::{LowMark, Retention};
 pub use server_time::ClockState;
 pub use topic::{Compression, Topic, TopicChanges, TopicKind, TopicSettings};

@@ -55,7 +55,12 @@ pub(crate) struct Life {
     pub(crate) tombstoned: bool,
     /// Snapshots that lie before this offset are gone.
     pub(crate) snapshots_from: Offset,
+    /// Bytes of what redactions before this offset are about are gone. Of a partition ([`NO_STREAM`]).
+    pub(crate) erased_to: Offset,
 }
+
+/// In the place of a stream's name, in marks of a whole partition. No stream is named so.
+pub(crate) const NO_STREAM: &[u8] = b"";
 
 /// Kinds of marks, by their code in the log and in key indexes. What has none of these codes is somebody's of later.
 mod code {
@@ -66,6 +71,8 @@ mod code {
     pub(super) const SNAPSHOT: u8 = 5;
     pub(super) const REMOVED: u8 = 6;
     pub(super) const REDACTED: u8 = 7;
+    pub(super) const REDACTION: u8 = 8;
+    pub(super) const ERASED: u8 = 9;
 }
 
 /// Why nothing is left of an event but its stream, version, type, tags and times, in its place: it is a blank.
@@ -103,6 +110,10 @@ pub(crate) enum Marking {
     Change(StreamChange),
     /// A snapshot as of a version.
     Snapshot(StreamVersion),
+    /// The data of the event with a version is redacted.
+    Redaction(StreamVersion),
+    /// The bytes of what redactions below an offset of the partition are about are gone. Of no stream.
+    Erased(Offset),
 }
 
 /// Why a stream takes no event, change or snapshot, whatever is believed of it.
@@ -113,6 +124,8 @@ pub(crate) enum Refusal {
     BeyondEnd(StreamVersion),
     /// It was never at that version, or deleted since.
     NoSuchState(StreamVersion),
+    /// It has no event of that version.
+    NoSuchEvent(StreamVersion),
 }
 
 /// Where a snapshot lies.
@@ -120,6 +133,15 @@ pub(crate) enum Refusal {
 pub(crate) struct SnapshotAt {
     /// What it is a state as of. Of several as of one version the last counts.
     pub(crate) version: StreamVersion,
+    pub(crate) offset: Offset,
+}
+
+/// A redaction of an event's data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RedactionAt {
+    /// Version of the event.
+    pub(crate) version: StreamVersion,
+    /// Where the mark lies that says so.
     pub(crate) offset: Offset,
 }
 
@@ -144,6 +166,8 @@ impl Mark {
             Marking::Change(StreamChange::Tombstone) => (code::TOMBSTONED, newest.plus(1)),
             Marking::Change(StreamChange::DropSnapshots) => (code::SNAPSHOTS_DROPPED, newest),
             Marking::Snapshot(version) => (code::SNAPSHOT, version),
+            Marking::Redaction(version) => (code::REDACTION, version),
+            Marking::Erased(to) => (code::ERASED, StreamVersion::new(to.get())),
         };
         Self { code, version }
     }
@@ -179,6 +203,8 @@ impl Mark {
             code::SNAPSHOTS_DROPPED => "snapshots dropped",
             code::SNAPSHOT => "snapshot",
             code::REMOVED => "removed event",
+            code::REDACTION => "redaction",
+            code::ERASED => "erased",
             _ => "unknown",
         }
     }
@@ -197,6 +223,17 @@ impl Mark {
     /// Version of the event that it is what is left of; none if it is none.
     pub(crate) fn removed(self) -> Option<StreamVersion> {
         (self.code == code::REMOVED).then_some(self.version)
+    }
+
+    /// Version of the event whose data it redacts; none if it redacts nothing.
+    #[must_use]
+    pub fn redacts(self) -> Option<StreamVersion> {
+        (self.code == code::REDACTION).then_some(self.version)
+    }
+
+    /// The redaction that it is, where it lies; none if it is none.
+    pub(crate) fn redaction(self, offset: Offset) -> Option<RedactionAt> {
+        self.redacts().map(|version| RedactionAt { version, offset })
     }
 
     /// The version that it has in a key index.
@@ -221,7 +258,9 @@ impl Mark {
         match self.code {
             code::TRUNCATED => life.beginning.first = self.version,
             code::DELETED | code::TOMBSTONED => life.beginning = Beginning { first: self.version, anew: self.version },
-            code::SNAPSHOTS_DROPPED => life.snapshots_from = offset,
+            // A state may tell what was redacted.
+            code::SNAPSHOTS_DROPPED | code::REDACTION => life.snapshots_from = offset,
+            code::ERASED => life.erased_to = Offset::new(self.version.get()),
             _ => {}
         }
         life.tombstoned = self.code == code::TOMBSTONED;
@@ -240,6 +279,7 @@ impl Life {
             },
             tombstoned: self.tombstoned || other.tombstoned,
             snapshots_from: self.snapshots_from.max(other.snapshots_from),
+            erased_to: self.erased_to.max(other.erased_to),
         }
     }
 
@@ -277,7 +317,9 @@ impl Standing {
     /// Why it takes no event, or no such mark.
     pub(crate) fn refusal(self, marking: Option<Marking>) -> Option<Refusal> {
         match marking {
-            Some(Marking::Change(StreamChange::Tombstone)) => None,
+            Some(Marking::Change(StreamChange::Tombstone) | Marking::Erased(_)) => None,
+            // Of a stream that is over, too: its events lie there.
+            Some(Marking::Redaction(version)) => (version > self.newest).then_some(Refusal::NoSuchEvent(version)),
             _ if self.life.tombstoned => Some(Refusal::Tombstoned),
             Some(Marking::Change(StreamChange::Truncate { before })) if before > self.newest.plus(1) => Some(Refusal::BeyondEnd(before)),
             Some(Marking::Snapshot(version)) if version > self.newest || version < self.life.beginning.anew => {
@@ -292,7 +334,7 @@ impl Standing {
         let is_absent = self.newest < StreamVersion::FIRST;
         let mark = Mark::new(marking, self.newest);
         match marking {
-            Marking::Snapshot(_) => Some(mark),
+            Marking::Snapshot(_) | Marking::Redaction(_) | Marking::Erased(_) => Some(mark),
             Marking::Change(change) => {
                 let changes = self.life.and(mark.life(offset)) != self.life;
                 (changes && (change == StreamChange::Tombstone || !is_absent)).then_some(mark)

@@ -105,6 +105,22 @@ pub enum Write {
         /// Who put it, for the record; up to 255 bytes.
         by: Arc<str>,
     },
+    /// Redacts the data of events that a stream has, also of one that is deleted or tombstoned: from its answer on they are read without
+    /// data and without all that was given with it but type, tags and time ([`EventView::is_redacted`]), and snapshots of the stream are gone.
+    /// Their bytes go afterwards ([`LogBackend::redacting`](crate::LogBackend::redacting)). The unit must not write to the stream otherwise.
+    /// Redacting what is redacted is no error.
+    Redact {
+        /// Topic of kind `events`.
+        topic: TopicName,
+        /// The stream.
+        stream: StreamId,
+        /// Versions of the events; at least one, each once.
+        versions: Vec<StreamVersion>,
+        /// Who wants it, for the record; 1 to 255 bytes.
+        by: Arc<str>,
+        /// Why, for the record; up to 1,024 bytes.
+        reason: Arc<str>,
+    },
 }
 
 /// A state that somebody folded from the events of a stream.

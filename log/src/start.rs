@@ -35,7 +35,7 @@ use crate::{
         queue::Queue,
         recovery::{self, Accepted, Scan},
     },
-    life::SnapshotAt,
+    life::{RedactionAt, SnapshotAt},
     manifest,
     partition::{
         admission::Admission,
@@ -193,6 +193,7 @@ pub(crate) fn open(
         topics: replay.topics,
         hasher: replay.hasher,
         streams: replay.streams,
+        redactions: Arc::default(),
         postings: replay.postings,
         tail: replay.tail,
         journal,
@@ -214,6 +215,7 @@ pub(crate) fn open(
         counters: Counters::default(),
         unsynced: Unsynced::default(),
     });
+    engine.redact_again(&replay.redactions, scan.last);
     let mut committer = Committer::new(Arc::clone(&engine), admission, end);
     let tidy = Tidy::new(Arc::clone(&engine), slots, checkpoint, window_file);
     let upkeep = Upkeep::new(Arc::clone(&engine));
@@ -401,6 +403,8 @@ struct Replay {
     time: Timestamp,
     /// What replaces segments since the checkpoint.
     switches: Vec<Switch>,
+    /// All redactions of data, also those that are complete.
+    redactions: Vec<(StreamKey, RedactionAt)>,
     /// Frames that no later header has proved durable.
     recent: Vec<Accepted>,
     report: OpenReport,
@@ -427,6 +431,7 @@ impl Replay {
             position: checkpoint.next,
             time: checkpoint.time,
             switches: Vec::new(),
+            redactions: Vec::new(),
             recent: Vec::new(),
             report: OpenReport::default(),
         })
@@ -443,10 +448,11 @@ impl Replay {
             if partition.is_gone() {
                 continue;
             }
-            let streams = &self.streams;
-            let restore = |hash, standing, snapshots: &[SnapshotAt]| {
+            let (streams, all_redactions) = (&self.streams, &mut self.redactions);
+            let restore = |hash, standing, snapshots: &[SnapshotAt], redactions: &[RedactionAt]| {
                 let key = StreamKey { partition: u32::try_from(partition.index).unwrap_or(u32::MAX), hash };
                 streams.restore(key, standing, snapshots);
+                all_redactions.extend(redactions.iter().map(|redaction| (key, *redaction)));
             };
             let known = Checkpointed {
                 mark: named.mark,
@@ -510,6 +516,8 @@ impl Replay {
         self.post(&group)?;
         self.window.restore(&group.entries).ok_or_else(|| damage("its request ids cannot be read"))?;
         self.streams.apply(&group.spans, &group.marks);
+        let redaction = |mark: &StreamMark| Some((mark.key, RedactionAt { version: mark.redacts?, offset: mark.offset }));
+        self.redactions.extend(group.marks.iter().filter_map(redaction));
         self.switches.extend(group.switches.iter().cloned());
         self.position = header.end();
         self.time = self.time.max(header.time);
@@ -553,7 +561,7 @@ fn streams_of(slice: &Slice, hasher: &StreamHasher) -> Option<(Vec<StreamSpan>, 
         let begins_run = runs.next_if(|run| run.first_offset == record.offset).is_some();
         let Some(version) = record.version() else {
             let (key, mark) = (StreamKey::of(hasher, &slice.partition, name), record.mark()?);
-            marks.push(StreamMark { key, life: mark.life(record.offset), snapshot: mark.snapshot(record.offset) });
+            marks.push(StreamMark::of(key, mark, record.offset));
             last_key = &[];
             continue;
         };

@@ -34,7 +34,7 @@ use crate::{
 /// Folder of topics within the data folder.
 pub(crate) const FOLDER: &str = "topics";
 /// Newest format of manifests. A manifest has the oldest in which it can be written, so that a build of that time reads it.
-pub(crate) const FORMAT: u32 = 6;
+pub(crate) const FORMAT: u32 = 7;
 /// Oldest format in which a manifest says that its topic was deleted.
 const FORMAT_OF_DELETED: u32 = 5;
 
@@ -95,6 +95,8 @@ struct Contents {
     changes: bool,
     /// Events of it may be blank.
     blanks: bool,
+    /// Data of its events may have been redacted.
+    redactions: bool,
 }
 
 #[derive(Debug, Default)]
@@ -140,6 +142,9 @@ struct Manifest {
     /// Whether events may be blank. Since format 6.
     #[serde(default, skip_serializing_if = "is_default")]
     blanks: bool,
+    /// Whether data of events may have been redacted. Since format 7.
+    #[serde(default, skip_serializing_if = "is_default")]
+    redactions: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -177,7 +182,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 
 impl Manifest {
     /// `before` is the format that the topic's manifest has; 1 if it has none.
-    fn new(topic: &Topic, Contents { changes, blanks }: Contents, before: u32) -> Self {
+    fn new(topic: &Topic, Contents { changes, blanks, redactions }: Contents, before: u32) -> Self {
         let TopicSettings { kind, partitions, durability, compression, retention, compaction } = topic.settings;
         let is_plain = topic.settings == TopicSettings::new(kind, partitions) && !changes;
         let format = match retention.is_for_ever() {
@@ -187,7 +192,13 @@ impl Manifest {
             true => 2,
             false => 3,
         };
-        let format = if blanks { 6 } else { format }.max(before);
+        let format = match (blanks, redactions) {
+            // Builds that knew less would show what is redacted.
+            (_, true) => 7,
+            (true, false) => 6,
+            (false, false) => format,
+        };
+        let format = format.max(before);
         let (name, id) = (topic.name.as_str().into(), topic.id.to_string());
         let (retention_ms, retention_bytes) = (retention.time.map(in_ms), retention.bytes);
         let compaction = (compaction != Compaction::DEFAULT).then(|| compaction.into());
@@ -205,6 +216,7 @@ impl Manifest {
             compaction,
             deleted: false,
             blanks,
+            redactions,
         }
     }
 
@@ -400,6 +412,14 @@ impl TopicStore {
         self.admit(name, |contents| contents.blanks = true)
     }
 
+    /// Lets data of a topic's events be redacted, in the same way: no build opens the folder that would show it.
+    ///
+    /// # Errors
+    /// As [`TopicStore::admit_changes`].
+    pub(crate) fn admit_redactions(&self, name: &TopicName) -> Result<(), LogError> {
+        self.admit(name, |contents| (contents.changes, contents.redactions) = (true, true))
+    }
+
     fn admit(&self, name: &TopicName, admit: impl Fn(&mut Contents)) -> Result<(), LogError> {
         let admitted = |entry: &TopicEntry| {
             let before = *entry.contents.read();
@@ -444,7 +464,7 @@ impl TopicStore {
             }
             partitions.push(partition);
         }
-        let contents = RwLock::new(Contents { changes: manifest.changes, blanks: manifest.blanks });
+        let contents = RwLock::new(Contents { changes: manifest.changes, blanks: manifest.blanks, redactions: manifest.redactions });
         let format = manifest.format.into();
         let entry = Arc::new(TopicEntry { topic: Arc::clone(&topic), partitions, contents, format, gone });
         if !manifest.deleted {
@@ -621,9 +641,9 @@ mod tests {
         assert_eq!(again.all().iter().map(|entry| entry.topic.settings).collect::<Vec<_>>(), all.map(|(settings, _)| settings));
 
         let path = data.join(FOLDER).join("next.json");
-        manifest::write(&disk, &path, &serde_json::json!({ "format": 7, "unheard_of": true })).unwrap();
+        manifest::write(&disk, &path, &serde_json::json!({ "format": FORMAT + 1, "unheard_of": true })).unwrap();
         match TopicStore::open(Arc::new(disk), data) {
-            Err(LogError::Format { file, found: 7, supported: 6 }) => assert_eq!(file, path),
+            Err(LogError::Format { file, found: 8, supported: 7 }) => assert_eq!(file, path),
             other => panic!("{other:?}"),
         }
     }

@@ -79,6 +79,9 @@ impl Upkeep {
             let deleted = segments.delete_files()?;
             engine.counters.deleted_segments.fetch_add(deleted.segments, Ordering::Relaxed);
             engine.counters.deleted_bytes.fetch_add(deleted.bytes, Ordering::Relaxed);
+            if deleted.segments > 0 {
+                engine.compacting.signal.raise();
+            }
             if partition.damage.get().is_some() {
                 continue;
             }

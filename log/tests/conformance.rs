@@ -4,8 +4,8 @@ use std::{cell::RefCell, collections::VecDeque, path::Path, sync::Arc};
 
 use foldlog_log::{
     Append, AppendFuture, Capabilities, Chunk, EmbeddedLog, EventQuery, Head, Holder, LogBackend, LogConfig, LogError, LogReader, Offset,
-    Position, Precondition, ProducerEpoch, ProducerFuture, ProducerKey, QueryAbsent, ReadLimits, Run, Selection, StoredSnapshot, StreamId,
-    StreamState, StreamVersion, Timestamp, Topic, TopicChanges, TopicName, TopicSettings, Write,
+    Position, Precondition, ProducerEpoch, ProducerFuture, ProducerKey, QueryAbsent, ReadLimits, Redacting, Run, Selection, StoredSnapshot,
+    StreamChange, StreamId, StreamState, StreamVersion, Timestamp, Topic, TopicChanges, TopicName, TopicSettings, Write,
     clock::{ManualClock, SystemClock},
     disk::RealDisk,
     testing::{
@@ -38,6 +38,7 @@ fn the_log_in_memory_keeps_the_contract_but_for_restarts() {
             "a filtered read returns the same after a restart",
             "lives of streams go on after a restart",
             "snapshots are the same after a restart",
+            "redactions are done and stay so after a restart",
             "everything is there after a restart",
             "versions, offsets, positions and repeats go on after a restart",
             "what was altered is so after a restart",
@@ -87,6 +88,8 @@ enum Wrong {
     AltersNothing,
     /// A topic that is deleted stays.
     DeletesNothing,
+    /// Data that is redacted is shown.
+    RedactsNothing,
 }
 
 struct Broken(MemoryLog, Wrong);
@@ -138,6 +141,13 @@ impl LogBackend for Broken {
             Wrong::ForgetsSequences => append.sequenced = None,
             Wrong::ForgetsRepeats => append.identity = None,
             Wrong::AnswersWeaker => append.durability = None,
+            Wrong::RedactsNothing => {
+                for write in &mut append.writes {
+                    let Write::Redact { topic, stream, by, .. } = write else { continue };
+                    let (topic, stream, change, by) = (topic.clone(), stream.clone(), StreamChange::DropSnapshots, by.clone());
+                    *write = Write::Change { topic, stream, change, by };
+                }
+            }
             Wrong::ChecksWrittenStreamsOnly if !append.writes.is_empty() => {
                 let is_written = |one: &Precondition| match one {
                     Precondition::Stream { stream: asked, .. } => {
@@ -210,6 +220,13 @@ impl LogBackend for Broken {
     }
     fn ends(&self, topic: &TopicName) -> Result<Vec<Offset>, LogError> {
         self.0.ends(topic)
+    }
+
+    fn redacting(&self, topic: &TopicName, stream: Option<&StreamId>) -> Result<Redacting, LogError> {
+        self.0.redacting(topic, stream)
+    }
+    fn redacted(&self) -> watch::Receiver<u64> {
+        self.0.redacted()
     }
 
     fn snapshot(&self, topic: &TopicName, stream: &StreamId, at_most: StreamVersion) -> Result<Option<StoredSnapshot>, LogError> {
@@ -318,6 +335,7 @@ fn the_suite_objects_to_every_wrong_log() {
         FiltersRecordsIn,
         AltersNothing,
         DeletesNothing,
+        RedactsNothing,
     ];
     for wrong in all {
         let make = || BrokenSubject(Arc::new(Broken(MemoryLog::new(Arc::new(ManualClock::at(Timestamp::new(1)))), wrong)));

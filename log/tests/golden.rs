@@ -21,7 +21,7 @@ use foldlog_log::{
     NewEvent, NewRecord, Offset, Position, Precondition, ProducerEpoch, ProducerId, ProducerKey, QueryAbsent, QueryItem, ReadLimits,
     RequestId, RequestKey, Retention, Scope, Selection, Sequence, Sequenced, Snapshot, Stepper, StreamChange, StreamHead, StreamId,
     StreamVersion, Timestamp, TopicKind, TopicName, TopicSettings, Write,
-    clock::{Clock, ManualClock},
+    clock::{Clock, ManualClock, SystemClock},
     disk::{Disk, RealDisk},
     restore::{GAP, restore},
     testing::{SimDisk, conformance::block_on},
@@ -750,4 +750,75 @@ fn a_folder_that_was_restored_has_an_identity_of_version_2() {
     let lost = log.reader(Selection::All(Position::new(121))).err();
     assert!(matches!(lost, Some(LogError::PositionLost { .. })), "{lost:?}");
     log.stop();
+}
+
+/// Writes a folder in which data was redacted twice: the first time to the end, the second time it was only said.
+fn write_redacted() -> SimDisk {
+    let (disk, log, mut stepper) = open_new();
+    log.create_topic(told(), TopicSettings::new(TopicKind::Events, 1)).expect("it is new");
+    log.allow_removal();
+    let put = |write: Write, stepper: &mut Stepper| {
+        let answer = log.append(Append { writes: vec![write], ..Append::default() }).expect("there is room");
+        stepper.commit().expect("no fault");
+        block_on(answer).expect("nothing speaks against it");
+    };
+    for number in 1..=20 {
+        let tags = vec![format!("n:{number}").parse().expect("a valid tag")];
+        let event = NewEvent { kind: "Said".into(), data: Bytes::from(format!("secret {number}")), tags, ..NewEvent::default() };
+        put(Write::Stream { topic: told(), stream: teller(), events: vec![event] }, &mut stepper);
+    }
+    let redact = |versions: &[u64]| Write::Redact {
+        topic: told(),
+        stream: teller(),
+        versions: versions.iter().copied().map(StreamVersion::new).collect(),
+        by: "ann".into(),
+        reason: "asked to".into(),
+    };
+    put(redact(&[3, 4]), &mut stepper);
+    for _ in 0..12 {
+        stepper.compact().expect("no fault");
+        stepper.commit().expect("no fault");
+        stepper.tidy().expect("no fault");
+        stepper.upkeep().expect("no fault");
+    }
+    assert_eq!(log.redacting(&told(), None).expect("it is there").since, None);
+    put(redact(&[20]), &mut stepper);
+    stepper.seal().expect("no fault");
+    disk
+}
+
+fn told() -> TopicName {
+    "told".parse().expect("a valid name")
+}
+
+fn teller() -> StreamId {
+    "teller".parse().expect("a valid id")
+}
+
+#[test]
+fn a_topic_with_redactions_has_a_manifest_of_version_7_and_shows_nothing() {
+    let golden = golden("redacted");
+    compare(&write_redacted(), &golden);
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let data = folder.path().join("data");
+    copy(&golden, &data);
+    for round in 0..2 {
+        let log = EmbeddedLog::open(Arc::new(RealDisk), Arc::new(SystemClock::new()), &data, config()).expect("it opens");
+        log.allow_removal();
+        let mut completed = log.redacted();
+        while log.redacting(&told(), None).expect("it is there").since.is_some() {
+            assert_eq!(round, 0, "what was done stays done");
+            block_on(completed.changed()).expect("the log goes on");
+        }
+        let mut reader = log.reader(Selection::Stream(told(), teller(), StreamVersion::FIRST)).expect("it is there");
+        let mut values = Vec::new();
+        while values.len() < 20 {
+            let chunk = reader.read(log.head().position, ReadLimits::default()).expect("the log is whole");
+            let records = chunk.runs.iter().flat_map(|run| run.records());
+            values.extend(records.map(|record| record.expect("a record").value.map(|value| String::from_utf8_lossy(value).into_owned())));
+        }
+        let expected = (1..=20).map(|number| (![3, 4, 20].contains(&number)).then(|| format!("secret {number}")));
+        assert_eq!(values, expected.collect::<Vec<_>>(), "round {round}");
+        log.stop();
+    }
 }

@@ -294,6 +294,11 @@ impl Supervisor {
         self.inner.decoding.records()
     }
 
+    /// Lets go of what is decoded and kept: it may hold what was redacted since.
+    pub(crate) fn forget_decoded(&self) {
+        self.inner.decoding.forget();
+    }
+
     /// How many queries have something to do and wait for a worker.
     #[must_use]
     pub fn waiting(&self) -> usize {

@@ -10,6 +10,7 @@ use crate::{
     durability::Durability,
     error::Error,
     event::{EventQuery, Expected, NewEvent, NewRecord, Token, millis},
+    redaction::Redaction,
     snapshot::Snapshot,
 };
 
@@ -77,6 +78,30 @@ impl Append {
     /// Truncates, deletes or tombstones a stream of another topic.
     pub fn change_in(mut self, topic: impl Into<String>, stream: impl Into<String>, change: StreamChange) -> Self {
         let change = Some(change.to_proto());
+        self.request.writes.push(v1::Write { stream: stream.into(), topic: topic.into(), change, ..v1::Write::default() });
+        self
+    }
+
+    /// Redacts data of a stream's events: from the answer on it is read by nobody, the stream's snapshots are gone, and queries that read
+    /// the topic fold anew. Bytes go afterwards ([`Client::wait_erased`]). The append must not write to the stream otherwise.
+    ///
+    /// ```no_run
+    /// # async fn example(client: foldlog_sdk::Client) -> Result<(), foldlog_sdk::Error> {
+    /// use foldlog_sdk::Redaction;
+    ///
+    /// let redaction = Redaction::of([2..=2, 5..=7], "the data protection officer", "asked to");
+    /// client.append("accounts").redact("account-1", redaction).send().await?;
+    /// client.wait_erased("accounts", "account-1", std::time::Duration::from_secs(600)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn redact(self, stream: impl Into<String>, redaction: Redaction) -> Self {
+        self.redact_in(String::new(), stream, redaction)
+    }
+
+    /// Redacts data of events of another topic.
+    pub fn redact_in(mut self, topic: impl Into<String>, stream: impl Into<String>, redaction: Redaction) -> Self {
+        let change = Some(redaction.into_proto());
         self.request.writes.push(v1::Write { stream: stream.into(), topic: topic.into(), change, ..v1::Write::default() });
         self
     }

@@ -20,6 +20,11 @@ use serde_json::{Map, Value};
 pub struct CodecError(String);
 
 impl CodecError {
+    /// Says that nothing is left to be decoded.
+    pub(crate) fn redacted() -> Self {
+        Self("its data was redacted".to_owned())
+    }
+
     /// Says where it happened.
     pub(crate) fn within(self, place: &str) -> Self {
         Self(format!("{place}: {}", self.0))

@@ -296,15 +296,18 @@ pub struct Recorded {
     pub traceparent: String,
     /// W3C trace context; empty: none.
     pub tracestate: String,
+    /// Whether its data was redacted: then it has its place, type, tags and times, and nothing else of what was appended.
+    pub redacted: bool,
 }
 
 impl Recorded {
     /// The event as a value of the enum `E`, see [`crate::codec`].
     ///
     /// # Errors
-    /// If `E` has no such variant, or the payload does not fit it; the message says which event it is.
+    /// If `E` has no such variant, the payload does not fit it, or was redacted; the message says which event it is.
     pub fn decode<E: DeserializeOwned>(&self) -> Result<E, Error> {
         codec::decode(&self.kind, self.data.as_deref().unwrap_or_default()).map_err(|error| {
+            let error = if self.redacted { codec::CodecError::redacted() } else { error };
             let stream = self.stream.as_deref().unwrap_or_default();
             Error::Codec(error.within(&format!("version {} of stream {stream} in topic {}", self.version, self.topic)))
         })
@@ -334,6 +337,7 @@ impl Recorded {
             causation_id: event.causation_id,
             traceparent: event.traceparent,
             tracestate: event.tracestate,
+            redacted: recorded.redacted,
         })
     }
 }

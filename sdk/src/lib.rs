@@ -16,6 +16,7 @@ pub mod event;
 pub mod groups;
 pub mod query;
 pub mod read;
+pub mod redaction;
 pub mod scenario;
 pub mod session;
 pub mod snapshot;
@@ -37,6 +38,7 @@ pub use groups::{
 };
 pub use query::{Answer, Changes, Done, Mark, Pushed};
 pub use read::{Beginning, Delivery, Reading, Source, Subscription};
+pub use redaction::{Redacting, Redaction};
 pub use session::{AppendSession, Ticket, UnitAppended};
 pub use snapshot::{Snapshot, StoredSnapshot};
 pub use topics::{

@@ -10,6 +10,7 @@ use crate::{
     error::Error,
     event::Token,
     read::Beginning,
+    redaction::Redacting,
 };
 
 /// What a topic holds and how it is kept.
@@ -293,6 +294,8 @@ pub struct TopicDescription {
     pub compaction: Vec<CompactionState>,
     /// Whether compaction was told to pause.
     pub compaction_paused: bool,
+    /// What is left of what was redacted in it; none: nothing.
+    pub redacting: Option<Redacting>,
     /// Most bytes of one event.
     pub max_event_bytes: u64,
     /// Most bytes of the events of one append.
@@ -322,6 +325,8 @@ pub struct StreamInfo {
     pub deleted: bool,
     /// Whether it was ended for good.
     pub tombstoned: bool,
+    /// What is left of what was redacted in it; none: nothing.
+    pub redacting: Option<Redacting>,
     /// The end of the log as of this answer.
     pub token: Token,
 }
@@ -432,6 +437,7 @@ impl Client {
             holders: answer.holders.into_iter().map(|one| Holder { owner: one.owner, position: one.position }).collect(),
             compaction: answer.compaction.into_iter().map(Into::into).collect(),
             compaction_paused: answer.compaction_paused,
+            redacting: answer.redaction.map(Redacting::from_proto),
             max_event_bytes: limits.max_event_bytes,
             max_append_bytes: limits.max_append_bytes,
             max_append_events: limits.max_append_events,
@@ -457,8 +463,17 @@ impl Client {
     /// # Errors
     /// If the topic does not exist or has no streams.
     pub async fn get_stream(&self, topic: &str, stream: &str, at_least: Option<Token>) -> Result<StreamInfo, Error> {
-        let request =
-            v1::GetStreamRequest { topic: topic.to_owned(), stream: stream.to_owned(), at_least: Token::into_proto(at_least), wait: None };
+        let at_least = Token::into_proto(at_least);
+        self.stream_info(v1::GetStreamRequest {
+            topic: topic.to_owned(),
+            stream: stream.to_owned(),
+            at_least,
+            ..v1::GetStreamRequest::default()
+        })
+        .await
+    }
+
+    pub(crate) async fn stream_info(&self, request: v1::GetStreamRequest) -> Result<StreamInfo, Error> {
         let answer = self.call(|| {
             let (mut log, request) = (self.log(), request.clone());
             async move { log.get_stream(request).await }
@@ -472,6 +487,7 @@ impl Client {
             beginning: Beginning::from_proto(info.beginning.unwrap_or(v1::StreamBeginning { first_version: 1, anew_version: 1 })),
             deleted: info.deleted,
             tombstoned: info.tombstoned,
+            redacting: info.redaction.map(Redacting::from_proto),
             token: Token::from_bytes(info.token),
         })
     }

@@ -6,11 +6,19 @@ use std::{
     time::Duration,
 };
 
-use foldlog_log::{LogBackend, Position, clock::Clock};
+use foldlog_log::{LogBackend, Position, StreamId, TopicName, clock::Clock};
 use foldlog_query::Engine;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{config::Limits, failure::Failure, groups::Groups, idle::IdleReaders, shutdown::Tasks, telemetry::Metrics, token::Tokens};
+use crate::{
+    config::Limits,
+    failure::{Failure, Kind},
+    groups::Groups,
+    idle::IdleReaders,
+    shutdown::Tasks,
+    telemetry::Metrics,
+    token::Tokens,
+};
 
 /// Blocking reads of files at once; what is beyond them waits.
 const FILE_READS: usize = 32;
@@ -215,6 +223,27 @@ impl Stage {
             Ok(Err(_)) => Err(Failure::draining()),
             Err(_) => Err(Failure::token_wait_timeout(wanted, self.log.head().position)),
         }
+    }
+
+    /// Waits until nothing is left of what was redacted in a stream.
+    ///
+    /// # Errors
+    /// ERASURE_WAIT_TIMEOUT with what it waits for; those of a topic or stream that does not exist.
+    pub async fn erased(&self, topic: &TopicName, stream: &StreamId, wait: Duration) -> Result<(), Failure> {
+        let mut completed = self.log.redacted();
+        let done = async {
+            while self.log.redacting(topic, Some(stream))?.since.is_some() {
+                completed.changed().await.map_err(|_| Failure::draining())?;
+            }
+            Ok(())
+        };
+        if let Ok(done) = tokio::time::timeout(wait, done).await {
+            return done;
+        }
+        let left = self.log.redacting(topic, Some(stream))?;
+        let what = left.waits_for.unwrap_or("it is under way");
+        let text = format!("bytes of {} redacted events of stream {stream} are left: {what}", left.events);
+        Err(Failure::new(Kind::Timeout, "ERASURE_WAIT_TIMEOUT", text))
     }
 }
 

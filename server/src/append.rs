@@ -1,8 +1,8 @@
 //! The append router: what every door calls to append. It measures, and hands to the log; order is fixed by that call.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use foldlog_log::{Append, Appended, Precondition, Write};
+use foldlog_log::{Append, Appended, Precondition, TopicName, Write};
 
 use crate::{
     app::App,
@@ -15,11 +15,33 @@ impl App {
     /// # Errors
     /// Whatever the log says; NOT_READY and DRAINING.
     pub async fn append(&self, append: Append) -> Result<Appended, Failure> {
+        let redacted: BTreeSet<TopicName> = append.writes.iter().filter_map(redacts).collect();
+        if redacted.is_empty() {
+            return self.append_alone(append).await;
+        }
+        // Whoever asked may stop waiting: what queries know must go all the same.
+        let app = self.clone();
+        let redacting = self.tasks.spawn("redaction", async move {
+            let appended = app.append_alone(append).await?;
+            for topic in redacted {
+                if let Err(error) = app.stage()?.engine.refold(topic.clone()).await {
+                    // What is still folded from what was there is folded anew at the next start.
+                    tracing::error!(%topic, %error, "queries could not be folded anew after a redaction");
+                }
+            }
+            Ok(appended)
+        });
+        redacting.await.map_err(|_| Failure::new(Kind::Unknown, "OUTCOME_UNKNOWN", "the append was interrupted"))?
+    }
+
+    async fn append_alone(&self, append: Append) -> Result<Appended, Failure> {
         let began = self.clock.monotonic();
         let events: usize = append.writes.iter().map(count).sum();
         let log = Arc::clone(&self.stage()?.log);
         let asks_files = append.preconditions.iter().any(|one| matches!(one, Precondition::QueryAbsent(_)));
-        let appending = if asks_files || append.writes.iter().any(|write| matches!(write, Write::Change { .. } | Write::Snapshot { .. })) {
+        let appending = if asks_files
+            || append.writes.iter().any(|write| matches!(write, Write::Change { .. } | Write::Snapshot { .. } | Write::Redact { .. }))
+        {
             // Such a condition may be looked up in files, and a topic's first mark is told by its manifest.
             let appending = tokio::task::spawn_blocking(move || log.append(append)).await;
             appending.map_err(|_| Failure::new(Kind::Unknown, "OUTCOME_UNKNOWN", "the append was interrupted"))?
@@ -36,10 +58,15 @@ impl App {
     }
 }
 
+fn redacts(write: &Write) -> Option<TopicName> {
+    let Write::Redact { topic, .. } = write else { return None };
+    Some(topic.clone())
+}
+
 fn count(write: &Write) -> usize {
     match write {
         Write::Stream { events, .. } => events.len(),
         Write::Records { records, .. } => records.len(),
-        Write::Change { .. } | Write::Snapshot { .. } => 0,
+        Write::Change { .. } | Write::Snapshot { .. } | Write::Redact { .. } => 0,
     }
 }

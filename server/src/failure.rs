@@ -161,7 +161,8 @@ impl From<LogError> for Failure {
             | LogError::PositionOutOfRange { .. }
             | LogError::PositionLost { .. }
             | LogError::TruncatedBeyondEnd { .. }
-            | LogError::NoSuchState { .. } => plain(Kind::OutOfRange, "OUT_OF_RANGE"),
+            | LogError::NoSuchState { .. }
+            | LogError::NoSuchEvent { .. } => plain(Kind::OutOfRange, "OUT_OF_RANGE"),
             LogError::Removed { first, .. } => plain(Kind::OutOfRange, "OUT_OF_RANGE").with(Detail::Position(first)),
             LogError::Overloaded { .. } => plain(Kind::Exhausted, "OVERLOADED").with(SOON),
             LogError::DiskFull { .. } => plain(Kind::Exhausted, "DISK_FULL").with(LATER),

@@ -80,7 +80,9 @@ impl Numbers {
         gauge(encoder, "log_compaction_dirty_bytes", "Bytes of tables not looked at yet", log.compaction_dirty_bytes as f64)?;
         gauge(encoder, "log_removable_bytes", "Bytes of events that streams let go", log.removable_bytes as f64)?;
         gauge(encoder, "log_unsynced_bytes", "Bytes whose appends were answered before their sync", log.unsynced_bytes as f64)?;
-        gauge(encoder, "log_unsynced_age_seconds", "How long ago those were written", log.unsynced_age.as_secs_f64())
+        gauge(encoder, "log_unsynced_age_seconds", "How long ago those were written", log.unsynced_age.as_secs_f64())?;
+        gauge(encoder, "log_redactions_pending", "Redacted events of which bytes are left", log.redactions_pending as f64)?;
+        gauge(encoder, "log_redactions_age_seconds", "How long ago the oldest was redacted", log.redactions_age.as_secs_f64())
     }
 
     fn queries(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

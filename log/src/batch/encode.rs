@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::{
-    event,
+    event::{self, MarkWith},
     header::{CHECKED_FROM, HEADER_LEN, MAGIC, UNCOUNTED},
     varint::{long_len, put_long, size},
 };
@@ -16,7 +16,7 @@ use crate::{
     error::LogError,
     ids::{Offset, StreamId, StreamVersion, Timestamp},
     life,
-    record::{NewEvent, NewRecord, Snapshot},
+    record::{NewEvent, NewRecord},
 };
 
 /// Most bytes of one encoded record: an event of the largest size with its ids, attributes and headers, far below what a
@@ -75,18 +75,18 @@ impl Encoded {
         self.mark(from, Some(version_at), event.time)
     }
 
-    /// Appends a mark in the life of `stream`, which takes the version given for it when it is placed.
+    /// Appends a mark in the life of the stream named `stream`, which takes the version given for it when it is placed.
     ///
     /// # Errors
     /// As [`Encoded::push_event`].
-    pub fn push_mark(&mut self, stream: &StreamId, mark: life::Mark, by: &str, snapshot: Option<&Snapshot>) -> Result<(), LogError> {
+    pub fn push_mark(&mut self, stream: &[u8], mark: life::Mark, by: &str, with: MarkWith<'_>) -> Result<(), LogError> {
         let from = self.bodies.len();
-        put_bytes(&mut self.bodies, stream.as_str().as_bytes());
+        put_bytes(&mut self.bodies, stream);
         // Without a value, as a table's tombstones are: a look at it tells marks from events.
         put_nullable(&mut self.bodies, None);
-        put_long(&mut self.bodies, if snapshot.is_some() { 2 } else { 1 });
-        let version_at = self.push_f(|out| event::encode_mark(out, mark, by, snapshot));
-        if let Some(snapshot) = snapshot {
+        put_long(&mut self.bodies, if matches!(with, MarkWith::Snapshot(_)) { 2 } else { 1 });
+        let version_at = self.push_f(|out| event::encode_mark(out, mark, by, with));
+        if let MarkWith::Snapshot(snapshot) = with {
             put_bytes(&mut self.bodies, event::SNAPSHOT.as_bytes());
             put_bytes(&mut self.bodies, &snapshot.data);
         }

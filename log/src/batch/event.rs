@@ -49,25 +49,48 @@ pub(crate) fn encode(out: &mut Vec<u8>, event: &NewEvent) {
     for tag in &event.tags {
         put(out, field::TAG, &[tag.as_str().as_bytes()]);
     }
-    for (key, value) in &event.attributes {
-        let length = [u8::try_from(key.len()).unwrap_or(u8::MAX)];
-        put(out, field::ATTRIBUTE, &[&length, key.as_bytes(), value.as_bytes()]);
+    for (name, value) in &event.attributes {
+        put_attribute(out, name, value);
     }
 }
 
 /// Name of the header in which a snapshot's data lies.
 pub(crate) const SNAPSHOT: &str = "s";
 
+/// What a mark says beside its kind, its version and who wanted it.
+#[derive(Clone, Copy, Debug)]
+pub enum MarkWith<'a> {
+    /// Nothing.
+    Nothing,
+    /// The snapshot that it is.
+    Snapshot(&'a Snapshot),
+    /// Why it was wanted.
+    Reason(&'a str),
+}
+
+/// Name of the attribute in which a mark's reason lies.
+const REASON: &str = "reason";
+
 /// Appends the header's value of a mark; its version is left at 0, as an event's is.
-pub(crate) fn encode_mark(out: &mut Vec<u8>, mark: Mark, by: &str, snapshot: Option<&Snapshot>) {
+pub(crate) fn encode_mark(out: &mut Vec<u8>, mark: Mark, by: &str, with: MarkWith<'_>) {
     out.extend_from_slice(&[0; 9]);
     put(out, field::MARK, &[&[mark.code()], by.as_bytes()]);
-    let Some(snapshot) = snapshot else { return };
-    for (kind, value) in [(field::CONTENT_TYPE, &snapshot.content_type), (field::SCHEMA, &snapshot.schema)] {
-        if let Some(value) = value {
-            put(out, kind, &[value.as_bytes()]);
+    match with {
+        MarkWith::Nothing => {}
+        MarkWith::Snapshot(snapshot) => {
+            for (kind, value) in [(field::CONTENT_TYPE, &snapshot.content_type), (field::SCHEMA, &snapshot.schema)] {
+                if let Some(value) = value {
+                    put(out, kind, &[value.as_bytes()]);
+                }
+            }
         }
+        MarkWith::Reason(reason) => put_attribute(out, REASON, reason),
     }
+}
+
+fn put_attribute(out: &mut Vec<u8>, name: &str, value: &str) {
+    let length = [u8::try_from(name.len()).unwrap_or(u8::MAX)];
+    put(out, field::ATTRIBUTE, &[&length, name.as_bytes(), value.as_bytes()]);
 }
 
 /// Appends the header's value of what is left of an event: version, type and tags. None if `value` is no event's.
@@ -153,18 +176,19 @@ pub(crate) fn decode_mark(value: &[u8]) -> Option<MarkView<'_>> {
     let version = StreamVersion::new(u64::from_be_bytes(cursor.array()?));
     let kind_len = cursor.byte()?;
     cursor.take(kind_len.into())?;
-    let (mut said, mut content_type, mut schema) = (None, None, None);
+    let (mut said, mut content_type, mut schema, mut reason) = (None, None, None, None);
     while !cursor.is_empty() {
         let (kind, value) = take(&mut cursor)?;
         match kind {
             field::MARK => said = value.split_first(),
             field::CONTENT_TYPE => content_type = Some(text(value)?),
             field::SCHEMA => schema = Some(text(value)?),
+            field::ATTRIBUTE => reason = reason.or(attribute(value).filter(|(name, _)| *name == REASON).map(|(_, reason)| reason)),
             _ => {}
         }
     }
     let (code, by) = said.filter(|(code, _)| Blank::from_code(**code) != Some(Blank::Redacted))?;
-    Some(MarkView { mark: Mark::of(*code, version), by: text(by)?, content_type, schema })
+    Some(MarkView { mark: Mark::of(*code, version), by: text(by)?, content_type, schema, reason })
 }
 
 fn take<'a>(cursor: &mut Cursor<'a>) -> Option<(u8, &'a [u8])> {

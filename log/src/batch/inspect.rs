@@ -66,7 +66,11 @@ fn tell_record(record: &StoredRecord<'_>, batch: &Part) -> Part {
             part = part.with("type", removed.kind).with_list("tags", removed.tags().map(str::to_owned));
         }
         part = part.with("mark", mark.mark.as_str()).with("mark_version", mark.mark.version()).with("by", mark.by);
-        part = part.with_some("content_type", mark.content_type).with_some("schema", mark.schema).with_some("data", view.snapshot_data());
+        part = part
+            .with_some("reason", mark.reason)
+            .with_some("content_type", mark.content_type)
+            .with_some("schema", mark.schema)
+            .with_some("data", view.snapshot_data());
     }
     let is_told = event.is_some() || view.mark().is_some();
     let others = view.headers().filter(|(name, _)| !is_told || !matches!(*name, event::NAME | event::SNAPSHOT));

@@ -25,6 +25,7 @@ pub(crate) use compression::{compress, decompress};
 pub use decode::skip;
 pub(crate) use decode::{StoredRecord, StoredRecords, corrupt, find, records_of};
 pub use encode::{BatchBuilder, Encoded, MAX_ENCODED_LEN, MAX_RECORD_LEN};
+pub use event::MarkWith;
 pub use header::{BatchHeader, Flaw, HEADER_LEN, MAX_BATCH_LEN};
 pub(crate) use retain::{Kept, retain};
 
@@ -108,6 +109,8 @@ pub struct MarkView<'a> {
     pub content_type: Option<&'a str>,
     /// Of a snapshot: name of its schema.
     pub schema: Option<&'a str>,
+    /// Of a redaction: why.
+    pub reason: Option<&'a str>,
 }
 
 /// The part of an event that lies in header `f`.

@@ -131,6 +131,10 @@ fn is_needed(mark: Mark, offset: Offset, life: &Life) -> bool {
     if let Some(at) = mark.snapshot(offset) {
         return life.keeps(at);
     }
+    if mark.redacts().is_some() {
+        // A start has the bytes removed of what it says, if they are not all gone.
+        return true;
+    }
     let told = mark.life(offset);
     let (first, anew) = (told.beginning.first, told.beginning.anew);
     // What says nothing to this build may say something to another.

@@ -25,6 +25,7 @@ use crate::{
     journal::frame::Replacement,
     partition::group::Switch,
     record::Purpose,
+    redaction::Eraser,
     segment::{Fate, Rewritten, Segments, Source, WholeBatch},
     tidy::is_full,
     topic::TopicKind,
@@ -44,6 +45,8 @@ pub(crate) struct Compactor {
     pass: Option<Pass>,
     /// When it was last looked what lives let go.
     looks: Looks,
+    /// Writes segments anew as well, on the same thread.
+    eraser: Eraser,
 }
 
 /// What is left of a pass.
@@ -79,7 +82,7 @@ struct ByKey {
 
 impl Compactor {
     pub(crate) fn new(engine: Arc<Engine>) -> Self {
-        Self { engine, pass: None, looks: Looks::default() }
+        Self { engine, pass: None, looks: Looks::default(), eraser: Eraser::default() }
     }
 
     /// Begins a pass where one is due, or writes the next segment of the one under way and puts the switch in line for the committer. Whether
@@ -88,11 +91,14 @@ impl Compactor {
     /// # Errors
     /// What ends the log, or a full disk: then a pass begins anew with the next call.
     pub(crate) fn step(&mut self) -> Result<bool, LogError> {
-        self.advance(&mut |_| Ok(()), |_| {})
+        self.advance(&mut |_| Ok(()), &mut |_| {})
     }
 
-    fn advance(&mut self, pace: Pace<'_>, settle: impl FnOnce(&mut Held)) -> Result<bool, LogError> {
+    fn advance(&mut self, pace: Pace<'_>, settle: &mut dyn FnMut(&mut Held)) -> Result<bool, LogError> {
         let engine = Arc::clone(&self.engine);
+        if engine.read_only.get().is_none() && self.eraser.step(&engine, pace, settle)? {
+            return Ok(true);
+        }
         // A clock that is not believed tells neither how old a record is nor how long a tombstone has waited.
         let now = engine.time.for_removal();
         let pass = self.pass.take();
@@ -242,7 +248,7 @@ impl Pass {
     }
 
     /// Writes the next segments anew and has them switched in.
-    fn write_next(mut self, engine: &Engine, pace: Pace<'_>, settle: impl FnOnce(&mut Held)) -> Result<Next, LogError> {
+    fn write_next(mut self, engine: &Engine, pace: Pace<'_>, settle: &mut dyn FnMut(&mut Held)) -> Result<Next, LogError> {
         if engine.holds.lock().is_waiting() {
             return Ok(Next::Waits(self));
         }
@@ -326,7 +332,7 @@ pub(crate) fn run(mut compactor: Compactor) {
     let _panicking = FailOnPanic(&engine);
     let mut throttle = Throttle::new(Arc::clone(&engine));
     loop {
-        match throttle.wait(0).and_then(|()| compactor.advance(&mut |bytes| throttle.wait(bytes), Held::wait)) {
+        match throttle.wait(0).and_then(|()| compactor.advance(&mut |bytes| throttle.wait(bytes), &mut Held::wait)) {
             Ok(true) => continue,
             Ok(false) => {}
             Err(LogError::Stopping) => return,

@@ -434,6 +434,7 @@ impl Engine {
             self.counters.groups.fetch_add(1, Ordering::Relaxed);
             self.counters.group_bytes.add(bytes.len() as u64);
             self.streams.apply(&group.spans, &group.marks);
+            self.redact(&group);
             group.switches.iter().for_each(|switch| self.switch(switch));
             self.tail.push(Arc::new(group));
             done.buffer = bytes;

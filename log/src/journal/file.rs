@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use super::frame::{self, FrameBody, FrameHeader};
 use crate::{
-    config::LogConfig,
+    config::{BLOCK, LogConfig},
     disk::{Disk, DiskFile},
     error::LogError,
     record::Purpose,
@@ -55,6 +55,21 @@ pub(crate) struct JournalFile {
     pub(crate) newest: Option<u64>,
     /// Whether its length and name are durable for certain.
     is_settled: bool,
+    /// The oldest frame of which it may hold bytes, whether they count or not; none: it holds zeros.
+    oldest: Option<u64>,
+    /// It is being filled with zeros.
+    is_erased: bool,
+}
+
+/// What is left to be done before no file holds bytes of certain frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Erasing {
+    /// Nothing.
+    Done,
+    /// The next frame begins another file, so that the one that is written becomes free.
+    NeedsFrame,
+    /// Segments must hold what is in files with such frames.
+    NeedsTidy,
 }
 
 #[derive(Debug)]
@@ -63,6 +78,8 @@ struct State {
     /// Place in `files` of the one that is written, and the byte after its last frame.
     current: usize,
     at: u64,
+    /// The next frame begins another file, if one is free that has room for it.
+    turns: bool,
 }
 
 /// The files of one folder.
@@ -109,7 +126,8 @@ impl JournalFiles {
             };
             let (handle, length) = open().map_err(|source| LogError::io("open", &path, source))?;
             let is_settled = known.iter().any(|(of, settled)| *of == number && *settled == length);
-            files.push(JournalFile { number, path, handle, length, newest: None, is_settled });
+            // Nobody knows which frames it held.
+            files.push(JournalFile { number, path, handle, length, newest: None, is_settled, oldest: Some(0), is_erased: false });
         }
         files.sort_by_key(|file| file.number);
         let shortened = known.iter().find_map(|(number, settled)| {
@@ -127,7 +145,7 @@ impl JournalFiles {
             folder,
             file_bytes: config.journal_file_bytes,
             reserve,
-            state: Mutex::new(State { files, current: 0, at: 0 }),
+            state: Mutex::new(State { files, current: 0, at: 0, turns: false }),
             making: Mutex::new(()),
         };
         Ok((journal, shortened))
@@ -206,7 +224,7 @@ impl JournalFiles {
     fn is_half_full(&self) -> bool {
         let state = self.state.lock();
         let half_full = state.files.get(state.current).is_some_and(|file| state.at > file.length / 2);
-        half_full && !state.files.iter().enumerate().any(|(place, file)| place != state.current && file.newest.is_none())
+        half_full && !state.files.iter().enumerate().any(|(place, file)| place != state.current && file.is_free())
     }
 
     /// Makes a spare file if one is wanted; tidy calls it, so that groups need not wait.
@@ -227,19 +245,21 @@ impl JournalFiles {
         }
         handle.sync().map_err(|source| LogError::io("sync", &path, source))?;
         self.disk.sync_folder(&self.folder).map_err(|source| LogError::io("sync", &self.folder, source))?;
-        self.state.lock().files.push(JournalFile { number, path, handle, length, newest: None, is_settled: true });
+        let (newest, oldest) = (None, None);
+        self.state.lock().files.push(JournalFile { number, path, handle, length, newest, is_settled: true, oldest, is_erased: false });
         Ok(())
     }
 
     /// Gives frame `number` its place behind the last one; [`JournalFiles::make_room`] has made sure that there is one.
     pub(crate) fn place(&self, number: u64, length: u64) -> Result<FramePlace, LogError> {
         let mut state = self.state.lock();
-        if state.files.get(state.current).is_none_or(|file| file.length.saturating_sub(state.at) < length) {
+        let turns = state.turns && state.free_file(length).is_some();
+        if turns || state.files.get(state.current).is_none_or(|file| file.length.saturating_sub(state.at) < length) {
             let Some(next) = state.free_file(length) else {
                 return Err(LogError::DiskFull { what: format!("no journal file has {length} bytes left") });
             };
             state.current = next;
-            state.at = 0;
+            (state.at, state.turns) = (0, false);
             let file = state.files[next].clone();
             drop(state);
             // Whatever was written to it in its former life, and its name, must be settled before a frame rests on it.
@@ -254,6 +274,7 @@ impl JournalFiles {
         state.at += length;
         let file = &mut state.files[current];
         file.newest = Some(number);
+        file.oldest.get_or_insert(number);
         Ok(FramePlace { file: file.number, at, length })
     }
 
@@ -278,6 +299,44 @@ impl JournalFiles {
                 file.newest = None;
             }
         }
+    }
+
+    /// Fills files with zeros until none holds bytes of frames up to `number`, as far as that can be done now: a file that is in use
+    /// comes later. Blocking.
+    ///
+    /// # Errors
+    /// [`LogError::Io`], after which the log must end; [`LogError::DiskFull`].
+    pub(crate) fn erase_up_to(&self, number: u64) -> Result<Erasing, LogError> {
+        loop {
+            let taken = self.state.lock().take_to_erase(number);
+            let file = match taken {
+                Free::Taken(file) => file,
+                Free::NeedsSpare(length) => {
+                    let _making = self.making.lock();
+                    self.make(length, Purpose::Upkeep)?;
+                    continue;
+                }
+                Free::None => break,
+            };
+            let zeroed = fill(file.handle.as_ref(), file.length).and_then(|()| file.handle.sync());
+            zeroed.map_err(|source| LogError::io("fill with zeros", &file.path, source))?;
+            if let Some(file) = self.state.lock().files.iter_mut().find(|one| one.number == file.number) {
+                (file.oldest, file.is_erased) = (None, false);
+            }
+        }
+        let mut state = self.state.lock();
+        let current = state.current;
+        if state.files.get(current).is_some_and(|file| file.holds_up_to(number)) {
+            state.turns = true;
+            if state.free_file(BLOCK).is_none() {
+                drop(state);
+                let _making = self.making.lock();
+                self.make(self.file_bytes, Purpose::Upkeep)?;
+            }
+            return Ok(Erasing::NeedsFrame);
+        }
+        let is_done = !state.files.iter().any(|file| file.holds_up_to(number));
+        Ok(if is_done { Erasing::Done } else { Erasing::NeedsTidy })
     }
 
     fn file(&self, number: u32) -> Result<JournalFile, LogError> {
@@ -310,10 +369,44 @@ impl JournalFiles {
     }
 }
 
+impl JournalFile {
+    /// Whether it may hold bytes of a frame up to `number`.
+    fn holds_up_to(&self, number: u64) -> bool {
+        self.oldest.is_some_and(|oldest| oldest <= number)
+    }
+
+    fn is_free(&self) -> bool {
+        self.newest.is_none() && !self.is_erased
+    }
+}
+
+/// A free file that is to be filled with zeros.
+enum Free {
+    Taken(JournalFile),
+    /// There is one, but another one of its length must be free beside it: room may have been promised in it.
+    NeedsSpare(u64),
+    None,
+}
+
 impl State {
+    fn take_to_erase(&mut self, number: u64) -> Free {
+        let current = self.current;
+        let is_free = |place: usize, file: &JournalFile| place != current && file.is_free();
+        let mut files = self.files.iter().enumerate();
+        let Some((at, file)) = files.find(|(place, file)| is_free(*place, file) && file.holds_up_to(number)) else { return Free::None };
+        let length = file.length;
+        let mut others = self.files.iter().enumerate().filter(|(place, _)| *place != at);
+        if !others.any(|(place, file)| is_free(place, file) && file.length >= length) {
+            return Free::NeedsSpare(length);
+        }
+        let file = &mut self.files[at];
+        file.is_erased = true;
+        Free::Taken(file.clone())
+    }
+
     fn room(&self, length: u64) -> Option<u64> {
         let here = self.files.get(self.current).map_or(0, |file| file.length.saturating_sub(self.at));
-        if here >= length {
+        if here >= length && !(self.turns && self.free_file(length).is_some()) {
             return Some(here);
         }
         self.free_file(length).map(|free| self.files[free].length)
@@ -321,7 +414,7 @@ impl State {
 
     fn free_file(&self, length: u64) -> Option<usize> {
         let mut free = self.files.iter().enumerate();
-        free.find(|(place, file)| *place != self.current && file.newest.is_none() && file.length >= length).map(|(place, _)| place)
+        free.find(|(place, file)| *place != self.current && file.is_free() && file.length >= length).map(|(place, _)| place)
     }
 }
 

@@ -168,8 +168,8 @@ impl Admission {
         request.writes.iter().find_map(|write| {
             let stream = write.stream.as_ref()?;
             let standing = self.standing(&stream.key, streams);
-            let refusal = standing.refusal(write.marking)?;
-            Some(LogError::refused(refusal, &write.partition.topic.name, &stream.id, standing.head()))
+            let (refusal, id) = (standing.refusal(write.marking)?, stream.id.as_ref()?);
+            Some(LogError::refused(refusal, &write.partition.topic.name, id, standing.head()))
         })
     }
 
@@ -229,20 +229,19 @@ impl Admission {
                     known.streams.expect_tombstones();
                 }
                 standing.life = standing.life.and(life);
-                group.marks.push(StreamMark { key: stream.key, life, snapshot: mark.snapshot(offset) });
+                group.marks.push(StreamMark { event: write.event, ..StreamMark::of(stream.key, mark, offset) });
             } else {
                 let span = StreamSpan { key: stream.key, first_version, offset, count, start };
                 standing.newest = span.last_version();
                 group.spans.push(span);
             }
             self.pending.insert(stream.key, (standing, group.number));
-            let newest = standing.newest;
-            match answer.versions.iter_mut().rev().find(|at| at.stream == stream.id && at.topic == write.partition.topic.name) {
+            let (newest, topic) = (standing.newest, &write.partition.topic.name);
+            let Some(id) = &stream.id else { return };
+            match answer.versions.iter_mut().rev().find(|at| at.stream == *id && at.topic == *topic) {
                 Some(at) => at.version = newest,
                 None if newest < StreamVersion::FIRST => {}
-                None => {
-                    answer.versions.push(StreamAt { topic: write.partition.topic.name.clone(), stream: stream.id.clone(), version: newest })
-                }
+                None => answer.versions.push(StreamAt { topic: topic.clone(), stream: id.clone(), version: newest }),
             }
         }
     }

@@ -63,7 +63,7 @@ impl Below {
         reader.seek(next);
         while let Some(run) = reader.next_run(out.limits.records)? {
             let first = run.first_offset;
-            let Some(taken) = out.take_run(run) else {
+            let Some(taken) = out.take_run(run)? else {
                 reader.seek(next);
                 break;
             };
@@ -116,7 +116,7 @@ impl Below {
             let Some(run) = run.filter(|run| run.first_offset == offset) else {
                 return gone(engine, &key, next).map_or_else(|| Err(lost(engine, partition, offset)), Ok);
             };
-            let Some(taken) = out.take_run(run) else { break };
+            let Some(taken) = out.take_run(run)? else { break };
             next = next.plus(u64::from(taken));
             self.events.drain(..(taken as usize).min(self.events.len()));
         }
@@ -229,7 +229,7 @@ impl Merge {
                 let offset = self.readers[place].offset();
                 let Some(run) = self.readers[place].next_run(out.limits.records)? else { break };
                 let first = run.first_offset;
-                let Some(taken) = out.take_run(run) else {
+                let Some(taken) = out.take_run(run)? else {
                     self.readers[place].seek(offset);
                     self.heap.push(Reverse((at, place)));
                     return Ok(true);

@@ -2,15 +2,19 @@
 //!
 //! Invariant: a run that was cut is the last one of its call, and its rest comes first in the next.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::group::{Group, Slice, SliceRun};
 use crate::{
     batch::is_mark,
+    engine::Engine,
     error::LogError,
     ids::Position,
     life::Beginning,
     record::{Chunk, ReadLimits, Run},
+    redaction::Show,
 };
 
 /// What one call of `read` returns, and what is left of its limits.
@@ -28,10 +32,11 @@ pub(crate) struct Output {
     pub(crate) beginning: Beginning,
     /// A limit was met.
     full: bool,
+    show: Show,
 }
 
 impl Output {
-    pub(crate) fn new(until: Position, limits: ReadLimits) -> Self {
+    pub(crate) fn new(engine: &Engine, until: Position, limits: ReadLimits) -> Self {
         Self {
             until,
             limits,
@@ -42,6 +47,7 @@ impl Output {
             scanned_to: Position::default(),
             beginning: Beginning::default(),
             full: false,
+            show: Show::new(Arc::clone(&engine.redactions)),
         }
     }
 
@@ -57,24 +63,26 @@ impl Output {
 
     /// Takes as much of a run, from its `skip`th record on, as `until` and the limits allow. None: the call is over.
     pub(crate) fn take(&mut self, group: &Group, slice: &Slice, run: &SliceRun, skip: u32) -> Result<Option<u32>, LogError> {
-        Ok(self.take_run(group.cut(slice, run, skip, run.count - skip)?))
+        self.take_run(group.cut(slice, run, skip, run.count - skip)?)
     }
 
     /// Takes as much of the front of a run as `until` and the limits allow; a mark is passed over. None: the call is over.
-    pub(crate) fn take_run(&mut self, run: Run) -> Option<u32> {
+    pub(crate) fn take_run(&mut self, run: Run) -> Result<Option<u32>, LogError> {
         let below = u32::try_from(self.until.get().saturating_sub(run.first_position.get())).unwrap_or(u32::MAX);
         if below == 0 {
             self.complete = true;
-            return None;
+            return Ok(None);
         }
         // What was cut is gone on with first.
         if !self.full && is_mark(&run) {
-            return Some(run.count);
+            return Ok(Some(run.count));
         }
-        let room = self.room(run.count, &run.batch)?.min(below);
-        self.count(room, run.count, &run.batch);
-        self.runs.push(Run { count: room, ..run });
-        Some(room)
+        let Some(room) = self.room(run.count, &run.batch) else { return Ok(None) };
+        let (room, count, batch) = (room.min(below), run.count, run.batch.clone());
+        let shown = self.show.show(Run { count: room, ..run })?;
+        self.count(room, count, &batch);
+        self.runs.push(shown);
+        Ok(Some(room))
     }
 
     /// Takes as much of the end of a run, but for a mark, as `until` and the limits allow, and says how many records are left at its front. None: the
@@ -86,7 +94,8 @@ impl Output {
             return Ok(Some(0));
         }
         let Some(room) = self.room(below, &run.batch) else { return Ok(None) };
-        self.runs.push(run.part(below - room, room)?);
+        let shown = self.show.show(run.part(below - room, room)?)?;
+        self.runs.push(shown);
         self.count(room, below, &run.batch);
         Ok(Some(below - room))
     }

@@ -201,7 +201,7 @@ impl LogReader for EmbeddedReader {
     fn read(&mut self, until: Position, limits: ReadLimits) -> Result<Chunk, LogError> {
         self.cursor.present()?;
         let until = until.min(self.engine.tail.end());
-        let mut out = Output::new(until, limits);
+        let mut out = Output::new(&self.engine, until, limits);
         while out.runs.is_empty() && !out.complete {
             self.step(&mut out)?;
         }

@@ -11,14 +11,14 @@ use super::{
     streams::StreamKey,
 };
 use crate::{
-    batch::Encoded,
+    batch::{Encoded, MarkWith},
     durability::Durability,
     error::LogError,
-    ids::{Expected, ProducerEpoch, StreamId, StreamVersion, Tag, TopicName},
-    life::{Mark, Marking, StreamChange},
+    ids::{Expected, Offset, ProducerEpoch, StreamId, StreamVersion, Tag, TopicName},
+    life::{Mark, Marking, NO_STREAM, StreamChange},
     postings::{Poster, Posting},
     producers,
-    record::{Append, Appended, Identity, NewRecord, Precondition, ProducerAt, ProducerKey, Purpose, Sequenced, Snapshot, Write},
+    record::{Append, Appended, Identity, NewRecord, Precondition, ProducerAt, ProducerKey, Purpose, Sequenced, Write},
     segment::StreamHasher,
     topic::TopicKind,
     topic_store::{Partition, TopicEntry, TopicStore},
@@ -32,6 +32,12 @@ pub(crate) const MAX_RECORDS: usize = 10_000;
 /// Most bytes of the name of whoever changes a stream's life.
 const MAX_BY: usize = 255;
 
+/// Most bytes of the reason for a redaction.
+const MAX_REASON: usize = 1024;
+
+/// Why nothing is marked in a topic of another kind.
+const NO_STREAMS: &str = "it has no streams";
+
 /// What an event takes beside data and stream, mostly: a guess that spares growing.
 const EVENT_OVERHEAD: usize = 64;
 
@@ -39,7 +45,8 @@ const EVENT_OVERHEAD: usize = 64;
 #[derive(Clone, Debug)]
 pub(crate) struct WriteStream {
     pub(crate) key: StreamKey,
-    pub(crate) id: StreamId,
+    /// None: its mark is of the partition, and of no stream.
+    pub(crate) id: Option<StreamId>,
 }
 
 /// Records of one partition that follow each other.
@@ -50,6 +57,8 @@ pub(crate) struct PreparedWrite {
     pub(crate) stream: Option<WriteStream>,
     /// What the stream is marked with; its one record is the mark then.
     pub(crate) marking: Option<Marking>,
+    /// Where the event lies that it redacts, if that was found.
+    pub(crate) event: Option<Offset>,
     /// Of its events, counted from the first.
     pub(crate) postings: Vec<Posting>,
 }
@@ -130,6 +139,18 @@ impl Request {
         }
     }
 
+    /// What says that bytes of everything that redactions below an offset of a partition are about are gone.
+    pub(crate) fn erased(
+        partition: Arc<Partition>,
+        to: Offset,
+        hasher: &StreamHasher,
+        reply: oneshot::Sender<Result<Appended, LogError>>,
+    ) -> Result<Self, LogError> {
+        let write = mark_of(partition, NO_STREAM, Marking::Erased(to), MarkWith::Nothing, "", hasher)?;
+        let bytes = write.records.max_len() as u64 + 128;
+        Ok(Self { writes: vec![write], ..Self::empty(bytes, Purpose::Upkeep, reply) })
+    }
+
     /// Topics of the streams that it marks.
     pub(crate) fn marked(&self) -> impl Iterator<Item = &TopicName> {
         self.writes.iter().filter(|write| write.marking.is_some()).map(|write| &write.partition.topic.name)
@@ -173,6 +194,7 @@ pub(crate) fn prepare(
             Write::Stream { events, .. } => events.len(),
             Write::Records { records, .. } => records.len(),
             Write::Change { .. } | Write::Snapshot { .. } => 1,
+            Write::Redact { versions, .. } => versions.len(),
         };
         if records > MAX_RECORDS {
             return Err(invalid("writes", format!("more than {MAX_RECORDS} records in one append")));
@@ -189,11 +211,20 @@ pub(crate) fn prepare(
             }
             Write::Change { topic, stream, change, by } => {
                 let entry = topics.get(&topic)?;
-                writes.push(prepare_mark(&entry, stream, Marking::Change(change), None, &by, hasher)?);
+                writes.push(prepare_mark(&entry, &stream, Marking::Change(change), MarkWith::Nothing, &by, hasher)?);
             }
             Write::Snapshot { topic, stream, snapshot, by } => {
                 let entry = topics.get(&topic)?;
-                writes.push(prepare_mark(&entry, stream, Marking::Snapshot(snapshot.version), Some(&snapshot), &by, hasher)?);
+                let with = MarkWith::Snapshot(&snapshot);
+                writes.push(prepare_mark(&entry, &stream, Marking::Snapshot(snapshot.version), with, &by, hasher)?);
+            }
+            Write::Redact { topic, stream, versions, by, reason } => {
+                let entry = topics.get(&topic)?;
+                check_redaction(&versions, &by, &reason)?;
+                for version in versions {
+                    let with = MarkWith::Reason(&reason);
+                    writes.push(prepare_mark(&entry, &stream, Marking::Redaction(version), with, &by, hasher)?);
+                }
             }
         }
     }
@@ -277,18 +308,25 @@ fn prepare_stream(
     let name = stream.as_str().as_bytes();
     let partition = Arc::clone(entry.partition_for(name));
     let key = StreamKey::of(hasher, &partition, name);
-    Ok(PreparedWrite { partition, records, stream: Some(WriteStream { key, id: stream }), marking: None, postings: poster.finish() })
+    Ok(PreparedWrite {
+        partition,
+        records,
+        stream: Some(WriteStream { key, id: Some(stream) }),
+        marking: None,
+        event: None,
+        postings: poster.finish(),
+    })
 }
 
 fn prepare_mark(
     entry: &TopicEntry,
-    stream: StreamId,
+    stream: &StreamId,
     marking: Marking,
-    snapshot: Option<&Snapshot>,
+    with: MarkWith<'_>,
     by: &str,
     hasher: &StreamHasher,
 ) -> Result<PreparedWrite, LogError> {
-    require_events(entry, "it has no streams")?;
+    require_events(entry, NO_STREAMS)?;
     if let Marking::Change(StreamChange::Truncate { before: version }) | Marking::Snapshot(version) = marking
         && version < StreamVersion::FIRST
     {
@@ -297,26 +335,64 @@ fn prepare_mark(
     if by.len() > MAX_BY {
         return Err(invalid("by", format!("a name of {} bytes, at most {MAX_BY} are allowed", by.len())));
     }
-    let mut records = Encoded::default();
-    records.push_mark(&stream, Mark::new(marking, StreamVersion::default()), by, snapshot)?;
     let name = stream.as_str().as_bytes();
-    let partition = Arc::clone(entry.partition_for(name));
-    let key = StreamKey::of(hasher, &partition, name);
-    Ok(PreparedWrite { partition, records, stream: Some(WriteStream { key, id: stream }), marking: Some(marking), postings: Vec::new() })
+    let mut write = mark_of(Arc::clone(entry.partition_for(name)), name, marking, with, by, hasher)?;
+    if let Some(of) = &mut write.stream {
+        of.id = Some(stream.clone());
+    }
+    Ok(write)
 }
 
-/// A stream that is marked is not written to in the same unit, so that a unit need not be judged write by write.
+/// A mark of a stream, or of a partition, by name.
+fn mark_of(
+    partition: Arc<Partition>,
+    name: &[u8],
+    marking: Marking,
+    with: MarkWith<'_>,
+    by: &str,
+    hasher: &StreamHasher,
+) -> Result<PreparedWrite, LogError> {
+    let mut records = Encoded::default();
+    records.push_mark(name, Mark::new(marking, StreamVersion::default()), by, with)?;
+    let key = StreamKey::of(hasher, &partition, name);
+    let stream = Some(WriteStream { key, id: None });
+    Ok(PreparedWrite { partition, records, stream, marking: Some(marking), event: None, postings: Vec::new() })
+}
+
+/// Refuses a redaction that cannot be meant.
+///
+/// # Errors
+/// [`LogError::Invalid`].
+pub(crate) fn check_redaction(versions: &[StreamVersion], by: &str, reason: &str) -> Result<(), LogError> {
+    let mut seen: Vec<_> = versions.to_vec();
+    seen.sort_unstable();
+    let is_twice = seen.windows(2).any(|pair| pair[0] == pair[1]);
+    match seen.first() {
+        None => Err(invalid("versions", "no event is named".into())),
+        Some(first) if *first < StreamVersion::FIRST => Err(invalid("versions", "versions begin at 1".into())),
+        _ if is_twice => Err(invalid("versions", "a version is named twice".into())),
+        _ if by.is_empty() => Err(invalid("by", "a redaction says who wants it".into())),
+        _ if by.len() > MAX_BY => Err(invalid("by", format!("a name of {} bytes, at most {MAX_BY} are allowed", by.len()))),
+        _ if reason.len() > MAX_REASON => Err(invalid("reason", format!("{} bytes, at most {MAX_REASON} are allowed", reason.len()))),
+        _ => Ok(()),
+    }
+}
+
+/// A stream that is marked is not written to in the same unit, so that a unit need not be judged write by write; but several of its events may
+/// be redacted.
 fn check_marked(writes: &[PreparedWrite]) -> Result<(), LogError> {
     if writes.iter().all(|write| write.marking.is_none()) {
         return Ok(());
     }
-    let mut streams: Vec<_> = writes.iter().filter_map(|write| Some((write.stream.as_ref()?, write.marking.is_some()))).collect();
+    let mut streams: Vec<_> = writes.iter().filter_map(|write| Some((write.stream.as_ref()?, write.marking))).collect();
     streams.sort_unstable_by_key(|(stream, _)| stream.key);
-    match streams.windows(2).find(|pair| pair[0].0.key == pair[1].0.key && (pair[0].1 || pair[1].1)) {
-        Some(pair) => Err(invalid(
-            "writes",
-            format!("stream {} is truncated, deleted or put a snapshot of and written to in one append", pair[0].0.id),
-        )),
+    let goes_along = |one, other| matches!((one, other), (None, None) | (Some(Marking::Redaction(_)), Some(Marking::Redaction(_))));
+    match streams.windows(2).find(|pair| pair[0].0.key == pair[1].0.key && !goes_along(pair[0].1, pair[1].1)) {
+        Some(pair) => {
+            let stream = pair[0].0.id.as_ref().map_or("", StreamId::as_str);
+            let reason = format!("stream {stream} is truncated, deleted, redacted or put a snapshot of and written to in one append");
+            Err(invalid("writes", reason))
+        }
         None => Ok(()),
     }
 }
@@ -355,6 +431,7 @@ fn prepare_records(
                     records: encoded,
                     stream: None,
                     marking: None,
+                    event: None,
                     postings: Vec::new(),
                 });
             }

@@ -13,7 +13,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::{
     ids::{Offset, StreamVersion},
-    life::{Life, SnapshotAt, Standing},
+    life::{Life, Mark, SnapshotAt, Standing},
     segment::{StreamHasher, Stretch},
     topic_store::Partition,
 };
@@ -66,6 +66,18 @@ pub(crate) struct StreamMark {
     pub(crate) life: Life,
     /// The snapshot that it is.
     pub(crate) snapshot: Option<SnapshotAt>,
+    /// Version of the event that it redacts.
+    pub(crate) redacts: Option<StreamVersion>,
+    /// Where that lies, if whoever asked has found it.
+    pub(crate) event: Option<Offset>,
+    /// Where the mark lies.
+    pub(crate) offset: Offset,
+}
+
+impl StreamMark {
+    pub(crate) fn of(key: StreamKey, mark: Mark, offset: Offset) -> Self {
+        Self { key, life: mark.life(offset), snapshot: mark.snapshot(offset), redacts: mark.redacts(), event: None, offset }
+    }
 }
 
 /// The snapshots of a stream that memory knows: none of them is gone.

@@ -114,6 +114,19 @@ impl Tail {
         state.shrink(self.budget);
     }
 
+    /// Lets go of what memory holds of frames up to `frame`. False: segments do not hold all of that yet.
+    pub(crate) fn let_go(&self, frame: u64) -> bool {
+        let mut state = self.state.write();
+        if state.tidied_frame < frame {
+            return false;
+        }
+        while state.groups.get(state.unloaded).is_some_and(|group| group.number <= frame) {
+            state.unload();
+        }
+        state.shrink(self.budget);
+        true
+    }
+
     /// The durable end.
     pub(crate) fn end(&self) -> Position {
         Position::new(self.end.load(Ordering::Acquire))
@@ -269,10 +282,7 @@ impl State {
     /// Keeps memory within the budget: the oldest groups go, or leave their place if no segment holds them yet.
     fn shrink(&mut self, budget: u64) {
         while self.memory > budget && self.unloaded < self.groups.len() {
-            let group = &mut self.groups[self.unloaded];
-            self.memory -= group.memory();
-            *group = Arc::new(group.unloaded());
-            self.unloaded += 1;
+            self.unload();
         }
         while self.unloaded > 0 && self.groups.front().is_some_and(|group| group.number <= self.tidied_frame) {
             let Some(group) = self.groups.pop_front() else { return };
@@ -282,6 +292,16 @@ impl State {
             }
             self.dropped += 1;
         }
+    }
+}
+
+impl State {
+    /// Lets go of the batches of the oldest group that has them.
+    fn unload(&mut self) {
+        let group = &mut self.groups[self.unloaded];
+        self.memory -= group.memory();
+        *group = Arc::new(group.unloaded());
+        self.unloaded += 1;
     }
 }
 

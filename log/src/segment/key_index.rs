@@ -260,6 +260,17 @@ impl KeyTable {
         Ok(None)
     }
 
+    /// Gives all snapshots of a stream to `each`.
+    fn snapshots(&self, stream: u128, mut each: impl FnMut(SnapshotAt)) -> Result<(), LogError> {
+        for number in self.pages_of(stream) {
+            let mut found = |key: Key| {
+                Mark::from_key(key.version).and_then(|mark| mark.snapshot(Offset::new(key.offset))).into_iter().for_each(&mut each);
+            };
+            visit(&self.page(number)?, Some(stream), &mut found);
+        }
+        Ok(())
+    }
+
     /// Calls `each` with every event and mark, in order of stream and version.
     pub(super) fn for_each(&self, mut each: impl FnMut(Key)) -> Result<(), LogError> {
         for number in 0..self.fences.len() {
@@ -583,6 +594,13 @@ impl KeyIndex {
             newest = newest.max(table.snapshot(stream, at_most, &keeps)?);
         }
         Ok(newest)
+    }
+
+    /// Where all snapshots of a stream lie.
+    pub(super) fn snapshots(&self, stream: u128) -> Result<Vec<Offset>, LogError> {
+        let mut all = Vec::new();
+        self.tables.iter().try_for_each(|table| table.snapshots(stream, |at| all.push(at.offset)))?;
+        Ok(all)
     }
 
     /// Bytes of pages.

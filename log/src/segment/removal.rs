@@ -12,7 +12,7 @@ use crate::{
 };
 
 use super::{
-    file::{Kind, SegmentId, remove_if_there},
+    file::{Kind, SegmentId, failed, remove_if_there},
     part::Segment,
     set::{Segments, Synced},
     writer::PartitionMark,
@@ -125,6 +125,25 @@ impl Segments {
         let gone = self.gone.lock();
         let known = gone.checkpointed.map_or(0, |(_, changes)| changes);
         gone.segments.iter().any(|(change, _)| *change > known)
+    }
+
+    /// Whether files of segments that were taken away are still there.
+    pub(crate) fn has_replaced(&self) -> bool {
+        !self.gone.lock().segments.is_empty()
+    }
+
+    /// Makes durable that files were deleted. Blocking.
+    ///
+    /// # Errors
+    /// [`LogError::Io`], after which the log must end.
+    pub(crate) fn sync_folder(&self) -> Result<(), LogError> {
+        let folder = self.id_of(Offset::default(), 0).folder;
+        self.files.disk().sync_folder(&folder).map_err(failed("sync folder", &folder))
+    }
+
+    /// Everything below this offset lies in sealed segments, as a durable checkpoint has it.
+    pub(crate) fn sealed_to(&self) -> Offset {
+        self.gone.lock().active().unwrap_or_default()
     }
 
     /// Deletes the files of segments that were taken away, that no durable checkpoint names and no reader has in hand. Blocking.

@@ -15,7 +15,7 @@ use crate::{
     compaction::Cleaned,
     error::LogError,
     ids::{Offset, PartitionId, Position, StreamVersion, Timestamp},
-    life::{Mark, SnapshotAt, Standing},
+    life::{Mark, RedactionAt, SnapshotAt, Standing},
     record::Run,
     retention::LowMark,
     topic::{Compression, Topic, TopicKind},
@@ -432,25 +432,26 @@ impl Segments {
         list.get(list.partition_point(|segment| segment.end() <= offset)).cloned()
     }
 
-    /// Calls `each` with every stream's hash, the version of its newest event, what became of it and its snapshots, some streams more
+    /// Calls `each` with every stream's hash, the version of its newest event, what became of it and its snapshots and redactions, some streams more
     /// than once, the newest segment first: all that is said of one counts together. For rebuilding what admission knows, at start. Ends at damage, for what lies
     /// before it may not be the newest; [`Segments::damage`] says so then.
     ///
     /// # Errors
     /// [`LogError::Io`].
-    pub(crate) fn for_each_stream(&self, mut each: impl FnMut(u128, Standing, &[SnapshotAt])) -> Result<(), LogError> {
+    pub(crate) fn for_each_stream(&self, mut each: impl FnMut(u128, Standing, &[SnapshotAt], &[RedactionAt])) -> Result<(), LogError> {
         for segment in self.list.read().clone().iter().rev() {
             if segment.damage().is_some() {
                 break;
             }
             let mut last: Option<(u128, Standing)> = None;
-            let mut snapshots = Vec::new();
+            let (mut snapshots, mut redactions) = (Vec::new(), Vec::new());
             let asked = self.with_keys(segment, |keys| {
-                (last, snapshots) = (None, Vec::new());
+                (last, snapshots, redactions) = (None, Vec::new(), Vec::new());
                 keys.for_each(|key| {
                     if let Some((stream, standing)) = last.take_if(|(stream, _)| *stream != key.stream) {
-                        each(stream, standing, &snapshots);
+                        each(stream, standing, &snapshots, &redactions);
                         snapshots.clear();
+                        redactions.clear();
                     }
                     let (_, standing) = last.get_or_insert((key.stream, Standing::default()));
                     match Mark::from_key(key.version) {
@@ -459,6 +460,7 @@ impl Segments {
                             let offset = Offset::new(key.offset);
                             standing.life = standing.life.and(mark.life(offset));
                             snapshots.extend(mark.snapshot(offset));
+                            redactions.extend(mark.redaction(offset));
                         }
                         None => standing.newest = standing.newest.max(StreamVersion::new(key.version)),
                     }
@@ -469,7 +471,7 @@ impl Segments {
                 break;
             }
             if let Some((stream, standing)) = last {
-                each(stream, standing, &snapshots);
+                each(stream, standing, &snapshots, &redactions);
             }
         }
         Ok(())

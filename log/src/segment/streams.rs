@@ -140,6 +140,23 @@ impl Segments {
         Ok(newest)
     }
 
+    /// Where snapshots of a stream lie that were put before an offset.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`], also where damage may hold some; [`LogError::Io`].
+    pub(crate) fn snapshots_before(&self, stream: u128, before: Offset) -> Result<Vec<Offset>, LogError> {
+        let mut all = Vec::new();
+        let list = self.list.read().clone();
+        for segment in &list[..list.partition_point(|segment| segment.id.base < before)] {
+            if let Some(damage) = segment.damage() {
+                return Err(damage.report());
+            }
+            all.append(&mut self.with_keys(segment, |keys| keys.snapshots(stream))?);
+        }
+        all.retain(|offset| *offset < before);
+        Ok(all)
+    }
+
     /// Base of the segment that holds a version of a stream; 0 if it may be a lost one.
     fn base_of(&self, stream: u128, version: StreamVersion) -> Result<Offset, LogError> {
         for segment in self.list.read().clone().iter().rev().filter(|segment| segment.damage().is_none()) {

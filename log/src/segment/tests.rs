@@ -14,7 +14,7 @@ use crate::{
     disk::Disk,
     error::LogError,
     ids::{FolderId, Offset, PartitionId, Position, StreamVersion, Timestamp, TopicId},
-    life::{SnapshotAt, Standing},
+    life::{RedactionAt, SnapshotAt, Standing},
     record::{NewEvent, Run},
     testing::{CallKind, Fault, Random, SimDisk},
     topic::{Compression, Topic, TopicKind, TopicSettings},
@@ -189,7 +189,7 @@ fn compare(segments: &Arc<Segments>, model: &Model, end: u64) -> Result<(), LogE
         assert_eq!(read_all(&mut reader, u32::MAX)?, expected, "from position {from}");
     }
     let mut heads = BTreeMap::new();
-    segments.for_each_stream(|stream, standing, _| {
+    segments.for_each_stream(|stream, standing, _, _| {
         let head = heads.entry(stream).or_insert(standing.newest);
         *head = standing.newest.max(*head);
     })?;
@@ -538,7 +538,7 @@ fn around_a_lost_segment_everything_is_read_and_in_it_the_report() {
 /// Follows each stream through its versions: those before and behind the lost offsets are found, and between them the report.
 fn streams_around(segments: &Segments, model: &Model, lost: std::ops::Range<u64>, report: &str) -> usize {
     let mut heads = BTreeMap::new();
-    let newest = |stream, standing: Standing, _: &[SnapshotAt]| {
+    let newest = |stream, standing: Standing, _: &[SnapshotAt], _: &[RedactionAt]| {
         let head = heads.entry(stream).or_insert(standing.newest);
         *head = standing.newest.max(*head);
     };

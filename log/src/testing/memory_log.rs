@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use self::readers::{BackwardReader, FilteredReader, MemoryReader, selected};
 use crate::{
     backend::{AppendFuture, Capabilities, Head, LogBackend, LogReader, ProducerFuture, Span},
-    batch::{BatchBuilder, Encoded, is_mark},
+    batch::{BatchBuilder, Encoded, MarkWith, RecordView, is_mark},
     clock::Clock,
     compaction::Compaction,
     durability::Durability,
@@ -25,12 +25,13 @@ use crate::{
     holds::{Holder, Holds},
     ids::{FolderId, Offset, PartitionId, Position, ProducerEpoch, StreamId, StreamVersion, Timestamp, TopicId, TopicName},
     life::{Beginning, Mark, Marking, SnapshotAt, Standing, StreamChange, StreamState},
-    partition::{admission::answer_of, snapshot::stored},
+    partition::{admission::answer_of, request::check_redaction, snapshot::stored},
     producers::{Judged, Outcome, Producers, UNITS_REMEMBERED},
     record::{
         Append, Appended, AppendedRange, EventQuery, Found, NewRecord, Precondition, ProducerKey, QueryAbsent, RequestKey, Run, Scope,
-        Selection, Snapshot, StoredSnapshot, StreamAt, Violation, Write,
+        Selection, StoredSnapshot, StreamAt, Violation, Write,
     },
+    redaction::blanked,
     topic::{Topic, TopicChanges, TopicKind, TopicSettings},
 };
 
@@ -212,29 +213,30 @@ impl State {
                     }
                 }
                 Write::Change { topic, stream, change, by } => {
-                    all.push(self.place_mark(topic, stream, Marking::Change(*change), None, by)?);
+                    all.push(self.place_mark(topic, stream, Marking::Change(*change), MarkWith::Nothing, by)?);
                 }
                 Write::Snapshot { topic, stream, snapshot, by } => {
-                    all.push(self.place_mark(topic, stream, Marking::Snapshot(snapshot.version), Some(snapshot), by)?);
+                    all.push(self.place_mark(topic, stream, Marking::Snapshot(snapshot.version), MarkWith::Snapshot(snapshot), by)?);
+                }
+                Write::Redact { topic, stream, versions, by, reason } => {
+                    check_redaction(versions, by, reason)?;
+                    for version in versions {
+                        all.push(self.place_mark(topic, stream, Marking::Redaction(*version), MarkWith::Reason(reason), by)?);
+                    }
                 }
             }
         }
         let is_same = |one: &Placed, other: &Placed| one.stream == other.stream && one.topic.name == other.topic.name;
-        let of_stream = |one: &Placed| all.iter().filter(|other| is_same(one, other)).count();
-        if all.iter().any(|one| one.marking.is_some() && of_stream(one) > 1) {
+        let is_redaction = |one: &Placed| matches!(one.marking, Some(Marking::Redaction(_)));
+        let others = |one: &Placed| all.iter().filter(|other| is_same(one, other) && !(is_redaction(one) && is_redaction(other))).count();
+        let own = |one: &Placed| usize::from(!is_redaction(one));
+        if all.iter().any(|one| one.marking.is_some() && others(one) > own(one)) {
             return invalid("writes", "a stream is truncated or deleted and written to in one append");
         }
         Ok(all)
     }
 
-    fn place_mark(
-        &self,
-        topic: &TopicName,
-        stream: &StreamId,
-        marking: Marking,
-        snapshot: Option<&Snapshot>,
-        by: &str,
-    ) -> Result<Placed, LogError> {
+    fn place_mark(&self, topic: &TopicName, stream: &StreamId, marking: Marking, with: MarkWith<'_>, by: &str) -> Result<Placed, LogError> {
         let topic = Arc::clone(self.topic(topic)?);
         expect_kind(&topic, topic.settings.kind == TopicKind::Events, "it has no streams")?;
         if let Marking::Change(StreamChange::Truncate { before: version }) | Marking::Snapshot(version) = marking
@@ -243,7 +245,7 @@ impl State {
             return Err(LogError::Invalid { field: "version".into(), reason: "versions begin at 1".into() });
         }
         let mut records = Encoded::default();
-        records.push_mark(stream, Mark::new(marking, StreamVersion::default()), by, snapshot)?;
+        records.push_mark(stream.as_str().as_bytes(), Mark::new(marking, StreamVersion::default()), by, with)?;
         let partition = PartitionId::for_key(stream.as_str().as_bytes(), topic.settings.partitions);
         Ok(Placed { topic, partition, stream: Some(stream.clone()), marking: Some(marking), records })
     }
@@ -267,6 +269,9 @@ impl State {
                 // It is so already.
                 Some(None) => continue,
             };
+            if let (Some(Marking::Redaction(version)), Some(stream)) = (marking, &stream) {
+                self.redact(&topic.name, stream, version);
+            }
             let end = self.ends.entry((topic.name.clone(), partition)).or_default();
             let (first_offset, count) = (*end, records.count());
             *end = end.plus(u64::from(count));
@@ -290,6 +295,19 @@ impl State {
         }
         answer.end = self.end;
         answer
+    }
+
+    /// Puts a blank in the place of an event.
+    fn redact(&mut self, topic: &TopicName, stream: &StreamId, version: StreamVersion) {
+        for run in self.runs.iter_mut().filter(|run| run.topic.name == *topic) {
+            let is_it = |record: &RecordView<'_>| {
+                record.key == Some(stream.as_str().as_bytes()) && record.event().is_some_and(|event| event.version == version)
+            };
+            let Some(offset) = run.records().flatten().find(is_it).map(|record| record.offset) else { continue };
+            if let Ok(shown) = blanked(run, |at| at == offset) {
+                *run = shown;
+            }
+        }
     }
 
     /// The position of a selection's place, if it is a position; else 0. Refuses a place that does not exist.
@@ -384,6 +402,7 @@ impl LogBackend for MemoryLog {
             server_time: true,
             removal: false,
             compaction: false,
+            erasure: true,
             producer_units: UNITS_REMEMBERED,
             append_bytes: u64::MAX,
         }

@@ -41,6 +41,8 @@ pub struct Seen {
     pub compacted: u64,
     pub restored: u64,
     pub let_go: u64,
+    pub redacted: u64,
+    pub erased: u64,
     pub records: u64,
 }
 
@@ -114,9 +116,13 @@ impl Run {
                         stepper.commit().unwrap();
                         stepper.tidy().unwrap();
                     }
-                    for _ in 0..self.random.below(4) {
+                    for _ in 0..self.random.below(6) {
                         stepper.compact().unwrap();
                         stepper.commit().unwrap();
+                        self.look_at_erasure(&log);
+                    }
+                    if self.random.one_in(3) {
+                        self.erase(&log, &mut stepper);
                     }
                 }
                 13 | 14 => {
@@ -204,6 +210,36 @@ impl Run {
         self.seen.deleted += 1;
     }
 
+    /// Lets what was redacted be erased, mostly to the end.
+    fn erase(&mut self, log: &EmbeddedLog, stepper: &mut Stepper) {
+        for _ in 0..4 + self.random.below(30) {
+            let left = ["a", "b"].map(|topic| log.redacting(&topic.parse().unwrap(), None).unwrap());
+            if left.iter().all(|left| left.since.is_none()) {
+                return;
+            }
+            stepper.compact().unwrap();
+            stepper.commit().unwrap();
+            self.look_at_erasure(log);
+            stepper.tidy().unwrap();
+            stepper.upkeep().unwrap();
+            stepper.commit().unwrap();
+        }
+    }
+
+    /// Takes over the marks that say that what was redacted is erased.
+    fn look_at_erasure(&mut self, log: &EmbeddedLog) {
+        for (topic, ..) in TOPICS.into_iter().filter(|(_, kind, _)| *kind == TopicKind::Events) {
+            for (partition, end) in (0..).zip(log.ends(&topic.parse().unwrap()).unwrap()) {
+                if end.get() > self.model.end(topic, partition) {
+                    assert_eq!(end.get(), self.model.end(topic, partition) + 1);
+                    self.model.mark_erased(topic, partition, self.clock.now());
+                    self.seen.erased += 1;
+                }
+            }
+        }
+        assert_eq!(log.head().position, Position::new(self.model.records.len() as u64));
+    }
+
     /// What was removed stays removed, and was old enough.
     fn look_at_removal(&mut self, log: &EmbeddedLog) {
         let firsts = log.firsts(&"r".parse().unwrap()).unwrap();
@@ -251,6 +287,7 @@ impl Run {
                 Err(LogError::RequestIdReused { first, .. }) => Verdict::Reused(first),
                 Err(LogError::Tombstoned { stream, .. }) => Verdict::Tombstoned(stream),
                 Err(LogError::NoSuchState { stream, actual, .. }) => Verdict::NoSuchState(stream, actual),
+                Err(LogError::NoSuchEvent { stream, actual, version }) => Verdict::NoSuchEvent(stream, actual, version),
                 Err(LogError::TruncatedBeyondEnd { stream, actual, .. }) => Verdict::BeyondEnd(stream, actual),
                 Err(LogError::OutOfOrderSequence { next, .. }) => Verdict::OutOfOrder(next.get()),
                 Err(LogError::RefusedBefore { .. }) => Verdict::RefusedBefore,
@@ -264,11 +301,14 @@ impl Run {
                     self.seen.repeats += u64::from(answer.deduplicated);
                     self.seen.units += u64::from(append.sequenced.is_some());
                     self.seen.written += u64::from(answer.durability == Durability::Written);
+                    self.seen.redacted += append.writes.iter().filter(|write| matches!(write, Write::Redact { .. })).count() as u64;
                     self.seen.changes += append.writes.iter().filter(|write| matches!(write, Write::Change { .. })).count() as u64;
                 }
                 Verdict::Violated(violations) => self.seen.violations += violations.len() as u64,
                 Verdict::Reused(_) => self.seen.reused += 1,
-                Verdict::Tombstoned(_) | Verdict::BeyondEnd(..) | Verdict::NoSuchState(..) => self.seen.refused_changes += 1,
+                Verdict::Tombstoned(_) | Verdict::BeyondEnd(..) | Verdict::NoSuchState(..) | Verdict::NoSuchEvent(..) => {
+                    self.seen.refused_changes += 1
+                }
                 Verdict::OutOfOrder(_) | Verdict::RefusedBefore | Verdict::Fenced(_) => self.seen.disordered += 1,
             }
         }

@@ -43,6 +43,8 @@ fn the_log_answers_what_a_model_of_lists_answers() {
         sum.compacted += run.seen.compacted;
         sum.restored += run.seen.restored;
         sum.let_go += run.seen.let_go;
+        sum.redacted += run.seen.redacted;
+        sum.erased += run.seen.erased;
         sum.records += run.seen.records;
     }
     println!("{sum:?}");
@@ -56,5 +58,6 @@ fn the_log_answers_what_a_model_of_lists_answers() {
     assert!(sum.filtered > 6_000 && sum.matching > 30_000, "{sum:?}");
     assert!(sum.altered > 2_500 && sum.deleted > 1_500, "{sum:?}");
     assert!(sum.restored > 20_000, "{sum:?}");
+    assert!(sum.redacted > 1_500 && sum.erased > 300, "{sum:?}");
     assert!(sum.units > 18_000 && sum.disordered > 12_000, "{sum:?}");
 }

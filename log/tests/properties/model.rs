@@ -80,6 +80,7 @@ pub enum Verdict {
     Tombstoned(StreamId),
     BeyondEnd(StreamId, StreamHead),
     NoSuchState(StreamId, StreamHead),
+    NoSuchEvent(StreamId, StreamHead, StreamVersion),
     /// Of a unit of a producer: another one comes next, it was refused before, its epoch is over.
     OutOfOrder(u64),
     RefusedBefore,
@@ -162,6 +163,11 @@ impl Model {
                         false if is_state => None,
                         false => Some(Verdict::NoSuchState(stream.clone(), self.head(topic.as_str(), stream.as_str()))),
                     };
+                }
+                Write::Redact { topic, stream, versions, .. } => {
+                    let newest = self.newest(topic.as_str(), stream.as_str());
+                    let missing = versions.iter().find(|version| version.get() > newest)?;
+                    return Some(Verdict::NoSuchEvent(stream.clone(), self.head(topic.as_str(), stream.as_str()), *missing));
                 }
                 Write::Records { .. } => return None,
             };
@@ -316,6 +322,19 @@ impl Model {
                 of_stream.insert(snapshot.version.get(), data);
                 self.mark(topic, stream, answer);
             }
+            Write::Redact { topic, stream, versions, .. } => {
+                for version in versions {
+                    let is_it = |record: &&mut Stored| {
+                        record.topic == topic.as_str()
+                            && record.key.as_deref() == Some(stream.as_str())
+                            && !record.is_mark
+                            && record.version == version.get()
+                    };
+                    self.records.iter_mut().filter(is_it).for_each(|record| record.value = None);
+                    self.snapshots.remove(&(topic.to_string(), stream.to_string()));
+                    self.mark(topic, stream, answer);
+                }
+            }
             Write::Records { topic, partition, records } => {
                 for record in records {
                     let key = record.key.as_ref().map(|key| String::from_utf8(key.to_vec()).unwrap());
@@ -337,7 +356,17 @@ impl Model {
         }
         let newest = self.newest(topic.as_str(), stream.as_str());
         let at = StreamAt { topic: topic.clone(), stream: stream.clone(), version: StreamVersion::new(newest) };
+        answer.versions.retain(|known| (&known.topic, &known.stream) != (&at.topic, &at.stream));
         answer.versions.extend((newest > 0).then_some(at));
+    }
+
+    /// The log says in a partition that what was redacted is erased.
+    pub fn mark_erased(&mut self, topic: &'static str, partition: u32, now: Timestamp) {
+        let (first, end) = Default::default();
+        let (ranges, versions, durability) = (vec![], vec![], Durability::Synced);
+        let mut nobody = Appended { first, end, ranges, versions, recorded_at: now, deduplicated: false, durability };
+        self.push(&topic.parse().unwrap(), partition, None, 0, None, &mut nobody);
+        self.records.last_mut().unwrap().is_mark = true;
     }
 
     pub fn push(
@@ -385,8 +414,11 @@ impl Model {
     /// How durable an append is when it is answered.
     pub fn durability(&self, append: &Append) -> Durability {
         let is_written = |write: &Write| {
-            let (Write::Stream { topic, .. } | Write::Records { topic, .. } | Write::Change { topic, .. } | Write::Snapshot { topic, .. }) =
-                write;
+            let (Write::Stream { topic, .. }
+            | Write::Records { topic, .. }
+            | Write::Change { topic, .. }
+            | Write::Snapshot { topic, .. }
+            | Write::Redact { topic, .. }) = write;
             self.topics[topic.as_str()].durability == Durability::Written
         };
         match append.durability {

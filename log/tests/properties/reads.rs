@@ -52,7 +52,7 @@ impl Run {
     }
 
     pub fn read(&mut self, log: &EmbeddedLog) {
-        for _ in 0..3 {
+        for _ in 0..4 {
             self.find(log);
         }
         let (topic, kind, _) = TOPICS[self.random.below(4) as usize];

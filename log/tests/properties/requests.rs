@@ -100,6 +100,13 @@ impl Run {
         if is_written {
             return None;
         }
+        if self.random.one_in(4) {
+            let mut versions: Vec<_> =
+                (0..1 + self.random.below(3)).map(|_| StreamVersion::new(1 + self.random.below(newest + 1))).collect();
+            versions.sort_unstable();
+            versions.dedup();
+            return Some(Write::Redact { topic, stream, versions, by: "somebody".into(), reason: "so".into() });
+        }
         if self.random.one_in(3) {
             let data = "s".repeat(self.random.below(300) as usize);
             let version = StreamVersion::new(1 + self.random.below(newest + 1));

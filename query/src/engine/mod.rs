@@ -157,6 +157,15 @@ impl Engine {
         self.changes.delete_topic(name).await
     }
 
+    /// Has every query that reads a topic, also by way of others, fold anew what is there now: data in it was redacted. Until it has come to
+    /// where it was it says how far it is; what it wrote stays.
+    ///
+    /// # Errors
+    /// [`QueryError::Stopping`], [`QueryError::Timeout`].
+    pub async fn refold(&self, topic: TopicName) -> Result<(), QueryError> {
+        self.changes.refold(topic).await
+    }
+
     /// Splits a script into its statements.
     ///
     /// # Errors
@@ -223,6 +232,31 @@ impl Core {
             tracing::error!(query = %query.id, %error, "a query could not be started");
             self.failed.write().insert(query.id.clone(), error.to_string());
         }
+    }
+
+    /// Stops the queries that read a topic, the last ones first, and starts them again.
+    fn refold(&self, topic: &TopicName) -> Result<(), QueryError> {
+        let catalog = self.snapshot();
+        let mut readers: Vec<&QueryDef> = Vec::new();
+        // In order of creation: one that reads what another writes comes after it.
+        for query in catalog.queries() {
+            let reads = |source: &String| {
+                let is_its = catalog.find(self.log.as_ref(), source).is_ok_and(|source| source.topic == *topic);
+                is_its || readers.iter().any(|reader| reader.sink == *source)
+            };
+            if query.sources.iter().any(reads) {
+                readers.push(query);
+            }
+        }
+        for query in readers.iter().rev() {
+            futures::executor::block_on(self.supervisor.stop(query.id.as_str()));
+        }
+        self.supervisor.forget_decoded();
+        for query in readers {
+            tracing::info!(query = %query.id, %topic, "a query is folded anew after a redaction");
+            self.start_again(query);
+        }
+        Ok(())
     }
 
     /// Keeps what a query would fold again after a restart from being removed: everything from its start on, for there are no

@@ -76,6 +76,16 @@ impl Changes {
         self.ask(timeout, Box::new(move |core| core.delete_topic(&name))).await.map(drop)
     }
 
+    /// Has the queries that read a topic fold anew.
+    pub(super) async fn refold(&self, topic: TopicName) -> Result<(), QueryError> {
+        let timeout = Duration::from_millis(self.core.config.max_timeout_ms);
+        let work = move |core: &Core| {
+            core.refold(&topic)?;
+            Ok(done(core.head(), String::new()))
+        };
+        self.ask(timeout, Box::new(work)).await.map(drop)
+    }
+
     async fn ask(&self, timeout: Duration, work: Work) -> Result<Answer, QueryError> {
         let (reply, answered) = oneshot::channel();
         let asked = Asked { work, reply };

@@ -134,6 +134,14 @@ impl Decoding {
         self.shared.records.load(Ordering::Relaxed)
     }
 
+    /// Lets go of everything that is kept.
+    pub(crate) fn forget(&self) {
+        let mut kept = self.shared.kept.lock();
+        kept.chunks.clear();
+        kept.order.clear();
+        kept.bytes = 0;
+    }
+
     /// The lane for the readers of these columns, whose first reader starts at `from`.
     ///
     /// # Errors

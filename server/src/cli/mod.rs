@@ -43,7 +43,7 @@ enum Verb {
     #[command(subcommand)]
     Log(log::Log),
     #[command(flatten)]
-    Client(client::Verb),
+    Client(Box<client::Verb>),
 }
 
 impl Verb {

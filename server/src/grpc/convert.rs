@@ -5,8 +5,9 @@ use std::{hash::Hasher as _, sync::Arc, time::Duration};
 use bytes::Bytes;
 use foldlog_log::{
     Append, Appended, Beginning, Compaction, Compression, Durability, EventId, EventQuery, Expected, Identity, NewEvent, NewRecord,
-    PartitionId, Position, Precondition, ProducerId, ProducerKey, Purpose, QueryAbsent, QueryItem, RequestId, RequestKey, Retention, Scope,
-    Snapshot, StreamChange, StreamId, StreamVersion, Tag, Timestamp, Topic, TopicChanges, TopicKind, TopicName, TopicSettings, Write,
+    PartitionId, Position, Precondition, ProducerId, ProducerKey, Purpose, QueryAbsent, QueryItem, Redacting, RequestId, RequestKey,
+    Retention, Scope, Snapshot, StreamChange, StreamId, StreamVersion, Tag, Timestamp, Topic, TopicChanges, TopicKind, TopicName,
+    TopicSettings, Write,
 };
 use foldlog_proto::v1 as pb;
 use prost::Message as _;
@@ -47,7 +48,7 @@ pub fn append(request: pb::AppendRequest, tokens: &Tokens, limits: &Limits) -> R
     for (place, precondition) in request.preconditions.into_iter().enumerate() {
         preconditions.push(self::precondition(place, precondition, &mut topics)?);
     }
-    let takes_away = writes.iter().all(|write| matches!(write, Write::Change { .. }));
+    let takes_away = writes.iter().all(|write| matches!(write, Write::Change { .. } | Write::Redact { .. }));
     let purpose = if takes_away { Purpose::Upkeep } else { Purpose::Data };
     Ok(Append { writes, preconditions, identity, sequenced: None, durability, purpose })
 }
@@ -57,7 +58,12 @@ pub fn unit(request: pb::AppendRequest, tokens: &Tokens, limits: &Limits) -> Res
     if !request.request_id.is_empty() {
         return Err(Failure::invalid("request_id", "a unit of a session has none: its sequence takes the place"));
     }
-    append(request, tokens, limits)
+    let unit = append(request, tokens, limits)?;
+    if let Some(place) = unit.writes.iter().position(|write| matches!(write, Write::Redact { .. })) {
+        // Its answer waits for queries, and a session's units wait for nothing.
+        return Err(Failure::invalid(format!("writes[{place}].change.redact"), "data is redacted with Append, not over a session"));
+    }
+    Ok(unit)
 }
 
 /// A producer by its id; without one it gets an id of its own.
@@ -194,9 +200,46 @@ fn marking(topic: TopicName, write: pb::Write, budget: &mut Budget<'_>, field: i
         Some(Change::Delete(_)) => StreamChange::Delete,
         Some(Change::Tombstone(_)) => StreamChange::Tombstone,
         Some(Change::DropSnapshots(_)) => StreamChange::DropSnapshots,
-        None => return Err(Failure::invalid(field("change"), "truncate_before, delete, tombstone or drop_snapshots is needed")),
+        Some(Change::Redact(redact)) => return redaction_of(topic, stream, redact, budget, field),
+        None => return Err(Failure::invalid(field("change"), "truncate_before, delete, tombstone, drop_snapshots or redact is needed")),
     };
     Ok(Write::Change { topic, stream, change, by: ANONYMOUS.into() })
+}
+
+/// The versions of the events that are to be redacted one by one, as the log marks them.
+fn redaction_of(
+    topic: TopicName,
+    stream: StreamId,
+    given: pb::stream_change::Redact,
+    budget: &mut Budget<'_>,
+    field: impl Fn(&str) -> String,
+) -> Result<Write, Failure> {
+    let most = budget.limits.append_events;
+    let mut versions = Vec::new();
+    for pb::VersionRange { first, last } in given.versions {
+        let last = if last == 0 { first } else { last };
+        if first == 0 || last < first {
+            return Err(Failure::invalid(
+                field("change.redact.versions"),
+                "versions begin at 1, and a range does not end before it begins",
+            ));
+        }
+        if last - first >= (most - versions.len()) as u64 {
+            let rule = format_args!("more than {most} events, the limit of one append");
+            return Err(Failure::field("APPEND_TOO_LARGE", field("change.redact.versions"), rule));
+        }
+        versions.extend((first..=last).map(StreamVersion::new));
+    }
+    for _ in &versions {
+        budget.take(stream.as_str().len() + given.by.len() + given.reason.len(), || field("change.redact"))?;
+    }
+    Ok(Write::Redact { topic, stream, versions, by: given.by.into(), reason: given.reason.into() })
+}
+
+/// What is left to be done of redactions, unless nothing is.
+pub fn redaction(left: Redacting) -> Option<pb::Redaction> {
+    let since = Some(proto_time(left.since?));
+    Some(pb::Redaction { events: left.events, since, waits_for: left.waits_for.unwrap_or_default().to_owned() })
 }
 
 fn snapshot_of(

@@ -147,6 +147,10 @@ async fn get_stream(app: App, request: pb::GetStreamRequest) -> Result<pb::Strea
     let wait = convert::duration(request.wait, reading::DEFAULT_WAIT, reading::MAX_WAIT, "wait")?;
     let position = stage.reached(at_least, wait).await?;
     let topic = stage.log.topic(&name)?;
+    if request.erased {
+        stage.erased(&name, &stream, wait).await?;
+    }
+    let redaction = convert::redaction(stage.log.redacting(&name, Some(&stream))?);
     let StreamState { head, beginning } = reading::stream_state(stage, &name, &stream).await?;
     Ok(pb::StreamInfo {
         partition: PartitionId::for_key(stream.as_str().as_bytes(), topic.settings.partitions).get(),
@@ -156,6 +160,7 @@ async fn get_stream(app: App, request: pb::GetStreamRequest) -> Result<pb::Strea
         beginning: Some(convert::beginning(beginning)),
         deleted: matches!(head, StreamHead::Deleted(_)),
         tombstoned: head == StreamHead::Tombstoned,
+        redaction,
         // The end as it was before the look: the answer reflects at least that.
         token: stage.tokens.make(position),
     })

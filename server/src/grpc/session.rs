@@ -327,6 +327,7 @@ const fn is_verdict(error: &LogError) -> bool {
             | LogError::Tombstoned { .. }
             | LogError::TruncatedBeyondEnd { .. }
             | LogError::NoSuchState { .. }
+            | LogError::NoSuchEvent { .. }
             | LogError::RefusedBefore { .. }
     )
 }

@@ -124,6 +124,7 @@ fn describe(app: &App, request: &pb::DescribeTopicRequest) -> Result<pb::Describ
     let topic = stage.log.topic(&convert::topic(&request.name, || "name".to_owned())?)?;
     let holders = stage.log.holders(&topic.name)?;
     let compaction = stage.log.compaction(&topic.name)?;
+    let redaction = convert::redaction(stage.log.redacting(&topic.name, None)?);
     let limits = &app.limits;
     Ok(pb::DescribeTopicResponse {
         topic: Some(convert::proto_topic(&topic)),
@@ -132,6 +133,7 @@ fn describe(app: &App, request: &pb::DescribeTopicRequest) -> Result<pb::Describ
         holders: holders.into_iter().map(|one| pb::Holder { owner: one.owner, position: one.from.get() }).collect(),
         compaction: compaction.into_iter().map(compaction_state).collect(),
         compaction_paused: stage.log.is_compaction_paused(),
+        redaction,
         limits: Some(pb::Limits {
             max_event_bytes: limits.event_bytes as u64,
             max_append_bytes: limits.append_bytes as u64,

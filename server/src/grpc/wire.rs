@@ -178,6 +178,7 @@ fn put_event(run: &Run, record: &RecordView<'_>, buf: &mut impl BufMut) {
     let stream = if event.is_some() { key } else { &[] };
     let plain_key = if event.is_some() { None } else { record.key };
     let version = event.map_or(0, |event| event.version.get());
+    let redacted = event.map_or(0, |event| u64::from(event.is_redacted));
     let recorded_at = time_len(run.recorded_at);
     let length = message_len(1, inner)
         + bytes_len(2, topic.as_bytes())
@@ -187,6 +188,7 @@ fn put_event(run: &Run, record: &RecordView<'_>, buf: &mut impl BufMut) {
         + number_len(6, version)
         + message_len(7, recorded_at)
         + number_len(8, record.position.get())
+        + number_len(9, redacted)
         + plain_key.map_or(0, |key| message_len(10, key.len()));
     put_message_key(1, length, buf);
     put_message_key(1, inner, buf);
@@ -199,6 +201,7 @@ fn put_event(run: &Run, record: &RecordView<'_>, buf: &mut impl BufMut) {
     put_message_key(7, recorded_at, buf);
     put_time(run.recorded_at, buf);
     put_number(8, record.position.get(), buf);
+    put_number(9, redacted, buf);
     if let Some(key) = plain_key {
         put_present(10, key, buf);
     }

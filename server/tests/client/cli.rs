@@ -165,7 +165,7 @@ fn a_topic_says_how_it_is_compressed() {
 #[test]
 fn a_stream_is_shown_truncated_deleted_and_tombstoned() {
     let server = with_three();
-    let row = |state: &str, version: Value, first: u64, anew: u64| json!({ "topic": "flights", "stream": "UA1", "state": state, "version": version, "first_version": first, "anew_version": anew });
+    let row = |state: &str, version: Value, first: u64, anew: u64| json!({ "topic": "flights", "stream": "UA1", "state": state, "version": version, "first_version": first, "anew_version": anew, "redacting": null });
     let verb = |verb: &str, rest: &[&str]| {
         let mut rows = server.rows(&[&["stream", verb, "flights", "UA1"], rest].concat());
         assert!(rows[0].as_object_mut().unwrap().remove("partition").is_some());
@@ -194,6 +194,24 @@ fn a_stream_is_shown_truncated_deleted_and_tombstoned() {
         assert_eq!(server.run(wrong).code, Some(2), "{wrong:?}");
     }
     assert_eq!(server.rows(&["read", "flights"]).len(), 4, "by topic all is read");
+}
+
+#[test]
+fn data_is_redacted_and_waited_for() {
+    let server = with_three();
+    let redact = |rest: &[&str]| server.run(&[&["stream", "redact", "flights", "UA1"], rest].concat());
+    let rows = server.rows(&["stream", "redact", "flights", "UA1", "1", "--by", "ann", "--reason", "asked to", "--wait"]);
+    assert_eq!((&rows[0]["version"], &rows[0]["redacting"]), (&json!(2), &Value::Null));
+    let read = server.rows(&["stream", "flights", "UA1"]);
+    assert_eq!((&read[0]["redacted"], read[0].get("data"), &read[0]["type"]), (&json!(true), None, &json!("Departed")));
+    assert!(read[1].get("redacted").is_none());
+    assert_eq!(server.rows(&["topic", "describe", "flights"])[0]["redacting"], Value::Null);
+    let beyond = redact(&["1-3", "--by", "ann"]);
+    assert!(beyond.code == Some(1) && beyond.notes.contains("no event with version 3"), "{}", beyond.notes);
+    assert_eq!(redact(&["1", "--by", "ann", "--expect", "1"]).code, Some(4));
+    for wrong in [&["1"][..], &["--by", "ann"], &["0", "--by", "ann"], &["3-1", "--by", "ann"], &["x", "--by", "ann"]] {
+        assert_eq!(redact(wrong).code, Some(2), "{wrong:?}");
+    }
 }
 
 #[test]

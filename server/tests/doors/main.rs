@@ -16,6 +16,7 @@ mod lives;
 mod pull;
 mod push;
 mod read;
+mod redaction;
 mod restart;
 mod retention;
 mod session;

@@ -226,8 +226,12 @@ async fn a_stream_is_told_with_its_version_and_partition() {
     let mut world = world().await;
     world.topic("t").await;
     let appended = world.append("t", "s", &["1", "2"]).await;
-    let ask =
-        |stream: &str| pb::GetStreamRequest { topic: "t".into(), stream: stream.into(), at_least: appended.token.clone(), wait: None };
+    let ask = |stream: &str| pb::GetStreamRequest {
+        topic: "t".into(),
+        stream: stream.into(),
+        at_least: appended.token.clone(),
+        ..Default::default()
+    };
     let info = world.log.get_stream(ask("s")).await.unwrap().into_inner();
     assert_eq!((info.version, info.partition), (Some(2), appended.ranges[0].partition));
     assert_eq!(world.log.get_stream(ask("nobody")).await.unwrap().into_inner().version, None);

@@ -77,7 +77,7 @@ fn compare(segments: &Arc<Segments>, model: &Model, decided: &Decided, end: u64)
 
     let mut heads = BTreeMap::new();
     segments
-        .for_each_stream(|stream, standing, _| {
+        .for_each_stream(|stream, standing, _, _| {
             assert_eq!(standing.life, Standing::default().life);
             let head = heads.entry(stream).or_insert(standing.newest);
             *head = standing.newest.max(*head);

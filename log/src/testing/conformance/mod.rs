@@ -14,6 +14,7 @@ mod lives;
 mod producers;
 mod queries;
 mod reads;
+mod redactions;
 mod restarts;
 mod snapshots;
 
@@ -53,6 +54,8 @@ enum Needs {
     ServerTime,
     AtomicFolder,
     Restart,
+    Erasure,
+    ErasureAndRestart,
 }
 
 struct Case {
@@ -78,13 +81,15 @@ pub fn check<S: Subject>(mut make: impl FnMut() -> S) -> Vec<&'static str> {
         concurrency::CASES,
         lives::CASES,
         snapshots::CASES,
+        redactions::CASES,
         restarts::CASES,
         altered::CASES,
         deleted::CASES,
     ];
     for case in files.into_iter().flatten() {
         let mut subject = make();
-        if !can(&subject.log().capabilities(), case.needs) || case.needs == Needs::Restart && !subject.restart() {
+        let must_restart = matches!(case.needs, Needs::Restart | Needs::ErasureAndRestart);
+        if !can(&subject.log().capabilities(), case.needs) || must_restart && !subject.restart() {
             left_out.push(case.name);
             continue;
         }
@@ -99,6 +104,7 @@ pub fn check<S: Subject>(mut make: impl FnMut() -> S) -> Vec<&'static str> {
 fn can(capabilities: &Capabilities, needs: Needs) -> bool {
     match needs {
         Needs::Nothing | Needs::Restart => true,
+        Needs::Erasure | Needs::ErasureAndRestart => capabilities.erasure,
         Needs::Order => capabilities.commit_order,
         Needs::ServerTime => capabilities.commit_order && capabilities.server_time,
         Needs::AtomicFolder => capabilities.atomic_span == Span::Folder && capabilities.condition_span == Span::Folder,

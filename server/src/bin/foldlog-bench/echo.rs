@@ -182,6 +182,7 @@ fn recorded(number: u64) -> RecordedEvent {
         stream_version: 100 + number,
         recorded_at: time,
         position: 8_000_000 + number,
+        redacted: false,
         key: None,
     }
 }

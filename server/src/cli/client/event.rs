@@ -125,7 +125,11 @@ fn line(event: &Recorded, form: Form) -> String {
         line.text("stream", stream);
         line.raw("version", &event.version.to_string());
         line.text("type", &event.kind);
-        line.payload("data", &form.of(Payload::of(event.data.as_deref().unwrap_or_default(), &event.content_type)));
+        if event.redacted {
+            line.raw("redacted", "true");
+        } else {
+            line.payload("data", &form.of(Payload::of(event.data.as_deref().unwrap_or_default(), &event.content_type)));
+        }
         write_envelope(&mut line, event);
     } else {
         if let Some(key) = &event.key {
@@ -169,6 +173,9 @@ pub fn attributes_json(event: &Recorded) -> String {
 
 /// The payload in a column.
 pub fn data_cell(event: &Recorded) -> Cell {
+    if event.redacted {
+        return "(redacted)".into();
+    }
     event.data.as_ref().map_or(Cell::Null, |data| Payload::of(data, &event.content_type).cell())
 }
 

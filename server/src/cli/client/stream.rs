@@ -1,16 +1,21 @@
-//! `foldlog stream`: reads one stream, shows where it stands, truncates, deletes and tombstones it, and its snapshots.
+//! `foldlog stream`: reads one stream, shows where it stands, truncates, deletes and tombstones it, redacts data in it, and its snapshots.
 
-use std::io::{self, Read as _};
+use std::{
+    io::{self, Read as _},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 use anyhow::anyhow;
 use clap::Subcommand;
-use foldlog_sdk::{Client, Expected, Snapshot, StreamChange, StreamInfo, Token};
+use foldlog_sdk::{Client, Expected, Redaction, Snapshot, StreamChange, StreamInfo, Token};
 
 use super::{
     Connection, Stop,
     append::parse_expected,
     event::payload_cell,
     read::{Begin, Filter, Read},
+    topic::redacting,
 };
 use crate::cli::{
     Failed,
@@ -95,6 +100,28 @@ enum Verb {
         #[arg(long, value_name = "TYPE")]
         content_type: Option<String>,
     },
+    /// Redact data of events: nobody reads it any more, and its bytes are removed; place, version, type and tags stay
+    Redact {
+        #[command(flatten)]
+        one: One,
+        /// Versions: 7, or 7-9
+        #[arg(required = true, value_name = "VERSIONS", value_parser = parse_versions)]
+        versions: Vec<RangeInclusive<u64>>,
+        /// Who wants it, for the record
+        #[arg(long, value_name = "WHO")]
+        by: String,
+        /// Why, for the record
+        #[arg(long, value_name = "WHY", default_value = "", hide_default_value = true)]
+        reason: String,
+        /// Wait until the bytes are gone from all files of the data folder
+        #[arg(long)]
+        wait: bool,
+        /// How long to wait; exit code 1 if something is left then
+        #[arg(long, value_name = "SECONDS", default_value_t = 600, requires = "wait")]
+        timeout: u64,
+        #[command(flatten)]
+        belief: Belief,
+    },
     /// Remove all snapshots of a stream; its events stay
     DropSnapshots {
         #[command(flatten)]
@@ -133,6 +160,10 @@ impl Stream {
             Some(Verb::Delete { one, belief }) => (one, StreamChange::Delete, belief),
             Some(Verb::Tombstone { one, belief }) => (one, StreamChange::Tombstone, belief),
             Some(Verb::DropSnapshots { one, belief }) => (one, StreamChange::DropSnapshots, belief),
+            Some(Verb::Redact { one, versions, by, reason, wait, timeout, belief }) => {
+                let redaction = Redaction::of(versions, by, reason);
+                return one.redact(redaction, belief.expect, wait.then(|| Duration::from_secs(timeout))).await;
+            }
             Some(Verb::Snapshot { one, at_most }) => return one.snapshot(&one.connection.open().await?, at_most, None).await,
             Some(Verb::PutSnapshot { one, as_of, schema, content_type }) => {
                 let (schema, content_type) = (schema.unwrap_or_default(), content_type.unwrap_or_default());
@@ -166,6 +197,16 @@ impl One {
         let appended = append.change(self.stream.as_str(), change).send().await?;
         if appended.ranges.is_empty() {
             note("nothing was to be changed");
+        }
+        self.show(&client, Some(appended.token)).await
+    }
+
+    async fn redact(self, redaction: Redaction, expected: Option<Expected>, wait: Option<Duration>) -> Result<(), Stop> {
+        let client = self.connection.open().await?;
+        let append = client.append(self.topic.as_str()).expect(self.stream.as_str(), expected.unwrap_or(Expected::Any));
+        let appended = append.redact(self.stream.as_str(), redaction).send().await?;
+        if let Some(timeout) = wait {
+            client.wait_erased(&self.topic, &self.stream, timeout).await?;
         }
         self.show(&client, Some(appended.token)).await
     }
@@ -213,6 +254,7 @@ impl One {
             Head::number("version"),
             Head::number("first_version"),
             Head::number("anew_version"),
+            Head::text("redacting"),
         ];
         let cells = vec![
             info.topic.as_str().into(),
@@ -222,10 +264,21 @@ impl One {
             info.version.map_or(Cell::Null, Cell::from),
             info.beginning.first_version.into(),
             info.beginning.anew_version.into(),
+            redacting(info.redacting.as_ref()),
         ];
         let mut printer = self.output.stdout().printer(&heads);
         printer.print(&Record { heads: &heads, cells })?;
         Ok(printer.finish()?)
+    }
+}
+
+/// A version, or the first and the last of several.
+fn parse_versions(text: &str) -> Result<RangeInclusive<u64>, &'static str> {
+    let version = |text: &str| text.parse::<u64>().ok().filter(|version| *version > 0);
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (version(first), version(last)) {
+        (Some(first), Some(last)) if first <= last => Ok(first..=last),
+        _ => Err("a version from 1 on, or two of them with - between, the lower one first"),
     }
 }
 

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use foldlog_sdk::{
-    Compaction, CompactionState, Compression, Durability, Retention, Topic as SdkTopic, TopicChanges, TopicDescription, TopicKind,
-    TopicSettings,
+    Compaction, CompactionState, Compression, Durability, Redacting, Retention, Topic as SdkTopic, TopicChanges, TopicDescription,
+    TopicKind, TopicSettings,
 };
 
 use super::{Connection, Stop, transfer};
-use crate::cli::output::{Cell, Head, OutputArgs, Record, note};
+use crate::cli::output::{Cell, Head, OutputArgs, Record, note, text::time};
 
 /// Create, alter, delete, list, describe, export and import topics
 #[derive(Debug, Subcommand)]
@@ -237,6 +237,7 @@ async fn describe(name: &str, connection: &Connection, output: OutputArgs) -> Re
         Head::text("firsts"),
         Head::text("ends"),
         Head::text("held_by"),
+        Head::text("redacting"),
         Head::number("max_event_bytes"),
         Head::number("max_append_bytes"),
         Head::number("max_append_events"),
@@ -262,6 +263,7 @@ async fn describe(name: &str, connection: &Connection, output: OutputArgs) -> Re
         offsets(&description.firsts),
         offsets(&description.ends),
         Cell::Json(serde_json::Value::from(held_by).to_string()),
+        redacting(description.redacting.as_ref()),
         description.max_event_bytes.into(),
         description.max_append_bytes.into(),
         u64::from(description.max_append_events).into(),
@@ -339,6 +341,15 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
         _ => return Err(wrong()),
     };
     number.checked_mul(1024_u64.pow(power)).ok_or_else(wrong)
+}
+
+/// Redacted events of which bytes are left; null if there are none.
+pub fn redacting(left: Option<&Redacting>) -> Cell {
+    let json = |left: &Redacting| {
+        let waits_for = (!left.waits_for.is_empty()).then_some(left.waits_for.as_str());
+        serde_json::json!({ "events": left.events, "since": time(left.since_ms), "waits_for": waits_for })
+    };
+    left.map_or(Cell::Null, |left| Cell::Json(json(left).to_string()))
 }
 
 #[cfg(test)]
