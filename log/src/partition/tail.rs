@@ -66,23 +66,22 @@ impl Tail {
     /// Shows a group to readers: it is durable now. Whoever waits for the end is woken by [`Tail::tell`].
     pub(crate) fn push(&self, group: Arc<Group>) {
         let end = group.end;
-        {
-            let mut state = self.state.write();
-            state.memory += group.memory();
-            state.untidied_bytes += group.place.length;
-            let at = state.dropped + state.groups.len() as u64;
-            for (slice, place) in group.slices.iter().zip(0..) {
-                let index = slice.partition.index;
-                if state.ends.len() <= index {
-                    state.ends.resize(index + 1, Offset::default());
-                    state.slices.resize_with(index + 1, VecDeque::new);
-                }
-                state.ends[index] = slice.end();
-                state.slices[index].push_back((at, place, slice.base));
+        let mut state = self.state.write();
+        state.memory += group.memory();
+        state.untidied_bytes += group.place.length;
+        let at = state.dropped + state.groups.len() as u64;
+        for (slice, place) in group.slices.iter().zip(0..) {
+            let index = slice.partition.index;
+            if state.ends.len() <= index {
+                state.ends.resize(index + 1, Offset::default());
+                state.slices.resize_with(index + 1, VecDeque::new);
             }
-            state.groups.push_back(group);
-            state.shrink(self.budget);
+            state.ends[index] = slice.end();
+            state.slices[index].push_back((at, place, slice.base));
         }
+        state.groups.push_back(group);
+        state.shrink(self.budget);
+        // Before anybody sees the partitions' ends: what lies before one of them lies below the end.
         self.end.fetch_max(end.get(), Ordering::AcqRel);
     }
 
