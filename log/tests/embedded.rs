@@ -6,7 +6,9 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use foldlog_log::{
     Append, Appended, EmbeddedLog, Expected, Found, Identity, LogBackend, LogConfig, LogError, NewEvent, Offset, PartitionId, Position,
     Precondition, ReadLimits, RequestId, RequestKey, Selection, StreamHead, StreamVersion, TopicKind, TopicSettings, Write,
-    clock::SystemClock, disk::RealDisk,
+    clock::SystemClock,
+    disk::RealDisk,
+    testing::{SimDisk, conformance::block_on},
 };
 use futures::FutureExt as _;
 
@@ -245,6 +247,27 @@ async fn many_waiting_appends_share_syncs() {
     assert_eq!((metrics.group_bytes.count(), metrics.sync_micros.count()), (metrics.groups, metrics.syncs));
     assert_eq!((metrics.queued, metrics.queued_bytes, metrics.segments), (0, 0, 0));
     assert!(metrics.tail_bytes > 2000, "{metrics:?}");
+}
+
+#[test]
+fn what_is_shown_of_a_partition_lies_below_the_end_of_the_log() {
+    let log = EmbeddedLog::open(Arc::new(SimDisk::new(1)), Arc::new(SystemClock::new()), Path::new("/data"), config()).unwrap();
+    events_topic(&log, "e", 1);
+    let (topic, appends) = ("e".parse().unwrap(), 3_000);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..appends {
+                block_on(log.append(unit(vec![write("e", "s", &["one", "two"])])).unwrap()).unwrap();
+            }
+        });
+        let mut seen = 0;
+        while seen < appends * 2 {
+            let (ends, head) = (log.ends(&topic).unwrap(), log.head().position);
+            assert!(ends[0].get() <= head.get(), "the partition ends at {}, the log at {head}", ends[0]);
+            seen = ends[0].get();
+        }
+    });
+    log.stop();
 }
 
 #[test]

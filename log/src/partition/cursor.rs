@@ -228,9 +228,8 @@ fn version_at(engine: &Engine, partition: &Partition, key: StreamKey, time: Time
 
 fn position_at(engine: &Engine, topics: &Topics, time: Timestamp) -> Result<Position, LogError> {
     let mut first = match engine.tail.position_at(time) {
-        // A group is shown a moment before the end is moved behind it.
-        Since::Here(position) => return Ok(position.min(engine.tail.end())),
-        Since::HereOrBefore(position) => position.min(engine.tail.end()),
+        Since::Here(position) => return Ok(position),
+        Since::HereOrBefore(position) => position,
     };
     for partition in engine.topics.partitions().into_iter().filter(|partition| topics.takes(partition)) {
         let Some(segments) = engine.segments(&partition) else { continue };
