@@ -68,7 +68,7 @@ fn events_come_back_to_the_byte_with_their_versions() {
     let before = all(&server, "from");
     assert_eq!(before.len(), lines.len());
     assert_eq!((&before[0]["data_text"], &before[8]["data"]), (&lines[0]["data_text"], &json!({ "n": 1 })));
-    for format in ["jsonl", "csv"] {
+    for format in ["jsonl", "csv", "parquet"] {
         let path = folder.path().join(format!("events.{format}"));
         let path = path.to_str().unwrap();
         let exported = server.run(&["topic", "export", "from", "--output", path]);
@@ -114,10 +114,15 @@ fn records_come_back_to_the_byte_in_their_partitions() {
         (&before[1]["value_text"], &before[2]["value_text"], &before[3]["value_base64"]),
         (&json!(""), &json!("null"), &json!("/v8="))
     );
-    for format in ["jsonl", "csv"] {
-        // To stdout as to a file.
-        let exported = server.run(&["topic", "export", "from", "--format", format]);
-        let path = file(folder.path(), &format!("records.{format}"), &exported.data);
+    for format in ["jsonl", "csv", "parquet"] {
+        let mut path = folder.path().join(format!("records.{format}")).to_str().unwrap().to_owned();
+        if format == "parquet" {
+            assert_eq!(server.run(&["topic", "export", "from", "--output", &path]).code, Some(0));
+        } else {
+            // To stdout as to a file.
+            let exported = server.run(&["topic", "export", "from", "--format", format]);
+            path = file(folder.path(), &format!("records.{format}"), &exported.data);
+        }
         create(format);
         server.rows(&["topic", "import", format, &path]);
         assert_eq!(by_partition(&server, format), before, "{format}");
@@ -143,6 +148,7 @@ fn a_file_that_is_wrong_is_named_with_its_line_and_nothing_of_it_is_appended() {
         ("e", "d.csv", "stream,type,data\ns,T,x\ns,T\n".into(), &["line 3", "2 columns", "header has 3"]),
         ("e", "f.csv", "stream,type,data,data\n".into(), &["line 1", "\"data\" stands there twice"]),
         ("r", "g.csv", "key,value\nk,v\n\"k\",v,w\n".into(), &["line 3", "3 columns"]),
+        ("r", "k.parquet", "PAR1 and no more PAR1".into(), &["k.parquet", "Parquet"]),
         ("r", "h.csv", "key,value,colour\nk,v,red\n".into(), &["line 2", "\"colour\" is not known"]),
     ];
     for (topic, name, content, parts) in cases {

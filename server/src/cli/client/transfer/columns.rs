@@ -54,7 +54,8 @@ pub fn cells(event: &Recorded, kind: TopicKind) -> Vec<String> {
     names(kind).iter().map(|name| cell(event, name)).collect()
 }
 
-fn cell(event: &Recorded, column: &str) -> String {
+/// One of them.
+pub fn cell(event: &Recorded, column: &str) -> String {
     let text = |bytes: Option<&[u8]>| bytes.map_or_else(String::new, shown);
     let is =
         |bytes: Option<&[u8]>| bytes.map_or("null", |bytes| if std::str::from_utf8(bytes).is_ok() { "text" } else { "base64" }).to_owned();
@@ -90,6 +91,11 @@ fn cell(event: &Recorded, column: &str) -> String {
         "tracestate" => event.tracestate.clone(),
         _ => String::new(),
     }
+}
+
+/// The ending that text of a column of bytes has in a JSON line; none if the column is not of bytes.
+pub fn of_bytes(name: &str) -> Option<&'static str> {
+    OF_BYTES.iter().find(|(bytes, ..)| *bytes == name).map(|(_, ending, _)| *ending)
 }
 
 fn shown(bytes: &[u8]) -> String {
@@ -130,7 +136,11 @@ fn bytes(name: &str, cell: &str, is: &str, ending: &str, empty_is_none: bool) ->
     }
 }
 
-fn value(name: &str, cell: &str) -> Result<Value, String> {
+/// What a cell that is not of bytes stands for.
+///
+/// # Errors
+/// That it is wrong, and how.
+pub fn value(name: &str, cell: &str) -> Result<Value, String> {
     match name {
         "tags" | "attributes" | "headers_base64" => {
             serde_json::from_str(cell).map_err(|error| format!("column {name} is not JSON: {error}"))

@@ -9,7 +9,7 @@ use anyhow::{Context as _, anyhow};
 use foldlog_sdk::{Reading, Recorded, Source, TopicKind};
 use indicatif::ProgressBar;
 
-use super::{Format, columns, progress};
+use super::{Format, columns, parquet, progress};
 use crate::cli::{
     Failed,
     client::{Connection, Stop, event::exact_line},
@@ -73,7 +73,7 @@ fn beside(path: &Path) -> anyhow::Result<tempfile::NamedTempFile> {
     file.with_context(|| format!("failed to make a file in {}", folder.display()))
 }
 
-async fn write_all<W: Write>(mut reading: Reading, mut sheet: Sheet<W>, bar: &ProgressBar) -> Result<(u64, W), Stop> {
+async fn write_all<W: Write + Send>(mut reading: Reading, mut sheet: Sheet<W>, bar: &ProgressBar) -> Result<(u64, W), Stop> {
     let mut count = 0;
     while let Some(event) = reading.next().await? {
         sheet.write(&event)?;
@@ -85,12 +85,13 @@ async fn write_all<W: Write>(mut reading: Reading, mut sheet: Sheet<W>, bar: &Pr
 }
 
 /// What is written to.
-enum Sheet<W: Write> {
+enum Sheet<W: Write + Send> {
     Lines(BufWriter<W>),
     Csv(Box<csv::Writer<W>>, TopicKind),
+    Parquet(Box<parquet::Writer<W>>),
 }
 
-impl<W: Write> Sheet<W> {
+impl<W: Write + Send> Sheet<W> {
     fn new(format: Format, kind: TopicKind, out: W) -> io::Result<Self> {
         Ok(match format {
             Format::Jsonl => Self::Lines(BufWriter::new(out)),
@@ -99,6 +100,7 @@ impl<W: Write> Sheet<W> {
                 writer.write_record(columns::names(kind))?;
                 Self::Csv(Box::new(writer), kind)
             }
+            Format::Parquet => Self::Parquet(Box::new(parquet::Writer::new(out, kind)?)),
         })
     }
 
@@ -106,6 +108,7 @@ impl<W: Write> Sheet<W> {
         match self {
             Self::Lines(out) => writeln!(out, "{}", exact_line(event)),
             Self::Csv(writer, kind) => Ok(writer.write_record(columns::cells(event, *kind))?),
+            Self::Parquet(writer) => Ok(writer.write(event)?),
         }
     }
 
@@ -113,6 +116,7 @@ impl<W: Write> Sheet<W> {
         match self {
             Self::Lines(out) => out.into_inner().map_err(io::IntoInnerError::into_error),
             Self::Csv(writer, _) => writer.into_inner().map_err(|failed| io::Error::new(failed.error().kind(), failed.error().to_string())),
+            Self::Parquet(writer) => Ok(writer.finish()?),
         }
     }
 }

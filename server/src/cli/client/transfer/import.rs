@@ -66,14 +66,14 @@ impl Import {
         bar.set_message("reading all of it first");
         while let Some((number, line)) = rows.next().map_err(|fault| self.wrong(fault, 0))? {
             target.parsed(&line).map_err(|what| self.wrong((number, what), 0))?;
-            bar.set_position(rows.bytes());
+            bar.set_position(rows.place());
         }
         let (mut rows, _) = Rows::open(&self.file, format).map_err(|fault| self.wrong(fault, 0))?;
         let mut sender = Sender::new(client, target.description.topic.clone(), (!self.again).then(|| identity(&target)));
         while let Some((number, line)) = rows.next().map_err(|fault| self.wrong(fault, sender.sent.rows))? {
             let parsed = target.parsed(&line).map_err(|what| self.wrong((number, what), sender.sent.rows))?;
             sender.push(parsed, &line).await?;
-            bar.set_position(length + rows.bytes());
+            bar.set_position(length + rows.place());
             bar.set_message(format!("{} appended", sender.sent.rows));
         }
         sender.send().await?;
@@ -83,7 +83,9 @@ impl Import {
 
     fn wrong(&self, (number, what): Fault, appended: u64) -> Stop {
         let file = self.file.display();
-        let place = if number == 0 { file.to_string() } else { format!("{file}, line {number}") };
+        let is_rows = self.format.or_else(|| Format::of(&self.file)) == Some(Format::Parquet);
+        let unit = if is_rows { "row" } else { "line" };
+        let place = if number == 0 { file.to_string() } else { format!("{file}, {unit} {number}") };
         let done =
             if appended == 0 { "nothing was appended".to_owned() } else { format!("appended before it: {appended}, after it: nothing") };
         Failed::Operation(anyhow!("{}", visible(&format!("{place}: {what} ({done})")))).into()

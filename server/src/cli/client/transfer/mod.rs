@@ -1,7 +1,7 @@
 //! `foldlog topic export` and `import`: a topic as a file, and back, over the API like any other client.
 //!
 //! What is exported comes back to the byte: keys, values, headers, types, tags and times; a null stays a null. JSON lines are those of
-//! [`super::event`], CSV has the [`columns`]. Invariants: an import appends nothing before the whole file was read without a fault; it is
+//! [`super::event`], CSV and Parquet have the [`columns`]. Invariants: an import appends nothing before the whole file was read without a fault; it is
 //! appended in the order of the file, so that the versions of a stream that begins empty are those of the file.
 
 use std::{
@@ -15,6 +15,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 mod columns;
 mod export;
 mod import;
+mod parquet;
 mod rows;
 
 pub use export::Export;
@@ -27,6 +28,8 @@ pub enum Format {
     Jsonl,
     /// Comma-separated values with a header
     Csv,
+    /// Apache Parquet, compressed with zstd
+    Parquet,
 }
 
 impl Format {
@@ -35,6 +38,7 @@ impl Format {
         match path.extension()?.to_str()? {
             "jsonl" | "ndjson" => Some(Self::Jsonl),
             "csv" => Some(Self::Csv),
+            "parquet" => Some(Self::Parquet),
             _ => None,
         }
     }

@@ -1,4 +1,4 @@
-//! The rows of a file that is imported, one at a time, each as a JSON line with the number of the line that it begins on.
+//! The rows of a file that is imported, one at a time, each as a JSON line with the number of the line that it begins on, or of the row.
 
 use std::{
     fs::File,
@@ -6,9 +6,10 @@ use std::{
     path::Path,
 };
 
+use ::parquet::record::reader::RowIter;
 use csv::StringRecord;
 
-use super::{Format, columns};
+use super::{Format, columns, parquet};
 
 /// Longest JSON line: an event may be 1 MiB, and its payload base64 or escaped.
 const MAX_LINE_BYTES: u64 = 8 << 20;
@@ -22,6 +23,8 @@ pub enum Rows {
     Lines(BufReader<File>, u64, u64),
     /// CSV: the input, its header.
     Csv(Box<csv::Reader<File>>, StringRecord),
+    /// Parquet: the input, rows so far.
+    Parquet(Box<RowIter<'static>>, u64),
 }
 
 #[expect(clippy::disallowed_methods, reason = "what is imported is the user's file, not the log's")]
@@ -30,14 +33,14 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 impl Rows {
-    /// Opens a file; how many bytes it has.
+    /// Opens a file; how many bytes it has, or rows if it is Parquet.
     ///
     /// # Errors
     /// On line 0: it cannot be opened. On another: the header is wrong.
     pub fn open(path: &Path, format: Format) -> Result<(Self, u64), Fault> {
         let failed = |error: io::Error| (0, error.to_string());
         let file = open(path).map_err(failed)?;
-        let length = file.metadata().map_err(failed)?.len();
+        let mut length = file.metadata().map_err(failed)?.len();
         let rows = match format {
             Format::Jsonl => Self::Lines(BufReader::new(file), 0, 0),
             Format::Csv => {
@@ -49,15 +52,21 @@ impl Rows {
                 }
                 Self::Csv(Box::new(reader), heads)
             }
+            Format::Parquet => {
+                let (rows, count) = parquet::rows(file).map_err(|what| (0, what))?;
+                length = count;
+                Self::Parquet(Box::new(rows), 0)
+            }
         };
         Ok((rows, length))
     }
 
-    /// How far it has come.
-    pub fn bytes(&self) -> u64 {
+    /// How far it has come, of what [`Rows::open`] says.
+    pub fn place(&self) -> u64 {
         match self {
             Self::Lines(_, _, bytes) => *bytes,
             Self::Csv(reader, _) => reader.position().byte(),
+            Self::Parquet(_, rows) => *rows,
         }
     }
 
@@ -82,6 +91,12 @@ impl Rows {
                 }
                 let number = row.position().map_or(0, csv::Position::line);
                 columns::line(heads.iter().zip(row.iter())).map(|line| Some((number, line))).map_err(|what| (number, what))
+            }
+            Self::Parquet(rows, number) => {
+                let Some(row) = rows.next() else { return Ok(None) };
+                *number += 1;
+                let line = row.map_err(|error| error.to_string()).and_then(|row| parquet::line(&row));
+                line.map(|line| Some((*number, line))).map_err(|what| (*number, what))
             }
         }
     }
