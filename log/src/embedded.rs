@@ -151,8 +151,26 @@ impl Stepper {
     /// # Errors
     /// As [`LogBackend::back_up`].
     pub fn back_up_beside(&mut self, to: &Path, happens: impl FnOnce(&mut Self)) -> Result<BackupReport, LogError> {
-        self.tidy.step()?;
-        let contents = self.tidy.contents()?;
+        self.back_up_amid(to, |_| (), happens)
+    }
+
+    /// The same, with something that happens each time between a checkpoint and the look at what it names.
+    ///
+    /// # Errors
+    /// As [`LogBackend::back_up`].
+    pub fn back_up_amid(
+        &mut self,
+        to: &Path,
+        mut before: impl FnMut(&mut Self),
+        happens: impl FnOnce(&mut Self),
+    ) -> Result<BackupReport, LogError> {
+        let contents = loop {
+            self.tidy.step()?;
+            before(self);
+            if let Some(contents) = self.tidy.contents()? {
+                break contents;
+            }
+        };
         happens(self);
         backup::write(self.tidy.engine(), &contents, to)
     }

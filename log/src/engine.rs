@@ -87,6 +87,8 @@ pub(crate) struct Engine {
     pub(crate) upkeep: Signal,
     pub(crate) holds: Holds,
     pub(crate) compacting: Compacting,
+    /// The newest frame of this process that put something in the place of segments.
+    pub(crate) switched: AtomicU64,
     pub(crate) deleted: Deleted,
     pub(crate) syncs: Arc<Syncs>,
     pub(crate) scrubbed: Scrubbed,

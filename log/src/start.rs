@@ -6,7 +6,7 @@
 use std::{
     mem,
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, atomic::AtomicU64},
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -209,6 +209,7 @@ pub(crate) fn open(
         upkeep: Signal::default(),
         holds: Holds::default(),
         compacting: Compacting::default(),
+        switched: AtomicU64::default(),
         deleted,
         syncs,
         scrubbed: Scrubbed::default(),

@@ -135,20 +135,26 @@ impl Tidy {
         &self.engine
     }
 
-    /// What the newest checkpoint names, for a backup.
+    /// What the newest checkpoint names, for a backup. None if a frame behind it has put segments in place: what they are rid of may have gone
+    /// for something that lies behind it, too, so that the next checkpoint must tell.
     ///
     /// # Errors
     /// As [`Contents::of`].
-    pub(crate) fn contents(&self) -> Result<Contents, LogError> {
-        Contents::of(&self.engine, &self.checkpoint)
+    pub(crate) fn contents(&self) -> Result<Option<Contents>, LogError> {
+        let contents = Contents::of(&self.engine, &self.checkpoint)?;
+        let is_whole = self.engine.switched.load(Ordering::Acquire) <= self.checkpoint.frame;
+        Ok(is_whole.then_some(contents))
     }
 
-    /// Hands over what the checkpoint names to those who waited for it.
-    fn hand_over(&self, waiting: Vec<Waiter>) {
-        for waiting in waiting {
+    /// Hands over what the checkpoint names to those who waited for it; those who must wait for the next one are left.
+    fn hand_over(&self, waiting: Vec<Waiter>) -> Vec<Waiter> {
+        let mut waiting = waiting.into_iter();
+        while let Some(one) = waiting.next() {
+            let Some(contents) = self.contents().transpose() else { return [one].into_iter().chain(waiting).collect() };
             // Who does not wait any more needs nothing.
-            let _ = waiting.send(self.contents());
+            let _ = one.send(contents);
         }
+        Vec::new()
     }
 
     fn copy_all(&mut self) -> Result<(), LogError> {
@@ -311,20 +317,25 @@ fn run_on(tidy: &mut Tidy, engine: &Engine) {
         }
         // Before the step: what they saw become durable is in its checkpoint.
         let mut waiting = engine.backups.take();
-        while let Err(error) = tidy.step() {
-            if !is_full(&error) {
-                return engine.fail(error);
+        loop {
+            while let Err(error) = tidy.step() {
+                if !is_full(&error) {
+                    return engine.fail(error);
+                }
+                tracing::warn!(error = &error as &dyn std::error::Error, "segments wait for space");
+                for waiting in waiting.drain(..).chain(engine.backups.take()) {
+                    let _ = waiting.send(Err(LogError::DiskFull { what: "segments wait for space, and a backup is made of them".into() }));
+                }
+                if !engine.tidy.pause() {
+                    going = false;
+                    break;
+                }
             }
-            tracing::warn!(error = &error as &dyn std::error::Error, "segments wait for space");
-            for waiting in waiting.drain(..).chain(engine.backups.take()) {
-                let _ = waiting.send(Err(LogError::DiskFull { what: "segments wait for space, and a backup is made of them".into() }));
-            }
-            if !engine.tidy.pause() {
-                going = false;
+            waiting = tidy.hand_over(waiting);
+            if waiting.is_empty() || !going {
                 break;
             }
         }
-        tidy.hand_over(waiting);
         if !going {
             return;
         }

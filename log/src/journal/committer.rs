@@ -435,6 +435,10 @@ impl Engine {
             self.counters.group_bytes.add(bytes.len() as u64);
             self.streams.apply(&group.spans, &group.marks);
             self.redact(&group);
+            if !group.switches.is_empty() {
+                // First: who finds what was put in place finds out by which frame.
+                self.switched.store(group.number, Ordering::Release);
+            }
             group.switches.iter().for_each(|switch| self.switch(switch));
             self.tail.push(Arc::new(group));
             done.buffer = bytes;

@@ -4,6 +4,7 @@
 mod compacted;
 mod cut;
 mod fault;
+mod lives;
 mod take;
 mod topics;
 
