@@ -57,6 +57,8 @@ pub(crate) struct JournalFile {
     is_settled: bool,
     /// The oldest frame of which it may hold bytes, whether they count or not; none: it holds zeros.
     oldest: Option<u64>,
+    /// Nothing was written to it since the start, and nobody has looked at what is in it.
+    is_untouched: bool,
     /// It is being filled with zeros.
     is_erased: bool,
 }
@@ -127,7 +129,8 @@ impl JournalFiles {
             let (handle, length) = open().map_err(|source| LogError::io("open", &path, source))?;
             let is_settled = known.iter().any(|(of, settled)| *of == number && *settled == length);
             // Nobody knows which frames it held.
-            files.push(JournalFile { number, path, handle, length, newest: None, is_settled, oldest: Some(0), is_erased: false });
+            let (newest, oldest) = (None, Some(0));
+            files.push(JournalFile { number, path, handle, length, newest, is_settled, oldest, is_untouched: true, is_erased: false });
         }
         files.sort_by_key(|file| file.number);
         let shortened = known.iter().find_map(|(number, settled)| {
@@ -245,8 +248,9 @@ impl JournalFiles {
         }
         handle.sync().map_err(|source| LogError::io("sync", &path, source))?;
         self.disk.sync_folder(&self.folder).map_err(|source| LogError::io("sync", &self.folder, source))?;
-        let (newest, oldest) = (None, None);
-        self.state.lock().files.push(JournalFile { number, path, handle, length, newest, is_settled: true, oldest, is_erased: false });
+        let (newest, oldest, is_settled) = (None, None, true);
+        let file = JournalFile { number, path, handle, length, newest, is_settled, oldest, is_untouched: false, is_erased: false };
+        self.state.lock().files.push(file);
         Ok(())
     }
 
@@ -273,7 +277,7 @@ impl JournalFiles {
         let (current, at) = (state.current, state.at);
         state.at += length;
         let file = &mut state.files[current];
-        file.newest = Some(number);
+        (file.newest, file.is_untouched) = (Some(number), false);
         file.oldest.get_or_insert(number);
         Ok(FramePlace { file: file.number, at, length })
     }
@@ -307,6 +311,7 @@ impl JournalFiles {
     /// # Errors
     /// [`LogError::Io`], after which the log must end; [`LogError::DiskFull`].
     pub(crate) fn erase_up_to(&self, number: u64) -> Result<Erasing, LogError> {
+        self.find_zeros()?;
         loop {
             let taken = self.state.lock().take_to_erase(number);
             let file = match taken {
@@ -337,6 +342,24 @@ impl JournalFiles {
         }
         let is_done = !state.files.iter().any(|file| file.holds_up_to(number));
         Ok(if is_done { Erasing::Done } else { Erasing::NeedsTidy })
+    }
+
+    /// Finds those of the files which the start found, and which nothing was written to since, that hold nothing but zeros.
+    fn find_zeros(&self) -> Result<(), LogError> {
+        for file in self.files().iter().filter(|file| file.is_untouched && file.newest.is_none()) {
+            let is_zero = holds_zeros(&*file.handle, file.length);
+            if is_zero {
+                // Whoever filled it may not have lived to sync it.
+                file.handle.sync().map_err(|source| LogError::io("sync", &file.path, source))?;
+            }
+            let mut state = self.state.lock();
+            let still = state.files.iter_mut().find(|one| one.number == file.number && one.is_untouched);
+            if let Some(file) = still {
+                file.is_untouched = false;
+                file.oldest = file.oldest.filter(|_| !is_zero);
+            }
+        }
+        Ok(())
     }
 
     fn file(&self, number: u32) -> Result<JournalFile, LogError> {
@@ -433,4 +456,63 @@ fn fill(handle: &dyn DiskFile, length: u64) -> io::Result<()> {
         at += part as u64;
     }
     Ok(())
+}
+
+/// Whether a file has nothing but zeros; not if it cannot be read.
+fn holds_zeros(handle: &dyn DiskFile, length: u64) -> bool {
+    let (mut at, mut bytes) = (0, vec![0; ZEROS.len()]);
+    while at < length {
+        let part = usize::try_from((length - at).min(ZEROS.len() as u64)).unwrap_or(ZEROS.len());
+        let read = handle.read_at(at, &mut bytes[..part]);
+        if read.is_err() || bytes[..part] != ZEROS[..part] {
+            return false;
+        }
+        at += part as u64;
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::ManualClock,
+        ids::Timestamp,
+        testing::{CallKind, SimDisk},
+    };
+
+    const DATA: &str = "/data";
+
+    fn open(disk: &SimDisk, config: &LogConfig) -> JournalFiles {
+        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+        let clock = Arc::new(ManualClock::at(Timestamp::new(0)));
+        let reserve = Arc::new(Reserve::new(Arc::clone(&disk), clock, Path::new(DATA), config));
+        JournalFiles::open(disk, Path::new(DATA), config, reserve, &[]).unwrap().0
+    }
+
+    #[test]
+    fn of_files_that_a_start_finds_those_of_zeros_are_not_filled_again() {
+        let disk = SimDisk::new(1);
+        let config = LogConfig { first_journal_file_bytes: 64 << 10, journal_file_bytes: 128 << 10, ..LogConfig::default() };
+        disk.create_folder(&Path::new(DATA).join(FOLDER)).unwrap();
+        JournalFiles::create_first(&disk, Path::new(DATA), &config).unwrap();
+        let files = open(&disk, &config);
+        for _ in 0..3 {
+            files.make(128 << 10, Purpose::Upkeep).unwrap();
+        }
+        // In the last block of one, and of another what is written first.
+        for (file, at) in [(2, (128 << 10) - BLOCK), (3, 0)] {
+            files.write(FramePlace { file, at, length: BLOCK }, b"secret").unwrap();
+        }
+        let files = open(&disk, &config);
+        files.resume(FramePlace { file: 1, at: 0, length: BLOCK }, &[(1, 7)]);
+        let (written, synced) = (disk.count(CallKind::Write), disk.count(CallKind::Sync));
+        assert_eq!(files.erase_up_to(7).unwrap(), Erasing::NeedsFrame, "one is in use");
+        assert_eq!(disk.count(CallKind::Write) - written, 2 * 2, "two of three, in two steps each");
+        assert_eq!(disk.count(CallKind::Sync) - synced, 3, "zeros that nobody synced are synced");
+        assert!(disk.paths().iter().all(|path| !disk.bytes_of(path).unwrap().windows(6).any(|bytes| bytes == b"secret")));
+        assert_eq!(files.place(8, BLOCK).unwrap().file, 2, "the next frame begins another");
+        files.free_up_to(7);
+        assert_eq!(files.erase_up_to(7).unwrap(), Erasing::Done);
+    }
 }
