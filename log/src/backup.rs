@@ -201,6 +201,7 @@ impl Contents {
             return Err(LogError::ReadOnly { reason: reason.clone() });
         }
         engine.topics.partitions().iter().try_for_each(|partition| partition.writable())?;
+        // They know all that may lie in segments of the checkpoint; what a frame behind it puts in place has everything taken anew.
         // Of a topic that is deleted from now on the checkpoint's segments stay in memory: only the next checkpoint leaves them out.
         let entries = engine.topics.all();
         let topic_of = |entry: &Arc<TopicEntry>| {

@@ -209,7 +209,7 @@ impl Erasure {
     fn clear(&self, engine: &Engine) -> Result<Step, LogError> {
         if let Some(segments) = engine.segments(&self.partition) {
             if is_left(engine, &segments) {
-                return Ok(Step::Waits(Stage::Clearing, "readers of segments that were replaced"));
+                return Ok(Step::Waits(Stage::Clearing, "readers and backups of segments that were replaced"));
             }
             segments.sync_folder()?;
         }

@@ -5,6 +5,7 @@ mod compacted;
 mod cut;
 mod fault;
 mod lives;
+mod meanwhile;
 mod take;
 mod topics;
 
