@@ -8,7 +8,7 @@ use std::{
 
 use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use datafusion::common::ScalarValue;
-use foldlog_log::Position;
+use foldlog_log::{Position, TopicId};
 use futures::Stream;
 
 use crate::error::QueryError;
@@ -22,10 +22,25 @@ pub struct Request {
     pub parameters: Vec<ScalarValue>,
     /// Answer at or after this position (exclusive end of what must be reflected), from a token.
     pub at_least: Option<Position>,
-    /// Push only: go on right behind this position (exclusive end of what the client has), from a resume token.
-    pub resume: Option<Position>,
+    /// Push only: go on right behind this place, from a resume token.
+    pub resume: Option<Resume>,
     /// Longest time for waiting and computing together.
     pub timeout: Duration,
+}
+
+/// Where a push query goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// Exclusive end of what the client has.
+    pub position: Position,
+    /// The topic whose records it has, if that is known.
+    pub topic: Option<TopicId>,
+}
+
+impl From<Position> for Resume {
+    fn from(position: Position) -> Self {
+        Self { position, topic: None }
+    }
 }
 
 /// Batches of an answer; dropping them cancels what is not computed yet.
@@ -97,6 +112,8 @@ pub struct PushAnswer {
     pub schema: SchemaRef,
     /// Places of the key columns in the schema, if the rows have a key.
     pub keys: Vec<usize>,
+    /// The topic whose records it passes on; none: it follows a view, or folds.
+    pub topic: Option<TopicId>,
     /// The messages; dropping the stream ends the query. Ends by itself at its LIMIT.
     pub items: Pin<Box<dyn Stream<Item = Result<PushItem, QueryError>> + Send>>,
 }

@@ -1,6 +1,6 @@
 //! Everything that can go wrong in a statement or a query, in words for the person who must act.
 
-use foldlog_log::{LogError, Position};
+use foldlog_log::{LogError, Position, TopicName};
 
 /// A place in the text of a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +104,12 @@ pub enum QueryError {
     /// A budget of memory or rows was hit.
     #[error("{0}")]
     ResourceExhausted(String),
+    /// A place in a topic that was deleted, given for another one.
+    #[error("this token is of another topic, or of topic {topic} before it was deleted and created again")]
+    TopicRecreated {
+        /// The topic that there is.
+        topic: TopicName,
+    },
     /// A push query's client did not keep up.
     #[error("the reader took nothing for too long; resume from position {at}")]
     SlowReader {

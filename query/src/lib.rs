@@ -20,7 +20,7 @@ mod table;
 pub use arrow;
 pub use datafusion::common::ScalarValue;
 
-pub use answer::{Answer, Batches, ChangeOp, PushAnswer, PushItem, Request};
+pub use answer::{Answer, Batches, ChangeOp, PushAnswer, PushItem, Request, Resume};
 pub use config::QueryConfig;
 pub use engine::Engine;
 pub use error::{Place, QueryError};

@@ -20,7 +20,7 @@ use arrow::{
     compute::take_record_batch,
     record_batch::RecordBatch,
 };
-use foldlog_log::{LogBackend, Position, ReadLimits, Selection};
+use foldlog_log::{LogBackend, Position, ReadLimits, Selection, TopicId};
 use futures::{Stream, stream};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -82,17 +82,17 @@ impl Push {
         let permit = Arc::clone(&self.running).try_acquire_owned().map_err(full)?;
         let schema = plan.schema();
         let keys = plan.output.iter().enumerate().filter(|(_, column)| column.key).map(|(place, _)| place).collect();
-        let items = if plan.is_stateful() {
-            self.fold(plan, request).await?
+        let (topic, items) = if plan.is_stateful() {
+            (None, self.fold(plan, request).await?)
         } else {
             self.pass_on(plan, limit.unwrap_or(u64::MAX), request).await?
         };
-        Ok(PushAnswer { schema, keys, items: limited(items, limit, permit) })
+        Ok(PushAnswer { schema, keys, topic, items: limited(items, limit, permit) })
     }
 
     /// Folds for this client alone.
     async fn fold(&self, plan: StreamPlan, request: &Request) -> Result<Items, QueryError> {
-        let from = match request.resume {
+        let from = match request.resume.map(|resume| resume.position) {
             None => self.log.head().position,
             Some(start) if start == Position::default() => start,
             Some(_) => {
@@ -108,29 +108,36 @@ impl Push {
         Ok(watching.into_items())
     }
 
-    async fn pass_on(&self, plan: StreamPlan, limit: u64, request: &Request) -> Result<Items, QueryError> {
+    /// The topic whose records these are, if it is no view, and what becomes of them.
+    async fn pass_on(&self, plan: StreamPlan, limit: u64, request: &Request) -> Result<(Option<TopicId>, Items), QueryError> {
         let [scan] = &plan.sources[..] else {
             return Err(QueryError::Unsupported("a push query over several sources".to_owned()));
         };
         let chain = Chain::new(&plan.nodes)?;
         let source = Arc::clone(&scan.source);
         if let Some(view) = self.supervisor.view_of(&source)? {
-            return self.follow_view(&view, &source, &scan.wanted, chain, request).await;
+            return Ok((None, self.follow_view(&view, &source, &scan.wanted, chain, request).await?));
         }
-        if let Some(resume) = request.resume.filter(|resume| *resume > Position::default()) {
+        let resume = request.resume.map(|resume| resume.position);
+        if let Some(resume) = resume.filter(|resume| *resume > Position::default()) {
             self.log.whole_from(&Selection::Topics(vec![source.topic.clone()], resume))?;
         }
-        let from = request.resume.unwrap_or(self.log.head().position);
+        let from = resume.unwrap_or(self.log.head().position);
         let (supervisor, scan) = (self.supervisor.clone(), scan.clone());
         let lane = blocking(move || supervisor.lane(&scan, from)).await?;
+        let topic = lane.incarnation;
+        if request.resume.and_then(|resume| resume.topic).is_some_and(|of| of != topic) {
+            return Err(QueryError::TopicRecreated { topic: source.topic.clone() });
+        }
         let following = Following { lane, chain, at: from, left: limit, durable: self.log.durable(), told: Instant::now() };
-        Ok(Box::pin(stream::unfold(Some(following), |following| async {
+        let items = stream::unfold(Some(following), |following| async {
             let mut following = following?;
             match Box::pin(following.next()).await {
                 Ok(item) => Some((Ok(item), Some(following))),
                 Err(fault) => Some((Err(fault), None)),
             }
-        })))
+        });
+        Ok((Some(topic), Box::pin(items)))
     }
 
     async fn follow_view(

@@ -252,7 +252,7 @@ impl Bench {
 
     fn request(&self, sql: &str) -> Request {
         let at_least = Some(self.log.head().position);
-        Request { sql: sql.to_owned(), parameters: Vec::new(), at_least, resume: Some(Position::default()), timeout: PATIENCE }
+        Request { sql: sql.to_owned(), parameters: Vec::new(), at_least, resume: Some(Position::default().into()), timeout: PATIENCE }
     }
 
     async fn pull(&self, sql: &str) -> Result<Rows, QueryError> {

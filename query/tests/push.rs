@@ -113,7 +113,7 @@ async fn a_stream_goes_on_behind_the_last_message_without_gap_or_repeat() {
         seen.extend(heard.message().await.unwrap());
     }
     assert_eq!(seen, (0..200).map(|number| format!("+I {number}")).collect::<Vec<_>>());
-    assert!(shop.engine.push(foldlog_query::Request { resume: Some(Position::new(1 << 40)), ..request(sql) }).await.is_err());
+    assert!(shop.engine.push(foldlog_query::Request { resume: Some(Position::new(1 << 40).into()), ..request(sql) }).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -227,7 +227,7 @@ async fn a_push_query_may_fold() {
     assert_eq!(heard.rows(1).await, ["+I tea|1"]);
     shop.order("bob", &[("tea", 2)]).await;
     assert_eq!(heard.rows(2).await, ["-U tea|1", "+U tea|3"]);
-    let again = shop.engine.push(foldlog_query::Request { resume: Some(heard.position), ..request(sql) }).await;
+    let again = shop.engine.push(foldlog_query::Request { resume: Some(heard.position.into()), ..request(sql) }).await;
     assert!(matches!(again, Err(QueryError::Unsupported(_))));
     let mut whole = Heard::of(shop.resume(sql, Position::default()).await);
     let mut last = String::new();

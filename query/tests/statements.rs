@@ -184,7 +184,7 @@ impl Story {
             ["error"] => vec![self.failure(text).await.to_string()],
             ["push", count] => self.pushed(self.request(text), count.parse().unwrap()).await,
             ["push", count, "all"] => {
-                let request = Request { resume: Some(Position::default()), ..self.request(text) };
+                let request = Request { resume: Some(Position::default().into()), ..self.request(text) };
                 self.pushed(request, count.parse().unwrap()).await
             }
             _ => panic!("no such step: {directive}"),

@@ -167,7 +167,7 @@ async fn push_queries_over_a_stream_share_what_they_decode() {
     let push = Push::new(backend, supervisor.clone(), &QueryConfig::default());
     let plan = StreamPlan { sink: Sink::Volatile, ..copied("copy").0 };
     let request =
-        Request { sql: String::new(), parameters: Vec::new(), at_least: None, resume: Some(Position::default()), timeout: PATIENCE };
+        Request { sql: String::new(), parameters: Vec::new(), at_least: None, resume: Some(Position::default().into()), timeout: PATIENCE };
     let mut answers = Vec::new();
     for _ in 0..10 {
         answers.push(push.start(plan.clone(), Some(3000), &request).await.unwrap());

@@ -198,6 +198,7 @@ impl From<QueryError> for Failure {
             QueryError::SnapshotTooOld { at } => plain(Kind::Conflict, "SNAPSHOT_TOO_OLD").with(Detail::Position(at)),
             QueryError::Folding { .. } => plain(Kind::Unavailable, "FOLDING").with(LATER),
             QueryError::ResourceExhausted(_) => plain(Kind::Exhausted, "QUERY_BUDGET"),
+            QueryError::TopicRecreated { .. } => plain(Kind::Precondition, "TOPIC_RECREATED"),
             QueryError::SlowReader { at } => plain(Kind::Exhausted, "SLOW_READER").with(Detail::Position(at)),
             QueryError::Stopping => plain(Kind::Unavailable, "DRAINING").with(LATER),
             QueryError::Log(log) => log.into(),

@@ -14,7 +14,7 @@ use std::{
     task::Waker,
 };
 
-use foldlog_log::{LogBackend, LogReader, Position, ReadLimits, Selection, TopicId, TopicName};
+use foldlog_log::{LogBackend, LogError, LogReader, Position, ReadLimits, Selection, TopicId, TopicName};
 use parking_lot::Mutex;
 
 use crate::{
@@ -148,15 +148,16 @@ impl Decoding {
     /// [`QueryError::Log`] if the topic does not exist, or if nothing can be read from `from`; those of [`Decoder::new`].
     pub(crate) fn lane(&self, scan: &SourceScan, from: Position) -> Result<Arc<Lane>, QueryError> {
         let source = &scan.source;
+        let incarnation = self.shared.log.topic(&source.topic)?.id;
         let key = Key {
-            topic: self.shared.log.topic(&source.topic)?.id,
+            topic: incarnation,
             columns: source.columns.clone(),
             key_format: source.key_format,
             timestamp: source.timestamp,
             wanted: scan.wanted.clone(),
         };
         // Says what is wrong before anything runs, to the one who asks.
-        let cursor = Cursor::open(self.shared.log.as_ref(), scan, from)?;
+        let cursor = Cursor::open(self.shared.log.as_ref(), scan, incarnation, from)?;
         let mut kept = self.shared.kept.lock();
         kept.lanes.retain(|(_, _, lane)| lane.strong_count() > 0);
         let known = kept.lanes.iter().find(|(_, known, _)| *known == key).and_then(|(_, _, lane)| lane.upgrade());
@@ -165,7 +166,8 @@ impl Decoding {
         }
         kept.next_lane += 1;
         let id = kept.next_lane;
-        let lane = Arc::new(Lane { id, scan: scan.clone(), cursors: Mutex::new(vec![cursor]), shared: Arc::clone(&self.shared) });
+        let (cursors, shared) = (Mutex::new(vec![cursor]), Arc::clone(&self.shared));
+        let lane = Arc::new(Lane { id, scan: scan.clone(), incarnation, cursors, shared });
         kept.lanes.push((id, key, Arc::downgrade(&lane)));
         Ok(lane)
     }
@@ -175,6 +177,8 @@ impl Decoding {
 pub(crate) struct Lane {
     id: u64,
     scan: SourceScan,
+    /// Of the topic: another one of its name is not read.
+    pub(crate) incarnation: TopicId,
     /// Where reading can go on without opening anything; no more than there are readers.
     cursors: Mutex<Vec<Cursor>>,
     shared: Arc<Shared>,
@@ -262,7 +266,7 @@ impl Lane {
         let mut cursor = match parked {
             Some(cursor) => cursor,
             None if !may_block => return Ok(None),
-            None => Cursor::open(self.shared.log.as_ref(), &self.scan, at)?,
+            None => Cursor::open(self.shared.log.as_ref(), &self.scan, self.incarnation, at)?,
         };
         let chunk = cursor.decode(until, limits)?;
         self.shared.records.fetch_add(chunk.records, Ordering::Relaxed);
@@ -316,8 +320,13 @@ struct Cursor {
 }
 
 impl Cursor {
-    fn open(log: &dyn LogBackend, scan: &SourceScan, at: Position) -> Result<Self, QueryError> {
-        let reader = log.reader(Selection::Topics(vec![scan.source.topic.clone()], at))?;
+    fn open(log: &dyn LogBackend, scan: &SourceScan, incarnation: TopicId, at: Position) -> Result<Self, QueryError> {
+        let topic = &scan.source.topic;
+        let reader = log.reader(Selection::Topics(vec![topic.clone()], at))?;
+        // Asked after it was opened: one that was deleted never comes back.
+        if log.topic(topic)?.id != incarnation {
+            return Err(LogError::UnknownTopic { topic: topic.clone() }.into());
+        }
         Ok(Self { reader, decoder: Decoder::new(&scan.source, &scan.wanted)?, at })
     }
 

@@ -99,7 +99,7 @@ impl Shop {
     }
 
     pub async fn resume(&self, sql: &str, resume: Position) -> PushAnswer {
-        self.engine.push(Request { resume: Some(resume), ..request(sql) }).await.unwrap()
+        self.engine.push(Request { resume: Some(resume.into()), ..request(sql) }).await.unwrap()
     }
 }
 

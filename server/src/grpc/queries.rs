@@ -2,9 +2,10 @@
 
 use std::{collections::VecDeque, pin::Pin, time::Duration};
 
-use foldlog_log::Position;
+use bytes::Bytes;
+use foldlog_log::{Position, TopicId};
 use foldlog_proto::v1::{self as pb, query_batch::Message, query_server};
-use foldlog_query::{Batches, PushItem, Request as Statement};
+use foldlog_query::{Batches, PushItem, Request as Statement, Resume};
 use futures::{Stream, StreamExt as _, stream};
 use tonic::{Request, Response, Status};
 
@@ -82,7 +83,7 @@ fn statement(request: pb::QueryRequest, tokens: &Tokens) -> Result<Statement, Fa
     Ok(Statement {
         parameters: parameters.map(|(place, value)| rows::parameter(value, place)).collect::<Result<_, _>>()?,
         at_least: tokens.read("at_least", &request.at_least)?,
-        resume: tokens.read("resume", &request.resume)?,
+        resume: tokens.read_of("resume", &request.resume)?.map(|(position, topic)| Resume { position, topic }),
         timeout: convert::duration(request.timeout, DEFAULT_TIMEOUT, MAX_TIMEOUT, "timeout")?,
         sql: request.sql,
     })
@@ -162,7 +163,7 @@ async fn push(
     let tokens = stage.tokens;
     let asked = request.encoding;
     let statement = statement(request, &tokens)?;
-    let from = statement.resume.unwrap_or_default();
+    let from = statement.resume.map(|resume| resume.position).unwrap_or_default();
     let place = app.stream_place()?;
     app.metrics.statements.inc();
     let answer = Box::pin(stage.engine.push(statement)).await?;
@@ -170,6 +171,7 @@ async fn push(
     let following = Following {
         app: app.clone(),
         tokens,
+        topic: answer.topic,
         items: answer.items,
         encoding,
         ready: VecDeque::from([message(Message::Schema(schema))]),
@@ -185,6 +187,8 @@ async fn push(
 struct Following {
     app: App,
     tokens: Tokens,
+    /// The topic that a place of it is of.
+    topic: Option<TopicId>,
     items: Pin<Box<dyn Stream<Item = Result<PushItem, foldlog_query::QueryError>> + Send>>,
     encoding: Encoding,
     ready: VecDeque<pb::QueryBatch>,
@@ -194,6 +198,11 @@ struct Following {
 }
 
 impl Following {
+    /// To go on behind a position.
+    fn token(&self, position: Position) -> Bytes {
+        self.topic.map_or_else(|| self.tokens.make(position), |topic| self.tokens.make_of(position, topic))
+    }
+
     async fn next(&mut self) -> Result<Option<pb::QueryBatch>, Failure> {
         loop {
             if let Some(ready) = self.ready.pop_front() {
@@ -210,20 +219,20 @@ impl Following {
             match item {
                 None => {
                     self.over = true;
-                    let (position, token) = (self.position.get(), self.tokens.make(self.position));
+                    let (position, token) = (self.position.get(), self.token(self.position));
                     return Ok(Some(message(Message::Done(pb::QueryDone { position, token, message: String::new() }))));
                 }
                 Some(Err(error)) => return Err(error.into()),
                 Some(Ok(PushItem::Progress(position))) => {
                     self.position = position;
-                    let resume = self.tokens.make(position);
+                    let resume = self.token(position);
                     return Ok(Some(message(Message::Progress(pb::QueryProgress { position: position.get(), resume }))));
                 }
                 Some(Ok(PushItem::Changes { rows, ops, position })) => {
                     let mut messages = self.encoding.rows(&rows, &rows::marks(&ops))?;
                     // Only the last part completes the change: resuming in its middle would lose the rest.
                     if let Some(last) = messages.last_mut() {
-                        last.resume = self.tokens.make(position);
+                        last.resume = self.token(position);
                         last.position = position.get();
                     }
                     self.position = position;

@@ -1,7 +1,7 @@
 //! Topics deleted over gRPC: who depends on one is named, who follows one is told, and another one of its name is a new one.
 
 use crate::support::*;
-use foldlog_proto::v1::{self as pb, group_place, subscribe_batch, subscribe_request::Start};
+use foldlog_proto::v1::{self as pb, group_place, query_batch::Message, subscribe_batch, subscribe_request::Start};
 use tokio::time::timeout;
 use tonic::{Code, Status, Streaming};
 
@@ -107,6 +107,66 @@ async fn who_follows_a_deleted_topic_is_told_and_does_not_go_on_in_another_of_it
     assert_eq!(texts(&events.events), ["4"], "an answer's token names no topic");
     drop(batches);
     world.stop().await;
+}
+
+#[tokio::test]
+async fn a_push_query_over_a_deleted_topic_does_not_go_on_in_another_of_its_name() {
+    let mut world = world().await;
+    for (source, value) in [("gone", "data"), ("payments", "n")] {
+        let declare = "CREATE STREAM payments (account VARCHAR KEY, n BIGINT) WITH (topic = 'gone', value_format = 'json')";
+        let sql = format!("SELECT {value} FROM {source} EMIT CHANGES");
+        world.topic("gone").await;
+        world.sql(declare).await.unwrap();
+        let mut messages = world.query.push(statement(&sql)).await.unwrap().into_inner();
+        assert!(matches!(message(&mut messages).await.unwrap(), Message::Schema(_)));
+        world.append("gone", "a", &["{\"n\":1}"]).await;
+        let Message::Rows(rows) = message(&mut messages).await.unwrap() else { panic!("a row comes first") };
+        // As long as it is the same topic, also declared anew.
+        world.sql("DROP STREAM payments").await.unwrap();
+        world.sql(declare).await.unwrap();
+        world.append("gone", "a", &["{\"n\":2}"]).await;
+        let resume = |token| pb::QueryRequest { resume: token, ..statement(&sql) };
+        let mut again = world.query.push(resume(rows.resume.clone())).await.unwrap().into_inner();
+        assert!(matches!(message(&mut again).await.unwrap(), Message::Schema(_)));
+        let Message::Rows(second) = message(&mut again).await.unwrap() else { panic!("it goes on") };
+        assert_eq!(second.count, 1);
+
+        world.sql("DROP STREAM payments").await.unwrap();
+        delete(&mut world, "gone").await.unwrap();
+        world.topic("gone").await;
+        world.sql(declare).await.unwrap();
+        let token = world.append("gone", "a", &["{\"n\":3}"]).await.token;
+        for token in [rows.resume, second.resume] {
+            let refused = world.query.push(resume(token)).await.unwrap_err();
+            assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "TOPIC_RECREATED"));
+        }
+        // Those that follow are told, and get nothing of the new one.
+        for messages in [&mut messages, &mut again] {
+            let told = loop {
+                match message(messages).await {
+                    Ok(Message::Rows(rows)) => assert_eq!(cells(&rows).len(), 1),
+                    Ok(Message::Progress(_)) => {}
+                    Ok(other) => panic!("{other:?}"),
+                    Err(told) => break told,
+                }
+            };
+            assert_eq!(reason(&told), "TOPIC_NOT_FOUND");
+        }
+        // An answer's token names no topic.
+        world.append("gone", "a", &["{\"n\":4}"]).await;
+        let mut messages = world.query.push(resume(token)).await.unwrap().into_inner();
+        assert!(matches!(message(&mut messages).await.unwrap(), Message::Schema(_)));
+        assert!(matches!(message(&mut messages).await.unwrap(), Message::Rows(rows) if rows.count == 1));
+        drop((messages, again));
+        world.sql("DROP STREAM payments").await.unwrap();
+        delete(&mut world, "gone").await.unwrap();
+    }
+    world.stop().await;
+}
+
+async fn message(messages: &mut Streaming<pb::QueryBatch>) -> Result<Message, Status> {
+    let batch = timeout(LONG, messages.message()).await.unwrap()?;
+    Ok(batch.and_then(|batch| batch.message).unwrap())
 }
 
 fn follow_from_start(topic: &str) -> pb::SubscribeRequest {
