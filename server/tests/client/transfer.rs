@@ -92,6 +92,39 @@ fn events_come_back_to_the_byte_with_their_versions() {
 }
 
 #[test]
+fn what_is_redacted_keeps_its_place_and_comes_without_data() {
+    let (server, folder) = (Server::start(), tempfile::tempdir().unwrap());
+    server.rows(&["topic", "create", "from"]);
+    let event = |number: i64| json!({ "stream": "s", "type": format!("T{number}"), "data_text": format!("secret {number}"), "schema": "v1", "tags": ["a"], "time": number });
+    append(&server, "from", &[1, 2, 3, 4].map(event));
+    server.rows(&["stream", "redact", "from", "s", "2-3", "--by", "ann", "--reason", "asked to"]);
+    let mut expected = all(&server, "from");
+    assert_eq!((&expected[1]["redacted"], expected[1].get("data_text"), &expected[1]["version"]), (&json!(true), None, &json!(2)));
+    for row in &mut expected[1..3] {
+        let row = row.as_object_mut().unwrap();
+        row.remove("redacted");
+        row.insert("data".into(), Value::Null);
+    }
+    for format in ["jsonl", "csv", "parquet"] {
+        let path = folder.path().join(format!("events.{format}"));
+        let path = path.to_str().unwrap();
+        assert_eq!(server.run(&["topic", "export", "from", "--output", path]).notes, "exported 4 events of topic from\n");
+        server.rows(&["topic", "create", format]);
+        let imported = server.rows(&["topic", "import", format, path]).remove(0);
+        assert_eq!((&imported["rows"], &imported["redacted"]), (&json!(4), &json!(2)), "{format}");
+        assert_eq!(all(&server, format), expected, "{format}");
+    }
+    // What is not imported must say what it is to be.
+    let line = server.run(&["topic", "export", "from"]).data.lines().nth(1).unwrap().to_owned();
+    let appended = server.run_with(&["append", "from"], &line);
+    assert!(appended.code != Some(0) && appended.notes.contains("its data was redacted"), "{appended:?}");
+    let both = line.replace("\"redacted\":true", "\"redacted\":true,\"data\":1");
+    let path = file(folder.path(), "both.jsonl", &format!("{line}\n{both}\n"));
+    refused(&server.run(&["topic", "import", "from", &path]), &["both.jsonl, line 2", "an event that is redacted", "nothing was appended"]);
+    assert_eq!(all(&server, "from").len(), 4);
+}
+
+#[test]
 fn records_come_back_to_the_byte_in_their_partitions() {
     let (server, folder) = (Server::start(), tempfile::tempdir().unwrap());
     let rows = [

@@ -148,8 +148,14 @@ impl Sender<'_> {
                 }
                 Err(error) => Err(error),
             };
+            let parsed = parsed.and_then(|parsed| match parsed {
+                Parsed::Redacted(..) => {
+                    Err("its data was redacted, and there is nothing to append; topic import keeps its place".to_owned())
+                }
+                parsed => Ok(parsed),
+            });
             match parsed {
-                Ok(Parsed::Event(stream, event)) => batch = batch.event(stream, *event),
+                Ok(Parsed::Event(stream, event) | Parsed::Redacted(stream, event)) => batch = batch.event(stream, *event),
                 Ok(Parsed::Record(record)) => batch = batch.record(record),
                 Err(error) if one_unit => return Err(bad_line(lines.number(), &error, 0)),
                 Err(error) => {

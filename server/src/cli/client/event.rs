@@ -290,6 +290,8 @@ impl Members {
 pub enum Parsed {
     /// An event of a stream.
     Event(String, Box<NewEvent>),
+    /// The same of one whose data was redacted: `null` stands in its place, which queries fold alike.
+    Redacted(String, Box<NewEvent>),
     /// A record.
     Record(NewRecord),
 }
@@ -340,9 +342,16 @@ fn parse_event(members: &mut Parts<'_>, time_ms: Option<i64>, defaults: &Default
     let stream = stream.ok_or("there is no \"stream\"; add it or give --stream")?;
     let kind = text(members, "type")?.or_else(|| defaults.kind.clone());
     let kind = kind.ok_or("there is no \"type\"; add it or give --type")?;
-    let data = match payload(members, "data")? {
-        Some(data) => data,
-        None => return Err("there is no \"data\" (nor data_text or data_base64)".to_owned()),
+    let is_redacted = match members.remove("redacted") {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err("\"redacted\" is neither true nor false".to_owned()),
+    };
+    let data = match (payload(members, "data")?, is_redacted) {
+        (Some(data), false) => data,
+        (None, false) => return Err("there is no \"data\" (nor data_text or data_base64)".to_owned()),
+        (None, true) => Bytes::from_static(b"null"),
+        (Some(_), true) => return Err("there is \"data\" of an event that is redacted".to_owned()),
     };
     let event_id = match text(members, "event_id")? {
         None => None,
@@ -370,7 +379,8 @@ fn parse_event(members: &mut Parts<'_>, time_ms: Option<i64>, defaults: &Default
         traceparent: text(members, "traceparent")?.unwrap_or_default(),
         tracestate: text(members, "tracestate")?.unwrap_or_default(),
     };
-    Ok(Parsed::Event(stream, Box::new(event)))
+    let event = Box::new(event);
+    Ok(if is_redacted { Parsed::Redacted(stream, event) } else { Parsed::Event(stream, event) })
 }
 
 fn parse_record(members: &mut Parts<'_>, time_ms: Option<i64>, partition: Option<u32>) -> Result<Parsed, String> {
@@ -552,6 +562,9 @@ mod tests {
             (r#"{"type":"T","data":1,"event_id":"1"}"#, "not a UUID"),
             (r#"{"type":"T","data":1,"tags":"a"}"#, "list of texts"),
             (r#"{"type":"T","data":1,"attributes":{"a":1}}"#, "object of texts"),
+            (r#"{"type":"T","data":1,"redacted":true}"#, "an event that is redacted"),
+            (r#"{"type":"T","redacted":1}"#, "neither true nor false"),
+            (r#"{"type":"T","redacted":false}"#, "no \"data\""),
         ];
         for (line, expected) in cases {
             let error = parse(line, true, &defaults).unwrap_err();

@@ -14,7 +14,7 @@ use crate::cli::{
     output::text::time,
 };
 
-const OF_EVENTS: [&str; 21] = [
+const OF_EVENTS: [&str; 22] = [
     "position",
     "partition",
     "offset",
@@ -25,6 +25,7 @@ const OF_EVENTS: [&str; 21] = [
     "recorded_at",
     "data",
     "data_is",
+    "redacted",
     "content_type",
     "schema",
     "event_id",
@@ -72,7 +73,9 @@ pub fn cell(event: &Recorded, column: &str) -> String {
         "time" => time(event.time_ms),
         "recorded_at" => time(event.recorded_at_ms),
         "data" | "value" => text(data),
-        // An event has a payload, if only an empty one.
+        "data_is" if event.redacted => is(None),
+        "redacted" if event.redacted => "true".to_owned(),
+        // Every other event has a payload, if only an empty one.
         "data_is" => is(Some(data.unwrap_or_default())),
         "value_is" => is(data),
         "key" => text(key),
@@ -145,6 +148,7 @@ pub fn value(name: &str, cell: &str) -> Result<Value, String> {
         "tags" | "attributes" | "headers_base64" => {
             serde_json::from_str(cell).map_err(|error| format!("column {name} is not JSON: {error}"))
         }
+        "redacted" => cell.parse::<bool>().map(Value::from).map_err(|_| format!("column {name} is neither true nor false")),
         "partition" => cell.parse::<u32>().map(Value::from).map_err(|_| format!("column {name} is no number of a partition")),
         "time" => Ok(cell.parse::<i64>().map_or_else(|_| Value::from(cell), Value::from)),
         _ => Ok(cell.into()),
@@ -175,6 +179,7 @@ mod tests {
             ([("value", "v"), ("value_is", "hex")], "value_is"),
             ([("tags", "a,b"), ("data", "")], "tags"),
             ([("partition", "-1"), ("value", "")], "partition"),
+            ([("redacted", "yes"), ("data_is", "null")], "redacted"),
         ] {
             assert!(row(&cells).unwrap_err().contains(column), "{cells:?}");
         }

@@ -18,8 +18,8 @@ use crate::cli::{
 
 /// Write all that a topic holds now, in the order of positions: to a file, which is there when all of it is, or to stdout
 ///
-/// Left out are marks of streams' lives (truncated, deleted, tombstoned) and snapshots: of a stream what is left is exported, and
-/// numbered from 1 when it is imported.
+/// Left out are marks of streams' lives (truncated, deleted, tombstoned), snapshots, and events that were removed: of a stream what is
+/// left is exported, and numbered from 1 when it is imported. Redacted events are marked as such, and have no data.
 #[derive(Debug, clap::Args)]
 pub struct Export {
     /// Topic

@@ -30,7 +30,8 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Append what a file has, as `topic export` wrote it, to a topic that is there: nothing, if anything is wrong with the file
 ///
 /// Events go to their streams in the order of the file, and get the file's versions if the streams were empty and the file has them
-/// from 1 on. Times come back; positions, offsets and the server's times are new. The same import, begun again after it was cut off,
+/// from 1 on. Of a redacted event the place comes back, with type, tags and times, and `null` as its data: `redacted` says of how many.
+/// Times come back; positions, offsets and the server's times are new. The same import, begun again after it was cut off,
 /// goes on where it was: what is there is not appended again, for as long as the server remembers requests (a day, unless very many came).
 #[derive(Debug, clap::Args)]
 pub struct Import {
@@ -104,7 +105,7 @@ impl Target {
         let defaults = Defaults { keeps_partition: !self.by_key, ..Defaults::default() };
         let parsed = parse(line, kind == TopicKind::Events, &defaults)?;
         let bytes = match &parsed {
-            Parsed::Event(_, event) => event.data.len(),
+            Parsed::Event(_, event) | Parsed::Redacted(_, event) => event.data.len(),
             Parsed::Record(record) => {
                 if let Some(partition) = record.partition.filter(|partition| *partition >= partitions) {
                     return Err(format!("partition {partition} is not in the topic, which has {partitions}; --by-key lets keys decide"));
@@ -137,6 +138,8 @@ struct Sender {
     identity: Option<SipHasher13>,
     batch: Append,
     bytes: usize,
+    /// Rows of which the data was redacted.
+    redacted: u64,
     sent: Sent,
 }
 
@@ -153,7 +156,7 @@ struct Sent {
 impl Sender {
     fn new(client: Client, topic: Topic, identity: Option<SipHasher13>) -> Self {
         let batch = client.append(topic.name.as_str());
-        Self { client, topic, identity, batch, bytes: 0, sent: Sent::default() }
+        Self { client, topic, identity, batch, bytes: 0, redacted: 0, sent: Sent::default() }
     }
 
     async fn push(&mut self, parsed: Parsed, line: &str) -> Result<(), Stop> {
@@ -166,8 +169,9 @@ impl Sender {
         }
         self.bytes += line.len();
         let batch = std::mem::replace(&mut self.batch, self.client.append(self.topic.name.as_str()));
+        self.redacted += u64::from(matches!(parsed, Parsed::Redacted(..)));
         self.batch = match parsed {
-            Parsed::Event(stream, event) => batch.event(stream, *event),
+            Parsed::Event(stream, event) | Parsed::Redacted(stream, event) => batch.event(stream, *event),
             Parsed::Record(record) => batch.record(record),
         };
         Ok(())
@@ -199,6 +203,7 @@ impl Sender {
         let heads = [
             Head::number("rows"),
             Head::number("already_there"),
+            Head::number("redacted"),
             Head::number("appends"),
             Head::number("first_position"),
             Head::number("last_position"),
@@ -207,6 +212,7 @@ impl Sender {
         let cells = vec![
             rows.into(),
             known.into(),
+            self.redacted.into(),
             appends.into(),
             first_position.map_or(Cell::Null, Cell::from),
             last.as_ref().map_or(Cell::Null, |last| last.last_position.into()),

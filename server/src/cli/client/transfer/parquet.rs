@@ -10,7 +10,7 @@ use bytes::Bytes;
 use foldlog_sdk::{Recorded, TopicKind};
 use parquet::{
     basic::{Compression, ZstdLevel},
-    data_type::{ByteArray, ByteArrayType, Int64Type},
+    data_type::{BoolType, ByteArray, ByteArrayType, Int64Type},
     errors::ParquetError,
     file::{properties::WriterProperties, reader::FileReader as _, serialized_reader::SerializedFileReader, writer::SerializedFileWriter},
     record::{Field, Row, reader::RowIter},
@@ -28,7 +28,7 @@ const OF_EVENTS: &str = "message events {
     required int64 position; required int64 partition; required int64 offset;
     required binary stream (UTF8); required int64 version; required binary type (UTF8);
     required int64 time (TIMESTAMP_MILLIS); required int64 recorded_at (TIMESTAMP_MILLIS);
-    required binary data; optional binary content_type (UTF8); optional binary schema (UTF8); optional binary event_id (UTF8);
+    optional binary data; required boolean redacted; optional binary content_type (UTF8); optional binary schema (UTF8); optional binary event_id (UTF8);
     optional binary correlation_id; optional binary causation_id;
     optional binary tags (JSON); optional binary attributes (JSON);
     optional binary traceparent (UTF8); optional binary tracestate (UTF8);
@@ -79,7 +79,11 @@ impl<W: Write + Send> Writer<W> {
                     let numbers: Vec<i64> = self.group.iter().map(|event| number(event, name)).collect();
                     column.typed::<Int64Type>().write_batch(&numbers, None, None)?;
                 }
-                "stream" | "type" | "data" => {
+                "redacted" => {
+                    let marks: Vec<_> = self.group.iter().map(|event| event.redacted).collect();
+                    column.typed::<BoolType>().write_batch(&marks, None, None)?;
+                }
+                "stream" | "type" => {
                     let values: Vec<_> = self.group.iter().map(|event| bytes(event, name).unwrap_or_else(|| Vec::new().into())).collect();
                     column.typed::<ByteArrayType>().write_batch(&values, None, None)?;
                 }
@@ -125,7 +129,8 @@ fn number(event: &Recorded, column: &str) -> i64 {
 fn bytes(event: &Recorded, column: &str) -> Option<ByteArray> {
     let some = |bytes: &Bytes| (!bytes.is_empty()).then(|| bytes.clone().into());
     match column {
-        "data" | "value" => event.data.clone().map(Into::into),
+        "data" if !event.redacted => Some(event.data.clone().unwrap_or_default().into()),
+        "value" => event.data.clone().map(Into::into),
         "key" => event.key.clone().map(Into::into),
         "correlation_id" => some(&event.correlation_id),
         "causation_id" => some(&event.causation_id),
@@ -169,6 +174,7 @@ fn scalar(name: &str, field: &Field) -> Result<Value, String> {
         Field::Bytes(bytes) => std::str::from_utf8(bytes.data()).map_err(|_| format!("column {name} is not text"))?.to_owned(),
         Field::TimestampMillis(ms) => ms.to_string(),
         Field::TimestampMicros(us) => us.div_euclid(1000).to_string(),
+        Field::Bool(is_so) => is_so.to_string(),
         Field::Byte(number) => number.to_string(),
         Field::Short(number) => number.to_string(),
         Field::Int(number) => number.to_string(),
@@ -177,7 +183,7 @@ fn scalar(name: &str, field: &Field) -> Result<Value, String> {
         Field::UShort(number) => number.to_string(),
         Field::UInt(number) => number.to_string(),
         Field::ULong(number) => number.to_string(),
-        _ => return Err(format!("column {name} is neither text, bytes, a whole number nor a time")),
+        _ => return Err(format!("column {name} is neither text, bytes, a whole number, a time, true nor false")),
     };
     columns::value(name, &text)
 }
