@@ -19,6 +19,7 @@ mod progress;
 mod reading;
 pub mod record;
 mod runner;
+mod settle;
 pub mod source;
 pub mod status;
 mod tally;
