@@ -6,7 +6,7 @@
 use std::marker::PhantomData;
 
 use bytes::BufMut;
-use foldlog_log::{Chunk, LogError, Position, RecordView, Run, Timestamp};
+use foldlog_log::{Chunk, EventView, LogError, Position, RecordView, Run, Timestamp};
 use foldlog_proto::v1 as pb;
 use prost::{
     Message,
@@ -172,13 +172,13 @@ pub fn recorded(run: &Run) -> Result<Vec<pb::RecordedEvent>, Failure> {
 /// One `RecordedEvent` as field 1 of whatever holds it.
 fn put_event(run: &Run, record: &RecordView<'_>, buf: &mut impl BufMut) {
     let event = record.event();
-    let inner = event_len(record);
+    let inner = event_len(record, event.as_ref());
     let topic = run.topic.name.as_str();
     let key = record.key.unwrap_or_default();
     let stream = if event.is_some() { key } else { &[] };
     let plain_key = if event.is_some() { None } else { record.key };
-    let version = event.map_or(0, |event| event.version.get());
-    let redacted = event.map_or(0, |event| u64::from(event.is_redacted));
+    let version = event.as_ref().map_or(0, |event| event.version.get());
+    let redacted = event.as_ref().map_or(0, |event| u64::from(event.is_redacted));
     let recorded_at = time_len(run.recorded_at);
     let length = message_len(1, inner)
         + bytes_len(2, topic.as_bytes())
@@ -192,7 +192,7 @@ fn put_event(run: &Run, record: &RecordView<'_>, buf: &mut impl BufMut) {
         + plain_key.map_or(0, |key| message_len(10, key.len()));
     put_message_key(1, length, buf);
     put_message_key(1, inner, buf);
-    put_inner(record, buf);
+    put_inner(record, event.as_ref(), buf);
     put_bytes(2, topic.as_bytes(), buf);
     put_number(3, u64::from(run.partition.get()), buf);
     put_number(4, record.offset.get(), buf);
@@ -207,9 +207,9 @@ fn put_event(run: &Run, record: &RecordView<'_>, buf: &mut impl BufMut) {
     }
 }
 
-fn event_len(record: &RecordView<'_>) -> usize {
+fn event_len(record: &RecordView<'_>, event: Option<&EventView<'_>>) -> usize {
     let mut length = record.value.map_or(0, |data| message_len(3, data.len())) + message_len(8, time_len(record.timestamp));
-    let Some(event) = record.event() else {
+    let Some(event) = event else {
         for (name, value) in record.headers() {
             length += message_len(13, header_len(name, value));
         }
@@ -234,8 +234,7 @@ fn event_len(record: &RecordView<'_>) -> usize {
     length
 }
 
-fn put_inner(record: &RecordView<'_>, buf: &mut impl BufMut) {
-    let event = record.event();
+fn put_inner(record: &RecordView<'_>, event: Option<&EventView<'_>>, buf: &mut impl BufMut) {
     if let Some(event) = event {
         put_bytes(1, event.event_id.as_ref().map_or(&[], |id| id.as_bytes().as_slice()), buf);
         put_bytes(2, event.kind.as_bytes(), buf);
