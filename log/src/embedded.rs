@@ -519,7 +519,7 @@ impl LogBackend for EmbeddedLog {
             let let_go = compacting.let_go(entry.topic.id, partition.id).filter(|_| !is_table);
             (is_table || let_go.is_some()).then(|| CompactionState {
                 partition: partition.id,
-                cleaned_to: Offset::new(of(|segments| segments.cleaned().to.get())),
+                cleaned_to: Offset::new(if is_table { of(|segments| segments.cleaned().to.get()) } else { 0 }),
                 bytes: of(|segments| segments.size().bytes),
                 dirty_bytes: let_go.unwrap_or_else(|| of(Segments::dirty_bytes)),
                 percent: compacting.percent(entry.topic.id, partition.id),

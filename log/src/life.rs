@@ -28,13 +28,16 @@ pub enum StreamChange {
 pub struct Beginning {
     /// Version of the first event that is read; those before are gone.
     pub first: StreamVersion,
-    /// Version with which it began anew after it was deleted last; 1 if it never was. What is missing from here to `first` was truncated.
+    /// Version with which it began anew after it was deleted last; 1 if it never was. What is missing from here to `first` was truncated, or
+    /// retention let go of it.
     pub anew: StreamVersion,
+    /// Version of the first event that retention has left, at most `first`; 1 if it let go of none.
+    pub retained: StreamVersion,
 }
 
 impl Default for Beginning {
     fn default() -> Self {
-        Self { first: StreamVersion::FIRST, anew: StreamVersion::FIRST }
+        Self { first: StreamVersion::FIRST, anew: StreamVersion::FIRST, retained: StreamVersion::FIRST }
     }
 }
 
@@ -257,7 +260,7 @@ impl Mark {
         let mut life = Life::default();
         match self.code {
             code::TRUNCATED => life.beginning.first = self.version,
-            code::DELETED | code::TOMBSTONED => life.beginning = Beginning { first: self.version, anew: self.version },
+            code::DELETED | code::TOMBSTONED => (life.beginning.first, life.beginning.anew) = (self.version, self.version),
             // A state may tell what was redacted.
             code::SNAPSHOTS_DROPPED | code::REDACTION => life.snapshots_from = offset,
             code::ERASED => life.erased_to = Offset::new(self.version.get()),
@@ -269,6 +272,11 @@ impl Mark {
 }
 
 impl Life {
+    /// What retention makes of a stream when it leaves events from a version on.
+    pub(crate) fn retained(first: StreamVersion) -> Self {
+        Self { beginning: Beginning { first, retained: first, ..Beginning::default() }, ..Self::default() }
+    }
+
     /// Both together.
     #[must_use]
     pub(crate) fn and(self, other: Self) -> Self {
@@ -276,6 +284,7 @@ impl Life {
             beginning: Beginning {
                 first: self.beginning.first.max(other.beginning.first),
                 anew: self.beginning.anew.max(other.beginning.anew),
+                retained: self.beginning.retained.max(other.beginning.retained),
             },
             tombstoned: self.tombstoned || other.tombstoned,
             snapshots_from: self.snapshots_from.max(other.snapshots_from),
@@ -364,12 +373,13 @@ mod tests {
         let before = StreamVersion::new(3);
         let truncated = after(at(5), StreamChange::Truncate { before });
         assert_eq!(truncated.head(), StreamHead::At(StreamVersion::new(5)));
-        assert_eq!(truncated.life.beginning, Beginning { first: before, anew: StreamVersion::FIRST });
+        assert_eq!(truncated.life.beginning, Beginning { first: before, ..Beginning::default() });
         let deleted = after(truncated, StreamChange::Delete);
         assert_eq!(deleted.head(), StreamHead::Deleted(StreamVersion::new(5)));
         let again = Standing { newest: StreamVersion::new(6), ..deleted };
         assert_eq!(again.head(), StreamHead::At(StreamVersion::new(6)));
-        assert_eq!(again.life.beginning, Beginning { first: StreamVersion::new(6), anew: StreamVersion::new(6) });
+        let anew = StreamVersion::new(6);
+        assert_eq!(again.life.beginning, Beginning { first: anew, anew, ..Beginning::default() });
         assert_eq!(after(again, StreamChange::Tombstone).head(), StreamHead::Tombstoned);
         assert_eq!(after(at(0), StreamChange::Tombstone).head(), StreamHead::Tombstoned);
     }
@@ -401,6 +411,16 @@ mod tests {
         assert_eq!(refusal(5), Some(Refusal::NoSuchState(StreamVersion::new(5))), "it is of what was deleted");
         assert_eq!(refusal(6), Some(Refusal::NoSuchState(StreamVersion::new(6))), "there is no such version yet");
         assert_eq!(Standing { newest: StreamVersion::new(6), ..deleted }.refusal(Some(Marking::Snapshot(StreamVersion::new(6)))), None);
+    }
+
+    #[test]
+    fn a_stream_begins_where_retention_and_its_marks_have_both_left_something() {
+        let (retained, before) = (Life::retained(StreamVersion::new(4)), StreamVersion::new(3));
+        let truncated = after(at(9), StreamChange::Truncate { before }).life;
+        assert_eq!((retained.and(truncated).beginning, truncated.and(retained)), (retained.beginning, retained.and(truncated)));
+        let further = Life::retained(StreamVersion::new(2)).and(truncated).beginning;
+        assert_eq!((further.first, further.retained, further.anew), (before, StreamVersion::new(2), StreamVersion::FIRST));
+        assert!(retained.keeps(SnapshotAt { version: StreamVersion::new(2), offset: Offset::new(0) }), "whoever reads on needs it");
     }
 
     #[test]

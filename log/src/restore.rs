@@ -27,6 +27,7 @@ use crate::{
         fresh, remove_if_there,
     },
     start::{self, Gap, Identity},
+    topic::TopicKind,
     topic_store, window_file,
 };
 
@@ -102,7 +103,8 @@ pub fn restore(
     restore.topics(&manifest)?;
     let mut partitions = Vec::with_capacity(manifest.partitions.len());
     for copy in &manifest.partitions {
-        partitions.extend(restore.partition(copy, time, position)?);
+        let kind = manifest.topics.iter().find(|topic| topic.id == copy.topic).and_then(|topic| topic_store::kind_in(&topic.manifest));
+        partitions.extend(restore.partition(copy, kind, time, position)?);
     }
     let window = restore.window(&manifest, time)?;
     restore.make(&folder.join(journal::file::FOLDER))?;
@@ -243,7 +245,13 @@ impl Restore<'_> {
     }
 
     /// Copies the segments of a partition, up to the first of which a record goes: what is left of that one is open to be gone on with.
-    fn partition(&mut self, copy: &PartitionCopy, time: Timestamp, cut: Position) -> Result<Option<CheckpointedPartition>, LogError> {
+    fn partition(
+        &mut self,
+        copy: &PartitionCopy,
+        kind: Option<TopicKind>,
+        time: Timestamp,
+        cut: Position,
+    ) -> Result<Option<CheckpointedPartition>, LogError> {
         let (Some(first), Some(topic)) = (copy.segments.first(), topic_of(copy)) else { return Ok(None) };
         let (mut rewritten, mut active) = (Vec::new(), None);
         for (segment, next) in copy.segments.iter().zip(copy.segments.iter().skip(1).map(Some).chain([None])) {
@@ -281,7 +289,9 @@ impl Restore<'_> {
             runs_len: left.runs.len() as u64,
             chain: left.chain,
         };
-        let cleaned = Cleaned { to: Offset::new(copy.cleaned_to).min(active), horizon: Timestamp::new(copy.tombstones_until) };
+        // What retention let go of stays gone; of a table the active segment is not compacted.
+        let most = if kind == Some(TopicKind::Events) { left.end } else { active };
+        let cleaned = Cleaned { to: Offset::new(copy.cleaned_to).min(most), horizon: Timestamp::new(copy.tombstones_until) };
         let (partition, removed) = (PartitionId::new(copy.partition), Position::new(copy.removed).min(cut));
         Ok(Some(CheckpointedPartition { topic, partition, mark, removed, rewritten, cleaned }))
     }

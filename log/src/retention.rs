@@ -1,7 +1,7 @@
 //! How long a topic keeps its records, and which segments that lets go. Pure: no file, clock or lock.
 //!
 //! A topic's settings hold a [`Retention`]; [`crate::upkeep`] asks it. Invariants: whole segments go, the oldest first, and never
-//! one behind which something must be kept.
+//! one behind which something must be kept. Of a topic of events they stay as long as something is derived from them.
 
 use std::{fmt, time::Duration};
 

@@ -108,8 +108,8 @@ impl Scrubber {
             let Some(segments) = self.engine.segments(&partition) else { return Ok(Some(0)) };
             // Key indexes come first: what is wrong with one is made again from what is read then.
             let keys = self.noted(segments.check_keys());
-            let (first, end) = (segments.low().offset, segments.end());
-            let reader = segments.reader(Start::Offset(first), true)?;
+            let (first, end) = (segments.base(), segments.end());
+            let reader = segments.reader_of_all(Start::Offset(first), true)?;
             self.current = Some(Current { segments, reader, end }).filter(|_| first < end);
             return keys.map(Some);
         }
@@ -155,8 +155,6 @@ impl Current {
                     last = Some(run.batch.as_ptr());
                 }
                 Ok(None) => self.reader.seek(self.end),
-                // It was removed meanwhile.
-                Err(LogError::OffsetOutOfRange { first, .. }) => self.reader.seek(first),
                 Err(error) => {
                     noted(engine, Err(error))?;
                     self.reader.seek(self.segments.end_of_segment(self.reader.offset()));

@@ -271,6 +271,7 @@ impl Found {
             switch.apply(segments);
             replay.note_damage(&switch.partition, segments);
         }
+        replay.retain(&segments)?;
         let read_only = scan.rot.as_ref().or(shortened.as_ref()).map(LogError::in_full);
         Ok(Self { slots, checkpoint, journal, files, window_file, segments, replay, scan, read_only })
     }
@@ -468,6 +469,19 @@ impl Replay {
             all[partition.index] = Some(segments);
         }
         Ok(all)
+    }
+
+    /// Learns with which versions streams begin by what retention has let go of: all that lies below where partitions begin by now.
+    fn retain(&mut self, segments: &[Option<Arc<Segments>>]) -> Result<(), LogError> {
+        for (partition, segments) in self.topics.by_index().iter().zip(segments) {
+            let Some(segments) = segments.as_ref().filter(|_| partition.topic.settings.kind == TopicKind::Events) else { continue };
+            match segments.beginnings(Offset::default(), segments.low().offset) {
+                // It was told when streams were looked up.
+                Err(LogError::Corrupt { .. }) if partition.damage.get().is_some() => {}
+                beginnings => self.streams.retain(u32::try_from(partition.index).unwrap_or(u32::MAX), &beginnings?),
+            }
+        }
+        Ok(())
     }
 
     /// Makes a partition read-only of which a part cannot be read.

@@ -16,7 +16,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TopicKind {
-    /// Streams of events with gapless versions; kept for ever.
+    /// Streams of events with gapless versions; kept for ever unless told otherwise.
     Events,
     /// Plain records with an optional key, as Kafka has them.
     Records,
@@ -100,7 +100,7 @@ pub struct TopicSettings {
     pub durability: Durability,
     /// How its batches are compressed where they lie for long.
     pub compression: Compression,
-    /// How long it keeps its records. Not for topics of kind `events`.
+    /// How long it keeps its records.
     pub retention: Retention,
     /// When it is rid of what a newer record of the same key replaced. Only for topics of kind `table`.
     pub compaction: Compaction,

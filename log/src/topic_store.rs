@@ -34,7 +34,7 @@ use crate::{
 /// Folder of topics within the data folder.
 pub(crate) const FOLDER: &str = "topics";
 /// Newest format of manifests. A manifest has the oldest in which it can be written, so that a build of that time reads it.
-pub(crate) const FORMAT: u32 = 7;
+pub(crate) const FORMAT: u32 = 8;
 /// Oldest format in which a manifest says that its topic was deleted.
 const FORMAT_OF_DELETED: u32 = 5;
 
@@ -193,6 +193,8 @@ impl Manifest {
             false => 3,
         };
         let format = match (blanks, redactions) {
+            // Builds that knew up to 7 refuse a retention of events.
+            _ if kind == TopicKind::Events && !retention.is_for_ever() => 8,
             // Builds that knew less would show what is redacted.
             (_, true) => 7,
             (true, false) => 6,
@@ -563,6 +565,16 @@ impl TopicEntry {
     }
 }
 
+/// Kind of the topic that a manifest is of; none if it is no whole manifest.
+pub(crate) fn kind_in(manifest: &str) -> Option<TopicKind> {
+    #[derive(Deserialize)]
+    struct Kind {
+        kind: TopicKind,
+    }
+    let Kind { kind } = serde_json::from_str(manifest::checked(manifest.as_bytes())?).ok()?;
+    Some(kind)
+}
+
 fn check(name: &str, settings: TopicSettings) -> Result<(), LogError> {
     let invalid = |field: &str, reason| Err(LogError::Invalid { field: field.into(), reason });
     if !(1..=TopicSettings::MAX_PARTITIONS).contains(&settings.partitions) {
@@ -571,10 +583,6 @@ fn check(name: &str, settings: TopicSettings) -> Result<(), LogError> {
     }
     if let Some((setting, reason)) = settings.retention.fault().or(settings.compaction.fault()) {
         return invalid(setting, reason);
-    }
-    if settings.kind == TopicKind::Events && !settings.retention.is_for_ever() {
-        let reason = "is of kind events, which is kept for ever: events are what everything is folded from again";
-        return invalid("retention", format!("topic {name} {reason}"));
     }
     let kept = match settings.kind {
         _ if settings.compaction == Compaction::DEFAULT => return Ok(()),
@@ -630,7 +638,8 @@ mod tests {
         let table = TopicSettings::new(TopicKind::Table, 1);
         let compaction = Compaction { max_lag: Duration::from_millis(1500), dirty_percent: 7, ..Compaction::DEFAULT };
         let (compacted, both) = (TopicSettings { compaction, ..table }, TopicSettings { retention, ..table });
-        let all = [(plain, 1), (written, 2), (compressed, 2), (removed, 3), (compacted, 4), (both, 4), (table, 1)];
+        let events = TopicSettings { retention, ..plain };
+        let all = [(plain, 1), (written, 2), (compressed, 2), (removed, 3), (compacted, 4), (both, 4), (table, 1), (events, 8)];
         for (number, (settings, format)) in (1..).zip(all) {
             let id = TopicId::new([number; 16]);
             store.create(format!("t{number}").parse().unwrap(), settings, id).unwrap();
@@ -643,7 +652,7 @@ mod tests {
         let path = data.join(FOLDER).join("next.json");
         manifest::write(&disk, &path, &serde_json::json!({ "format": FORMAT + 1, "unheard_of": true })).unwrap();
         match TopicStore::open(Arc::new(disk), data) {
-            Err(LogError::Format { file, found: 8, supported: 7 }) => assert_eq!(file, path),
+            Err(LogError::Format { file, found: 9, supported: 8 }) => assert_eq!(file, path),
             other => panic!("{other:?}"),
         }
     }

@@ -62,6 +62,9 @@ impl Upkeep {
 
     fn pass(&mut self, held: &mut Held) -> Result<(), LogError> {
         let engine = Arc::clone(&self.engine);
+        if engine.streams.put_down() {
+            engine.compacting.signal.raise();
+        }
         let now = engine.time.for_removal();
         let may_remove = held.is_complete() && !held.is_waiting();
         if engine.read_only.get().is_some() {
@@ -129,9 +132,17 @@ impl Upkeep {
             Err(error) if self.engine.note_damage(&error) => return Ok(()),
             sealed => sealed?,
         };
-        let count = retention.lets_go(&sealed, segments.size().bytes, now, held.from(&topic.name));
+        let count = retention.lets_go(&sealed, segments.retained_bytes(), now, held.from(&topic.name));
         let Some(last) = count.checked_sub(1).and_then(|last| sealed.get(last)) else { return Ok(()) };
         let low = LowMark { offset: last.end, position: last.end_position };
+        if topic.settings.kind == TopicKind::Events {
+            let beginnings = match segments.beginnings(segments.low().offset, low.offset) {
+                Err(error) if self.engine.note_damage(&error) => return Ok(()),
+                beginnings => beginnings?,
+            };
+            let index = u32::try_from(partition.index).unwrap_or(u32::MAX);
+            self.engine.streams.prepare_to_let_go(index, low.offset, beginnings);
+        }
         // If there is no room in line, the next pass finds the same.
         self.engine.put_in_line(Switch { partition: Arc::clone(partition), by: Replacement::Nothing(low) }, held)?;
         tracing::info!(topic = %topic.name, partition = %partition.id, from = %low.offset, segments = count, "removes what retention lets go");
@@ -170,6 +181,9 @@ impl Engine {
     /// Replaces what a durable frame says is replaced.
     pub(crate) fn switch(&self, switch: &Switch) {
         if let Some(segments) = self.segments(&switch.partition) {
+            if let Replacement::Nothing(low) = &switch.by {
+                self.streams.let_go_below(u32::try_from(switch.partition.index).unwrap_or(u32::MAX), low.offset);
+            }
             switch.apply(&segments);
         }
         self.upkeep.raise();

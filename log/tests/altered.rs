@@ -219,7 +219,7 @@ fn retention_can_be_set_and_lifted_while_the_topic_is_in_use() {
 }
 
 #[test]
-fn events_are_given_no_retention_and_are_not_compacted_by_key() {
+fn every_kind_is_given_a_retention_and_tables_alone_are_compacted_by_key() {
     let (log, ..) = open(&SimDisk::new(1));
     let of_kind = |kind: TopicKind| -> TopicName { kind.as_str().parse().unwrap() };
     let day = Some(Duration::from_secs(86_400));
@@ -228,16 +228,18 @@ fn events_are_given_no_retention_and_are_not_compacted_by_key() {
     for kind in [TopicKind::Events, TopicKind::Records, TopicKind::Table] {
         log.create_topic(of_kind(kind), TopicSettings::new(kind, 1)).unwrap();
     }
-    for (kind, changes, words) in [
-        (TopicKind::Events, retention, "kept for ever"),
-        (TopicKind::Events, compaction, "not compacted by key"),
-        (TopicKind::Records, compaction, "not compacted by key"),
-    ] {
+    for (kind, changes, words) in
+        [(TopicKind::Events, compaction, "not compacted by key"), (TopicKind::Records, compaction, "not compacted by key")]
+    {
         let error = log.alter_topic(&of_kind(kind), changes).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
         assert_eq!(log.topic(&of_kind(kind)).unwrap().settings, TopicSettings::new(kind, 1));
     }
-    log.alter_topic(&of_kind(TopicKind::Table), retention).unwrap();
+    for kind in [TopicKind::Events, TopicKind::Records, TopicKind::Table] {
+        let altered = log.alter_topic(&of_kind(kind), retention).unwrap().settings;
+        assert_eq!(altered, TopicSettings { retention: altered.retention, ..TopicSettings::new(kind, 1) });
+        assert_eq!(altered.retention.time, day);
+    }
     let altered = log.alter_topic(&of_kind(TopicKind::Table), compaction).unwrap().settings;
     assert_eq!((altered.retention.time, Some(altered.compaction.max_lag)), (day, day));
 }

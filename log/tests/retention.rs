@@ -451,12 +451,9 @@ fn a_clock_that_jumps_removes_nothing() {
 }
 
 #[test]
-fn events_have_no_retention() {
+fn slips_of_units_and_other_retentions_are_refused() {
     let mut folder = Folder::new(7);
     let log = folder.open();
-    let settings = TopicSettings { retention: by_time(HOUR), ..TopicSettings::new(TopicKind::Events, 1) };
-    let error = log.log.create_topic(name("t"), settings).unwrap_err().to_string();
-    assert!(error.contains("folded from again") && error.contains("kind events"), "{error}");
     let slip = log.log.create_topic(name("t"), TopicSettings { retention: by_bytes(7), ..TopicSettings::new(TopicKind::Records, 1) });
     assert!(slip.unwrap_err().to_string().contains("16384"));
     log.create("t", by_bytes(1 << 20));

@@ -13,7 +13,7 @@ use crate::{
     decider::Decider,
     error::Error,
     event::{Expected, NewEvent, Token},
-    read::Source,
+    read::{Beginning, Source},
     snapshot::Snapshot,
 };
 
@@ -197,12 +197,12 @@ impl<D: Decider> Aggregates<D> {
                     next = beginning.anew_version;
                 }
                 if beginning.first_version > next {
-                    return Err(truncated(stream, beginning.first_version));
+                    return Err(incomplete(stream, &beginning));
                 }
             }
             let Some(event) = event else { return Ok(()) };
             if event.version != next {
-                return Err(truncated(stream, event.version));
+                return Err(incomplete(stream, &Beginning { first_version: event.version, ..Beginning::default() }));
             }
             loaded.state.evolve(&event.decode()?);
             loaded.version = Some(event.version);
@@ -211,6 +211,26 @@ impl<D: Decider> Aggregates<D> {
     }
 }
 
-fn truncated(stream: &str, first: u64) -> Error {
-    Error::Invalid(format!("stream {stream} was truncated before version {first}: its state cannot be folded from what is left"))
+fn incomplete(stream: &str, beginning: &Beginning) -> Error {
+    let first = beginning.first_version;
+    let what = if beginning.retained_version == first {
+        format!("retention has let go of stream {stream} before version {first}")
+    } else {
+        format!("stream {stream} was truncated before version {first}")
+    };
+    Error::Invalid(format!("{what}: its state cannot be folded from what is left"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_folds_a_stream_that_retention_has_shortened_is_told() {
+        let told = |first_version, retained_version| {
+            incomplete("UA1", &Beginning { first_version, retained_version, ..Beginning::default() }).to_string()
+        };
+        assert!(told(7, 7).contains("retention has let go of stream UA1 before version 7"), "{}", told(7, 7));
+        assert!(told(7, 5).contains("truncated before version 7"), "{}", told(7, 5));
+    }
 }

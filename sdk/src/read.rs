@@ -220,13 +220,22 @@ pub struct Beginning {
     /// Version of the first event that is read; those before are gone.
     pub first_version: u64,
     /// Version with which it began anew after it was deleted last; 1 if it never was. What is missing from here to `first_version` was
-    /// truncated: whoever folds the stream needs a state of then.
+    /// truncated, or retention let go of it: whoever folds the stream needs a state of then.
     pub anew_version: u64,
+    /// Version of the first event that retention has left, at most `first_version`; 1 if it let go of none.
+    pub retained_version: u64,
+}
+
+impl Default for Beginning {
+    fn default() -> Self {
+        Self { first_version: 1, anew_version: 1, retained_version: 1 }
+    }
 }
 
 impl Beginning {
     pub(crate) const fn from_proto(beginning: v1::StreamBeginning) -> Self {
-        Self { first_version: beginning.first_version, anew_version: beginning.anew_version }
+        let v1::StreamBeginning { first_version, anew_version, retained_version } = beginning;
+        Self { first_version, anew_version, retained_version }
     }
 }
 

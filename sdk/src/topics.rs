@@ -16,7 +16,7 @@ use crate::{
 /// What a topic holds and how it is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum TopicKind {
-    /// Streams of events with gapless versions; kept for ever.
+    /// Streams of events with gapless versions; kept for ever unless told otherwise.
     #[default]
     Events,
     /// Plain records with an optional key.
@@ -115,7 +115,8 @@ impl FromStr for Compression {
     }
 }
 
-/// How long a topic of kind `records` or `table` keeps its records; with neither, for ever. Whole segments go, so that up to a quarter more is kept.
+/// How long a topic keeps its records; with neither, for ever. Whole segments go, so that up to a quarter more is kept. Streams of a topic of kind
+/// `events` begin behind what went, keep their versions and their newest snapshot, and query conditions find what they found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
     /// What the server recorded longer ago may go: from one second to 100 years, in whole milliseconds.
@@ -484,7 +485,7 @@ impl Client {
             stream: info.stream,
             partition: info.partition,
             version: info.version,
-            beginning: Beginning::from_proto(info.beginning.unwrap_or(v1::StreamBeginning { first_version: 1, anew_version: 1 })),
+            beginning: info.beginning.map_or_else(Beginning::default, Beginning::from_proto),
             deleted: info.deleted,
             tombstoned: info.tombstoned,
             redacting: info.redaction.map(Redacting::from_proto),

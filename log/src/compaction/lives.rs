@@ -1,8 +1,9 @@
 //! What the lives of streams let go: how much of it lies in segments, and what becomes of each record when those are written anew. Pure but for
 //! what it is told of streams and of what came later.
 //!
-//! A [`super::pass`] asks. Invariants: nothing that a stream still has is touched; of what goes, a blank of the newest event of each stream stays, and
-//! of each event behind which none has its type and its tags, so that where streams stand and what conditions find is derived again as it was.
+//! A [`super::pass`] asks. Invariants: nothing that a stream still has is touched; of what goes, a blank of the newest event of each stream stays,
+//! of the last one that retention let go of, and of each event behind which none has its type and its tags, so that where streams stand and begin and
+//! what conditions find is derived again as it was.
 
 use std::collections::HashMap;
 
@@ -10,7 +11,7 @@ use crate::{
     batch::{EventView, Kept, StoredRecord},
     error::LogError,
     ids::{Offset, StreamVersion},
-    life::{Blank, Life, Mark, Standing},
+    life::{Blank, Life, Mark, SnapshotAt},
     segment::StreamEntry,
 };
 
@@ -41,45 +42,59 @@ impl Counted {
 #[derive(Clone, Debug, Default)]
 pub(super) struct LongAgo(HashMap<u128, Life>);
 
+/// What a stream rests on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rest {
+    pub(super) life: Life,
+    /// Retention has let go of its snapshots that lie before this offset: at most where the newest lies.
+    pub(super) snapshots_from: Offset,
+}
+
+impl Rest {
+    fn keeps(&self, at: SnapshotAt) -> bool {
+        self.life.keeps(at) && at.offset >= self.snapshots_from
+    }
+}
+
 /// Counts what a segment has, entry by entry of its key index.
 #[derive(Debug)]
 pub(super) struct Count<L> {
-    /// Life of a stream by its hash, as it is now.
-    life_of: L,
+    /// What a stream rests on by its hash, as it is now.
+    rest_of: L,
     /// Marks below this offset were made long ago.
     aged: Offset,
     long_ago: LongAgo,
     counted: Counted,
-    stream: Option<(u128, Life)>,
+    stream: Option<(u128, Rest)>,
     /// Version of the first event of the stream that may go.
     first: Option<u64>,
 }
 
-impl<L: Fn(u128) -> Life> Count<L> {
-    pub(super) const fn new(life_of: L, aged: Offset, long_ago: LongAgo) -> Self {
-        Self { life_of, aged, long_ago, counted: Counted { records: 0, let_go: 0, is_late: false }, stream: None, first: None }
+impl<L: Fn(u128) -> Rest> Count<L> {
+    pub(super) const fn new(rest_of: L, aged: Offset, long_ago: LongAgo) -> Self {
+        Self { rest_of, aged, long_ago, counted: Counted { records: 0, let_go: 0, is_late: false }, stream: None, first: None }
     }
 
     /// The next entry: streams come one after the other, events of each before its marks, snapshots last.
     pub(super) fn take(&mut self, entry: StreamEntry) {
-        let life = match self.stream {
-            Some((stream, life)) if stream == entry.stream => life,
+        let rest = match self.stream {
+            Some((stream, rest)) if stream == entry.stream => rest,
             _ => {
                 self.end_stream();
-                let life = (self.life_of)(entry.stream);
-                self.stream = Some((entry.stream, life));
-                life
+                let rest = (self.rest_of)(entry.stream);
+                self.stream = Some((entry.stream, rest));
+                rest
             }
         };
         self.counted.records += 1;
         let Some(mark) = entry.mark else {
-            if entry.version < life.beginning.first {
+            if entry.version < rest.life.beginning.first {
                 self.counted.let_go += 1;
                 self.first.get_or_insert(entry.version.get());
             }
             return;
         };
-        self.counted.let_go += u64::from(!is_needed(mark, entry.offset, &life));
+        self.counted.let_go += u64::from(!is_needed(mark, entry.offset, &rest));
         if let Some(at) = mark.snapshot(entry.offset) {
             self.counted.is_late |= self.long_ago.0.get(&entry.stream).is_some_and(|told| !told.keeps(at));
         }
@@ -103,34 +118,37 @@ impl<L: Fn(u128) -> Life> Count<L> {
     }
 }
 
-/// What is kept of a record of a topic of events whose stream stands so. Whether an event is followed by one of its type with all of its tags
+/// What is kept of a record of a topic of events whose stream is at a version and rests on so much. Whether an event is followed by one of its type with all of its tags
 /// is asked of events that may go alone.
 ///
 /// # Errors
 /// What `is_followed` returns.
 pub(super) fn kept(
     record: &StoredRecord<'_>,
-    standing: &Standing,
+    newest: StreamVersion,
+    rest: &Rest,
     is_followed: impl FnOnce(&EventView<'_>) -> Result<bool, LogError>,
 ) -> Result<Kept, LogError> {
-    let life = &standing.life;
     if let Some(mark) = record.mark().filter(|mark| mark.removed().is_none()) {
-        return Ok(if is_needed(mark, record.offset, life) { Kept::Whole } else { Kept::Nothing });
+        return Ok(if is_needed(mark, record.offset, rest) { Kept::Whole } else { Kept::Nothing });
     }
+    let beginning = &rest.life.beginning;
     let Some(event) = record.posted() else { return Ok(Kept::Whole) };
     let is_removed = record.blank() == Some(Blank::Removed);
-    if !is_removed && event.version >= life.beginning.first {
+    if !is_removed && event.version >= beginning.first {
         return Ok(Kept::Whole);
     }
-    let is_last = event.version == standing.newest || !is_followed(&event)?;
+    // No mark says with which version retention lets a stream begin.
+    let is_last = event.version == newest || event.version.plus(1) == beginning.retained || !is_followed(&event)?;
     Ok(if is_last { Kept::Blank(Blank::Removed) } else { Kept::Nothing })
 }
 
 /// Whether a stream's life would be another without a mark, or its snapshots.
-fn is_needed(mark: Mark, offset: Offset, life: &Life) -> bool {
+fn is_needed(mark: Mark, offset: Offset, rest: &Rest) -> bool {
     if let Some(at) = mark.snapshot(offset) {
-        return life.keeps(at);
+        return rest.keeps(at);
     }
+    let life = &rest.life;
     if mark.redacts().is_some() {
         // A start has the bytes removed of what it says, if they are not all gone.
         return true;
@@ -151,13 +169,17 @@ mod tests {
     use crate::{
         batch::{BatchBuilder, Encoded, HEADER_LEN, StoredRecords, retain},
         ids::Timestamp,
-        life::{Beginning, Marking, SnapshotAt, StreamChange},
+        life::{Beginning, Marking, Standing, StreamChange},
         record::NewEvent,
     };
 
     fn standing(newest: u64, first: u64, anew: u64) -> Standing {
-        let beginning = Beginning { first: StreamVersion::new(first), anew: StreamVersion::new(anew) };
+        let beginning = Beginning { first: StreamVersion::new(first), anew: StreamVersion::new(anew), ..Beginning::default() };
         Standing { newest: StreamVersion::new(newest), life: Life { beginning, ..Life::default() } }
+    }
+
+    fn rest(life: Life) -> Rest {
+        Rest { life, ..Rest::default() }
     }
 
     /// Events of versions 1 to 6, each of its own type.
@@ -175,7 +197,8 @@ mod tests {
     /// What is kept of each record, if only events of these types are followed.
     fn kept_of(batch: &[u8], standing: &Standing, followed: &[&str]) -> Vec<Kept> {
         let records = StoredRecords::from(batch, HEADER_LEN).expect("a batch");
-        let kept = |record| kept(&record, standing, |event| Ok(followed.contains(&event.kind))).expect("nothing fails");
+        let rest = rest(standing.life);
+        let kept = |record| kept(&record, standing.newest, &rest, |event| Ok(followed.contains(&event.kind))).expect("nothing fails");
         records.map(|record| kept(record.expect("a record"))).collect()
     }
 
@@ -191,6 +214,19 @@ mod tests {
         let expected = [Kept::Nothing, Kept::Nothing, Kept::Nothing, Kept::Nothing, Kept::Nothing, BLANK];
         assert_eq!(kept_of(&batch, &standing(6, 7, 7), &all), expected, "a deleted stream");
         assert_eq!(kept_of(&batch, &standing(9, 10, 10), &all), [Kept::Nothing; 6]);
+    }
+
+    #[test]
+    fn of_what_retention_let_go_of_the_last_event_of_a_stream_leaves_a_blank() {
+        let (batch, all) = (events(), ["Kind1", "Kind2", "Kind3", "Kind4", "Kind5", "Kind6"]);
+        let retained = |first| Standing { newest: StreamVersion::new(9), life: Life::retained(StreamVersion::new(first)) };
+        let kept = kept_of(&batch, &retained(4), &all);
+        assert_eq!(kept[..3], [Kept::Nothing, Kept::Nothing, Kept::Blank(Blank::Removed)]);
+        assert_eq!(kept[3..], [Kept::Whole; 3]);
+        // It goes when another one says more.
+        let blanks = retain(&batch, None, |_| Kept::Blank(Blank::Removed)).expect("a batch").expect("blanks are left");
+        let kept = kept_of(&blanks, &retained(6), &all);
+        assert!((0..6).all(|place| (kept[place] == Kept::Blank(Blank::Removed)) == (place == 4)), "{kept:?}");
     }
 
     #[test]
@@ -212,7 +248,7 @@ mod tests {
         let truncated = |before| of(Marking::Change(StreamChange::Truncate { before: StreamVersion::new(before) }));
         let [deleted, tombstoned, dropped] =
             [StreamChange::Delete, StreamChange::Tombstone, StreamChange::DropSnapshots].map(|change| of(Marking::Change(change)));
-        let needs = |mark, offset, life: Life| is_needed(mark, Offset::new(offset), &life);
+        let needs = |mark, offset, life: Life| is_needed(mark, Offset::new(offset), &rest(life));
         let life = standing(9, 5, 1).life;
         assert!(needs(truncated(5), 3, life) && !needs(truncated(4), 3, life));
         let life = standing(9, 10, 10).life;
@@ -224,6 +260,11 @@ mod tests {
         let snapshot = of(Marking::Snapshot(newest));
         assert!(needs(snapshot, 8, life) && !needs(snapshot, 6, life));
         assert!(needs(Mark::of(99, newest), 3, life), "nobody knows what it is for");
+        let retained = Rest { snapshots_from: Offset::new(7), ..Rest::default() };
+        assert!(is_needed(snapshot, Offset::new(7), &retained) && !is_needed(snapshot, Offset::new(6), &retained));
+        assert!(is_needed(dropped, Offset::new(6), &retained), "it may say something of others");
+        let life = Life::retained(StreamVersion::new(6));
+        assert!(needs(truncated(6), 3, life) && !needs(truncated(5), 3, life), "what is left of the event before says more");
     }
 
     #[test]
@@ -234,7 +275,7 @@ mod tests {
         let entries = (1..=6).map(|version| entry(1, version, version, None)).chain([entry(1, 0, 20, Some(truncated))]);
         let entries: Vec<_> = entries.chain((1..=3).map(|version| entry(2, version, 10 + version, None))).collect();
         let count = |aged| {
-            let life = |stream| if stream == 1 { standing(6, 4, 1).life } else { Life::default() };
+            let life = |stream| rest(if stream == 1 { standing(6, 4, 1).life } else { Life::default() });
             let mut count = Count::new(life, Offset::new(aged), LongAgo::default());
             entries.iter().for_each(|entry| count.take(*entry));
             count.finish().0
@@ -247,10 +288,10 @@ mod tests {
 
         // The mark lies in a newer segment, which is looked at before.
         let life = Life { snapshots_from: Offset::new(30), ..standing(6, 4, 1).life };
-        let mut newer = Count::new(|_| life, Offset::new(50), LongAgo::default());
+        let mut newer = Count::new(|_| rest(life), Offset::new(50), LongAgo::default());
         newer.take(entry(1, 0, 20, Some(truncated)));
         let (_, long_ago) = newer.finish();
-        let mut older = Count::new(|_| life, Offset::new(50), long_ago);
+        let mut older = Count::new(|_| rest(life), Offset::new(50), long_ago);
         older.take(entry(1, 3, 3, None));
         let snapshot = Mark::new(Marking::Snapshot(StreamVersion::new(6)), StreamVersion::new(6));
         let at = SnapshotAt { version: StreamVersion::new(6), offset: Offset::new(29) };

@@ -8,12 +8,12 @@ use std::{sync::Arc, time::Duration};
 
 use hashbrown::HashMap;
 
-use super::lives::{self, Count, Counted, LongAgo};
+use super::lives::{self, Count, Counted, LongAgo, Rest};
 use crate::{
     batch::{EventView, HEADER_LEN, StoredRecords},
     engine::Engine,
     error::LogError,
-    ids::{Offset, Position, Timestamp, TopicId},
+    ids::{Offset, Position, StreamVersion, Timestamp, TopicId},
     life::Standing,
     partition::streams::StreamKey,
     postings::{Term, term_of},
@@ -37,7 +37,8 @@ struct Look {
     at: Timestamp,
     /// How much lives had let go by then.
     let_go: u64,
-    /// Where its sealed segments ended, and how far they were held.
+    /// From where on they were retained, where they ended, and how far they were held.
+    low: Offset,
     sealed_to: Offset,
     held: Option<Position>,
     counted: Counted,
@@ -45,11 +46,11 @@ struct Look {
 
 impl Look {
     /// Whether it might be found otherwise by now.
-    fn is_over(&self, let_go: u64, sealed_to: Offset, held: Option<Position>, now: Timestamp, after: Duration) -> bool {
-        let has_more = let_go.saturating_sub(self.let_go) > self.counted.records / 16;
+    fn is_over(&self, now: &Self, after: Duration) -> bool {
+        let has_more = now.let_go.saturating_sub(self.let_go) > self.counted.records / 16;
         let again = u64::try_from(after.as_millis()).unwrap_or(u64::MAX) / PARTS;
-        let is_late = self.counted.let_go > 0 && now.get().saturating_sub(self.at.get()) >= i64::try_from(again).unwrap_or(i64::MAX);
-        has_more || sealed_to != self.sealed_to || held != self.held || is_late
+        let is_late = self.counted.let_go > 0 && now.at.get().saturating_sub(self.at.get()) >= i64::try_from(again).unwrap_or(i64::MAX);
+        has_more || is_late || (now.low, now.sealed_to, now.held) != (self.low, self.sealed_to, self.held)
     }
 }
 
@@ -92,8 +93,9 @@ impl Looks {
         let held = engine.holds.lock().from(&partition.topic.name);
         let sealed_to = sources.last().map_or(Offset::default(), |source| source.about.end);
         let after = Duration::from_secs(engine.config.removal_after_hours.saturating_mul(3600));
-        let at = engine.time.now();
-        if self.0.get(&partition.index).is_some_and(|look| !look.is_over(let_go, sealed_to, held, at, after)) {
+        let low = segments.low().offset;
+        let mut look = Look { at: engine.time.now(), let_go, low, sealed_to, held, counted: Counted::default() };
+        if self.0.get(&partition.index).is_some_and(|before| !before.is_over(&look, after)) {
             return Ok(Vec::new());
         }
         let aged = match now.map(|now| now.get().saturating_sub_unsigned(u64::try_from(after.as_millis()).unwrap_or(u64::MAX))) {
@@ -102,15 +104,15 @@ impl Looks {
             None => Offset::default(),
         };
         sources.retain(|source| held.is_none_or(|held| source.about.end_position <= held));
-        let (mut all, mut bytes, mut long_ago) = (Counted::default(), 0, LongAgo::default());
+        let (mut bytes, mut long_ago) = (0, LongAgo::default());
         let mut due = Vec::with_capacity(sources.len());
         for source in sources.iter().rev() {
-            let life_of = |hash| engine.streams.standing(&StreamKey { partition: index(partition), hash }).life;
-            let begin = || Count::new(life_of, aged, long_ago.clone());
+            let rest_of = |hash| engine.standing_and_rest(&StreamKey { partition: index(partition), hash }, low).1;
+            let begin = || Count::new(rest_of, aged, long_ago.clone());
             let (counted, told) = segments.fold_entries(source, begin, Count::take)?.finish();
             long_ago = told;
-            all.records += counted.records;
-            all.let_go += counted.let_go;
+            look.counted.records += counted.records;
+            look.counted.let_go += counted.let_go;
             bytes += counted.bytes(source.about.bytes);
             due.push(counted.is_due(engine.config.removal_percent));
         }
@@ -123,7 +125,7 @@ impl Looks {
         // When what is due was done one looks again.
         self.0.remove(&partition.index);
         if sources.is_empty() {
-            self.0.insert(partition.index, Look { at, let_go, sealed_to, held, counted: all });
+            self.0.insert(partition.index, look);
         }
         Ok(sources)
     }
@@ -150,6 +152,8 @@ pub(super) struct Removal {
     topic: TopicId,
     partition: u32,
     hasher: StreamHasher,
+    /// Below, retention has let go of everything.
+    low: Offset,
     /// What lies below is durable.
     end: Position,
     /// Where the last event is that has a type and tags.
@@ -159,7 +163,7 @@ pub(super) struct Removal {
 impl Removal {
     pub(super) fn new(engine: &Engine, partition: &Partition) -> Self {
         let (topic, hasher, end) = (partition.topic.id, engine.hasher, engine.tail.end());
-        Self { topic, partition: index(partition), hasher, end, last: HashMap::new() }
+        Self { topic, partition: index(partition), hasher, low: engine.low(partition).offset, end, last: HashMap::new() }
     }
 
     /// What becomes of a batch.
@@ -168,17 +172,17 @@ impl Removal {
     /// [`LogError::Corrupt`], [`LogError::Io`].
     pub(super) fn fate(&mut self, engine: &Engine, batch: &WholeBatch) -> Result<Fate, LogError> {
         let mut kept = Vec::new();
-        let mut known: Option<(&[u8], Standing)> = None;
+        let mut known: Option<(&[u8], (StreamVersion, Rest))> = None;
         for record in StoredRecords::from(&batch.bytes, HEADER_LEN).map_err(|flaw| batch.damage(flaw))? {
             let record = record.map_err(|flaw| batch.damage(flaw))?;
             let stream = record.key.unwrap_or_default();
-            let standing = match known {
-                Some((same, standing)) if same == stream => standing,
-                _ => engine.streams.standing(&StreamKey { partition: self.partition, hash: self.hasher.hash(stream) }),
+            let (newest, rest) = match known {
+                Some((same, known)) if same == stream => known,
+                _ => engine.standing_and_rest(&StreamKey { partition: self.partition, hash: self.hasher.hash(stream) }, self.low),
             };
-            known = Some((stream, standing));
+            known = Some((stream, (newest, rest)));
             let position = batch.position(record.offset);
-            kept.push(lives::kept(&record, &standing, |event| self.is_followed(engine, event, position))?);
+            kept.push(lives::kept(&record, newest, &rest, |event| self.is_followed(engine, event, position))?);
         }
         Fate::of(&batch.bytes, &kept).map_err(|flaw| batch.damage(flaw))
     }
@@ -195,6 +199,16 @@ impl Removal {
         }
         self.last.insert(term, last);
         Ok(last.is_some_and(|last| last > position))
+    }
+}
+
+impl Engine {
+    /// At which version a stream is, and what it rests on in a partition in which retention has let go of what lies below an offset.
+    fn standing_and_rest(&self, key: &StreamKey, low: Offset) -> (StreamVersion, Rest) {
+        let Standing { newest, life } = self.streams.standing(key);
+        let snapshot = || self.streams.snapshots(key, newest, Offset::default()).map(|(_, snapshot, _)| snapshot.offset);
+        let snapshots_from = if low > Offset::default() { snapshot().map_or(low, |newest| newest.min(low)) } else { low };
+        (newest, Rest { life, snapshots_from })
     }
 }
 

@@ -112,7 +112,11 @@ impl Below {
             }
             let together = (0..).zip(&self.events).take_while(|(place, (_, at))| *at == offset.plus(*place)).count();
             reader.seek(offset);
-            let run = reader.next_run(u32::try_from(together).unwrap_or(1))?;
+            let run = match reader.next_run(u32::try_from(together).unwrap_or(1)) {
+                // Retention was faster.
+                Err(LogError::OffsetOutOfRange { .. }) => None,
+                run => run?,
+            };
             let Some(run) = run.filter(|run| run.first_offset == offset) else {
                 return gone(engine, &key, next).map_or_else(|| Err(lost(engine, partition, offset)), Ok);
             };

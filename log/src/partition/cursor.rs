@@ -62,6 +62,11 @@ impl Topics {
         }
     }
 
+    /// Whether what a partition has at a position was removed when the read began; memory may hold it for a while.
+    pub(crate) fn is_gone(&self, partition: &Partition, position: Position) -> bool {
+        self.gone.get(&partition.index).is_some_and(|gone| position < *gone)
+    }
+
     /// The refusal to go on at `next`, if a partition that has its records from `low` on had some there when the read began.
     pub(crate) fn missing(&self, partition: &Partition, low: LowMark, next: Position) -> Option<LogError> {
         let was_gone = self.gone.get(&partition.index).is_some_and(|gone| *gone >= low.position);
@@ -131,12 +136,12 @@ impl Cursor {
     }
 
     /// Goes on from another position. A partition is gone through by position from then on, which is the same order; a stream cannot.
-    pub(crate) fn seek(&mut self, position: Position) {
+    pub(crate) fn seek(&mut self, engine: &Engine, position: Position) {
         match self {
             Self::Merged { next, .. } => *next = position,
             Self::Partition { partition, .. } => {
                 let which = Which::Part(Arc::clone(partition));
-                *self = Self::Merged { topics: Arc::new(Topics { which, gone: HashMap::new() }), next: position };
+                *self = Self::Merged { topics: Arc::new(Topics::new(engine, which)), next: position };
             }
             Self::Stream { .. } => {}
         }
@@ -234,7 +239,7 @@ fn position_at(engine: &Engine, topics: &Topics, time: Timestamp) -> Result<Posi
     for partition in engine.topics.partitions().into_iter().filter(|partition| topics.takes(partition)) {
         let Some(segments) = engine.segments(&partition) else { continue };
         if let Some((_, position)) = segments.at_time(time)? {
-            first = first.min(position);
+            first = first.min(position.max(segments.low().position));
         }
     }
     Ok(first)

@@ -12,8 +12,9 @@ use crate::{
     backend::LogReader,
     engine::Engine,
     error::LogError,
-    ids::Position,
+    ids::{Offset, Position},
     record::{Chunk, EventQuery, ReadLimits, Run, Scope, Selection},
+    topic_store::Partition,
 };
 
 /// Most comparisons that reading through the last positions may cost.
@@ -29,6 +30,8 @@ pub(crate) struct FilteredReader {
     inner: Inner,
     /// Records to be read before the next match is asked for: one, and twice as many each time that it was near.
     along: u32,
+    /// The partition that it goes through by position, and the offset to which it had come by then.
+    of: Option<(Arc<Partition>, Offset)>,
 }
 
 #[derive(Debug)]
@@ -51,34 +54,35 @@ impl FilteredReader {
     pub(crate) fn forwards(engine: Arc<Engine>, selection: Selection, query: EventQuery) -> Result<Self, LogError> {
         let asked = asked(&engine, &selection, query)?;
         let inner = Inner::Forwards(EmbeddedReader::open(Arc::clone(&engine), selection)?);
-        Ok(Self { engine, asked, inner, along: 1 })
+        Ok(Self { engine, asked, inner, along: 1, of: None })
     }
 
     /// A reader that goes backwards from the place of `selection`.
     pub(crate) fn backwards(engine: Arc<Engine>, selection: Selection, query: EventQuery) -> Result<Self, LogError> {
         let asked = asked(&engine, &selection, query)?;
         let inner = Inner::Backwards(BackwardReader::open(Arc::clone(&engine), selection)?);
-        Ok(Self { engine, asked, inner, along: 1 })
+        Ok(Self { engine, asked, inner, along: 1, of: None })
     }
 
     /// Reads from the next match on, at most as much as `limits` say, and takes what matches.
     fn round(&mut self, until: Position, limits: ReadLimits) -> Result<Chunk, LogError> {
-        if let Cursor::Partition { .. } = self.inner.cursor() {
+        if let Cursor::Partition { partition, next } = self.inner.cursor() {
+            self.of = Some((Arc::clone(partition), *next));
             // Its offset tells the position, by which it goes on.
             let first = self.inner.read(until, ReadLimits { records: 1, ..limits })?;
             let Some(run) = first.runs.first() else { return Ok(first) };
             let place = self.inner.before(run);
-            self.inner.cursor_mut().seek(place);
+            self.inner.cursor_mut().seek(&self.engine, place);
             return Ok(Chunk { scanned_to: place, ..Chunk::default() });
         }
         let records = match self.next(until) {
             Next::Nowhere => {
                 let end = self.inner.last(until);
-                self.inner.cursor_mut().seek(end);
+                self.inner.cursor_mut().seek(&self.engine, end);
                 return Ok(Chunk { scanned_to: end, ..Chunk::default() });
             }
             Next::At(position) => {
-                self.inner.cursor_mut().seek(position);
+                self.inner.cursor_mut().seek(&self.engine, position);
                 self.along
             }
             Next::ReadThrough => u32::MAX,
@@ -111,6 +115,13 @@ impl FilteredReader {
         let is_near = self.inner.distance(place, found) <= self.engine.config.near_positions;
         self.along = if is_near { self.along.saturating_mul(2) } else { 1 };
         Next::At(found)
+    }
+
+    /// Whoever reads a partition is told by offset what was removed of it.
+    fn of_partition(&self, error: LogError) -> LogError {
+        let of = self.of.as_ref().filter(|_| matches!(error, LogError::Removed { .. }));
+        let segments = of.and_then(|(partition, offset)| Some((self.engine.segments(partition)?, *offset)));
+        segments.map_or(error, |(segments, offset)| segments.removed(offset))
     }
 
     /// As many of the last positions as are read through without asking.
@@ -204,7 +215,7 @@ impl LogReader for FilteredReader {
                 Ok(found) => found,
                 // What was found before is returned first, and the next call meets it again.
                 Err(_) if !chunk.runs.is_empty() => break,
-                Err(error) => return Err(error),
+                Err(error) => return Err(self.of_partition(error)),
             };
             records += found.runs.iter().map(|run| run.count).sum::<u32>();
             bytes += held(&found.runs);

@@ -73,7 +73,7 @@ impl EmbeddedReader {
                 let first = group.order.partition_point(behind);
                 for (slice, run) in &group.order[first..] {
                     let Some((slice, run)) = group.run(*slice, *run) else { return Ok(next) };
-                    if takes(slice) {
+                    if takes(slice) && !topics.is_gone(&slice.partition, run.first_position) {
                         let skip = u32::try_from(next.get().saturating_sub(run.first_position.get())).unwrap_or(0);
                         let Some(taken) = out.take(&group, slice, run, skip)? else { return Ok(next) };
                         next = run.first_position.plus(u64::from(skip + taken));

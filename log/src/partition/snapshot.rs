@@ -1,7 +1,8 @@
 //! The snapshot of a stream as of a version or before: found in memory or key indexes, read where it lies.
 //!
 //! Called by the face of the log for whoever folds a stream. Invariant: a snapshot that is gone is not returned, and one that may lie in
-//! what cannot be read is a report.
+//! what cannot be read is a report. Retention leaves a stream its newest, wherever that lies, and none that lies before both that one and where the
+//! partition begins.
 
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use crate::{
     engine::Engine,
     error::LogError,
     ids::{Offset, StreamVersion},
+    life::SnapshotAt,
     partition::below::{lost, segments_of},
     record::{Run, Snapshot, StoredSnapshot},
     segment::Start,
@@ -38,26 +40,34 @@ pub(crate) fn find(
     let found = if newest.version <= at_most && newest.offset < end {
         Some(newest)
     } else {
+        // Before the newest is shown nobody knows what it is that it leaves.
+        let from = if newest.offset < end { engine.low(partition).offset.min(newest.offset) } else { Offset::default() };
+        let keeps = |at: SnapshotAt| life.keeps(at) && (from..end).contains(&at.offset);
         // Recent ones were asked for before: what segments take over meanwhile is found there then.
         let below = match engine.segments(partition) {
-            Some(segments) => segments.snapshot(key.hash, at_most, |at| life.keeps(at) && at.offset < end)?,
+            Some(segments) => segments.snapshot(key.hash, at_most, keeps)?,
             None => None,
         };
         recent.max(below)
     };
     let Some(at) = found else { return Ok(None) };
     match read(engine, partition, at.offset) {
-        // It was let go, and removed, a moment ago.
-        Err(_) if !engine.streams.standing(key).life.keeps(at) => Ok(None),
+        // It was let go, and removed, a moment ago: there may be another one.
+        Err(_) if !is_kept(engine, partition, key, at) => find(engine, partition, key, at_most),
         read => read.map(Some),
     }
+}
+
+fn is_kept(engine: &Engine, partition: &Partition, key: &StreamKey, at: SnapshotAt) -> bool {
+    let known = engine.streams.snapshots(key, at.version, Offset::default());
+    known.is_some_and(|(life, newest, _)| life.keeps(at) && at.offset >= engine.low(partition).offset.min(newest.offset))
 }
 
 fn read(engine: &Engine, partition: &Partition, offset: Offset) -> Result<StoredSnapshot, LogError> {
     let run = match in_tail(engine, partition, offset)? {
         Some(run) => run,
         None => {
-            let mut reader = segments_of(engine, partition)?.reader(Start::Offset(offset), false)?;
+            let mut reader = segments_of(engine, partition)?.reader_of_all(Start::Offset(offset), false)?;
             reader.next_run(1)?.filter(|run| run.first_offset == offset).ok_or_else(|| lost(engine, partition, offset))?
         }
     };

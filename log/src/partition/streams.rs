@@ -5,7 +5,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use hashbrown::HashMap;
@@ -80,6 +83,17 @@ impl StreamMark {
     }
 }
 
+/// What retention lets go of in a partition, as long as lives do not say so.
+#[derive(Debug)]
+struct LetGo {
+    /// What lies below goes.
+    below: Offset,
+    /// Whether it has gone, or is about to.
+    is_done: bool,
+    /// Version with which each stream begins then, by hash.
+    beginnings: Arc<HashMap<u128, StreamVersion>>,
+}
+
 /// The snapshots of a stream that memory knows: none of them is gone.
 #[derive(Debug)]
 struct Snapshots {
@@ -107,11 +121,21 @@ pub(crate) struct Streams {
     has_tombstones: AtomicBool,
     /// Events that lives let go since the start or before, by partition, and one for whenever snapshots were dropped.
     let_go: Mutex<HashMap<u32, u64>>,
+    /// What retention lets go of, by partition: told in one stroke, and put down in lives by [`Streams::put_down`] afterwards.
+    retained: RwLock<HashMap<u32, Vec<LetGo>>>,
+    /// Whether some of it has gone.
+    has_retained: AtomicBool,
 }
 
 impl Default for Streams {
     fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| RwLock::default()).collect(), has_tombstones: AtomicBool::default(), let_go: Mutex::default() }
+        Self {
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            has_tombstones: AtomicBool::default(),
+            let_go: Mutex::default(),
+            retained: RwLock::default(),
+            has_retained: AtomicBool::default(),
+        }
     }
 }
 
@@ -123,9 +147,70 @@ impl Streams {
 
     /// Where a stream stands, and what became of it.
     pub(crate) fn standing(&self, key: &StreamKey) -> Standing {
+        // Before lives: what is put down in them meanwhile is found there.
+        let retained = self.retained(key);
         let shard = self.shard(key).read();
         let of = |newest: Option<&StreamVersion>| newest.copied().unwrap_or_default();
-        Standing { newest: of(shard.heads.get(key)), life: shard.lives.get(key).copied().unwrap_or_default() }
+        let life = shard.lives.get(key).copied().unwrap_or_default();
+        Standing { newest: of(shard.heads.get(key)), life: retained.map_or(life, |first| life.and(Life::retained(first))) }
+    }
+
+    /// Version with which a stream begins by what retention let go of and its life may not say yet.
+    fn retained(&self, key: &StreamKey) -> Option<StreamVersion> {
+        if !self.has_retained.load(Ordering::Acquire) {
+            return None;
+        }
+        let retained = self.retained.read();
+        let done = retained.get(&key.partition)?.iter().filter(|one| one.is_done);
+        done.filter_map(|one| one.beginnings.get(&key.hash).copied()).max()
+    }
+
+    /// Retention is to let go of what lies below an offset of a partition, in place of what it was to let go of before.
+    pub(crate) fn prepare_to_let_go(&self, partition: u32, below: Offset, beginnings: HashMap<u128, StreamVersion>) {
+        let mut retained = self.retained.write();
+        let of_partition = retained.entry(partition).or_default();
+        of_partition.retain(|one| one.is_done);
+        of_partition.push(LetGo { below, is_done: false, beginnings: Arc::new(beginnings) });
+    }
+
+    /// Retention has let go of what lies below an offset of a partition, if that was prepared: at once, for all its streams.
+    pub(crate) fn let_go_below(&self, partition: u32, below: Offset) {
+        let mut retained = self.retained.write();
+        for one in retained.get_mut(&partition).into_iter().flatten().filter(|one| one.below == below) {
+            one.is_done = true;
+            self.has_retained.store(true, Ordering::Release);
+        }
+    }
+
+    /// Puts down in lives what retention has let go of; whether there was any. Takes as long as there are streams, and holds up nobody.
+    pub(crate) fn put_down(&self) -> bool {
+        let done: Vec<_> = {
+            let retained = self.retained.read();
+            let done = |(partition, all): (&u32, &Vec<LetGo>)| {
+                let done = all.iter().filter(|one| one.is_done).map(|one| (*partition, Arc::clone(&one.beginnings)));
+                done.collect::<Vec<_>>()
+            };
+            retained.iter().flat_map(done).collect()
+        };
+        for (partition, beginnings) in &done {
+            self.retain(*partition, beginnings);
+        }
+        let mut retained = self.retained.write();
+        for (partition, beginnings) in &done {
+            if let Some(of_partition) = retained.get_mut(partition) {
+                of_partition.retain(|one| !Arc::ptr_eq(&one.beginnings, beginnings));
+            }
+        }
+        retained.retain(|_, of_partition| !of_partition.is_empty());
+        self.has_retained.store(retained.values().flatten().any(|one| one.is_done), Ordering::Release);
+        !done.is_empty()
+    }
+
+    /// Has streams of a partition begin with versions, by hash.
+    pub(crate) fn retain(&self, partition: u32, beginnings: &HashMap<u128, StreamVersion>) {
+        for (hash, first) in beginnings {
+            self.live(StreamKey { partition, hash: *hash }, Life::retained(*first));
+        }
     }
 
     /// Whether any stream may be tombstoned.
@@ -214,6 +299,7 @@ impl Streams {
     pub(crate) fn forget_all_of(&self, partitions: &[u32]) {
         let stays = |key: &StreamKey| !partitions.contains(&key.partition);
         self.let_go.lock().retain(|partition, _| !partitions.contains(partition));
+        self.retained.write().retain(|partition, _| !partitions.contains(partition));
         for shard in &self.shards {
             let Shard { heads, lives, snapshots, recent } = &mut *shard.write();
             heads.retain(|key, _| stays(key));

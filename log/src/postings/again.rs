@@ -79,7 +79,8 @@ fn collect(
     if segments.topic().settings.kind != TopicKind::Events {
         return Ok(None);
     }
-    let mut reader = segments.reader(Start::Position(from), true)?;
+    // What retention let go of is asked about as before.
+    let mut reader = segments.reader_of_all(Start::Position(from), true)?;
     while reader.peek()?.is_some_and(|position| position < end) {
         let Some(run) = reader.next_run(u32::MAX)? else { break };
         let is_cut = run.first_position.plus(run.count.into()) > end;

@@ -384,7 +384,7 @@ impl Engine {
         if let Some((group, _)) = self.tail.slices_from(partition.index, offset, 0).first() {
             return Some(group.time);
         }
-        let mut reader = self.segments(partition)?.reader(Start::Offset(offset), false).ok()?;
+        let mut reader = self.segments(partition)?.reader_of_all(Start::Offset(offset), false).ok()?;
         reader.next_run(1).ok()?.map(|run| run.recorded_at)
     }
 }

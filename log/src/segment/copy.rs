@@ -62,7 +62,9 @@ impl Segments {
         let list = self.list.read().clone();
         let low = self.low();
         let mut pieces = Vec::new();
-        for segment in list.iter().filter(|segment| low.offset <= segment.id.base && segment.id.base <= mark.active) {
+        // In a topic of events all of them are, with what is left below it.
+        let is_there = |segment: &Segment| self.has_keys() || low.offset <= segment.id.base;
+        for segment in list.iter().filter(|segment| is_there(segment) && segment.id.base <= mark.active) {
             if let Some(damage) = segment.damage() {
                 return Err(damage.report());
             }

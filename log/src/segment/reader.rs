@@ -47,11 +47,23 @@ pub struct Reader {
     /// As much as it has come to take along; 0: nothing, ever.
     along: u32,
     segment: Option<SegmentReader>,
+    /// Whether it also reads what retention has let go of.
+    is_of_all: bool,
 }
 
 impl Reader {
     pub(super) const fn new(segments: Arc<Segments>, next: Offset, is_sequential: bool) -> Self {
-        Self { segments, next, along: if is_sequential { ALONG } else { 0 }, segment: None }
+        Self { segments, next, along: if is_sequential { ALONG } else { 0 }, segment: None, is_of_all: false }
+    }
+
+    /// The same, which also reads what retention has let go of and is there still.
+    pub(super) fn of_all(self) -> Self {
+        Self { is_of_all: true, ..self }
+    }
+
+    /// Nothing below is read.
+    fn floor(&self) -> Offset {
+        if self.is_of_all { Offset::default() } else { self.segments.low().offset }
     }
 
     /// Offset from which it reads on.
@@ -81,6 +93,7 @@ impl Reader {
             Some(offset) => offset,
             None => self.segments.offset_of(position)?,
         };
+        self.next = self.next.max(self.floor());
         self.along = self.along.min(ALONG);
         Ok(())
     }
@@ -135,11 +148,11 @@ impl Reader {
     /// # Errors
     /// [`LogError::Corrupt`] with file and byte range, [`LogError::Io`].
     pub fn previous_run(&mut self, most: u32) -> Result<Option<Run>, LogError> {
-        let (end, behind, topic) = (self.next, self.take_along(), self.segments.topic().clone());
+        let (end, behind, topic, floor) = (self.next, self.take_along(), self.segments.topic().clone(), self.floor());
         // What lies between, if anything, was left out by compaction.
         let Some((segment, stored)) = self.find_back()? else { return Ok(None) };
         let end = end.min(stored.end_offset());
-        let first = stored.first_offset.max(Offset::new(end.get().saturating_sub(most.max(1).into())));
+        let first = stored.first_offset.max(floor).max(Offset::new(end.get().saturating_sub(most.max(1).into())));
         let count = u32::try_from(end.get() - first.get()).unwrap_or(u32::MAX);
         let run = segment.run(&stored, first, count, Along::Behind(behind), &topic)?;
         self.next = first;
@@ -148,7 +161,11 @@ impl Reader {
 
     /// The segment and the run that the record before lies in.
     fn find_back(&mut self) -> Result<Option<(&mut SegmentReader, StoredRun)>, LogError> {
+        let floor = self.floor();
         let run = loop {
+            if self.next <= floor {
+                return Ok(None);
+            }
             let serves = self.segment.as_ref().is_some_and(|reader| {
                 let segment = &reader.segment;
                 segment.id.base < self.next && self.next <= segment.end()
@@ -159,6 +176,7 @@ impl Reader {
             }
             let Some(reader) = self.segment.as_mut() else { return Ok(None) };
             match reader.find_back(self.next)? {
+                Some(run) if run.end_offset() <= floor => self.next = floor,
                 Some(run) => break run,
                 // Compaction left out all from its beginning up to here.
                 None => self.next = reader.segment.id.base,
@@ -173,8 +191,7 @@ impl Reader {
             let serves = self.segment.as_ref().is_some_and(|reader| reader.segment.holds(self.next));
             if !serves {
                 let Some(segment) = self.segments.segment_at(self.next) else { return Ok(None) };
-                let low = self.segments.low();
-                if self.next < low.offset {
+                if self.next < self.floor() {
                     return Err(self.segments.removed(self.next));
                 }
                 self.next = self.next.max(segment.id.base);

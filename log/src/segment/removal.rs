@@ -75,7 +75,7 @@ impl Segments {
         self.gone.lock().checkpointed(&synced.mark, synced.changes);
     }
 
-    /// Segments that may go, the oldest first: what a durable checkpoint holds as sealed. Blocking.
+    /// Segments of which something may go, the oldest first: what a durable checkpoint holds as sealed. Blocking.
     ///
     /// # Errors
     /// [`LogError::Corrupt`], also for a segment that is lost; [`LogError::Io`].
@@ -84,7 +84,8 @@ impl Segments {
         let list = self.list.read().clone();
         let count = list.partition_point(|segment| segment.id.base < active);
         let mut all = Vec::with_capacity(count);
-        for (segment, next) in list.iter().zip(list.iter().skip(1)).take(count) {
+        let low = self.low().offset;
+        for (segment, next) in list.iter().zip(list.iter().skip(1)).take(count).filter(|(_, next)| next.id.base > low) {
             if let Some(damage) = segment.damage() {
                 return Err(damage.report());
             }
@@ -101,7 +102,8 @@ impl Segments {
         self.list.read().last().and_then(|segment| segment.recorded_from())
     }
 
-    /// Takes away the segments below a mark; readers that have one in hand read it to its end. The frame that says so is durable.
+    /// Takes away the segments below a mark; readers that have one in hand read it to its end. Of a topic of events they stay, and nobody reads what
+    /// lies below: other things are derived from it, and compaction leaves no more of it than they need. The frame that says so is durable.
     pub(crate) fn take_away(&self, low: LowMark) {
         // The mark first: who finds a segment gone must find out why.
         {
@@ -110,6 +112,9 @@ impl Segments {
                 return;
             }
             *mark = low;
+        }
+        if self.has_keys() {
+            return;
         }
         let mut list = self.list.write();
         let below = list.partition_point(|segment| segment.id.base < low.offset);

@@ -132,8 +132,11 @@ impl Segments {
         Ok(sources)
     }
 
-    /// How far it is compacted.
+    /// How far it is compacted; a topic of events is up to where retention has let go of everything.
     pub(crate) fn cleaned(&self) -> Cleaned {
+        if self.has_keys() {
+            return Cleaned { to: self.low().offset, horizon: Timestamp::default() };
+        }
         *self.cleaned.lock()
     }
 

@@ -134,6 +134,17 @@ impl Segments {
         Size { segments: list.len() as u64, bytes: list.iter().map(|segment| segment.log_end()).sum() }
     }
 
+    /// Bytes of batches of what retention has left.
+    pub(crate) fn retained_bytes(&self) -> u64 {
+        let low = self.low().offset;
+        self.list.read().iter().filter(|segment| segment.end() > low).map(|segment| segment.log_end()).sum()
+    }
+
+    /// Offset of the first record that may be in here, read or not.
+    pub(crate) fn base(&self) -> Offset {
+        self.list.read().first().map_or(Offset::default(), |segment| segment.id.base)
+    }
+
     /// Opens a partition's folder as far as a checkpoint has it. Changes nothing: [`Segments::settle`] does. Segments that
     /// cannot be read are passed over, see [`Segments::damage`]. With no mark the folder need not exist.
     ///
@@ -173,7 +184,8 @@ impl Segments {
 
     fn recover(&self, known: &Checkpointed, sealed: &[(Offset, u32, Option<Offset>)], repairs: &mut Vec<Repair>) -> Result<(), LogError> {
         let mark = &known.mark;
-        *self.low.write() = LowMark { offset: mark.first, position: known.removed };
+        let offset = if self.has_keys() { known.cleaned.to.max(mark.first) } else { mark.first };
+        *self.low.write() = LowMark { offset, position: known.removed };
         *self.cleaned.lock() = known.cleaned;
         self.gone.lock().checkpointed(mark, 0);
         let read = ReadContext { topic: self.topic.clone() };
@@ -353,7 +365,7 @@ impl Segments {
         let Some(active) = &mut writer.active else { return Ok(None) };
         active.sync()?;
         // The list comes last: what is switched meanwhile is in it, and counted the next time.
-        let (changes, cleaned) = (self.gone.lock().changes, *self.cleaned.lock());
+        let (changes, cleaned) = (self.gone.lock().changes, self.cleaned());
         let list = self.list.read();
         let rewritten = list.iter().filter(|segment| segment.id.generation > 0);
         let rewritten = rewritten.map(|segment| Rewrite { base: segment.id.base, end: segment.end(), generation: segment.id.generation });
@@ -375,9 +387,21 @@ impl Segments {
     pub fn reader(self: &Arc<Self>, start: Start, is_sequential: bool) -> Result<Reader, LogError> {
         let offset = match start {
             Start::Offset(offset) => offset,
-            Start::Position(position) => self.offset_of(position)?,
+            Start::Position(position) => self.offset_of(position)?.max(self.low().offset),
         };
         Ok(Reader::new(self.clone(), offset, is_sequential))
+    }
+
+    /// Opens a reader of all that is in segments, also of what retention has let go of: other things are derived from it.
+    ///
+    /// # Errors
+    /// As [`Segments::reader`].
+    pub(crate) fn reader_of_all(self: &Arc<Self>, start: Start, is_sequential: bool) -> Result<Reader, LogError> {
+        let offset = match start {
+            Start::Offset(offset) => offset,
+            Start::Position(position) => self.offset_of(position)?,
+        };
+        Ok(Reader::new(self.clone(), offset, is_sequential).of_all())
     }
 
     /// The first offset at or behind a position; the end if there is none.

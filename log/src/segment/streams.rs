@@ -3,6 +3,8 @@
 //! For readers of streams, which look up some hundreds of events at once and say where they were, so that each segment is looked
 //! into once. Invariant: versions that may be lost are reported, and those around them found.
 
+use hashbrown::HashMap;
+
 use crate::{
     error::LogError,
     ids::{Offset, StreamVersion},
@@ -100,6 +102,28 @@ impl Segments {
             })?;
             Ok(folded)
         })
+    }
+
+    /// With which versions streams begin once all below an offset is let go of, by hash: of those that have or had events from another offset
+    /// (inclusive) up to there. What is left of a removed event counts like the event. Blocking.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`], but for what was lost at the start; [`LogError::Io`].
+    pub(crate) fn beginnings(&self, from: Offset, below: Offset) -> Result<HashMap<u128, StreamVersion>, LogError> {
+        let list = self.list.read().clone();
+        let mut beginnings: HashMap<u128, StreamVersion> = HashMap::new();
+        for segment in list.iter().filter(|segment| segment.end() > from && segment.id.base < below && segment.damage().is_none()) {
+            self.with_keys(segment, |keys| {
+                keys.for_each(|key| {
+                    let newest = Mark::from_key(key.version).map_or(Some(StreamVersion::new(key.version)), Mark::removed);
+                    if let Some(newest) = newest.filter(|_| key.offset < below.get()) {
+                        let first = beginnings.entry(key.stream).or_default();
+                        *first = newest.plus(1).max(*first);
+                    }
+                })
+            })?;
+        }
+        Ok(beginnings)
     }
 
     /// Version of a stream's first event in here at an offset or behind it; none if there is none.

@@ -2,7 +2,7 @@
 //! opens what was written.
 //!
 //! `v1` is format version 1; the topics of the others have manifests of format 2: in `manifest-v2` for their durability, in `v2-lz4`
-//! and `v2-zstd` because they are compressed. `restored` says so in its identity, which has format 2.
+//! and `v2-zstd` because they are compressed. `restored` says so in its identity, which has format 2. `retained` has a manifest of format 8.
 //!
 //! When the first test fails the format has changed: raise its version and keep the old folder. `FOLDLOG_WRITE_GOLDEN=1` writes
 //! the folders anew.

@@ -298,3 +298,61 @@ fn a_deleted_topic_has_a_manifest_of_version_5_until_nothing_names_it() {
         log.stop();
     }
 }
+
+/// A topic of events that keeps them for a while: what it let go of once was removed and is in the checkpoint, the rest only in the journal.
+fn write_retained() -> SimDisk {
+    let (disk, log, mut stepper) = open_new();
+    log.create_topic(kept(), TopicSettings { kind: TopicKind::Events, ..retention_settings() }).expect("it is new");
+    log.allow_removal();
+    for round in 0..2 {
+        for number in 0..60 {
+            let event = NewEvent { kind: "Said".into(), data: vec![b'v'; 400].into(), ..NewEvent::default() };
+            let write = Write::Stream { topic: kept(), stream: of_number(number), events: vec![event] };
+            let answer = log.append(Append { writes: vec![write], ..Append::default() }).expect("there is room");
+            stepper.commit().expect("no fault");
+            block_on(answer).expect("nothing speaks against it");
+            if number % 6 == 5 {
+                stepper.tidy().expect("no fault");
+            }
+        }
+        stepper.upkeep().expect("no fault");
+        stepper.commit().expect("no fault");
+        if round == 0 {
+            stepper.upkeep().expect("no fault");
+            while stepper.compact().expect("no fault") {
+                stepper.commit().expect("no fault");
+            }
+            stepper.tidy().expect("no fault");
+            stepper.upkeep().expect("no fault");
+        }
+    }
+    stepper.seal().expect("no fault");
+    disk
+}
+
+#[test]
+fn a_topic_of_events_with_a_retention_has_a_manifest_of_version_8_and_begins_behind_what_went() {
+    let golden = golden("retained");
+    compare(&write_retained(), &golden);
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let data = folder.path().join("data");
+    copy(&golden, &data);
+    for round in 0..2 {
+        let log = EmbeddedLog::open(Arc::new(RealDisk), clock(), &data, config()).expect("it opens");
+        let first = log.firsts(&kept()).expect("it is there")[0].get();
+        assert!(first > 70 && first < 90, "{first}");
+        for number in 0..3 {
+            let state = log.stream_state(&kept(), &of_number(number)).expect("it is there");
+            let before = (first + 2 - number) / 3;
+            assert_eq!((state.beginning.first.get(), state.beginning.retained.get()), (before + 1, before + 1), "round {round}");
+            assert_eq!(state.head, StreamHead::At(StreamVersion::new(40)));
+            let mut reader = log.reader(Selection::Stream(kept(), of_number(number), StreamVersion::FIRST)).expect("it is there");
+            let mut left = 40 - before;
+            while left > 0 {
+                let chunk = reader.read(log.head().position, ReadLimits::default()).expect("the log is whole");
+                left -= chunk.runs.iter().map(|run| u64::from(run.count)).sum::<u64>();
+            }
+        }
+        log.stop();
+    }
+}

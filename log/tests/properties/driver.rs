@@ -37,6 +37,7 @@ pub struct Seen {
     pub altered: u64,
     pub deleted: u64,
     pub removed: u64,
+    pub retained: u64,
     pub below: u64,
     pub compacted: u64,
     pub restored: u64,
@@ -55,6 +56,8 @@ pub struct Run {
     pub next_id: u64,
     /// Oldest offset left of each partition of `r`, as last told.
     pub firsts: [u64; MOST_PARTITIONS],
+    /// The same of the partition of `b`.
+    pub first_event: u64,
     pub seen: Seen,
 }
 
@@ -82,6 +85,7 @@ impl Run {
             model: Model::default(),
             next_id: 0,
             firsts: [0; MOST_PARTITIONS],
+            first_event: 0,
             seen: Seen::default(),
         }
     }
@@ -204,8 +208,10 @@ impl Run {
         assert!(matches!(log.ends(&before.name), Err(LogError::UnknownTopic { .. })));
         self.model.make_anew(name);
         assert_ne!(log.create_topic(before.name.clone(), self.model.topics[name]).unwrap().id, before.id);
-        if name == "r" {
-            self.firsts = [0; MOST_PARTITIONS];
+        match name {
+            "r" => self.firsts = [0; MOST_PARTITIONS],
+            "b" => self.first_event = 0,
+            _ => {}
         }
         self.seen.deleted += 1;
     }
@@ -243,14 +249,24 @@ impl Run {
     /// What was removed stays removed, and was old enough.
     fn look_at_removal(&mut self, log: &EmbeddedLog) {
         let firsts = log.firsts(&"r".parse().unwrap()).unwrap();
-        for (partition, (before, first)) in self.firsts.iter_mut().zip(firsts).enumerate() {
-            assert!(*before <= first.get(), "offsets from {first} to {before} are back");
+        let first_event = log.firsts(&"b".parse().unwrap()).unwrap()[0];
+        let of_records = self.firsts.iter_mut().zip(firsts).enumerate().map(|(partition, firsts)| ("r", partition, firsts));
+        for (topic, partition, (before, first)) in of_records.chain([("b", 0, (&mut self.first_event, first_event))]) {
+            assert!(*before <= first.get(), "offsets from {first} to {before} of {topic} are back");
             *before = first.get();
-            let is_removed = |record: &&Stored| record.topic == "r" && record.partition == partition as u32 && record.offset < first.get();
-            let newest = self.model.records.iter().filter(is_removed).map(|record| record.recorded_at).max();
+            let is_removed =
+                |record: &&Stored| record.topic == topic && record.partition == partition as u32 && record.offset < first.get();
+            // What its stream had let go before does not count.
+            let was_left = |record: &&Stored| {
+                let first = |stream: &str| self.model.life(topic, stream).first;
+                topic == "r" || !record.is_mark && record.key.as_deref().is_some_and(|stream| record.version >= first(stream))
+            };
+            let removed = self.model.records.iter().filter(is_removed).filter(was_left);
+            let newest = removed.map(|record| record.recorded_at).max();
             let kept_from = self.clock.now().get() - KEPT.time.unwrap().as_millis() as i64;
             assert!(newest.is_none_or(|newest| newest < kept_from), "{newest:?} is not before {kept_from}");
         }
+        self.model.let_go(self.first_event);
     }
 
     /// Begins an epoch of one of three producers, or asks where it stands.

@@ -39,6 +39,7 @@ fn the_log_answers_what_a_model_of_lists_answers() {
         sum.altered += run.seen.altered;
         sum.deleted += run.seen.deleted;
         sum.removed += run.firsts.iter().sum::<u64>();
+        sum.retained += run.first_event;
         sum.below += run.seen.below;
         sum.compacted += run.seen.compacted;
         sum.restored += run.seen.restored;
@@ -49,6 +50,7 @@ fn the_log_answers_what_a_model_of_lists_answers() {
     }
     println!("{sum:?}");
     assert!(sum.removed > 25_000 && sum.below > 350 && sum.compacted > 10_000 && sum.let_go > 700, "{sum:?}");
+    assert!(sum.retained > 5_000, "{sum:?}");
     assert!(
         sum.appends > 80_000 && sum.violations > 30_000 && sum.repeats > 4_000 && sum.reused > 2_000 && sum.written > 12_000,
         "{sum:?}"

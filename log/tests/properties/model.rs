@@ -27,14 +27,14 @@ pub const COMPACTED: Compaction = Compaction {
     dirty_percent: 30,
 };
 
-/// How long topic `r` keeps what it has.
+/// How long topics `r` and `b` keep what they have.
 pub const KEPT: Retention = Retention { time: Some(Duration::from_secs(1)), bytes: None };
 
 /// Topics as they are made.
 pub fn made() -> BTreeMap<&'static str, TopicSettings> {
     let settings = |((name, kind, partitions), compression)| {
         let durability = if WRITTEN.contains(&name) { Durability::Written } else { Durability::Synced };
-        let retention = if name == "r" { KEPT } else { Retention::FOR_EVER };
+        let retention = if ["r", "b"].contains(&name) { KEPT } else { Retention::FOR_EVER };
         let compaction = if name == "t" { COMPACTED } else { Compaction::DEFAULT };
         (name, TopicSettings { durability, compression, retention, compaction, ..TopicSettings::new(kind, partitions) })
     };
@@ -92,8 +92,8 @@ pub struct Model {
     pub topics: BTreeMap<&'static str, TopicSettings>,
     pub records: Vec<Stored>,
     pub lives: BTreeMap<(String, String), Life>,
-    /// Data of snapshots by version.
-    pub snapshots: BTreeMap<(String, String), BTreeMap<u64, String>>,
+    /// Data of snapshots by version, and the offset of each.
+    pub snapshots: BTreeMap<(String, String), BTreeMap<u64, (String, u64)>>,
     /// Answers by request id, with the digest of the request.
     pub remembered: BTreeMap<u64, (u128, Appended)>,
     pub producers: BTreeMap<ProducerId, Producer>,
@@ -126,6 +126,16 @@ impl Model {
         for (_, answer) in self.remembered.values_mut() {
             answer.ranges.retain(|range| range.topic.as_str() != topic);
             answer.versions.retain(|at| at.topic.as_str() != topic);
+        }
+    }
+
+    /// Retention lets go of what `b` has below an offset: streams begin behind it.
+    pub fn let_go(&mut self, first: u64) {
+        let is_gone = |record: &&Stored| record.topic == "b" && record.offset < first && !record.is_mark;
+        let gone: Vec<_> = self.records.iter().filter(is_gone).map(|record| (record.key.clone().unwrap(), record.version + 1)).collect();
+        for (stream, next) in gone {
+            let life = self.life("b", &stream);
+            self.lives.insert(("b".into(), stream), Life { first: life.first.max(next), ..life });
         }
     }
 
@@ -318,8 +328,9 @@ impl Model {
             }
             Write::Snapshot { topic, stream, snapshot, .. } => {
                 let data = String::from_utf8(snapshot.data.to_vec()).unwrap();
+                let offset = self.end(topic.as_str(), self.hashed(topic.as_str(), stream.as_str()));
                 let of_stream = self.snapshots.entry((topic.to_string(), stream.to_string())).or_default();
-                of_stream.insert(snapshot.version.get(), data);
+                of_stream.insert(snapshot.version.get(), (data, offset));
                 self.mark(topic, stream, answer);
             }
             Write::Redact { topic, stream, versions, .. } => {

@@ -20,9 +20,17 @@ impl Run {
         let found = log.snapshot(&topic.parse().unwrap(), &stream.parse().unwrap(), StreamVersion::new(at_most)).unwrap();
         let found = found.map(|found| (found.snapshot.version.get(), String::from_utf8(found.snapshot.data.to_vec()).unwrap()));
         let known = self.model.snapshots.get(&(topic.to_owned(), stream.clone()));
-        let expected = known.and_then(|known| known.range(..=at_most).next_back()).map(|(version, data)| (*version, data.clone()));
+        // Retention leaves the newest, and what does not lie before it and where the partition begins.
+        let from = known.and_then(|known| known.last_key_value()).map_or(0, |(_, (_, newest))| self.first_of(topic).min(*newest));
+        let expected = known.and_then(|known| known.range(..=at_most).rfind(|(_, (_, offset))| *offset >= from));
+        let expected = expected.map(|(version, (data, _))| (*version, data.clone()));
         assert_eq!(found, expected, "{stream} of {topic} as of {at_most}");
         self.seen.snapshots += u64::from(found.is_some());
+    }
+
+    /// Where a topic of events begins.
+    fn first_of(&self, topic: &str) -> u64 {
+        if topic == "b" { self.first_event } else { 0 }
     }
 
     /// How many records of `t` compaction has left out.
@@ -112,16 +120,17 @@ impl Run {
             (Some(query), false) => log.filtered_reader(selection.clone(), query),
             (Some(query), true) => log.filtered_backward_reader(selection.clone(), query),
         };
-        if let Selection::Partition(_, partition, place) = &selection
-            && topic == "r"
-            && place.get() < self.firsts[partition.get() as usize]
-        {
-            let Err(LogError::OffsetOutOfRange { first, .. }) = found else { panic!("{selection:?} was removed") };
-            assert_eq!(first.get(), self.firsts[partition.get() as usize]);
-            self.seen.below += 1;
-            return;
+        if let Selection::Partition(_, partition, place) = &selection {
+            let begins = if topic == "r" { self.firsts[partition.get() as usize] } else { self.first_of(topic) };
+            if place.get() < begins {
+                let Err(LogError::OffsetOutOfRange { first, .. }) = found else { panic!("{selection:?} was removed") };
+                assert_eq!(first.get(), begins);
+                self.seen.below += 1;
+                return;
+            }
         }
         let found = read_all(found.unwrap(), end, limits, backwards);
+        assert!(found.iter().all(|record| record.offset >= self.first_of(&record.topic)), "retention has let go of some of {found:?}");
         let way = if backwards { "backwards" } else { "forwards" };
         // Of what was removed or replaced some may still be in memory, or there, and is as it was.
         let newest = self.model.newest_of_keys();

@@ -165,7 +165,7 @@ fn a_topic_says_how_it_is_compressed() {
 #[test]
 fn a_stream_is_shown_truncated_deleted_and_tombstoned() {
     let server = with_three();
-    let row = |state: &str, version: Value, first: u64, anew: u64| json!({ "topic": "flights", "stream": "UA1", "state": state, "version": version, "first_version": first, "anew_version": anew, "redacting": null });
+    let row = |state: &str, version: Value, first: u64, anew: u64| json!({ "topic": "flights", "stream": "UA1", "state": state, "version": version, "first_version": first, "anew_version": anew, "retained_version": 1, "redacting": null });
     let verb = |verb: &str, rest: &[&str]| {
         let mut rows = server.rows(&[&["stream", verb, "flights", "UA1"], rest].concat());
         assert!(rows[0].as_object_mut().unwrap().remove("partition").is_some());

@@ -316,7 +316,7 @@ async fn a_decider_goes_on_from_where_its_stream_began_anew() {
     assert_eq!((done.after.state.sold, done.after.version), (2, Some(5)));
     let mut reading = client.read(Source::stream("t", "UA1")).start().await.unwrap();
     assert_eq!(reading.next().await.unwrap().unwrap().version, 4);
-    assert_eq!(reading.beginning(), Some(Beginning { first_version: 4, anew_version: 4 }));
+    assert_eq!(reading.beginning(), Some(Beginning { first_version: 4, anew_version: 4, retained_version: 1 }));
 
     // What is left of a truncated stream is not folded as if it were all.
     client.append("t").change("UA1", StreamChange::TruncateBefore(5)).send().await.unwrap();

@@ -65,7 +65,6 @@ async fn what_cannot_be_altered_is_refused_and_nothing_is_altered() {
         (pb::AlterTopicRequest { durability: 9, ..alter("r") }, "no durability"),
         (pb::AlterTopicRequest { retention_time: Some(Span { seconds: -1, nanos: 0 }), ..alter("r") }, "not negative"),
         (pb::AlterTopicRequest { retention_time: Some(Span { seconds: 0, nanos: 1 }), ..alter("r") }, "one second"),
-        (pb::AlterTopicRequest { retention_time: second, ..alter("e") }, "kept for ever"),
         (pb::AlterTopicRequest { retention_time: second, retention_bytes: Some(3), ..alter("r") }, "16384"),
         (pb::AlterTopicRequest { retention_time: second, ..alter("_foldlog.catalog") }, "belong to foldlog itself"),
         (pb::AlterTopicRequest { retention_time: second, ..alter("no name") }, "name"),

@@ -58,7 +58,7 @@ async fn streams_are_truncated_deleted_and_tombstoned_at_the_door() {
         assert_eq!(told(&mut world, "never").await, (None, 1, 1, false, false));
         assert_eq!(texts(&world.read(stream_from("t", "cut", 1)).await), ["3"]);
         let batch = first_batch(&mut world, "cut").await;
-        assert_eq!(batch.beginning, Some(pb::StreamBeginning { first_version: 3, anew_version: 1 }));
+        assert_eq!(batch.beginning, Some(pb::StreamBeginning { first_version: 3, anew_version: 1, retained_version: 1 }));
         assert!(world.read(stream_from("t", "gone", 1)).await.is_empty() && world.read(stream_from("t", "over", 1)).await.is_empty());
         let refused = world.append_refused(self::request("t", "over", &["4"])).await;
         assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "STREAM_TOMBSTONED"));

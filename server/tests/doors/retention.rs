@@ -14,14 +14,12 @@ async fn small() -> World {
 }
 
 async fn create(world: &mut World, name: &str) {
+    create_of(world, name, pb::TopicKind::Records).await;
+}
+
+async fn create_of(world: &mut World, name: &str, kind: pb::TopicKind) {
     let retention = Some(pb::Retention { bytes: Some(32 << 10), ..Default::default() });
-    let request = pb::CreateTopicRequest {
-        name: name.into(),
-        kind: pb::TopicKind::Records.into(),
-        partitions: Some(1),
-        retention,
-        ..Default::default()
-    };
+    let request = pb::CreateTopicRequest { name: name.into(), kind: kind.into(), partitions: Some(1), retention, ..Default::default() };
     let made = world.topics.create(request).await.unwrap().into_inner();
     assert_eq!(made.retention, retention);
 }
@@ -108,6 +106,43 @@ async fn what_retention_removed_is_told_and_what_a_query_needs_stays() {
 }
 
 #[tokio::test]
+async fn events_that_retention_let_go_of_are_told_by_stream_and_to_groups() {
+    let mut world = small().await;
+    create_of(&mut world, "e", pb::TopicKind::Events).await;
+    world.group("g", "e", pb::GroupSettings::default()).await;
+    let padded = format!("\"{}\"", "x".repeat(1000));
+    let mut appended: u64 = 0;
+    while describe(&mut world, "e").await.firsts[0].offset < 20 {
+        world.append("e", ["odd", "even"][appended as usize % 2], &[&padded]).await;
+        appended += 1;
+        assert!(appended < 10_000, "retention lets nothing go");
+    }
+    keep(&mut world, "e").await;
+    let first = describe(&mut world, "e").await.firsts[0].offset;
+    let mut world = world_over(world.stop().await, |_| {}).await;
+    assert_eq!(describe(&mut world, "e").await.firsts[0].offset, first, "also after a restart");
+    for (stream, gone, all) in [("odd", first.div_ceil(2), appended.div_ceil(2)), ("even", first / 2, appended / 2)] {
+        let request = pb::ReadRequest { source: Some(stream_from("e", stream, 1)), ..Default::default() };
+        let batch = world.log.read(request).await.unwrap().into_inner().message().await.unwrap().unwrap();
+        let beginning = pb::StreamBeginning { first_version: gone + 1, anew_version: 1, retained_version: gone + 1 };
+        assert_eq!((batch.beginning, batch.events[0].stream_version), (Some(beginning), gone + 1), "{stream}");
+        let info = world.log.get_stream(pb::GetStreamRequest { topic: "e".into(), stream: stream.into(), ..Default::default() }).await;
+        let info = info.unwrap().into_inner();
+        assert_eq!((info.version, info.beginning), (Some(all), Some(beginning)), "{stream}");
+    }
+    let request = pb::ReadRequest { source: Some(partition("e", Some(first - 1))), ..Default::default() };
+    let status = world.read_with(request).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::OutOfRange, "OUT_OF_RANGE"));
+    assert_eq!(world.read(partition("e", None)).await[0].offset, first, "the beginning is what is left");
+    let mut member = Member::join(&world, "g", 1).await;
+    assert_eq!(member.next().await.event.unwrap().offset, first);
+    let told: Vec<(u64, u64, u64)> = member.lost.iter().map(|lost| (lost.from, lost.end, lost.count)).collect();
+    assert_eq!(told, [(0, first, first)]);
+    member.leave().await;
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn a_retention_that_cannot_be_is_refused_with_its_rule() {
     let mut world = world().await;
     let asked = |kind: pb::TopicKind, retention| pb::CreateTopicRequest {
@@ -118,7 +153,7 @@ async fn a_retention_that_cannot_be_is_refused_with_its_rule() {
     };
     let time = |seconds, nanos| pb::Retention { time: Some(prost_types::Duration { seconds, nanos }), bytes: None };
     for (request, rule) in [
-        (asked(pb::TopicKind::Events, time(3600, 0)), "kept for ever"),
+        (asked(pb::TopicKind::Events, time(0, 1_000_000)), "one second"),
         (asked(pb::TopicKind::Records, time(0, 1_000_000)), "one second"),
         (asked(pb::TopicKind::Records, time(-1, 0)), "not negative"),
         (asked(pb::TopicKind::Records, time(i64::MAX, 0)), "100 years"),

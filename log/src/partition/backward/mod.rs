@@ -89,7 +89,7 @@ impl BackwardReader {
                 let end = group.order.partition_point(begins);
                 for (slice, run) in group.order[..end].iter().rev() {
                     let Some((slice, run)) = group.run(*slice, *run) else { return Ok(before) };
-                    if takes(slice) {
+                    if takes(slice) && !topics.is_gone(&slice.partition, run.first_position) {
                         let count = records_between(run.first_position.get(), before.get()).min(run.count);
                         let Some(left) = out.take_end(&group.cut(slice, run, 0, count)?)? else { return Ok(before) };
                         before = run.first_position.plus(left.into());

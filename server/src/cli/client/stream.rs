@@ -184,6 +184,7 @@ impl Stream {
         match info.beginning.first_version {
             1 => {}
             _ if info.deleted => note("it was deleted; the next event gets the version after this one"),
+            first if first == info.beginning.retained_version => note(&format!("retention has let go of events before version {first}")),
             first => note(&format!("events before version {first} are gone")),
         }
         Read::of_stream(&info, self.filter, self.begin, self.last, self.connection, self.output).run().await
@@ -254,6 +255,7 @@ impl One {
             Head::number("version"),
             Head::number("first_version"),
             Head::number("anew_version"),
+            Head::number("retained_version"),
             Head::text("redacting"),
         ];
         let cells = vec![
@@ -264,6 +266,7 @@ impl One {
             info.version.map_or(Cell::Null, Cell::from),
             info.beginning.first_version.into(),
             info.beginning.anew_version.into(),
+            info.beginning.retained_version.into(),
             redacting(info.redacting.as_ref()),
         ];
         let mut printer = self.output.stdout().printer(&heads);

@@ -32,12 +32,10 @@ pub enum Topic {
         /// How its batches are compressed where they lie for long: none, lz4 (fast) or zstd (smaller)
         #[arg(long, default_value_t = Compression::None)]
         compression: Compression,
-        /// Let records go that were recorded longer ago, like 7d, 12h, 30m or 90s; for topics of records and tables
-        /// [default: keep them for ever]
+        /// Let records go that were recorded longer ago, like 7d, 12h, 30m or 90s [default: keep them for ever]
         #[arg(long, value_name = "TIME", value_parser = parse_time)]
         retention_time: Option<Duration>,
-        /// Keep the newest so many bytes in each partition and let older records go, like 1GiB or 512MiB; for topics of records and
-        /// tables [default: keep them for ever]
+        /// Keep the newest so many bytes in each partition and let older records go, like 1GiB or 512MiB [default: keep them for ever]
         #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
         retention_bytes: Option<u64>,
         #[command(flatten)]

@@ -100,5 +100,6 @@ pub fn snapshot(snapshot: Snapshot) -> pb::Snapshot {
 
 /// Where a stream begins.
 pub const fn beginning(beginning: Beginning) -> pb::StreamBeginning {
-    pb::StreamBeginning { first_version: beginning.first.get(), anew_version: beginning.anew.get() }
+    let Beginning { first, anew, retained } = beginning;
+    pb::StreamBeginning { first_version: first.get(), anew_version: anew.get(), retained_version: retained.get() }
 }
