@@ -24,6 +24,8 @@ pub struct Start {
     pub command: Vec<OsString>,
     /// Settings, by the names of their environment variables.
     pub settings: &'static [(&'static str, &'static str)],
+    /// Folder under which it writes backups, if it may.
+    pub backups: Option<PathBuf>,
     /// Its data folder.
     pub data: PathBuf,
     /// Where its stderr is appended to.
@@ -58,6 +60,7 @@ impl Server {
             // Its folder is gone when the tool ends.
             .envs([("FOLDLOG_LOG_RESERVE_BYTES", "0"), ("FOLDLOG_LOG_RESERVE_PERCENT", "0")])
             .envs(start.settings.iter().copied())
+            .envs(start.backups.iter().map(|folder| ("FOLDLOG_BACKUPS", folder)))
             .arg("serve")
             .arg("--data")
             .arg(&start.data)

@@ -93,7 +93,8 @@ impl Bench {
         let data = self.folder.join(name);
         let mut command = prefix;
         command.push(child::foldlog()?.into());
-        let mut server = Server::start(&Start { command, settings, data: data.clone(), log: self.folder.join(format!("{name}.log")) })?;
+        let mut server =
+            Server::start(&Start { command, settings, backups: None, data: data.clone(), log: self.folder.join(format!("{name}.log")) })?;
         let channel = server.answers(PATIENCE).await?;
         Ok(Subject { server, channel, data })
     }

@@ -18,7 +18,7 @@ use tonic::{Code, transport::Channel};
 use crate::{
     check::{Balance, LARGE, Output, Seen, ViewAt},
     child::event_log,
-    ledger::{OpId, State, StreamWrite},
+    ledger::{OpId, State, StreamWrite, asks_for_written},
 };
 
 /// The topic that everything is made of.
@@ -96,7 +96,7 @@ fn append_request(id: OpId, writes: &[StreamWrite]) -> AppendRequest {
         writes: written.collect(),
         preconditions: expected.collect(),
         // Of what is killed, what was only written survives as well.
-        durability: if id.is_multiple_of(2) { Durability::Written.into() } else { Durability::Synced.into() },
+        durability: if asks_for_written(id) { Durability::Written.into() } else { Durability::Synced.into() },
         ..AppendRequest::default()
     }
 }

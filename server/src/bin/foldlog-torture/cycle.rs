@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tonic::transport::Channel;
 
 use crate::{
+    backups::{self, Backups, Before, Restored},
     check::{self, Output, Seen, Verdict, ViewAt},
     child::{self, Server, Start},
     client,
@@ -22,6 +23,7 @@ use crate::{
     ledger::{Ledger, State},
     members::{self, Manner},
     random::Random,
+    removals::{Gone, Removals},
     sessions::{self, SessionWriter},
     writer::{Load, Writer},
 };
@@ -30,6 +32,9 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Acknowledged operations without which a cycle has shown nothing.
 const ENOUGH_ACKED: u64 = 20;
+
+/// The same of appends to topics from which something goes, so that segments fill.
+const ENOUGH_WRITTEN: u64 = 45;
 
 /// Settings of the server, by the names of their environment variables.
 pub type Settings = &'static [(&'static str, &'static str)];
@@ -44,12 +49,15 @@ pub struct Torture {
     writers: u64,
     ledger: Arc<Mutex<Ledger>>,
     deliveries: Arc<Mutex<Deliveries>>,
+    removals: Removals,
+    backups: Backups,
     server: Server,
     channel: Channel,
     /// Every event, as the last check read it.
     events: Vec<Seen>,
     outputs: usize,
     kills: Kills,
+    restored: u64,
 }
 
 /// How often the server was killed, and how.
@@ -70,6 +78,7 @@ pub struct Report {
     acked: u64,
     settled: u64,
     committed: usize,
+    gone: Gone,
     starts: Vec<String>,
     asked_again: usize,
     back_after: Duration,
@@ -91,6 +100,7 @@ impl Torture {
     /// Starts the first server and prepares topics and queries.
     pub async fn begin(folder: &Path, settings: Settings, seed: u64, writers: u64, strace: bool) -> anyhow::Result<Self> {
         let foldlog = child::foldlog()?;
+        let backups = Backups::new(folder)?;
         let mut server = Server::start(&start(folder, settings, vec![foldlog.clone().into()]))?;
         let channel = server.answers(PATIENCE).await?;
         client::prepare(&channel).await?;
@@ -98,9 +108,26 @@ impl Torture {
         let deliveries = Arc::new(Mutex::new(Deliveries::default()));
         let ledger = Arc::new(Mutex::new(Ledger::create(&folder.join("ledger"))?));
         let folder = folder.to_owned();
-        let random = Random::new(seed);
-        let (events, outputs, kills) = (Vec::new(), 0, Kills::default());
-        Ok(Self { folder, settings, foldlog, random, strace, writers, ledger, deliveries, server, channel, events, outputs, kills })
+        let mut random = Random::new(seed);
+        let removals = Removals::prepare(&channel, &mut random).await?;
+        Ok(Self {
+            folder,
+            settings,
+            foldlog,
+            random,
+            strace,
+            writers,
+            ledger,
+            deliveries,
+            removals,
+            backups,
+            server,
+            channel,
+            events: Vec::new(),
+            outputs: 0,
+            kills: Kills::default(),
+            restored: 0,
+        })
     }
 
     /// Operations acknowledged so far.
@@ -111,6 +138,16 @@ impl Torture {
     /// Acknowledgements of members that were confirmed so far.
     pub fn settled(&self) -> u64 {
         self.deliveries.lock().confirmed()
+    }
+
+    /// What had gone from topics by the last check.
+    pub fn gone(&self) -> Gone {
+        self.removals.gone()
+    }
+
+    /// How many backups were taken, and how many restored.
+    pub fn backed_up(&self) -> (u64, u64) {
+        (self.backups.count(), self.restored)
     }
 
     /// How often the server was killed, and how.
@@ -136,8 +173,8 @@ impl Torture {
             verdict.add(check::view(&self.events, view));
         }
         let (met, acked, committed, events) = (shown.met, shown.acked, shown.outputs.len(), self.events.len());
-        let settled = self.settled() - settled;
-        Ok(Report { moment: plan.moment, met, acked, settled, committed, starts, asked_again, back_after, events, verdict })
+        let (settled, gone) = (self.settled() - settled, self.gone());
+        Ok(Report { moment: plan.moment, met, acked, settled, committed, gone, starts, asked_again, back_after, events, verdict })
     }
 
     /// Stops the server as an operator does, starts it again and checks once more.
@@ -148,10 +185,56 @@ impl Torture {
         self.start().await?;
         let mut verdict = self.check().await?;
         members::drain(&self.members(), PATIENCE, self.random.split()).await?;
-        let mut deliveries = self.deliveries.lock();
-        verdict.add(deliveries.take_verdict());
-        verdict.add(deliveries.all(&self.events));
-        drop(deliveries);
+        {
+            let mut deliveries = self.deliveries.lock();
+            verdict.add(deliveries.take_verdict());
+            verdict.add(deliveries.all(&self.events));
+        }
+        verdict.add(self.restore(None).await?);
+        let until = self.random.below(self.backups.has());
+        verdict.add(self.restore(Some(until)).await?);
+        Ok(verdict)
+    }
+
+    /// Restores the newest backup, and checks what a server says of it: whole, or as far as it was restored.
+    pub async fn restore(&mut self, until: Option<u64>) -> anyhow::Result<Verdict> {
+        if self.backups.count() == 0 {
+            return Ok(Verdict::default());
+        }
+        let restored = self.backups.restore(&self.foldlog, self.settings, until)?;
+        let command = vec![self.foldlog.clone().into()];
+        let (settings, log) = (self.settings, self.folder.join("restored.log"));
+        let mut server = Server::start(&Start { command, settings, backups: None, data: restored.data.clone(), log })?;
+        let channel = server.answers(PATIENCE).await?;
+        let verdict = self.check_restored(&channel, &restored, until.is_none()).await?;
+        server.kill()?;
+        if verdict.is_clean() {
+            restored.remove()?;
+        }
+        self.restored += 1;
+        Ok(verdict)
+    }
+
+    async fn check_restored(&self, channel: &Channel, restored: &Restored, is_whole: bool) -> anyhow::Result<Verdict> {
+        let end = restored.position;
+        let (ops, last) = {
+            let ledger = self.ledger.lock();
+            (ledger.ops_then(end), ledger.last_below(end))
+        };
+        let events = client::events(channel).await.context("of what was restored")?;
+        let mut verdict = check::events(&ops, &events);
+        let (token, _) = client::head(channel).await?;
+        verdict.add(check::view(&events, &client::view(channel, token).await?));
+        if let Some((id, op)) = last {
+            let (state, failed) = client::append(channel, id, &op.writes).await;
+            if state != op.state {
+                verdict.repeated(format!("operation {id}, acknowledged as {:?}, is {state:?} where it was restored: {failed:?}", op.state));
+            }
+        }
+        if is_whole {
+            verdict.add(check::output(&events, &all_outputs(channel, &events).await?));
+            verdict.add(self.removals.check_then(channel, &restored.has.topics, end).await?);
+        }
         Ok(verdict)
     }
 
@@ -188,6 +271,14 @@ impl Torture {
             tasks.spawn(members::run(shared.clone(), Manner::Careless, self.random.split()));
         }
         drop(shared);
+        let channel = child::connect(&self.server.url()).await?;
+        let (removing, mut written) = watch::channel(0);
+        self.removals.spawn(&mut tasks, &channel, &removing);
+        drop(removing);
+        let (mut taken, backups) = (self.backups.taken.subscribe(), self.backups.count());
+        let (ledger, removals) = (Arc::clone(&self.ledger), self.removals.clone());
+        let before = move || Before { position: ledger.lock().synced_end(), topics: removals.topics() };
+        tasks.spawn(backups::run(self.backups.taken.clone(), channel, before));
         tasks.spawn(client::follow_outputs(self.channel.clone(), end, shown));
         tasks.spawn(watch_view(self.channel.clone(), view));
 
@@ -195,6 +286,8 @@ impl Torture {
             acks.wait_for(|acked| *acked >= ENOUGH_ACKED).await.context("no writer is left")?;
             outputs.wait_for(|outputs| !outputs.is_empty()).await.context("nobody follows the output")?;
             confirmed.wait_for(|confirmed| *confirmed > settled).await.context("no member is left")?;
+            written.wait_for(|written| *written >= ENOUGH_WRITTEN).await.context("nobody writes to what is removed")?;
+            taken.wait_for(|taken| taken.count > backups).await.context("nobody takes backups")?;
             anyhow::Ok(())
         };
         if let Ok(progressed) = tokio::time::timeout(PATIENCE, progress).await {
@@ -202,9 +295,10 @@ impl Torture {
         } else {
             let (acked, committed) = (*acks.borrow(), outputs.borrow().len());
             let words = self.server.last_words();
-            let settled = self.settled() - settled;
+            let (settled, written, backups) = (self.settled() - settled, *written.borrow(), self.backups.count() - backups);
             bail!(
-                "the cycle shows nothing: {acked} operations acknowledged, {committed} outputs committed, {settled} deliveries settled:\n{words}"
+                "the cycle shows nothing: {acked} operations acknowledged, {committed} outputs committed, {settled} deliveries settled, \
+                 {written} appends to what is removed, {backups} backups:\n{words}"
             );
         }
         if let Some(status) = self.server.ended()? {
@@ -288,7 +382,8 @@ impl Torture {
                 bail!("operation {id} gets no answer: {status}");
             }
         }
-        Ok(unknown.len() + of_sessions.iter().map(Vec::len).sum::<usize>())
+        let of_lines = self.removals.ask_again(&self.channel).await?;
+        Ok(unknown.len() + of_sessions.iter().map(Vec::len).sum::<usize>() + of_lines)
     }
 
     async fn check(&mut self) -> anyhow::Result<Verdict> {
@@ -298,17 +393,18 @@ impl Torture {
         let view = client::view(&self.channel, token).await.context("cannot read the view")?;
         ensure!(view.position >= end, "the view was asked for position {end} and answers at {}", view.position);
         verdict.add(check::view(&self.events, &view));
-        let outputs = self.all_outputs().await?;
+        let outputs = all_outputs(&self.channel, &self.events).await?;
         verdict.add(check::output(&self.events, &outputs));
         ensure!(outputs.len() >= self.outputs, "the output topic has shrunk from {} to {}", self.outputs, outputs.len());
         self.outputs = outputs.len();
+        verdict.add(self.removals.check(&self.channel).await?);
         Ok(verdict)
     }
 
     /// The end of the log once it shows what was answered, or what it comes to: an answer that asked for `written` comes before the sync, and
     /// nothing is read before that.
     async fn shown_head(&self) -> anyhow::Result<(prost::bytes::Bytes, u64)> {
-        let acked = self.ledger.lock().acked_end();
+        let acked = self.ledger.lock().acked_end().max(self.removals.acked_end());
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             let head = client::head(&self.channel).await?;
@@ -318,23 +414,24 @@ impl Torture {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
+}
 
-    /// The output topic when its query has caught up, or as far as it comes.
-    async fn all_outputs(&self) -> anyhow::Result<Vec<Output>> {
-        let wanted = self.events.iter().filter(|event| event.amount >= check::LARGE).count();
-        let deadline = Instant::now() + Duration::from_secs(10);
-        loop {
-            let outputs = client::outputs(&self.channel).await?;
-            if outputs.len() >= wanted || Instant::now() > deadline {
-                return Ok(outputs);
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+/// The output topic when its query has caught up, or as far as it comes.
+async fn all_outputs(channel: &Channel, events: &[Seen]) -> anyhow::Result<Vec<Output>> {
+    let wanted = events.iter().filter(|event| event.amount >= check::LARGE).count();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let outputs = client::outputs(channel).await?;
+        if outputs.len() >= wanted || Instant::now() > deadline {
+            return Ok(outputs);
         }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 fn start(folder: &Path, settings: Settings, command: Vec<std::ffi::OsString>) -> Start {
-    Start { command, settings, data: folder.join("data"), log: folder.join("server.log") }
+    let backups = Some(backups::below(folder));
+    Start { command, settings, backups, data: folder.join("data"), log: folder.join("server.log") }
 }
 
 /// Asks for the view until the server is gone; the last answer is kept.
@@ -348,9 +445,9 @@ async fn watch_view(channel: Channel, last: watch::Sender<Option<ViewAt>>) -> an
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { moment, acked, settled, committed, asked_again, events, back_after, .. } = self;
+        let Self { moment, acked, settled, committed, gone, asked_again, events, back_after, .. } = self;
         let not_met = if self.met { "" } else { " (not met)" };
-        write!(f, "killed {moment}{not_met}, {acked} acked, {committed} outputs committed, {settled} deliveries settled; ")?;
+        write!(f, "killed {moment}{not_met}, {acked} acked, {committed} outputs committed, {settled} deliveries settled, {gone}; ")?;
         for start in &self.starts {
             write!(f, "killed starting at {start}; ")?;
         }

@@ -15,6 +15,11 @@ use anyhow::Context as _;
 /// Number of an operation, from 0, never given twice.
 pub type OpId = u64;
 
+/// Whether an operation asks to be answered before it is synced.
+pub const fn asks_for_written(id: OpId) -> bool {
+    id.is_multiple_of(2)
+}
+
 /// Events for one stream, on top of a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamWrite {
@@ -151,6 +156,30 @@ impl Ledger {
     pub fn acked_end(&self) -> u64 {
         let ends = self.ops.values().map(|op| if let State::Acked { last, .. } = op.state { last + 1 } else { 0 });
         ends.max().unwrap_or_default()
+    }
+
+    /// Position behind the last that was acknowledged as synced.
+    pub fn synced_end(&self) -> u64 {
+        let synced = self.ops.iter().filter(|(id, _)| !asks_for_written(**id));
+        let ends = synced.map(|(_, op)| if let State::Acked { last, .. } = op.state { last + 1 } else { 0 });
+        ends.max().unwrap_or_default()
+    }
+
+    /// All operations as a log knows them that ends at a position.
+    pub fn ops_then(&self, end: u64) -> BTreeMap<OpId, Op> {
+        let mut ops = self.ops.clone();
+        for op in ops.values_mut() {
+            if matches!(op.state, State::Acked { first, .. } if first >= end) {
+                op.state = State::Refused;
+            }
+        }
+        ops
+    }
+
+    /// The last operation below a position that went over no session.
+    pub fn last_below(&self, end: u64) -> Option<(OpId, Op)> {
+        let is_one = |id: &OpId, op: &Op| matches!(op.state, State::Acked { last, .. } if last < end) && !self.sent.contains_key(id);
+        self.ops.iter().rev().find(|(id, op)| is_one(id, op)).map(|(id, op)| (*id, op.clone()))
     }
 
     /// How many operations were acknowledged.

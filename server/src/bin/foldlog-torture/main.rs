@@ -1,6 +1,7 @@
 //! foldlog-torture: kills a server over and over, at random moments and at exact system calls, and checks after each restart
 //! that nothing acknowledged is lost, nothing is there twice, that views and outputs are the fold of the events, and that members of a consumer
-//! group get everything, in order, and nothing again that they were done with.
+//! group get everything, in order, and nothing again that they were done with. Meanwhile a table is compacted, what streams let go and old records are
+//! removed, topics come and go, and backups are taken and restored: what is left, and what is restored, must be what may be there.
 //!
 //! The server is the program `foldlog` beside this one, as a child process; the ledger of what was acknowledged lies outside
 //! its data folder. Kills prove nothing about syncs (the page cache survives them): `log/tests/crash.rs` does that.
@@ -10,15 +11,23 @@
 #[path = "../child/mod.rs"]
 mod child;
 
+mod backups;
 mod check;
+mod churn;
 mod client;
 mod cycle;
 mod deliveries;
+mod given;
 mod kill;
 mod ledger;
+mod line;
+mod lives;
 mod members;
 mod random;
+mod recent;
+mod removals;
 mod sessions;
+mod table;
 mod writer;
 
 use std::{
@@ -26,10 +35,10 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::Parser;
 
-use crate::{check::Verdict, cycle::Torture};
+use crate::{check::Verdict, cycle::Torture, removals::Gone};
 
 /// Kills a foldlog server over and over and checks what is left.
 #[derive(Debug, Parser)]
@@ -61,9 +70,15 @@ const SMALL_SIZES: &[(&str, &str)] = &[
     ("FOLDLOG_LOG_JOURNAL_FILE_BYTES", "1MiB"),
     ("FOLDLOG_LOG_FIRST_JOURNAL_FILE_BYTES", "256KiB"),
     ("FOLDLOG_LOG_TIDY_BYTES", "128KiB"),
-    ("FOLDLOG_LOG_SEGMENT_BYTES", "256KiB"),
+    ("FOLDLOG_LOG_SEGMENT_BYTES", "64KiB"),
     ("FOLDLOG_LOG_TAIL_BYTES", "256KiB"),
+    ("FOLDLOG_LOG_REMOVAL_PERCENT", "20"),
+    // So slow that kills meet passes.
+    ("FOLDLOG_LOG_COMPACTION_BYTES_PER_SECOND", "2MiB"),
 ];
+
+/// After so many cycles the backup is restored.
+const RESTORE_EVERY: u64 = 7;
 
 /// What the run has shown so far; told in the last line.
 #[derive(Debug, Default)]
@@ -72,6 +87,9 @@ struct Tally {
     acked: u64,
     /// Acknowledgements of members that were confirmed.
     settled: u64,
+    gone: Gone,
+    /// Backups that were taken, and those that were restored.
+    backed_up: (u64, u64),
     verdict: Verdict,
 }
 
@@ -85,13 +103,13 @@ fn main() -> ExitCode {
     match outcome {
         Ok(tally) => {
             let clean = tally.verdict.is_clean();
-            let Tally { cycles, acked, settled, verdict } = tally;
+            let Tally { cycles, acked, settled, gone, backed_up: (backups, restored), verdict } = tally;
             let Verdict { lost, repeated, gaps, view_mismatches, output_mismatches, told } = verdict;
             for objection in told {
                 eprintln!("{objection}");
             }
             println!(
-                "cycles={cycles} acked={acked} settled={settled} lost={lost} repeated={repeated} gaps={gaps} view_mismatches={view_mismatches} \
+                "cycles={cycles} acked={acked} settled={settled} {gone} backups={backups} restored={restored} lost={lost} repeated={repeated} gaps={gaps} view_mismatches={view_mismatches} \
                  output_mismatches={output_mismatches}"
             );
             if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -121,18 +139,28 @@ async fn run(args: &Args, folder: &Folder, strace: bool, tally: &mut Tally) -> a
     let settings = if args.default_sizes { &[] } else { SMALL_SIZES };
     let mut torture = Torture::begin(folder.path(), settings, args.seed, args.writers, strace).await?;
     for number in 1..=args.cycles {
-        let report = torture.cycle().await.with_context(|| format!("cycle {number} of seed {}", args.seed))?;
+        let mut report = torture.cycle().await.with_context(|| format!("cycle {number} of seed {}", args.seed))?;
         eprintln!("cycle {number}: {report}");
+        if number.is_multiple_of(RESTORE_EVERY) {
+            report.verdict.add(torture.restore(None).await.with_context(|| format!("the backup of cycle {number}"))?);
+        }
         tally.cycles = number;
-        (tally.acked, tally.settled) = (torture.acked(), torture.settled());
+        (tally.acked, tally.settled, tally.gone, tally.backed_up) =
+            (torture.acked(), torture.settled(), torture.gone(), torture.backed_up());
         tally.verdict.add(report.verdict);
         if !tally.verdict.is_clean() {
             return Ok(());
         }
     }
     tally.verdict.add(torture.finish().await.context("the clean stop at the end")?);
-    tally.settled = torture.settled();
+    (tally.settled, tally.gone, tally.backed_up) = (torture.settled(), torture.gone(), torture.backed_up());
     eprintln!("{}", torture.kills());
+    ensure!(
+        args.default_sizes || !tally.verdict.is_clean() || (tally.gone.is_complete() && tally.backed_up.1 > 0),
+        "not everything has happened that was to be shown: {}, {} backups restored",
+        tally.gone,
+        tally.backed_up.1
+    );
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Random numbers from a seed (splitmix64), so that a run can be repeated.
 
 /// A generator.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
