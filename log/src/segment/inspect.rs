@@ -61,6 +61,16 @@ impl Standing {
         })
     }
 
+    /// Whether a start asks a file of this kind. One that it does not ask is just being written, or was left by a crash, whole or not.
+    const fn counts(self, kind: Kind) -> bool {
+        match self {
+            Self::Unknown => true,
+            Self::Sealed => !matches!(kind, Kind::KeyLog),
+            Self::Active(_) => !matches!(kind, Kind::Index | Kind::Keys),
+            Self::Later => false,
+        }
+    }
+
     /// How much of `.log` and `.runs` counts; none: all of it.
     const fn lengths(self) -> Option<(u64, u64)> {
         match self {
@@ -189,6 +199,16 @@ fn tell_batch(teller: &mut Teller<'_>, at: u64, end: u64, vouched: Option<&Vouch
     Ok(batch_end)
 }
 
+/// Tells a file that no start asks, whole or not; one of a newer format is refused as everywhere.
+fn tell_left(teller: &mut Teller<'_>, kind: Kind) -> Told {
+    let bytes = teller.read(0, HEADER_LEN as u64)?;
+    let id = bytes.first_chunk().and_then(|bytes| SegmentId::of_header(bytes, teller.path));
+    match id.map(|id| id.check_header(kind, &bytes)) {
+        Some(Err(error @ LogError::Format { .. })) => Err(error.into()),
+        _ => teller.tell_behind(0, BEHIND),
+    }
+}
+
 /// Tells the header that the files beside `.log` begin with; returns it, unless the file ends within it.
 fn tell_header(teller: &mut Teller<'_>, kind: Kind) -> Result<Option<[u8; HEADER_LEN]>, Stop> {
     let bytes = teller.read(0, HEADER_LEN as u64)?;
@@ -214,6 +234,9 @@ fn tell_header(teller: &mut Teller<'_>, kind: Kind) -> Result<Option<[u8; HEADER
 /// Tells a `.runs`.
 pub(crate) fn runs(teller: &mut Teller<'_>) -> Told {
     let standing = Standing::of(teller);
+    if !standing.counts(Kind::Runs) {
+        return tell_left(teller, Kind::Runs);
+    }
     let limit = standing.lengths().map_or(teller.length, |(_, runs)| runs);
     let Some(header) = tell_header(teller, Kind::Runs)? else { return Ok(()) };
     let (mut at, mut chain, mut is_sealed) = (HEADER_LEN as u64, crc32c::crc32c(&header), false);
@@ -277,6 +300,9 @@ fn tell_run(run: &StoredRun, from: u64, end: u64) -> Part {
 
 /// Tells an `.index`: one checksum over all of it, at its end.
 pub(crate) fn index(teller: &mut Teller<'_>) -> Told {
+    if !Standing::of(teller).counts(Kind::Index) {
+        return tell_left(teller, Kind::Index);
+    }
     let bytes = teller.whole()?;
     let checked = bytes.split_last_chunk::<4>().filter(|(rest, crc)| crc32c::crc32c(rest) == u32::from_be_bytes(**crc));
     let Some((checked, _)) = checked else {
@@ -298,10 +324,13 @@ pub(crate) fn index(teller: &mut Teller<'_>) -> Told {
 
 /// Tells a `.keys`: one table.
 pub(crate) fn keys(teller: &mut Teller<'_>) -> Told {
+    if !Standing::of(teller).counts(Kind::Keys) {
+        return tell_left(teller, Kind::Keys);
+    }
     if tell_header(teller, Kind::Keys)?.is_none() {
         return Ok(());
     }
-    let at = tell_table(teller, HEADER_LEN as u64)?;
+    let (at, _) = tell_table(teller, HEADER_LEN as u64)?;
     if at < teller.length {
         return teller.tell(Part::new("behind", at, teller.length).damaged("bytes lie behind the key index"));
     }
@@ -310,25 +339,31 @@ pub(crate) fn keys(teller: &mut Teller<'_>) -> Told {
 
 /// Tells a `.keylog`: a table for each checkpoint.
 pub(crate) fn key_log(teller: &mut Teller<'_>) -> Told {
+    let standing = Standing::of(teller);
+    if !standing.counts(Kind::KeyLog) {
+        return tell_left(teller, Kind::KeyLog);
+    }
+    let counts_to = if let Standing::Active(mark) = standing { Some(mark.end) } else { None };
     if tell_header(teller, Kind::KeyLog)?.is_none() {
         return Ok(());
     }
-    let mut at = HEADER_LEN as u64;
-    while at < teller.length {
-        at = tell_table(teller, at)?;
+    let (mut at, mut covers) = (HEADER_LEN as u64, Offset::default());
+    // What lies behind the table of the checkpoint may be one that a crash cut short.
+    while at < teller.length && counts_to.is_none_or(|end| covers < end) {
+        (at, covers) = tell_table(teller, at)?;
     }
-    Ok(())
+    teller.tell_behind(at, BEHIND)
 }
 
-/// Tells a table of the key index; returns where it ends.
-fn tell_table(teller: &mut Teller<'_>, at: u64) -> Result<u64, Stop> {
+/// Tells a table of the key index; returns where it ends, and the offset up to which it has everything.
+fn tell_table(teller: &mut Teller<'_>, at: u64) -> Result<(u64, Offset), Stop> {
     let fences = TableHead::fence_count(&teller.read(at, TABLE_HEAD as u64)?).unwrap_or_default();
     let head = TableHead::decode(&teller.read(at, TABLE_HEAD as u64 + u64::from(fences) * 8)?);
     let whole = head.filter(|head| at + (head.pages_at + head.pages_len) as u64 <= teller.length);
     let Some(head) = whole else {
         let what = "a table of the key index is not what its checksum promised, or cut short; delete the file, it is made again";
         teller.tell(Part::new("table", at, teller.length).damaged(what))?;
-        return Ok(teller.length);
+        return Ok((teller.length, Offset::default()));
     };
     let (pages_at, end) = (at + head.pages_at as u64, at + (head.pages_at + head.pages_len) as u64);
     teller.tell(Part::new("table", at, pages_at).with("covers", head.covers).with("pages", fences))?;
@@ -338,7 +373,7 @@ fn tell_table(teller: &mut Teller<'_>, at: u64) -> Result<u64, Stop> {
         tell_page(teller, &page, at)?;
         at += page.len() as u64;
     }
-    Ok(end)
+    Ok((end, head.covers))
 }
 
 fn tell_page(teller: &mut Teller<'_>, page: &[u8], at: u64) -> Told {
