@@ -181,8 +181,9 @@ impl Restore<'_> {
                 first.map_or(all, |(_, recorded)| Timestamp::new(recorded.get() - 1))
             }
         };
-        let cut = self.first(manifest, |runs| runs.after(time))?;
-        Ok((time, cut.unwrap_or(end)))
+        let cut = self.first(manifest, |runs| runs.after(time))?.unwrap_or(end);
+        // Between what was asked for and the first record that goes nothing is left in the backup, if that one lies behind.
+        Ok((time, if let Some(Until::Position(asked)) = until { cut.min(asked) } else { cut }))
     }
 
     /// The least of what segments answer: in each partition the first one that does.

@@ -147,6 +147,11 @@ fn a_cut_within_a_compacted_segment_leaves_what_was_there_and_says_what_may_be_m
         drop(log);
         assert_eq!(left(&world.open(&folder)), after);
     }
+    // A position at which nothing is left any more is a cut like any other.
+    let hole = before.windows(2).position(|two| two[0].1 + 1 < two[1].1 && two[0].2 < two[1].2).unwrap();
+    let asked = Position::new(before[hole].1 + 1);
+    let restored = world.restore("/hole", Some(Until::Position(asked))).unwrap();
+    assert_eq!((restored.position, left(&world.open("/hole"))), (asked, before[..=hole].to_vec()));
 }
 
 #[test]
