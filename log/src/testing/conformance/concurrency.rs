@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::sync::watch;
+
 use super::*;
 
 pub(super) const CASES: &[Case] = &[
@@ -97,8 +99,13 @@ fn whole_units(subject: &mut dyn Subject) {
 }
 
 /// Follows a selection by wake-up until it has seen `count` records.
-fn follow(log: &dyn LogBackend, selection: Selection, count: usize, limits: ReadLimits) -> Vec<Read> {
-    let mut durable = log.durable();
+fn follow(
+    log: &dyn LogBackend,
+    mut durable: watch::Receiver<Position>,
+    selection: Selection,
+    count: usize,
+    limits: ReadLimits,
+) -> Vec<Read> {
     let mut reader = log.reader(selection).expect("in range");
     let mut found = Vec::new();
     let mut before = Position::new(0);
@@ -127,12 +134,14 @@ fn subscriptions(subject: &mut dyn Subject) {
     let of_a = usize::try_from(UNITS).expect("small") + 1;
     let of_s3 = of_a / 5;
     let one_by_one = ReadLimits { records: 1, bytes: 1 };
+    // From before anything is written, so that those who follow have to be woken, whenever they have their turn.
+    let [first, second, third] = [log.durable(), log.durable(), log.durable()];
     let (everything, late, one_topic, one_stream) = std::thread::scope(|scope| {
-        let everything = scope.spawn(|| follow(&*log, Selection::All(Position::new(0)), 3 * (of_a - 1) + 1, ReadLimits::default()));
-        let one_topic = scope.spawn(|| follow(&*log, topics(&["a"], 0), of_a, one_by_one));
-        let one_stream = scope.spawn(|| follow(&*log, from_version("b", "s3", 1), of_s3, ReadLimits::default()));
+        let everything = scope.spawn(|| follow(&*log, first, Selection::All(Position::new(0)), 3 * (of_a - 1) + 1, ReadLimits::default()));
+        let one_topic = scope.spawn(|| follow(&*log, second, topics(&["a"], 0), of_a, one_by_one));
+        let one_stream = scope.spawn(|| follow(&*log, third, from_version("b", "s3", 1), of_s3, ReadLimits::default()));
         let writer = scope.spawn(|| write_units(&*log));
-        let late = scope.spawn(|| follow(&*log, topics(&["a", "b", "c"], 0), 3 * (of_a - 1) + 1, one_by_one));
+        let late = scope.spawn(|| follow(&*log, log.durable(), topics(&["a", "b", "c"], 0), 3 * (of_a - 1) + 1, one_by_one));
         writer.join().expect("it does not panic");
         let join = |handle: std::thread::ScopedJoinHandle<'_, Vec<Read>>| handle.join().expect("it does not panic");
         (join(everything), join(late), join(one_topic), join(one_stream))
