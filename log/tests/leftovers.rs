@@ -23,7 +23,8 @@ use futures::FutureExt;
 const DATA: &str = "/data";
 const BACKUP: &str = "/backup";
 const NOW: Timestamp = Timestamp::new(1_700_000_000_000);
-const WEEK: Duration = Duration::from_secs(8 * 24 * 3600);
+/// Longer than anything waits.
+const LONG: Duration = Duration::from_secs(8 * 24 * 3600);
 
 fn name(topic: &str) -> TopicName {
     topic.parse().unwrap()
@@ -83,7 +84,7 @@ fn change(log: &EmbeddedLog, stepper: &mut Stepper, stream: &str, change: Stream
 fn passes(log: &EmbeddedLog, stepper: &mut Stepper, clock: &ManualClock) -> Result<(), LogError> {
     change(log, stepper, "s0", StreamChange::Truncate { before: StreamVersion::new(20) })?;
     stepper.tidy()?;
-    clock.advance(WEEK);
+    clock.advance(LONG);
     stepper.upkeep()?;
     stepper.tidy()?;
     compact(stepper)?;

@@ -37,9 +37,7 @@ fn to_manifest_2() -> Append {
 fn a_topic_with_a_durability_of_its_own_has_a_manifest_of_version_2() {
     let golden = golden("manifest-v2");
     compare(&write_manifest_2(), &golden);
-    let folder = tempfile::tempdir().expect("a folder for the test");
-    let data = folder.path().join("data");
-    copy(&golden, &data);
+    let (_folder, data) = copied(&golden);
     let log = EmbeddedLog::open(Arc::new(RealDisk), clock(), &data, config()).expect("it opens");
     assert_eq!(log.topic(&"written".parse().expect("a valid name")).expect("it is there").settings, manifest_2_settings());
     let answer = block_on(log.append(to_manifest_2()).expect("there is room")).expect("nothing speaks against it");
@@ -85,9 +83,7 @@ fn a_folder_of_version_2_is_read_and_goes_on() {
 }
 
 fn is_read_and_goes_on(version: &str) {
-    let folder = tempfile::tempdir().expect("a folder for the test");
-    let data = folder.path().join("data");
-    copy(&golden(version), &data);
+    let (_folder, data) = copied(&golden(version));
     for round in 0..3 {
         let log = EmbeddedLog::open(Arc::new(RealDisk), clock(), &data, config()).expect("it opens");
         assert_eq!(log.report().damage, None);

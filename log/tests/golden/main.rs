@@ -154,12 +154,20 @@ fn keep(disk: &SimDisk, golden: &Path) {
     }
 }
 
-/// Copies a golden folder to where it may be written to.
-fn copy(golden: &Path, data: &Path) {
+/// A copy of a golden folder, which may be written to as long as the first part is there.
+fn copied(golden: &Path) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let data = folder.path().join("data");
     for path in listed(&RealDisk, golden) {
         let to = data.join(&path);
         RealDisk.create_folder(to.parent().expect("it lies in the folder")).expect("it can be made");
         let bytes = read_file(&RealDisk, &golden.join(&path)).expect("it is listed");
         RealDisk.create(&to).expect("it is new").write_at(0, &bytes).expect("there is room");
     }
+    (folder, data)
+}
+
+/// Versions of the format of both checkpoints.
+fn formats_of_checkpoints(data: &Path) -> [u8; 2] {
+    ["checkpoint.a", "checkpoint.b"].map(|slot| read_file(&RealDisk, &data.join(slot)).expect("it is there")[4])
 }

@@ -54,9 +54,7 @@ fn write_producers() -> SimDisk {
 fn what_producers_did_is_kept_in_frames_of_version_3_and_a_window_file_of_version_2() {
     let golden = golden("producers");
     compare(&write_producers(), &golden);
-    let folder = tempfile::tempdir().expect("a folder for the test");
-    let data = folder.path().join("data");
-    copy(&golden, &data);
+    let (_folder, data) = copied(&golden);
     let log = EmbeddedLog::open(Arc::new(RealDisk), clock(), &data, config()).expect("it opens");
     assert!(block_on(log.append(event(1)).expect("there is room")).expect("it is remembered").deduplicated);
     // As the folder has it.

@@ -47,10 +47,8 @@ fn to_kept() -> Append {
 fn a_topic_with_a_retention_has_a_manifest_of_version_3_and_frames_and_checkpoints_of_version_2() {
     let golden = golden("manifest-v3");
     compare(&write_retention(), &golden);
-    let folder = tempfile::tempdir().expect("a folder for the test");
-    let data = folder.path().join("data");
-    copy(&golden, &data);
-    let formats = ["checkpoint.a", "checkpoint.b"].map(|slot| read_file(&RealDisk, &data.join(slot)).expect("it is there")[4]);
+    let (_folder, data) = copied(&golden);
+    let formats = formats_of_checkpoints(&data);
     assert!(formats.contains(&2), "{formats:?}");
     for _ in 0..2 {
         let log = EmbeddedLog::open(Arc::new(RealDisk), clock(), &data, config()).expect("it opens");
@@ -120,10 +118,8 @@ fn to_table(number: u64) -> Append {
 fn a_compacted_table_has_a_manifest_and_frames_of_version_4_and_checkpoints_of_version_3() {
     let golden = golden("compaction");
     compare(&write_compaction(), &golden);
-    let folder = tempfile::tempdir().expect("a folder for the test");
-    let data = folder.path().join("data");
-    copy(&golden, &data);
-    let formats = ["checkpoint.a", "checkpoint.b"].map(|slot| read_file(&RealDisk, &data.join(slot)).expect("it is there")[4]);
+    let (_folder, data) = copied(&golden);
+    let formats = formats_of_checkpoints(&data);
     assert!(formats.contains(&3), "{formats:?}");
     for round in 0..2 {
         let log = EmbeddedLog::open(Arc::new(RealDisk), clock(), &data, config()).expect("it opens");
@@ -210,9 +206,7 @@ fn to_stream(number: u64) -> Append {
 fn a_folder_with_blanks_has_a_manifest_of_version_6_and_says_what_is_gone() {
     let golden = golden("blanks");
     compare(&write_blanks(), &golden);
-    let folder = tempfile::tempdir().expect("a folder for the test");
-    let data = folder.path().join("data");
-    copy(&golden, &data);
+    let (_folder, data) = copied(&golden);
     for round in 0..2 {
         let log = EmbeddedLog::open(Arc::new(RealDisk), clock(), &data, config()).expect("it opens");
         let id = log.topic(&kept()).expect("it is there").id;
@@ -281,9 +275,7 @@ fn write_deleted() -> SimDisk {
 fn a_deleted_topic_has_a_manifest_of_version_5_until_nothing_names_it() {
     let golden = golden("deleted");
     compare(&write_deleted(), &golden);
-    let folder = tempfile::tempdir().expect("a folder for the test");
-    let data = folder.path().join("data");
-    copy(&golden, &data);
+    let (_folder, data) = copied(&golden);
     for round in 0..2 {
         let log = EmbeddedLog::open(Arc::new(RealDisk), clock(), &data, config()).expect("it opens");
         let names: Vec<String> = log.topics().iter().map(|topic| topic.name.to_string()).collect();
@@ -334,9 +326,7 @@ fn write_retained() -> SimDisk {
 fn a_topic_of_events_with_a_retention_has_a_manifest_of_version_8_and_begins_behind_what_went() {
     let golden = golden("retained");
     compare(&write_retained(), &golden);
-    let folder = tempfile::tempdir().expect("a folder for the test");
-    let data = folder.path().join("data");
-    copy(&golden, &data);
+    let (_folder, data) = copied(&golden);
     for round in 0..2 {
         let log = EmbeddedLog::open(Arc::new(RealDisk), clock(), &data, config()).expect("it opens");
         let first = log.firsts(&kept()).expect("it is there")[0].get();

@@ -34,9 +34,7 @@ fn write_restored() -> SimDisk {
 fn a_folder_that_was_restored_has_an_identity_of_version_2() {
     let golden = golden("restored");
     compare(&write_restored(), &golden);
-    let folder = tempfile::tempdir().expect("a folder for the test");
-    let data = folder.path().join("data");
-    copy(&golden, &data);
+    let (_folder, data) = copied(&golden);
     let log = EmbeddedLog::open(Arc::new(RealDisk), clock(), &data, config()).expect("it opens");
     // Forty units of three records.
     assert_eq!((log.head().epoch, log.head().position.get()), (1_357_000_000, 120 + GAP));

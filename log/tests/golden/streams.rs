@@ -43,9 +43,7 @@ fn write_marks() -> SimDisk {
 fn a_folder_with_marks_says_what_became_of_its_streams() {
     let golden = golden("v2-marks");
     compare(&write_marks(), &golden);
-    let folder = tempfile::tempdir().expect("a folder for the test");
-    let data = folder.path().join("data");
-    copy(&golden, &data);
+    let (_folder, data) = copied(&golden);
     let log = EmbeddedLog::open(Arc::new(RealDisk), clock(), &data, config()).expect("it opens");
     let topic = "accounts".parse().expect("a valid name");
     for number in 0..10_u64 {
@@ -114,9 +112,7 @@ fn teller() -> StreamId {
 fn a_topic_with_redactions_has_a_manifest_of_version_7_and_shows_nothing() {
     let golden = golden("redacted");
     compare(&write_redacted(), &golden);
-    let folder = tempfile::tempdir().expect("a folder for the test");
-    let data = folder.path().join("data");
-    copy(&golden, &data);
+    let (_folder, data) = copied(&golden);
     for round in 0..2 {
         let log = EmbeddedLog::open(Arc::new(RealDisk), Arc::new(SystemClock::new()), &data, config()).expect("it opens");
         log.allow_removal();
