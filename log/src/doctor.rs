@@ -118,7 +118,8 @@ impl Doctor<'_> {
                 let (length, found) = scrub(&self.reading, path);
                 bytes += length;
                 damages += found.len();
-                found.into_iter().for_each(|what| tell("files", (Health::Bad, what)));
+                let health = if self.is_spare_slot(folder, path) { Health::Notice } else { Health::Bad };
+                found.into_iter().for_each(|what| tell("files", (health, what)));
             }
             if damages == 0 {
                 tell("files", (Health::Good, format!("{part}: {} files of {bytes} bytes, every checksum holds", files.len())));
@@ -252,6 +253,12 @@ impl Doctor<'_> {
         }
         parts.extend(by_topic);
         parts
+    }
+
+    /// Whether a file is a slot of the checkpoint beside a whole one: a crash may have cut it short, and whether a start gets on with the
+    /// other one is said there.
+    fn is_spare_slot(&self, folder: &Path, path: &Path) -> bool {
+        checkpoint::NAMES.iter().any(|name| folder.join(name) == path) && checkpoint::newest(&*self.reading, folder).is_some()
     }
 
     fn root(&self, folder: &Path) -> Files {

@@ -117,7 +117,12 @@ fn proved(bytes: &[u8]) -> usize {
 
 #[test]
 fn every_damaged_or_missing_file_is_named() {
-    for kind in ["log", "runs", "index", "keys", "keylog", "journal", "postings", "json", "b"] {
+    // A slot of the checkpoint may be what a crash has cut short, and there is another one.
+    for (kind, health) in ["log", "runs", "index", "keys", "keylog", "journal", "postings", "json"]
+        .map(|kind| (kind, Health::Bad))
+        .into_iter()
+        .chain([("b", Health::Notice)])
+    {
         let (disk, log, stepper) = filled();
         drop((log, stepper));
         let disk = disk.kill();
@@ -129,7 +134,8 @@ fn every_damaged_or_missing_file_is_named() {
         bytes[at] ^= 0x10;
         disk.overwrite(&path, bytes);
         let found = findings(&disk);
-        assert!(bad(&found).iter().any(|(_, what)| what.contains(path.to_str().unwrap())), "{kind}: {found:?}");
+        let is_named = |finding: &Finding| finding.health == health && finding.what.contains(path.to_str().unwrap());
+        assert!(found.iter().any(is_named), "{kind}: {found:?}");
     }
     // A whole segment, which no other file names.
     let (disk, log, stepper) = filled();

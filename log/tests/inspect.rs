@@ -126,10 +126,10 @@ fn is_covered(parts: &[Part], at: u64) -> bool {
     if part.name != "frame" {
         return !matches!(part.name, "unused" | "behind" | "lock");
     }
-    // Without its header a frame that lies in segments, or is the last one, is none; its body is always missed.
+    // A frame that lies in segments, or is the last one, may be one that is written over, or that a crash cut short.
     let proven = parts.iter().filter(|part| part.name == "frame").map(|part| number(part, "durable")).max().unwrap();
     let is_live = part.facts.contains(&("state", Fact::Text("in the journal alone".into())));
-    at >= part.from + 96 || is_live && number(part, "number") <= proven
+    is_live && number(part, "number") <= proven
 }
 
 #[test]

@@ -22,6 +22,8 @@ use crate::{
     window,
 };
 
+/// What is said of frames that a start reads.
+const LIVE: &str = "in the journal alone";
 /// As often the journal is looked at again because tidy freed files meanwhile.
 const TRIES: usize = 3;
 
@@ -146,9 +148,12 @@ fn tell_frame(
     };
     let state = verdict.map(|verdict| match header.number {
         number if number <= verdict.checkpoint.frame => "in segments",
-        number if number <= verdict.scan.last => "in the journal alone",
+        number if number <= verdict.scan.last => LIVE,
         _ => "no part of the log",
     });
+    let is_whole = body.is_ok();
+    // Tidy has done with it and may be writing over it, or a crash cut it short.
+    let is_left = state.is_some_and(|state| state != LIVE);
     let part = Part::new("frame", at, end.min(teller.length))
         .with("number", header.number)
         .with("kind", kind)
@@ -159,7 +164,8 @@ fn tell_frame(
         .with("records", header.count)
         .with("time", header.time)
         .with_some("partitions", body.as_ref().ok().map(|body| body.slices.len()))
-        .checked(body.is_ok(), "the frame's body is not what its checksum promised");
+        .with_some("note", (is_left && !is_whole).then_some("its body is no longer whole, or never was; nobody needs it"))
+        .checked(is_left || is_whole, "the frame's body is not what its checksum promised");
     teller.tell(rot.into_iter().fold(part, |part, (_, what)| part.damaged(what)))?;
     let mut unused = Unused { from: end, is_zero: true };
     unused.look_at(usize::try_from(end - at).ok().and_then(|used| bytes.get(used..)).unwrap_or_default());

@@ -62,10 +62,12 @@ impl Standing {
     }
 
     /// Whether a start asks a file of this kind. One that it does not ask is just being written, or was left by a crash, whole or not.
-    const fn counts(self, kind: Kind) -> bool {
+    fn counts(self, kind: Kind) -> bool {
         match self {
             Self::Unknown => true,
             Self::Sealed => !matches!(kind, Kind::KeyLog),
+            // At a checkpoint that found nothing in the segment there were no keys.
+            Self::Active(mark) if kind == Kind::KeyLog => mark.end > mark.active,
             Self::Active(_) => !matches!(kind, Kind::Index | Kind::Keys),
             Self::Later => false,
         }
