@@ -4,7 +4,7 @@
 //! removed, topics come and go, and backups are taken and restored: what is left, and what is restored, must be what may be there.
 //!
 //! The server is the program `foldlog` beside this one, as a child process; the ledger of what was acknowledged lies outside
-//! its data folder. Kills prove nothing about syncs (the page cache survives them): `log/tests/crash.rs` does that.
+//! its data folder. Kills prove nothing about syncs (the page cache survives them): `log/tests/crash` does that.
 #![expect(clippy::disallowed_methods, reason = "a program that torments a server from outside: none of its seams exist here")]
 #![expect(clippy::disallowed_types, reason = "the same")]
 

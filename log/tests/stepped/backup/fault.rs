@@ -4,19 +4,17 @@ use super::*;
 
 #[test]
 fn a_backup_that_is_cut_off_leaves_the_one_before() {
-    let mut world = World::new(5);
-    let mut log = world.open(DATA);
-    log.create();
-    let mut units = log.append_all(0..12);
+    let mut world = world(5);
+    let mut log = world.open();
+    create(&log);
+    let mut units = append_all(&mut log, 0..12);
     log.back_up();
-    units.extend(log.append_all(12..18));
+    units.extend(append_all(&mut log, 12..18));
     drop(log);
-    let base = world.disk.kill();
     let mut calls = 0;
     loop {
-        let disk = base.fork();
-        let mut now = World { disk, clock: world.clock.clone(), random: Random::new(9) };
-        let mut log = now.open(DATA);
+        let mut now = world.fork();
+        let mut log = now.open();
         log.stepper.tidy().unwrap();
         let before = now.disk.changes();
         now.disk.arm(Fault::PowerOff { nth: calls });
@@ -25,7 +23,7 @@ fn a_backup_that_is_cut_off_leaves_the_one_before() {
         drop(log);
         now.disk = now.disk.power_cut();
         now.restore(NEW, None).unwrap();
-        let there = now.open(NEW).texts();
+        let there = read(&now.open_at(NEW));
         let expected = [texts(&units[..12]), texts(&units)];
         assert!(expected.contains(&there) && (!done || there == expected[1]), "after {calls} calls of {changes}: {} texts", there.len());
         if done {
@@ -39,26 +37,24 @@ fn a_backup_that_is_cut_off_leaves_the_one_before() {
 
 #[test]
 fn a_restore_that_is_cut_off_leaves_nothing_that_opens() {
-    let mut world = World::new(6);
-    let mut log = world.open(DATA);
-    log.create();
-    let units = log.append_all(0..12);
+    let mut world = world(6);
+    let mut log = world.open();
+    create(&log);
+    let units = append_all(&mut log, 0..12);
     log.back_up();
     drop(log);
-    let base = world.disk.kill();
     let mut seen_refused = 0;
     // Every site comes by often.
     for calls in (0..).step_by(5) {
-        let mut now = World { disk: base.fork(), clock: world.clock.clone(), random: Random::new(9) };
+        let mut now = world.fork();
         now.disk.arm(Fault::PowerOff { nth: calls });
         let done = now.restore(NEW, None).is_ok();
         now.disk = now.disk.power_cut();
         let has_identity = now.disk.open(Path::new("/new/foldlog.json")).is_ok();
         if has_identity {
-            assert_eq!(now.open(NEW).texts(), texts(&units), "{calls}");
+            assert_eq!(read(&now.open_at(NEW)), texts(&units), "{calls}");
         } else if now.disk.open(Path::new("/new/foldlog.restoring")).is_ok() {
-            let (disk, clock) = (Arc::new(now.disk.clone()), now.clock.clone());
-            let refused = EmbeddedLog::open_stepped(disk, clock, Path::new(NEW), config(), || 1).err().unwrap().to_string();
+            let refused = now.try_open(NEW).err().unwrap().to_string();
             assert!(refused.contains("the restore into /new was not finished"), "{refused}");
             seen_refused += 1;
         }
@@ -71,18 +67,17 @@ fn a_restore_that_is_cut_off_leaves_nothing_that_opens() {
 
 #[test]
 fn damage_in_a_backup_is_found_before_the_folder_opens() {
-    let mut world = World::new(7);
-    let mut log = world.open(DATA);
-    log.create();
-    log.append_all(0..16);
+    let mut world = world(7);
+    let mut log = world.open();
+    create(&log);
+    append_all(&mut log, 0..16);
     log.back_up();
     drop(log);
-    let base = world.disk.kill();
     let kinds: BTreeSet<_> = ["log", "runs", "window", "json"].into();
     for kind in kinds {
-        let files = base.paths().into_iter().filter(|path| path.starts_with(BACKUP) && path.extension().is_some_and(|one| one == kind));
+        let files = world.files_in(BACKUP).into_iter().filter(|path| path.extension().is_some_and(|one| one == kind));
         for path in files.collect::<Vec<_>>() {
-            let mut now = World { disk: base.fork(), clock: world.clock.clone(), random: Random::new(9) };
+            let mut now = world.fork();
             let mut bytes = now.disk.bytes_of(&path).unwrap();
             let middle = bytes.len() / 2;
             bytes[middle] ^= 4;

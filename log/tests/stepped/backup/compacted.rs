@@ -1,24 +1,20 @@
 //! Tables that are compacted, before a backup and while one is taken: what is restored of them, whole and cut.
 
-use foldlog_log::{Offset, PartitionId};
-
-use super::*;
+use super::{
+    super::room::{of_partition, record},
+    *,
+};
 
 /// A record: offset, position, when, and its text (none: a tombstone).
 type Left = (u64, u64, i64, Option<String>);
 
 fn table(log: &Log) {
     log.log.create_topic(name("t"), TopicSettings::new(TopicKind::Table, 1)).unwrap();
-    log.log.allow_removal();
 }
 
 fn put(log: &mut Log, key: u64, value: Option<String>) {
     log.clock.advance(Duration::from_millis(1));
-    let record = NewRecord { key: Some(format!("key{key}").into()), value: value.map(Into::into), ..NewRecord::default() };
-    let write = Write::Records { topic: name("t"), partition: Some(PartitionId::new(0)), records: vec![record] };
-    let answer = log.log.append(Append { writes: vec![write], ..Append::default() }).unwrap();
-    log.stepper.commit().unwrap();
-    answer.now_or_never().unwrap().unwrap();
+    log.write(record("t", &format!("key{key}"), value));
 }
 
 /// Records of 12 keys, each a unit of its own, a checkpoint behind every few.
@@ -35,52 +31,29 @@ fn fill(log: &mut Log, numbers: std::ops::Range<u64>) {
 
 /// Seals what there is, and compacts until nothing is due.
 fn compact(log: &mut Log) {
-    log.stepper.tidy().unwrap();
-    log.clock.advance(Duration::from_secs(8 * 24 * 3600));
-    log.stepper.upkeep().unwrap();
-    log.stepper.tidy().unwrap();
-    while log.stepper.compact().unwrap() {
-        log.stepper.commit().unwrap();
-    }
-}
-
-fn settle(log: &mut Log) {
-    log.stepper.tidy().unwrap();
-    log.stepper.upkeep().unwrap();
+    log.seal();
+    log.compact();
 }
 
 fn left(log: &Log) -> Vec<Left> {
-    let selection = Selection::Partition(name("t"), PartitionId::new(0), Offset::new(0));
-    let (mut reader, mut left) = (log.log.reader(selection).unwrap(), Vec::new());
-    loop {
-        let chunk = reader.read(log.log.head().position, ReadLimits::default()).unwrap();
-        if chunk.runs.is_empty() {
-            return left;
-        }
-        for run in &chunk.runs {
-            left.extend(run.records().map(|record| {
-                let record = record.unwrap();
-                let value = record.value.map(|value| String::from_utf8(value.to_vec()).unwrap());
-                (record.offset.get(), record.position.get(), run.recorded_at.get(), value)
-            }));
-        }
-    }
+    log.read(log.log.reader(of_partition("t", 0)), Way::Forwards, ReadLimits::default(), |run, record| {
+        let value = record.value.map(|value| String::from_utf8(value.to_vec()).unwrap());
+        (record.offset.get(), record.position.get(), run.recorded_at.get(), value)
+    })
 }
 
-fn files(world: &World, folder: &str, extension: &str) -> usize {
-    let is_one = |path: &&PathBuf| path.starts_with(folder) && path.extension().is_some_and(|one| one == extension);
-    world.disk.paths().iter().filter(is_one).count()
+fn files(world: &Folder, folder: &str, extension: &str) -> usize {
+    world.files_in(folder).iter().filter(|path| path.extension().is_some_and(|one| one == extension)).count()
 }
 
 #[test]
 fn a_compacted_table_is_restored_as_it_was_and_goes_on() {
-    let mut world = World::new(11);
-    let mut log = world.open(DATA);
+    let mut world = world(11);
+    let mut log = world.open();
     table(&log);
     fill(&mut log, 0..200);
     let first = log.back_up();
     compact(&mut log);
-    settle(&mut log);
     fill(&mut log, 200..210);
     // The segments of then are gone, and so they are from the next backup, which links those that took their place.
     let next = log.back_up();
@@ -92,28 +65,25 @@ fn a_compacted_table_is_restored_as_it_was_and_goes_on() {
 
     let restored = world.restore(NEW, None).unwrap();
     assert_eq!(restored.thinned, Vec::<String>::new());
-    let mut log = world.open(NEW);
+    let mut log = world.open_at(NEW);
     assert_eq!((left(&log), log.log.ends(&name("t")).unwrap()), (before.clone(), ends));
     // It is known how far it is compacted, and goes on from there.
-    log.log.allow_removal();
     assert!(!log.stepper.compact().unwrap(), "nothing is new but what is appended to");
     fill(&mut log, 210..400);
     compact(&mut log);
-    settle(&mut log);
     let (after, newest) = (left(&log), before.len());
     assert!(after.len() < newest + 60, "{} of {newest} and 190", after.len());
     drop(log);
-    assert_eq!(left(&world.open(NEW)), after);
+    assert_eq!(left(&world.open_at(NEW)), after);
 }
 
 #[test]
 fn a_cut_within_a_compacted_segment_leaves_what_was_there_and_says_what_may_be_missing() {
-    let mut world = World::new(12);
-    let mut log = world.open(DATA);
+    let mut world = world(12);
+    let mut log = world.open();
     table(&log);
     fill(&mut log, 0..150);
     compact(&mut log);
-    settle(&mut log);
     fill(&mut log, 150..200);
     log.back_up();
     let before = left(&log);
@@ -126,13 +96,12 @@ fn a_cut_within_a_compacted_segment_leaves_what_was_there_and_says_what_may_be_m
         let folder = format!("/new-{number}");
         let until = place.map_or(before[0].2 - 1, |place| before[place].2);
         let restored = world.restore(&folder, Some(Until::Time(Timestamp::new(until)))).unwrap();
-        let mut log = world.open(&folder);
+        let mut log = world.open_at(&folder);
         let mut expected: Vec<_> = before.iter().filter(|(_, _, at, _)| *at <= until).cloned().collect();
         assert_eq!(left(&log), expected, "{place:?}");
         let is_whole = until == before[before.len() - 1].2;
         assert_eq!(restored.thinned.is_empty(), is_whole, "{place:?}: {restored:?}");
         // It goes on right behind, and is compacted like any other.
-        log.log.allow_removal();
         put(&mut log, 1, Some("new".into()));
         let ends = log.log.ends(&name("t")).unwrap();
         let last = left(&log).pop().unwrap();
@@ -141,33 +110,32 @@ fn a_cut_within_a_compacted_segment_leaves_what_was_there_and_says_what_may_be_m
         assert_eq!(left(&log), expected);
         fill(&mut log, 1000..1060);
         compact(&mut log);
-        settle(&mut log);
         let after = left(&log);
         assert!(after.len() < 60, "{}", after.len());
         drop(log);
-        assert_eq!(left(&world.open(&folder)), after);
+        assert_eq!(left(&world.open_at(&folder)), after);
     }
     // A position at which nothing is left any more is a cut like any other.
     let hole = before.windows(2).position(|two| two[0].1 + 1 < two[1].1 && two[0].2 < two[1].2).unwrap();
     let asked = Position::new(before[hole].1 + 1);
     let restored = world.restore("/hole", Some(Until::Position(asked))).unwrap();
-    assert_eq!((restored.position, left(&world.open("/hole"))), (asked, before[..=hole].to_vec()));
+    assert_eq!((restored.position, left(&world.open_at("/hole"))), (asked, before[..=hole].to_vec()));
 }
 
 #[test]
 fn what_is_compacted_or_deleted_while_a_backup_is_taken_stays_until_it_is() {
-    let mut world = World::new(13);
-    let mut log = world.open(DATA);
+    let mut world = world(13);
+    let mut log = world.open();
     table(&log);
-    log.create();
-    let units = log.append_all(0..10);
+    create(&log);
+    let units = append_all(&mut log, 0..10);
     fill(&mut log, 0..120);
     let (before, logs) = (left(&log), files(&world, DATA, "log"));
     let Log { log: opened, mut stepper, clock } = log;
     stepper
         .back_up_beside(Path::new(BACKUP), |stepper| {
             opened.delete_topic(&name("e")).unwrap();
-            clock.advance(Duration::from_secs(8 * 24 * 3600));
+            clock.advance(LONG);
             for _ in 0..3 {
                 stepper.upkeep().unwrap();
                 stepper.commit().unwrap();
@@ -186,8 +154,8 @@ fn what_is_compacted_or_deleted_while_a_backup_is_taken_stays_until_it_is() {
     assert!(files(&world, DATA, "log") < logs);
     drop((opened, stepper));
     world.restore(NEW, None).unwrap();
-    let log = world.open(NEW);
+    let log = world.open_at(NEW);
     assert_eq!(left(&log), before);
-    let there: BTreeSet<_> = log.texts().into_iter().collect();
+    let there: BTreeSet<_> = read(&log).into_iter().collect();
     assert!(texts(&units).iter().all(|text| there.contains(text)));
 }

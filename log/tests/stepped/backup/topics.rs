@@ -10,17 +10,17 @@ fn names(log: &Log) -> Vec<String> {
 
 #[test]
 fn topics_are_restored_as_they_were_when_the_backup_was_taken() {
-    let mut world = World::new(21);
-    let mut log = world.open(DATA);
-    log.create();
-    let mut units = log.append_all(0..8);
+    let mut world = world(21);
+    let mut log = world.open();
+    create(&log);
+    let mut units = append_all(&mut log, 0..8);
     log.stepper.tidy().unwrap();
     // Deleted, and still named by the checkpoint and by the window of requests; another one has its name.
     log.log.delete_topic(&name("e")).unwrap();
     log.log.create_topic(name("e"), TopicSettings::new(TopicKind::Events, 2)).unwrap();
     let changes = TopicChanges { partitions: Some(3), compression: Some(Compression::Zstd), ..TopicChanges::default() };
     log.log.alter_topic(&name("r"), changes).unwrap();
-    units.extend(log.append_all(8..12));
+    units.extend(append_all(&mut log, 8..12));
     log.back_up();
     let settings = log.log.topics().iter().find(|topic| topic.name == name("r")).unwrap().settings;
     // Afterwards: in no backup.
@@ -29,15 +29,15 @@ fn topics_are_restored_as_they_were_when_the_backup_was_taken() {
     drop(log);
 
     world.restore(NEW, None).unwrap();
-    let mut log = world.open(NEW);
+    let mut log = world.open_at(NEW);
     assert_eq!(names(&log), ["e", "r"]);
     assert_eq!(log.log.topics().iter().find(|topic| topic.name == name("r")).unwrap().settings, settings);
     // Of the first eight units what they wrote to the topic that stayed.
     let expected = units.iter().enumerate().flat_map(|(number, unit)| {
         unit.texts.iter().enumerate().filter(move |(place, _)| number >= 8 || matches!(place, 1 | 2)).map(|(_, text)| text.clone())
     });
-    assert_eq!(log.texts(), expected.collect::<Vec<_>>());
-    let more = log.append(100);
-    assert!(log.texts().ends_with(&more.texts));
+    assert_eq!(read(&log), expected.collect::<Vec<_>>());
+    let more = append(&mut log, 100);
+    assert!(read(&log).ends_with(&more.texts));
     assert!(!world.disk.paths().iter().any(|path| path.starts_with(NEW) && path.extension().is_some_and(|one| one == "restoring")));
 }
