@@ -272,7 +272,7 @@ impl Engine {
             read => read?,
         };
         let loaded = Group::from_frame(&header, group.place, body, |topic, partition| self.topics.partition(topic, partition));
-        Ok(loaded.map(|loaded| Group { spans: group.spans.clone(), marks: group.marks.clone(), ..loaded }))
+        Ok(loaded.map(|loaded| Group { spans: Arc::clone(&group.spans), marks: group.marks.clone(), ..loaded }))
     }
 
     /// Whether the log has ended over a sync that does not: threads may wait for the disk for ever, and write when it comes back.

@@ -202,7 +202,7 @@ impl Tidy {
                     of_partition.runs.push(loaded.cut(slice, run, 0, run.count)?);
                 }
             }
-            for span in &group.spans {
+            for span in &*group.spans {
                 if let Some(of_partition) = copied.get_mut(&(span.key.partition as usize)) {
                     of_partition.streams.push(span.into());
                 }
@@ -216,7 +216,7 @@ impl Tidy {
         }
         for group in groups {
             self.entries.extend_from_slice(&group.entries);
-            self.copied.push(Arc::new(group.unloaded()));
+            self.copied.push(if group.loaded { Arc::new(group.unloaded()) } else { group });
         }
         Ok(())
     }

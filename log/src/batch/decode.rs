@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::LogError,
-    ids::{Offset, StreamVersion, Timestamp},
+    ids::{Offset, Timestamp},
     life::{Blank, Mark},
     record::Run,
     topic::{Compression, TopicKind},
@@ -30,10 +30,20 @@ pub(crate) struct StoredRecord<'a> {
     pub(crate) header_count: u32,
 }
 
+/// What a record in a topic of events is.
+pub(crate) enum Said<'a> {
+    Event(EventView<'a>),
+    Mark(Mark),
+}
+
 impl<'a> StoredRecord<'a> {
-    /// Version of the event in header `f`; none if it is not an event's.
-    pub(crate) fn version(&self) -> Option<StreamVersion> {
-        Some(event::decode(self.header_f()?)?.version)
+    /// What header `f` says that it is; none if it is neither.
+    pub(crate) fn said(&self) -> Option<Said<'a>> {
+        let header = self.header_f()?;
+        match event::decode(header) {
+            Some(event) => Some(Said::Event(event)),
+            None => Some(Said::Mark(event::decode_mark(header)?.mark)),
+        }
     }
 
     /// The mark in header `f`; none if it is not a mark's.

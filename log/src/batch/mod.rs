@@ -23,7 +23,7 @@ use crate::{
 
 pub(crate) use compression::{compress, decompress};
 pub use decode::skip;
-pub(crate) use decode::{StoredRecord, StoredRecords, corrupt, find, records_of};
+pub(crate) use decode::{Said, StoredRecord, StoredRecords, corrupt, find, records_of};
 pub use encode::{BatchBuilder, Encoded, MAX_ENCODED_LEN, MAX_RECORD_LEN};
 pub use event::MarkWith;
 pub use header::{BatchHeader, Flaw, HEADER_LEN, MAX_BATCH_LEN};

@@ -174,7 +174,7 @@ impl Committer {
             time: header.time,
             slices: Vec::new(),
             order: Vec::new(),
-            spans: Vec::new(),
+            spans: Arc::default(),
             marks: Vec::new(),
             entries: bytes::Bytes::new(),
             switches: Vec::new(),

@@ -46,7 +46,7 @@ fn judge(teller: &Teller<'_>) -> Result<Option<Verdict>, LogError> {
         let reserve = Reserve::new(Arc::clone(&teller.disk), Arc::new(SystemClock::new()), data, &config);
         let files = JournalFiles::open(Arc::clone(&teller.disk), data, &config, Arc::new(reserve), &checkpoint.files);
         let Ok((files, _)) = files else { break };
-        let scan = match recovery::scan(&files, &checkpoint, |_| Ok(())) {
+        let scan = match recovery::scan(&files, &checkpoint, |_, _| Ok(())) {
             Ok(scan) => scan,
             Err(error @ LogError::Format { .. }) => return Err(error),
             Err(_) => break,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{
     file::{FramePlace, JournalFile, JournalFiles, read_bytes},
-    frame::{self, FrameFlaw, FrameHeader, HEADER_LEN, padded},
+    frame::{self, FrameBody, FrameFlaw, FrameHeader, HEADER_LEN, padded},
 };
 use crate::{checkpoint::Checkpoint, config::BLOCK, error::LogError};
 
@@ -18,6 +18,18 @@ pub(crate) struct Accepted {
     pub(crate) header: FrameHeader,
     pub(crate) place: FramePlace,
     pub(crate) bytes: Bytes,
+}
+
+impl Accepted {
+    /// The report that the frame is not what its checksums promise.
+    pub(crate) fn damage(&self, what: &str) -> LogError {
+        LogError::Corrupt {
+            file: format!("journal file {}", self.place.file).into(),
+            from: self.place.at,
+            end: self.place.end(),
+            what: format!("frame {}: {what}", self.header.number),
+        }
+    }
 }
 
 /// What a scan found out.
@@ -45,7 +57,7 @@ pub(crate) struct Scan {
 pub(crate) fn scan(
     journal: &JournalFiles,
     checkpoint: &Checkpoint,
-    mut take: impl FnMut(Accepted) -> Result<(), LogError>,
+    mut take: impl FnMut(Accepted, FrameBody) -> Result<(), LogError>,
 ) -> Result<Scan, LogError> {
     let files = journal.files();
     let mut end = FramePlace { file: checkpoint.file, at: checkpoint.file_end, length: 0 };
@@ -53,7 +65,7 @@ pub(crate) fn scan(
     let mut durable = checkpoint.recovered.max(checkpoint.frame);
     let mut newest = vec![(checkpoint.file, checkpoint.frame)];
     let mut places = Vec::new();
-    while let Some(accepted) = chain.next(&files, end)? {
+    while let Some((accepted, body)) = chain.next(&files, end)? {
         if accepted.header.salt == checkpoint.salt {
             durable = durable.max(accepted.header.durable);
         }
@@ -63,7 +75,7 @@ pub(crate) fn scan(
         chain.number = accepted.header.number;
         chain.crc = accepted.header.crc;
         chain.position = accepted.header.end().get();
-        take(accepted)?;
+        take(accepted, body)?;
     }
     let beyond = look_beyond(&files, &mut places, chain.number, checkpoint)?;
     durable = durable.max(beyond.durable);
@@ -80,7 +92,7 @@ struct Chain<'a> {
 
 impl Chain<'_> {
     /// The frame that continues the log: behind the last one, or at the beginning of another file.
-    fn next(&self, files: &[JournalFile], end: FramePlace) -> Result<Option<Accepted>, LogError> {
+    fn next(&self, files: &[JournalFile], end: FramePlace) -> Result<Option<(Accepted, FrameBody)>, LogError> {
         let here = files.iter().filter(|file| file.number == end.file).map(|file| (file, end.end()));
         let elsewhere = files.iter().filter(|file| file.number != end.file || end.end() != 0).map(|file| (file, 0));
         for (file, at) in here.chain(elsewhere) {
@@ -91,7 +103,7 @@ impl Chain<'_> {
         Ok(None)
     }
 
-    fn read(&self, file: &JournalFile, at: u64) -> Result<Option<Accepted>, LogError> {
+    fn read(&self, file: &JournalFile, at: u64) -> Result<Option<(Accepted, FrameBody)>, LogError> {
         if at + HEADER_LEN as u64 > file.length {
             return Ok(None);
         }
@@ -108,10 +120,8 @@ impl Chain<'_> {
             return Ok(None);
         }
         let bytes = read_bytes(file, at, length)?;
-        if frame::decode_body(&header, &bytes).is_err() {
-            return Ok(None);
-        }
-        Ok(Some(Accepted { header, place: FramePlace { file: file.number, at, length }, bytes }))
+        let Ok(body) = frame::decode_body(&header, &bytes) else { return Ok(None) };
+        Ok(Some((Accepted { header, place: FramePlace { file: file.number, at, length }, bytes }, body)))
     }
 
     fn fits(&self, header: &FrameHeader) -> bool {
@@ -130,32 +140,41 @@ struct Beyond {
 }
 
 /// Looks for frames with higher numbers than the last: they tell rot from a torn tail, and must be wiped out in the second case.
-/// Blocks within `accepted` frames are passed over: a payload may look like a frame, and is none.
+/// `accepted` frames are passed over: a payload may look like a frame, and is none.
 fn look_beyond(files: &[JournalFile], accepted: &mut [FramePlace], last: u64, checkpoint: &Checkpoint) -> Result<Beyond, LogError> {
-    const STEP: u64 = 1 << 20;
     accepted.sort_unstable_by_key(|place| (place.file, place.at));
-    let is_accepted = |file: u32, at: u64| {
-        let before = accepted.partition_point(|place| (place.file, place.at) <= (file, at));
-        before.checked_sub(1).and_then(|last| accepted.get(last)).is_some_and(|place| place.file == file && at < place.end())
-    };
     let mut beyond = Beyond { durable: 0, blocks: Vec::new() };
     for file in files {
-        let mut at = 0;
-        while at < file.length {
-            let bytes = read_bytes(file, at, STEP.min(file.length - at))?;
+        let mut from = 0;
+        for place in accepted.iter().filter(|place| place.file == file.number) {
+            beyond.look(file, from, place.at, last, checkpoint)?;
+            from = place.end();
+        }
+        beyond.look(file, from, file.length, last, checkpoint)?;
+    }
+    Ok(beyond)
+}
+
+impl Beyond {
+    /// Looks at the blocks from byte place `from` to `end` (exclusive).
+    fn look(&mut self, file: &JournalFile, from: u64, end: u64, last: u64, checkpoint: &Checkpoint) -> Result<(), LogError> {
+        const STEP: u64 = 1 << 20;
+        let mut at = from;
+        while at < end {
+            let bytes = read_bytes(file, at, STEP.min(end - at))?;
             for (place, block) in (0_u64..).zip(bytes.chunks(BLOCK as usize)) {
                 let Ok(header) = FrameHeader::decode(block) else { continue };
-                if header.number > last && !is_accepted(file.number, at + place * BLOCK) {
-                    beyond.blocks.push((file.number, at + place * BLOCK));
+                if header.number > last {
+                    self.blocks.push((file.number, at + place * BLOCK));
                     if header.salt == checkpoint.salt {
-                        beyond.durable = beyond.durable.max(header.durable);
+                        self.durable = self.durable.max(header.durable);
                     }
                 }
             }
             at += STEP;
         }
+        Ok(())
     }
-    Ok(beyond)
 }
 
 fn report(files: &[JournalFile], end: FramePlace, last: u64, durable: u64, beyond: &Beyond) -> LogError {

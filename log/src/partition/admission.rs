@@ -421,7 +421,7 @@ impl OpenGroup {
             time: self.time,
             order: order_of(&slices),
             slices,
-            spans: self.spans,
+            spans: self.spans.into(),
             marks: self.marks,
             entries: entries.clone(),
             switches: self.switches,

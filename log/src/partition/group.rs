@@ -77,7 +77,8 @@ pub(crate) struct Group {
     pub(crate) slices: Vec<Slice>,
     /// Places of runs (slice, run) in order of position; empty when the group is not in memory.
     pub(crate) order: Vec<(u32, u32)>,
-    pub(crate) spans: Vec<StreamSpan>,
+    /// Shared with the same group unloaded.
+    pub(crate) spans: Arc<[StreamSpan]>,
     /// Of streams.
     pub(crate) marks: Vec<StreamMark>,
     /// Window entries as encoded.
@@ -109,7 +110,7 @@ impl Group {
         Self {
             slices: self.slices.iter().map(slice).collect(),
             order: Vec::new(),
-            spans: self.spans.clone(),
+            spans: Arc::clone(&self.spans),
             marks: self.marks.clone(),
             entries: self.entries.clone(),
             switches: self.switches.clone(),
@@ -150,7 +151,7 @@ impl Group {
             time: header.time,
             order: order_of(&slices),
             slices,
-            spans: Vec::new(),
+            spans: Arc::default(),
             marks: Vec::new(),
             // A copy: a part of the frame would keep all of it in memory.
             entries: Bytes::copy_from_slice(&body.entries),

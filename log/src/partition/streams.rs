@@ -56,6 +56,25 @@ impl StreamSpan {
     }
 }
 
+/// A span of a stream that is known.
+#[derive(Clone, Copy, Debug)]
+struct RecentSpan {
+    first_version: StreamVersion,
+    offset: Offset,
+    count: u32,
+    start: u32,
+}
+
+impl RecentSpan {
+    const fn of(span: &StreamSpan) -> Self {
+        Self { first_version: span.first_version, offset: span.offset, count: span.count, start: span.start }
+    }
+
+    const fn with(&self, key: StreamKey) -> StreamSpan {
+        StreamSpan { key, first_version: self.first_version, offset: self.offset, count: self.count, start: self.start }
+    }
+}
+
 impl From<&StreamSpan> for Stretch {
     fn from(span: &StreamSpan) -> Self {
         Self { stream: span.key.hash, first_version: span.first_version, first_offset: span.offset, count: span.count }
@@ -110,7 +129,7 @@ struct Shard {
     lives: HashMap<StreamKey, Life>,
     snapshots: HashMap<StreamKey, Snapshots>,
     /// In order of version.
-    recent: HashMap<StreamKey, VecDeque<StreamSpan>>,
+    recent: HashMap<StreamKey, VecDeque<RecentSpan>>,
 }
 
 /// All streams of a folder.
@@ -239,7 +258,7 @@ impl Streams {
         for span in spans {
             let mut shard = self.shard(&span.key).write();
             shard.heads.insert(span.key, span.last_version());
-            shard.recent.entry(span.key).or_default().push_back(*span);
+            shard.recent.entry(span.key).or_default().push_back(RecentSpan::of(span));
         }
     }
 
@@ -333,8 +352,8 @@ impl Streams {
     pub(crate) fn recent(&self, key: &StreamKey, from: StreamVersion, most: usize) -> Vec<StreamSpan> {
         let shard = self.shard(key).read();
         let Some(recent) = shard.recent.get(key) else { return Vec::new() };
-        let first = recent.partition_point(|span| span.last_version() < from);
-        recent.range(first..).take(most).copied().collect()
+        let first = recent.partition_point(|span| span.with(*key).last_version() < from);
+        recent.range(first..).take(most).map(|span| span.with(*key)).collect()
     }
 
     /// Spans that are not in segments yet and begin below `before`, the newest first; at most `most`.
@@ -342,7 +361,7 @@ impl Streams {
         let shard = self.shard(key).read();
         let Some(recent) = shard.recent.get(key) else { return Vec::new() };
         let end = recent.partition_point(|span| span.first_version < before);
-        recent.range(..end).rev().take(most).copied().collect()
+        recent.range(..end).rev().take(most).map(|span| span.with(*key)).collect()
     }
 
     /// Version of the first event that is not in segments yet and lies at `offset` or behind it.

@@ -79,6 +79,8 @@ impl Tail {
             state.ends[index] = slice.end();
             state.slices[index].push_back((at, place, slice.base));
         }
+        // One that was unloaded comes while all before it are: a start reads them so.
+        state.unloaded += usize::from(!group.loaded);
         state.groups.push_back(group);
         state.shrink(self.budget);
         // Before anybody sees the partitions' ends: what lies before one of them lies below the end.

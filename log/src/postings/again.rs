@@ -89,7 +89,7 @@ fn collect(
             posting.count = u32::try_from(count).unwrap_or(posting.count);
             posting
         };
-        into.extend(postings_of(&[run], hasher)?.into_iter().map(cut).filter(|posting| posting.count > 0));
+        into.extend(postings_of(&run, hasher)?.into_iter().map(cut).filter(|posting| posting.count > 0));
         if is_cut {
             return Ok(Some(end));
         }

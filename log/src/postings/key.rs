@@ -1,6 +1,6 @@
 //! Under which keys an event is posted, and which keys a query asks for.
 //!
-//! Appenders post on their callers' threads, tidy and a start again from stored batches; both must post the same. A key is a
+//! Appenders post on their callers' threads, a start again from stored records; both must post the same. A key is a
 //! hash of 128 bits, keyed with the folder's id, and is taken for what it stands for, as that of a stream is. Format:
 //! `log/FORMAT.md`, "Postings".
 
@@ -121,14 +121,16 @@ impl<'a> Poster<'a> {
     }
 }
 
-/// Posts the events among stored records of one partition, which come in order of position.
+/// Posts the events among stored records.
 ///
 /// # Errors
 /// [`LogError::Corrupt`] where a record cannot be read.
-pub(crate) fn postings_of(runs: &[Run], hasher: &StreamHasher) -> Result<Vec<Posting>, LogError> {
-    let Some(first) = runs.first().filter(|run| run.topic.settings.kind == TopicKind::Events) else { return Ok(Vec::new()) };
-    let mut poster = Poster::new(hasher, first.topic.id);
-    for record in runs.iter().flat_map(Run::records) {
+pub(super) fn postings_of(run: &Run, hasher: &StreamHasher) -> Result<Vec<Posting>, LogError> {
+    if run.topic.settings.kind != TopicKind::Events {
+        return Ok(Vec::new());
+    }
+    let mut poster = Poster::new(hasher, run.topic.id);
+    for record in run.records() {
         let record = record?;
         if let Some(event) = record.posted() {
             poster.post(record.position.get(), event.kind, event.tags());

@@ -15,6 +15,6 @@ mod set;
 mod table;
 
 pub(crate) use again::complete;
-pub(crate) use key::{Poster, Posting, Term, add_terms, postings_of, term_of};
+pub(crate) use key::{Poster, Posting, Term, add_terms, term_of};
 pub(crate) use recent::Recent;
 pub(crate) use set::{FOLDER, Postings};
