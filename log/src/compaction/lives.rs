@@ -22,7 +22,7 @@ pub(super) struct Counted {
     pub(super) records: u64,
     /// Those of them that may go.
     pub(super) let_go: u64,
-    /// Whether some of them might have gone long ago.
+    /// Whether some of them might have gone long ago, or are events that retention let go of with all around them.
     pub(super) is_late: bool,
 }
 
@@ -64,6 +64,8 @@ pub(super) struct Count<L> {
     /// Marks below this offset were made long ago.
     aged: Offset,
     long_ago: LongAgo,
+    /// Whether retention has let go of everything in the segment: no event in it will ever be worth more, so one is enough.
+    is_below: bool,
     counted: Counted,
     stream: Option<(u128, Rest)>,
     /// Version of the first event of the stream that may go.
@@ -71,8 +73,9 @@ pub(super) struct Count<L> {
 }
 
 impl<L: Fn(u128) -> Rest> Count<L> {
-    pub(super) const fn new(rest_of: L, aged: Offset, long_ago: LongAgo) -> Self {
-        Self { rest_of, aged, long_ago, counted: Counted { records: 0, let_go: 0, is_late: false }, stream: None, first: None }
+    pub(super) const fn new(rest_of: L, aged: Offset, long_ago: LongAgo, is_below: bool) -> Self {
+        let counted = Counted { records: 0, let_go: 0, is_late: false };
+        Self { rest_of, aged, long_ago, is_below, counted, stream: None, first: None }
     }
 
     /// The next entry: streams come one after the other, events of each before its marks, snapshots last.
@@ -90,6 +93,7 @@ impl<L: Fn(u128) -> Rest> Count<L> {
         let Some(mark) = entry.mark else {
             if entry.version < rest.life.beginning.first {
                 self.counted.let_go += 1;
+                self.counted.is_late |= self.is_below;
                 self.first.get_or_insert(entry.version.get());
             }
             return;
@@ -274,13 +278,15 @@ mod tests {
         let truncated = Mark::new(Marking::Change(StreamChange::Truncate { before: StreamVersion::new(4) }), StreamVersion::new(6));
         let entries = (1..=6).map(|version| entry(1, version, version, None)).chain([entry(1, 0, 20, Some(truncated))]);
         let entries: Vec<_> = entries.chain((1..=3).map(|version| entry(2, version, 10 + version, None))).collect();
-        let count = |aged| {
+        let count_of = |aged, is_below| {
             let life = |stream| rest(if stream == 1 { standing(6, 4, 1).life } else { Life::default() });
-            let mut count = Count::new(life, Offset::new(aged), LongAgo::default());
+            let mut count = Count::new(life, Offset::new(aged), LongAgo::default(), is_below);
             entries.iter().for_each(|entry| count.take(*entry));
             count.finish().0
         };
+        let count = |aged| count_of(aged, false);
         assert_eq!(count(20), Counted { records: 10, let_go: 3, is_late: false });
+        assert_eq!(count_of(20, true), Counted { records: 10, let_go: 3, is_late: true }, "retention let go of the rest, which is blank");
         assert_eq!(count(21), Counted { records: 10, let_go: 3, is_late: true });
         assert_eq!(count(20).bytes(1_000), 300);
         assert!(count(20).is_due(30) && !count(20).is_due(31) && count(21).is_due(100));
@@ -288,10 +294,10 @@ mod tests {
 
         // The mark lies in a newer segment, which is looked at before.
         let life = Life { snapshots_from: Offset::new(30), ..standing(6, 4, 1).life };
-        let mut newer = Count::new(|_| rest(life), Offset::new(50), LongAgo::default());
+        let mut newer = Count::new(|_| rest(life), Offset::new(50), LongAgo::default(), false);
         newer.take(entry(1, 0, 20, Some(truncated)));
         let (_, long_ago) = newer.finish();
-        let mut older = Count::new(|_| rest(life), Offset::new(50), long_ago);
+        let mut older = Count::new(|_| rest(life), Offset::new(50), long_ago, false);
         older.take(entry(1, 3, 3, None));
         let snapshot = Mark::new(Marking::Snapshot(StreamVersion::new(6)), StreamVersion::new(6));
         let at = SnapshotAt { version: StreamVersion::new(6), offset: Offset::new(29) };

@@ -108,7 +108,7 @@ impl Looks {
         let mut due = Vec::with_capacity(sources.len());
         for source in sources.iter().rev() {
             let rest_of = |hash| engine.standing_and_rest(&StreamKey { partition: index(partition), hash }, low).1;
-            let begin = || Count::new(rest_of, aged, long_ago.clone());
+            let begin = || Count::new(rest_of, aged, long_ago.clone(), source.about.end <= low);
             let (counted, told) = segments.fold_entries(source, begin, Count::take)?.finish();
             long_ago = told;
             look.counted.records += counted.records;

@@ -11,7 +11,7 @@ use std::{
 
 use foldlog_log::{
     Append, Compaction, Compression, EmbeddedLog, LogBackend, LogConfig, LogError, NewEvent, NewRecord, Position, ReadLimits, Retention,
-    Selection, Stepper, StreamChange, StreamHead, Timestamp, TopicChanges, TopicKind, TopicName, TopicSettings, Write,
+    Selection, Stepper, StreamChange, StreamHead, StreamVersion, Timestamp, TopicChanges, TopicKind, TopicName, TopicSettings, Write,
     clock::ManualClock,
     testing::{Fault, Random, SimDisk, SyncSite},
 };
@@ -24,7 +24,9 @@ const FOLDER: &str = "/data";
 const TABLE: &str = "t";
 /// Rid of what is old.
 const RECORDS: &str = "r";
-/// Created and deleted.
+/// Events, rid of what is old: versions of their streams go on.
+const EVENTS: &str = "e";
+/// Events, created and deleted.
 const EXTRA: [&str; 3] = ["a", "b", "c"];
 const KEYS: u64 = 8;
 
@@ -33,6 +35,8 @@ const KEYS: u64 = 8;
 pub struct Seen {
     pub acknowledged: u64,
     pub removed: u64,
+    /// Of topics of events.
+    pub let_go: u64,
     pub compacted: u64,
     pub altered: u64,
     pub deleted: u64,
@@ -45,6 +49,7 @@ impl Seen {
     pub fn add(&mut self, other: &Self) {
         self.acknowledged += other.acknowledged;
         self.removed += other.removed;
+        self.let_go += other.let_go;
         self.compacted += other.compacted;
         self.altered += other.altered;
         self.deleted += other.deleted;
@@ -84,8 +89,8 @@ pub struct Changes {
     /// Topics with marks, whose manifests say so.
     marked: BTreeSet<String>,
     settings: Option<TopicSettings>,
-    /// Where the topic of records began when that was seen last.
-    first: u64,
+    /// Where topics began when that was seen last.
+    firsts: BTreeMap<String, u64>,
     /// What was not answered before the crash.
     unknown: Option<Asked>,
     numbers: u64,
@@ -123,7 +128,7 @@ impl Changes {
             ended: BTreeMap::new(),
             marked: BTreeSet::new(),
             settings: None,
-            first: 0,
+            firsts: BTreeMap::new(),
             unknown: None,
             numbers: 0,
             armed: false,
@@ -154,11 +159,10 @@ impl Changes {
         self.disk.set_phase("start");
         let (log, mut stepper) = self.open().map_err(|error| Failure::Refused(format!("{error}")))?;
         self.check(&log)?;
-        self.disk.set_phase("tidy");
         for _ in 0..3 {
-            let done = stepper.upkeep().and_then(|()| stepper.commit()).and_then(|()| stepper.tidy()).and_then(|()| stepper.upkeep());
-            done.map_err(|error| Failure::Refused(format!("{error}")))?;
+            self.settle(&mut stepper).map_err(|error| Failure::Refused(format!("{error}")))?;
         }
+        self.look_at_the_beginning(&log)?;
         self.nothing_is_left()
     }
 
@@ -207,7 +211,7 @@ impl Changes {
     }
 
     fn live(&mut self, log: &EmbeddedLog, mut stepper: Stepper) -> Result<(), Failure> {
-        for topic in [TABLE, RECORDS] {
+        for topic in [TABLE, RECORDS, EVENTS] {
             if !self.topics.contains(topic) && !self.create(log, topic)? {
                 return Ok(());
             }
@@ -247,17 +251,34 @@ impl Changes {
         }
     }
 
+    /// Lets every thread have its turns until nothing is due.
+    fn settle(&self, stepper: &mut Stepper) -> Result<(), LogError> {
+        let mut goes_on = true;
+        while goes_on {
+            self.disk.set_phase("upkeep");
+            stepper.upkeep()?;
+            self.disk.set_phase("commit");
+            stepper.commit()?;
+            self.disk.set_phase("tidy");
+            stepper.tidy()?;
+            self.disk.set_phase("compact");
+            goes_on = stepper.compact()?;
+        }
+        stepper.upkeep()
+    }
+
     fn append(&mut self, log: &EmbeddedLog, stepper: &mut Stepper) -> Result<bool, Failure> {
         let topics: Vec<String> = self.topics.iter().cloned().collect();
-        let topic = match self.random.below(10) {
+        let topic = match self.random.below(14) {
             0..4 => TABLE.to_owned(),
             4..9 => RECORDS.to_owned(),
+            9..12 => EVENTS.to_owned(),
             _ => topics[self.random.below(topics.len() as u64) as usize].clone(),
         };
         self.numbers += 1;
         let key = format!("key{}", self.random.below(KEYS));
-        let value = (topic != TABLE || !self.random.one_in(8)).then(|| format!("{}:{}", self.numbers, "x".repeat(500)));
-        let write = if EXTRA.contains(&&*topic) {
+        let value = (topic != TABLE || !self.random.one_in(8)).then(|| format!("<{}>{}", self.numbers, "x".repeat(500)));
+        let write = if is_of_events(&topic) {
             let event = NewEvent { kind: "E".into(), data: value.clone().unwrap_or_default().into(), ..NewEvent::default() };
             Write::Stream { topic: name(&topic), stream: key.parse().unwrap(), events: vec![event] }
         } else {
@@ -281,8 +302,7 @@ impl Changes {
 
     /// Ends a stream.
     fn mark(&mut self, log: &EmbeddedLog, stepper: &mut Stepper) -> Result<bool, Failure> {
-        let Some((topic, _, key, _)) = self.given.values().find(|record| EXTRA.contains(&&*record.0) && !self.is_ended(record)).cloned()
-        else {
+        let Some((topic, _, key, _)) = self.given.values().find(|record| is_of_events(&record.0) && !self.is_ended(record)).cloned() else {
             return Ok(true);
         };
         let change = Write::Change { topic: name(&topic), stream: key.parse().unwrap(), change: StreamChange::Delete, by: "life".into() };
@@ -316,7 +336,7 @@ impl Changes {
         };
         let compaction =
             Compaction { delete_retention: Duration::from_secs(60), max_lag: Duration::from_secs(3600), ..Compaction::default() };
-        let bytes = (kind == TopicKind::Records).then_some(16 << 10);
+        let bytes = (matches!(topic, RECORDS | EVENTS)).then_some(16 << 10);
         let compaction = if kind == TopicKind::Table { compaction } else { Compaction::default() };
         let settings = TopicSettings { compaction, retention: Retention { bytes, time: None }, ..TopicSettings::new(kind, 1) };
         let goes_on = self.stepped("create", || log.create_topic(name(topic), settings).map(drop))?;
@@ -380,16 +400,20 @@ impl Changes {
 
     /// What was removed stays removed.
     fn look_at_the_beginning(&mut self, log: &EmbeddedLog) -> Result<(), Failure> {
-        if !self.topics.contains(RECORDS) {
-            return Ok(());
+        for topic in [RECORDS, EVENTS].into_iter().filter(|topic| self.topics.contains(*topic)) {
+            let first = log.firsts(&name(topic)).map_err(|error| Failure::Topic(error.to_string()))?[0].get();
+            let before = self.firsts.insert(topic.to_owned(), first).unwrap_or_default();
+            if first < before {
+                return Err(Failure::Revived(format!("records of {topic} from {first} on, though they were removed up to {before}")));
+            }
+            let removed = if topic == RECORDS { &mut self.seen.removed } else { &mut self.seen.let_go };
+            *removed += u64::from(first > before);
         }
-        let first = log.firsts(&name(RECORDS)).map_err(|error| Failure::Topic(error.to_string()))?[0].get();
-        if first < self.first {
-            return Err(Failure::Revived(format!("records from {first} on, though they were removed up to {}", self.first)));
-        }
-        self.seen.removed += u64::from(first > self.first);
-        self.first = first;
         Ok(())
+    }
+
+    fn first(&self, topic: &str) -> u64 {
+        self.firsts.get(topic).copied().unwrap_or_default()
     }
 
     /// Everything promised, after a start.
@@ -410,6 +434,9 @@ impl Changes {
                 return Err(Failure::Topic(format!("{topic} is {settings:?}, and was altered to {:?}", self.settings)));
             }
             self.check_records(&topic, &read(log, &topic)?)?;
+            if is_of_events(&topic) {
+                self.check_streams(log, &topic)?;
+            }
         }
         self.manifests_say_what_older_builds_must_know(log)
     }
@@ -417,7 +444,7 @@ impl Changes {
     /// That there are marks, and segments that were written anew in topics of events.
     fn manifests_say_what_older_builds_must_know(&self, log: &EmbeddedLog) -> Result<(), Failure> {
         let paths = self.disk.paths();
-        for topic in self.topics.iter().filter(|topic| EXTRA.contains(&topic.as_str())) {
+        for topic in self.topics.iter().filter(|topic| is_of_events(topic)) {
             let is_marked = self.marked.contains(topic);
             let topic = log.topic(&name(topic)).map_err(|error| Failure::Topic(error.to_string()))?;
             let manifest = Path::new(FOLDER).join("topics").join(format!("{}.json", topic.id));
@@ -473,11 +500,11 @@ impl Changes {
         for record in given {
             let must_be_there = match topic {
                 TABLE => newest.get(&*record.2) == Some(&record.1) && record.3.is_some(),
-                RECORDS => record.1 >= self.first,
-                _ => !self.is_ended(record),
+                RECORDS => record.1 >= self.first(topic),
+                _ => record.1 >= self.first(topic) && !self.is_ended(record),
             };
             if must_be_there && !by_offset.contains_key(&record.1) {
-                return Err(Failure::Lost(format!("{record:?}, the topic begins at {}", self.first)));
+                return Err(Failure::Lost(format!("{record:?}, the topic begins at {}", self.first(topic))));
             }
             // What was removed to let go of an older value must not bring that back.
             let older = by_offset.values().filter(|other| topic == TABLE && other.2 == record.2).map(|other| other.1).max();
@@ -492,9 +519,39 @@ impl Changes {
         Ok(())
     }
 
-    /// Nothing of a topic that is gone takes space for ever.
+    /// Streams stand where they stood, and begin behind what is gone.
+    fn check_streams(&self, log: &EmbeddedLog, topic: &str) -> Result<(), Failure> {
+        // Events of each stream: all, those that retention let go of, and those that its end did.
+        let mut given: BTreeMap<&str, [u64; 3]> = BTreeMap::new();
+        for record in self.given.values().filter(|record| record.0 == topic) {
+            let is_of = [true, record.1 < self.first(topic), self.is_ended(record)];
+            let counts = given.entry(&record.2).or_default();
+            counts.iter_mut().zip(is_of).for_each(|(count, is_one)| *count += u64::from(is_one));
+        }
+        for (key, [all, retained, ended]) in given {
+            let state = log.stream_state(&name(topic), &key.parse().unwrap()).map_err(|error| Failure::Lost(format!("{error:?}")))?;
+            let [newest, first] = [all, 1 + retained.max(ended)].map(StreamVersion::new);
+            let told = (state.head.version(), state.beginning.first, state.beginning.retained == first);
+            // Where its end says more, nothing need be left that says how far retention came.
+            if told.0 != Some(newest) || told.1 != first || retained > ended && !told.2 {
+                return Err(Failure::Versions(format!("{key} of {topic} has {all} events, without {retained} and {ended}: {state:?}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing of a topic or of an event that is gone takes space for ever.
     fn nothing_is_left(&self) -> Result<(), Failure> {
         let paths = self.disk.paths();
+        let of_segments = paths.iter().filter(|path| path.extension().is_some_and(|one| one == "log"));
+        let text: Vec<u8> = of_segments.flat_map(|path| self.disk.bytes_of(path).unwrap_or_default()).collect();
+        let gone = self.given.values().filter(|record| record.0 == EVENTS && record.1 < self.first(&record.0));
+        for (topic, offset, _, value) in gone {
+            let value = value.as_ref().expect("an event has data").as_bytes();
+            if text.windows(value.len()).any(|bytes| bytes == value) {
+                return Err(Failure::Left(format!("the data of event {offset} of {topic}, which begins at {}", self.first(topic))));
+            }
+        }
         let folder = Path::new(FOLDER).join("topics");
         for path in &paths {
             let Some(topic) =
@@ -509,6 +566,10 @@ impl Changes {
         }
         Ok(())
     }
+}
+
+fn is_of_events(topic: &str) -> bool {
+    topic == EVENTS || EXTRA.contains(&topic)
 }
 
 fn name(topic: &str) -> TopicName {
