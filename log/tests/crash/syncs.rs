@@ -63,9 +63,10 @@ const MADE_UP_FOR: [&str; 13] = [
 ];
 
 /// The same of syncs that only changes of topics make: compaction, removal, alteration, deletion.
-const PROVEN_IN_CHANGES: [(&str, &str); 11] = [
+const PROVEN_IN_CHANGES: [(&str, &str); 12] = [
     ("alter: sync of folder /data/topics", "topic"),
     ("alter: sync of file /data/topics/#-#-#-#-#.new", "refused"),
+    ("compact: sync of folder /data/topics", "topic"),
     ("compact: sync of folder /data/topics/#-#-#-#-#/#", "refused"),
     ("compact: sync of file /data/topics/#-#-#-#-#.new", "refused"),
     ("compact: sync of file /data/topics/#-#-#-#-#/#/#.#.log", "refused"),
@@ -78,10 +79,7 @@ const PROVEN_IN_CHANGES: [(&str, &str); 11] = [
 ];
 
 /// Those that another one makes up for.
-const MADE_UP_FOR_IN_CHANGES: [&str; 4] = [
-    // A topic's manifest says that there may be blanks before the first is written. Every later name in the folder syncs it as well, so that
-    // these lives never see it missing; it is there for the topic in which nothing follows.
-    "compact: sync of folder /data/topics",
+const MADE_UP_FOR_IN_CHANGES: [&str; 3] = [
     // Derived, and made again when they are not whole.
     "compact: sync of file /data/topics/#-#-#-#-#/#/#.#.index",
     "compact: sync of file /data/topics/#-#-#-#-#/#/#.#.keys",

@@ -40,7 +40,7 @@ pub enum CallKind {
     Len,
 }
 
-/// A place where something is synced: kind of call, and path with every number in it as `#`.
+/// A place where something is synced: kind of call, and path with every number and checksum in it as `#`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SyncSite {
     /// What the test called the time at which it happened; see [`SimDisk::set_phase`].
@@ -411,13 +411,18 @@ impl Shared {
     }
 }
 
+/// A path with `#` for every number, and for every checksum, which has 8 hexadecimal digits.
 fn without_numbers(path: &Path) -> String {
     let mut out = String::new();
-    for letter in path.to_string_lossy().chars() {
-        match letter.is_ascii_digit() {
-            true if out.ends_with('#') => {}
-            true => out.push('#'),
-            false => out.push(letter),
+    for part in path.to_string_lossy().split_inclusive(['/', '-', '.']) {
+        let name = part.trim_end_matches(['/', '-', '.']);
+        let is_checksum = name.len() == 8 && name.bytes().all(|letter| letter.is_ascii_hexdigit());
+        for letter in part.chars() {
+            match letter.is_ascii_digit() || is_checksum && letter.is_ascii_hexdigit() {
+                true if out.ends_with('#') => {}
+                true => out.push('#'),
+                false => out.push(letter),
+            }
         }
     }
     out

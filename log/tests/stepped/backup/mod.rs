@@ -5,6 +5,7 @@ mod cut;
 mod fault;
 mod lives;
 mod meanwhile;
+mod syncs;
 mod take;
 mod topics;
 
@@ -70,9 +71,21 @@ fn append_all(log: &mut Log, numbers: Range<u64>) -> Vec<Unit> {
 
 /// Everything that is there, in order.
 fn read(log: &Log) -> Vec<String> {
-    let text = |value: Option<&[u8]>| Some(String::from_utf8(value?.to_vec()).unwrap());
-    let reader = log.log.reader(Selection::All(Position::default()));
-    log.read(reader, Way::Forwards, ReadLimits::default(), |_, record| text(record.value)).into_iter().flatten().collect()
+    try_read(log).unwrap()
+}
+
+fn try_read(log: &Log) -> Result<Vec<String>, LogError> {
+    let mut reader = log.log.reader(Selection::All(Position::default()))?;
+    let mut texts = Vec::new();
+    loop {
+        let chunk = reader.read(log.log.head().position, ReadLimits::default())?;
+        if chunk.runs.is_empty() {
+            return Ok(texts);
+        }
+        for record in chunk.runs.iter().flat_map(|run| run.records()) {
+            texts.extend(record?.value.map(|value| String::from_utf8(value.to_vec()).unwrap()));
+        }
+    }
 }
 
 fn identity(number: u64) -> Identity {
