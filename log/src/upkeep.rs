@@ -145,7 +145,9 @@ impl Upkeep {
         }
         // If there is no room in line, the next pass finds the same.
         self.engine.put_in_line(Switch { partition: Arc::clone(partition), by: Replacement::Nothing(low) }, held)?;
-        tracing::info!(topic = %topic.name, partition = %partition.id, from = %low.offset, segments = count, "removes what retention lets go");
+        let what =
+            if topic.settings.kind == TopicKind::Events { "lets go of what is old, to be removed later" } else { "removes what is old" };
+        tracing::info!(topic = %topic.name, partition = %partition.id, from = %low.offset, segments = count, "{what}");
         Ok(())
     }
 }

@@ -209,7 +209,10 @@ impl Pass {
         engine.reserve.admits_file(engine.layout(&partition).max_log_bytes, Purpose::Upkeep)?;
         engine.admit_blanks(&topic.name)?;
         engine.compacting.begin((topic.id, partition.id), sources.iter().map(|source| source.about.bytes).sum());
-        tracing::info!(topic = %topic.name, partition = %partition.id, segments = sources.len(), "removes what streams let go");
+        let low = segments.low().offset;
+        let retained = sources.iter().filter(|source| source.about.end <= low).count();
+        let all = sources.len();
+        tracing::info!(topic = %topic.name, partition = %partition.id, segments = all, retained, "removes what streams and retention let go");
         let rule = Rule::Life(Removal::new(engine, &partition));
         Ok(Next::GoesOn(Self { partition, segments, rule, sources }))
     }

@@ -3,6 +3,9 @@
 //! [`crate::embedded`] creates, alters, deletes and looks them up, recovery finds partitions by id. Invariant: a topic that was returned is
 //! durable, and one that was deleted is so durably; a partition's index never changes and is given to no other while the process runs.
 
+mod contents;
+mod settings;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -12,31 +15,26 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
-    time::Duration,
 };
 
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
-use serde::{Deserialize, Serialize};
 
 use crate::{
-    compaction::Compaction,
     disk::{Disk, Entry},
-    durability::Durability,
     error::LogError,
     ids::{PartitionId, TopicId, TopicName},
-    manifest,
-    retention::Retention,
-    segment,
-    topic::{Compression, Topic, TopicChanges, TopicKind, TopicSettings},
+    manifest, segment,
+    topic::{Topic, TopicChanges, TopicSettings},
 };
+
+use contents::{Contents, Manifest};
+use settings::{check, exists};
+
+pub(crate) use contents::{FORMAT, kind_in};
 
 /// Folder of topics within the data folder.
 pub(crate) const FOLDER: &str = "topics";
-/// Newest format of manifests. A manifest has the oldest in which it can be written, so that a build of that time reads it.
-pub(crate) const FORMAT: u32 = 8;
-/// Oldest format in which a manifest says that its topic was deleted.
-const FORMAT_OF_DELETED: u32 = 5;
 
 /// One partition of a topic.
 #[derive(Debug)]
@@ -88,17 +86,6 @@ pub(crate) struct TopicEntry {
     gone: Arc<AtomicBool>,
 }
 
-/// What a topic may hold that builds of before would pass over.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Contents {
-    /// Lives of its streams may have been changed.
-    changes: bool,
-    /// Events of it may be blank.
-    blanks: bool,
-    /// Data of its events may have been redacted.
-    redactions: bool,
-}
-
 #[derive(Debug, Default)]
 struct State {
     by_name: BTreeMap<TopicName, Arc<TopicEntry>>,
@@ -108,126 +95,6 @@ struct State {
     partitions: Vec<Arc<Partition>>,
     /// Topics made and deleted so far.
     changes: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Manifest {
-    format: u32,
-    name: String,
-    id: String,
-    kind: TopicKind,
-    partitions: u32,
-    /// Since format 2.
-    #[serde(default, skip_serializing_if = "is_default")]
-    durability: Durability,
-    /// Since format 2.
-    #[serde(default, skip_serializing_if = "is_default")]
-    compression: Compression,
-    /// Whether lives of streams may have been changed. Since format 2.
-    #[serde(default, skip_serializing_if = "is_default")]
-    changes: bool,
-    /// Since format 3.
-    #[serde(default, skip_serializing_if = "is_default")]
-    retention_ms: Option<u64>,
-    /// Since format 3.
-    #[serde(default, skip_serializing_if = "is_default")]
-    retention_bytes: Option<u64>,
-    /// Since format 4.
-    #[serde(default, skip_serializing_if = "is_default")]
-    compaction: Option<ManifestCompaction>,
-    /// What is left of it waits to be removed. Since format 5.
-    #[serde(default, skip_serializing_if = "is_default")]
-    deleted: bool,
-    /// Whether events may be blank. Since format 6.
-    #[serde(default, skip_serializing_if = "is_default")]
-    blanks: bool,
-    /// Whether data of events may have been redacted. Since format 7.
-    #[serde(default, skip_serializing_if = "is_default")]
-    redactions: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ManifestCompaction {
-    delete_retention_ms: u64,
-    min_lag_ms: u64,
-    max_lag_ms: u64,
-    dirty_percent: u8,
-}
-
-impl From<Compaction> for ManifestCompaction {
-    fn from(settings: Compaction) -> Self {
-        let Compaction { delete_retention, min_lag, max_lag, dirty_percent } = settings;
-        let [delete_retention_ms, min_lag_ms, max_lag_ms] = [delete_retention, min_lag, max_lag].map(in_ms);
-        Self { delete_retention_ms, min_lag_ms, max_lag_ms, dirty_percent }
-    }
-}
-
-impl From<ManifestCompaction> for Compaction {
-    fn from(written: ManifestCompaction) -> Self {
-        let times = [written.delete_retention_ms, written.min_lag_ms, written.max_lag_ms].map(Duration::from_millis);
-        let [delete_retention, min_lag, max_lag] = times;
-        Self { delete_retention, min_lag, max_lag, dirty_percent: written.dirty_percent }
-    }
-}
-
-fn in_ms(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
-impl Manifest {
-    /// `before` is the format that the topic's manifest has; 1 if it has none.
-    fn new(topic: &Topic, Contents { changes, blanks, redactions }: Contents, before: u32) -> Self {
-        let TopicSettings { kind, partitions, durability, compression, retention, compaction } = topic.settings;
-        let is_plain = topic.settings == TopicSettings::new(kind, partitions) && !changes;
-        let format = match retention.is_for_ever() {
-            // Builds that knew format 3 refuse a table with a retention.
-            _ if compaction != Compaction::DEFAULT || kind == TopicKind::Table && !retention.is_for_ever() => 4,
-            true if is_plain => 1,
-            true => 2,
-            false => 3,
-        };
-        let format = match (blanks, redactions) {
-            // Builds that knew up to 7 refuse a retention of events.
-            _ if kind == TopicKind::Events && !retention.is_for_ever() => 8,
-            // Builds that knew less would show what is redacted.
-            (_, true) => 7,
-            (true, false) => 6,
-            (false, false) => format,
-        };
-        let format = format.max(before);
-        let (name, id) = (topic.name.as_str().into(), topic.id.to_string());
-        let (retention_ms, retention_bytes) = (retention.time.map(in_ms), retention.bytes);
-        let compaction = (compaction != Compaction::DEFAULT).then(|| compaction.into());
-        Self {
-            format,
-            name,
-            id,
-            kind,
-            partitions,
-            durability,
-            compression,
-            changes,
-            retention_ms,
-            retention_bytes,
-            compaction,
-            deleted: false,
-            blanks,
-            redactions,
-        }
-    }
-
-    fn settings(&self) -> TopicSettings {
-        let &Self { kind, partitions, durability, compression, compaction, .. } = self;
-        let retention = Retention { time: self.retention_ms.map(Duration::from_millis), bytes: self.retention_bytes };
-        let compaction = compaction.map_or(Compaction::DEFAULT, Into::into);
-        TopicSettings { kind, partitions, durability, compression, retention, compaction }
-    }
 }
 
 /// All topics of a folder.
@@ -335,8 +202,7 @@ impl TopicStore {
     pub(crate) fn delete(&self, name: &TopicName) -> Result<Arc<TopicEntry>, LogError> {
         let _writing = self.writing.lock();
         let entry = self.get(name)?;
-        let manifest = Manifest::new(&entry.topic, *entry.contents.read(), entry.format.load(Ordering::Acquire).max(FORMAT_OF_DELETED));
-        self.write(&Manifest { deleted: true, ..manifest })?;
+        self.write(&Manifest::of_deleted(&entry.topic, *entry.contents.read(), entry.format.load(Ordering::Acquire)))?;
         let mut state = self.state.write();
         entry.gone.store(true, Ordering::Release);
         state.by_name.remove(name);
@@ -565,61 +431,18 @@ impl TopicEntry {
     }
 }
 
-/// Kind of the topic that a manifest is of; none if it is no whole manifest.
-pub(crate) fn kind_in(manifest: &str) -> Option<TopicKind> {
-    #[derive(Deserialize)]
-    struct Kind {
-        kind: TopicKind,
-    }
-    let Kind { kind } = serde_json::from_str(manifest::checked(manifest.as_bytes())?).ok()?;
-    Some(kind)
-}
-
-fn check(name: &str, settings: TopicSettings) -> Result<(), LogError> {
-    let invalid = |field: &str, reason| Err(LogError::Invalid { field: field.into(), reason });
-    if !(1..=TopicSettings::MAX_PARTITIONS).contains(&settings.partitions) {
-        let reason = format!("{} partitions were asked for, 1 to {} are allowed", settings.partitions, TopicSettings::MAX_PARTITIONS);
-        return invalid("partitions", reason);
-    }
-    if let Some((setting, reason)) = settings.retention.fault().or(settings.compaction.fault()) {
-        return invalid(setting, reason);
-    }
-    let kept = match settings.kind {
-        _ if settings.compaction == Compaction::DEFAULT => return Ok(()),
-        TopicKind::Table => return Ok(()),
-        TopicKind::Events => "an event replaces none before it, what is true now follows from all of them",
-        TopicKind::Records => "they say what happened, not how something stands; a topic of kind table has the newest record of each key",
-    };
-    invalid("compaction", format!("topic {name} is of kind {}, which is not compacted by key: {kept}", settings.kind))
-}
-
-fn exists(topic: &Topic, asked: TopicSettings) -> LogError {
-    let mut differences = Vec::new();
-    if topic.settings.kind != asked.kind {
-        differences.push(format!("kind {} instead of {}", topic.settings.kind, asked.kind));
-    }
-    if topic.settings.partitions != asked.partitions {
-        differences.push(format!("{} partitions instead of {}", topic.settings.partitions, asked.partitions));
-    }
-    if topic.settings.durability != asked.durability {
-        differences.push(format!("durability {} instead of {}", topic.settings.durability, asked.durability));
-    }
-    if topic.settings.compression != asked.compression {
-        differences.push(format!("compression {} instead of {}", topic.settings.compression, asked.compression));
-    }
-    if topic.settings.retention != asked.retention {
-        differences.push(format!("retention {} instead of {}", topic.settings.retention, asked.retention));
-    }
-    if topic.settings.compaction != asked.compaction {
-        differences.push(format!("{} instead of {}", topic.settings.compaction, asked.compaction));
-    }
-    LogError::TopicExists { topic: topic.name.clone(), difference: differences.join(" and ") }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::testing::{CallKind, Fault, SimDisk};
+    use crate::{
+        compaction::Compaction,
+        durability::Durability,
+        retention::Retention,
+        testing::{CallKind, Fault, SimDisk},
+        topic::{Compression, TopicKind},
+    };
 
     fn leftovers(disk: &SimDisk) -> usize {
         disk.paths().iter().filter(|path| path.extension().is_some_and(|extension| extension == manifest::UNFINISHED)).count()
