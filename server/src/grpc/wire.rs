@@ -77,7 +77,7 @@ impl<D: Message + Default + Send + 'static> Codec for Wire<D> {
     type Decoder = <ProstCodec<pb::ReadBatch, D> as Codec>::Decoder;
 
     fn encoder(&mut self) -> WireEncoder {
-        WireEncoder { events: Vec::new() }
+        WireEncoder::default()
     }
 
     fn decoder(&mut self) -> Self::Decoder {
@@ -91,8 +91,10 @@ const _: fn() = || {
 };
 
 /// See [`Wire`].
+#[derive(Default)]
 pub struct WireEncoder {
     events: Vec<u8>,
+    event: EventEncoder,
 }
 
 impl Encoder for WireEncoder {
@@ -103,7 +105,7 @@ impl Encoder for WireEncoder {
         match item {
             Outgoing::Read { chunk, direction, last } => {
                 buf.reserve(stored_bytes(&chunk));
-                put_events(&chunk, direction, buf)?;
+                self.event.put_all(&chunk, direction, buf)?;
                 put_bytes(2, last.as_ref().map_or(&[], |last| &last.token), buf);
                 put_number(3, chunk.scanned_to.get(), buf);
                 put_number(4, u64::from(last.is_some()), buf);
@@ -116,7 +118,7 @@ impl Encoder for WireEncoder {
             Outgoing::Events { chunk, token } => {
                 self.events.clear();
                 self.events.reserve(stored_bytes(&chunk));
-                put_events(&chunk, Direction::Forwards, &mut self.events)?;
+                self.event.put_all(&chunk, Direction::Forwards, &mut self.events)?;
                 put_bytes(2, &token, &mut self.events);
                 put_message_key(1, self.events.len(), buf);
                 buf.put_slice(&self.events);
@@ -136,74 +138,92 @@ fn stored_bytes(chunk: &Chunk) -> usize {
     (records * 96 + shared).min(1 << 20)
 }
 
-fn put_events(chunk: &Chunk, direction: Direction, buf: &mut impl BufMut) -> Result<(), Status> {
-    let damaged = |error: LogError| status(error.into(), None);
-    for run in &chunk.runs {
-        match direction {
-            Direction::Forwards => {
-                for record in run.records() {
-                    put_event(run, &record.map_err(damaged)?, buf);
-                }
-            }
-            Direction::Backwards => {
-                let records = run.records().collect::<Result<Vec<_>, _>>().map_err(damaged)?;
-                for record in records.iter().rev() {
-                    put_event(run, record, buf);
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
 /// The records of a run as messages, for whoever puts them into messages of its own.
 ///
 /// # Errors
 /// LOG_CORRUPT where bytes are not what the checksum promised.
 pub fn recorded(run: &Run) -> Result<Vec<pb::RecordedEvent>, Failure> {
-    let mut bytes = Vec::new();
+    let (mut encoder, mut bytes) = (EventEncoder::default(), Vec::new());
+    encoder.begin(run);
     for record in run.records() {
-        put_event(run, &record?, &mut bytes);
+        encoder.put(&record?, &mut bytes);
     }
     let fault = |error: prost::DecodeError| Failure::new(Kind::Internal, "READ_FAILED", error.to_string());
     Ok(pb::ReadBatch::decode(Bytes::from(bytes)).map_err(fault)?.events)
 }
 
-/// One `RecordedEvent` as field 1 of whatever holds it.
-fn put_event(run: &Run, record: &RecordView<'_>, buf: &mut impl BufMut) {
-    let event = record.event();
-    let inner = event_len(record, event.as_ref());
-    let topic = run.topic.name.as_str();
-    let key = record.key.unwrap_or_default();
-    let stream = if event.is_some() { key } else { &[] };
-    let plain_key = if event.is_some() { None } else { record.key };
-    let version = event.as_ref().map_or(0, |event| event.version.get());
-    let redacted = event.as_ref().map_or(0, |event| u64::from(event.is_redacted));
-    let recorded_at = time_len(run.recorded_at);
-    let length = message_len(1, inner)
-        + bytes_len(2, topic.as_bytes())
-        + number_len(3, u64::from(run.partition.get()))
-        + number_len(4, record.offset.get())
-        + bytes_len(5, stream)
-        + number_len(6, version)
-        + message_len(7, recorded_at)
-        + number_len(8, record.position.get())
-        + number_len(9, redacted)
-        + plain_key.map_or(0, |key| message_len(10, key.len()));
-    put_message_key(1, length, buf);
-    put_message_key(1, inner, buf);
-    put_inner(record, event.as_ref(), buf);
-    put_bytes(2, topic.as_bytes(), buf);
-    put_number(3, u64::from(run.partition.get()), buf);
-    put_number(4, record.offset.get(), buf);
-    put_bytes(5, stream, buf);
-    put_number(6, version, buf);
-    put_message_key(7, recorded_at, buf);
-    put_time(run.recorded_at, buf);
-    put_number(8, record.position.get(), buf);
-    put_number(9, redacted, buf);
-    if let Some(key) = plain_key {
-        put_present(10, key, buf);
+/// Encodes one event after the other as `RecordedEvent`, field 1 of whatever holds it. Each is put together apart and leaves in one piece: the
+/// transport's buffer takes long for the many small ones.
+#[derive(Default)]
+struct EventEncoder {
+    /// What all events of a run have in common, as fields.
+    of_run: Vec<u8>,
+    one: Vec<u8>,
+}
+
+impl EventEncoder {
+    fn put_all(&mut self, chunk: &Chunk, direction: Direction, buf: &mut impl BufMut) -> Result<(), Status> {
+        let damaged = |error: LogError| status(error.into(), None);
+        for run in &chunk.runs {
+            self.begin(run);
+            match direction {
+                Direction::Forwards => {
+                    for record in run.records() {
+                        self.put(&record.map_err(damaged)?, buf);
+                    }
+                }
+                Direction::Backwards => {
+                    let records = run.records().collect::<Result<Vec<_>, _>>().map_err(damaged)?;
+                    for record in records.iter().rev() {
+                        self.put(record, buf);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The records that follow are of this run.
+    fn begin(&mut self, run: &Run) {
+        let fields = &mut self.of_run;
+        fields.clear();
+        put_bytes(2, run.topic.name.as_str().as_bytes(), fields);
+        put_number(3, u64::from(run.partition.get()), fields);
+        put_message_key(7, time_len(run.recorded_at), fields);
+        put_time(run.recorded_at, fields);
+    }
+
+    fn put(&mut self, record: &RecordView<'_>, buf: &mut impl BufMut) {
+        let event = record.event();
+        let inner = event_len(record, event.as_ref());
+        let key = record.key.unwrap_or_default();
+        let stream = if event.is_some() { key } else { &[] };
+        let plain_key = if event.is_some() { None } else { record.key };
+        let version = event.as_ref().map_or(0, |event| event.version.get());
+        let redacted = event.as_ref().map_or(0, |event| u64::from(event.is_redacted));
+        let length = message_len(1, inner)
+            + self.of_run.len()
+            + number_len(4, record.offset.get())
+            + bytes_len(5, stream)
+            + number_len(6, version)
+            + number_len(8, record.position.get())
+            + number_len(9, redacted)
+            + plain_key.map_or(0, |key| message_len(10, key.len()));
+        let one = &mut self.one;
+        one.clear();
+        put_message_key(1, length, one);
+        put_message_key(1, inner, one);
+        put_inner(record, event.as_ref(), one);
+        one.put_slice(&self.of_run);
+        put_number(4, record.offset.get(), one);
+        put_bytes(5, stream, one);
+        put_number(6, version, one);
+        put_number(8, record.position.get(), one);
+        put_number(9, redacted, one);
+        if let Some(key) = plain_key {
+            put_present(10, key, one);
+        }
+        buf.put_slice(one);
     }
 }
 
@@ -234,7 +254,7 @@ fn event_len(record: &RecordView<'_>, event: Option<&EventView<'_>>) -> usize {
     length
 }
 
-fn put_inner(record: &RecordView<'_>, event: Option<&EventView<'_>>, buf: &mut impl BufMut) {
+fn put_inner(record: &RecordView<'_>, event: Option<&EventView<'_>>, buf: &mut Vec<u8>) {
     if let Some(event) = event {
         put_bytes(1, event.event_id.as_ref().map_or(&[], |id| id.as_bytes().as_slice()), buf);
         put_bytes(2, event.kind.as_bytes(), buf);
@@ -293,7 +313,7 @@ fn time_len(time: Timestamp) -> usize {
     number_len(1, seconds) + number_len(2, nanos)
 }
 
-fn put_time(time: Timestamp, buf: &mut impl BufMut) {
+fn put_time(time: Timestamp, buf: &mut Vec<u8>) {
     let (seconds, nanos) = seconds_and_nanos(time);
     put_number(1, seconds, buf);
     put_number(2, nanos, buf);
