@@ -22,6 +22,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     #[expect(clippy::disallowed_methods, reason = "a build script has no Disk")]
     std::fs::write(Path::new(&out).join("foldlog.v1.bin"), descriptors.encode_to_vec())?;
     // Payloads stay slices of the message they came in.
-    tonic_prost_build::configure().bytes(".").btree_map(".").compile_fds(descriptors)?;
+    tonic_prost_build::configure().bytes(".").btree_map(".").codec_path("crate::codec::Codec").compile_fds(descriptors)?;
     Ok(())
 }

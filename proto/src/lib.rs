@@ -1,5 +1,7 @@
 //! Messages and services of `foldlog.v1`, generated from `proto/foldlog/v1`; documented there.
 
+pub mod codec;
+
 /// Version 1.
 #[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated: which of these it needs depends on the generator")]
 pub mod v1 {

@@ -3,23 +3,19 @@
 //!
 //! [`super::events`] decodes appends through [`Counted`], messages of sessions through [`CountedSession`]. Must know every repeated field of `AppendRequest`, however deep.
 
-use foldlog_proto::v1 as pb;
-use prost::{
-    bytes::Buf as _,
-    encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
-};
+use foldlog_proto::{codec, v1 as pb};
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use tonic::{
     Status,
     codec::{BufferSettings, Codec, DecodeBuf, Decoder},
 };
-use tonic_prost::ProstCodec;
 
 use crate::{app::App, config::Limits, failure::Failure};
 
 /// Attributes and headers in one append: many for each of the most events there may be.
 const MOST_NAMED: usize = 1 << 18;
 
-type Prost = ProstCodec<pb::AppendResponse, pb::AppendRequest>;
+type Appends = codec::Codec<pb::AppendResponse, pb::AppendRequest>;
 
 /// See the module.
 pub struct Counted(pub App);
@@ -27,21 +23,20 @@ pub struct Counted(pub App);
 /// Decodes what was counted.
 pub struct CountedDecoder {
     app: App,
-    inner: <Prost as Codec>::Decoder,
 }
 
 impl Codec for Counted {
     type Encode = pb::AppendResponse;
     type Decode = pb::AppendRequest;
-    type Encoder = <Prost as Codec>::Encoder;
+    type Encoder = <Appends as Codec>::Encoder;
     type Decoder = CountedDecoder;
 
     fn encoder(&mut self) -> Self::Encoder {
-        Prost::raw_encoder(BufferSettings::default())
+        Appends::default().encoder()
     }
 
     fn decoder(&mut self) -> CountedDecoder {
-        CountedDecoder { app: self.0.clone(), inner: Prost::raw_decoder(BufferSettings::default()) }
+        CountedDecoder { app: self.0.clone() }
     }
 }
 
@@ -50,14 +45,19 @@ impl Decoder for CountedDecoder {
     type Error = Status;
 
     fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<pb::AppendRequest>, Status> {
+        let message = codec::take(message);
         let mut counts = Counts::default();
-        counts.request(message.chunk());
+        counts.request(&message);
         counts.check(&self.app.limits).map_err(|failure| self.app.refuse(failure))?;
-        self.inner.decode(message)
+        codec::decode(message).map(Some)
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        codec::Decoder::<pb::AppendRequest>::default().buffer_settings()
     }
 }
 
-type ProstSession = ProstCodec<pb::AppendSessionResponse, pb::AppendSessionRequest>;
+type Sessions = codec::Codec<pb::AppendSessionResponse, pb::AppendSessionRequest>;
 
 /// The same for messages of sessions: what holds for an append holds for all of a message together.
 pub struct CountedSession(pub App);
@@ -74,21 +74,20 @@ pub struct Arrived {
 /// Decodes what was counted.
 pub struct CountedSessionDecoder {
     app: App,
-    inner: <ProstSession as Codec>::Decoder,
 }
 
 impl Codec for CountedSession {
     type Encode = pb::AppendSessionResponse;
     type Decode = Arrived;
-    type Encoder = <ProstSession as Codec>::Encoder;
+    type Encoder = <Sessions as Codec>::Encoder;
     type Decoder = CountedSessionDecoder;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstSession::raw_encoder(BufferSettings::default())
+        Sessions::default().encoder()
     }
 
     fn decoder(&mut self) -> CountedSessionDecoder {
-        CountedSessionDecoder { app: self.0.clone(), inner: ProstSession::raw_decoder(BufferSettings::default()) }
+        CountedSessionDecoder { app: self.0.clone() }
     }
 }
 
@@ -97,11 +96,13 @@ impl Decoder for CountedSessionDecoder {
     type Error = Status;
 
     fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Arrived>, Status> {
-        let bytes = message.remaining() as u64;
+        let message = codec::take(message);
+        let bytes = message.len() as u64;
         let mut counts = Counts::default();
-        counts.session(message.chunk());
+        counts.session(&message);
         counts.check(&self.app.limits).map_err(|failure| self.app.refuse(failure))?;
-        Ok(self.inner.decode(message)?.map(|request| Arrived { request, bytes }))
+        let request = codec::decode(message)?;
+        Ok(Some(Arrived { request, bytes }))
     }
 }
 
@@ -173,7 +174,10 @@ impl Counts {
 
 /// Gives each field that may be a message to `each`, in order; ends where the bytes are malformed, which decoding will report.
 fn for_each_message<'a>(mut message: &'a [u8], mut each: impl FnMut(u32, &'a [u8])) {
-    while let Ok((field, wire_type)) = decode_key(&mut message) {
+    // Asked first: that nothing is left is no error, which would cost an allocation.
+    while !message.is_empty()
+        && let Ok((field, wire_type)) = decode_key(&mut message)
+    {
         if wire_type != WireType::LengthDelimited {
             if skip_field(wire_type, field, &mut message, DecodeContext::default()).is_err() {
                 return;

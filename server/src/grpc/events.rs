@@ -2,16 +2,15 @@
 //! ([`super::wire`]) and the generated service would insist on building them first.
 
 use foldlog_log::{Offset, PartitionId, Position, StreamHead, StreamState, StreamVersion};
-use foldlog_proto::v1 as pb;
+use foldlog_proto::{codec::Codec, v1 as pb};
 use futures::{Stream, StreamExt as _};
 use tonic::{
     Request, Response, Status,
     body::Body,
-    codec::{Codec, CompressionEncoding, EnabledCompressionEncodings},
+    codec::{CompressionEncoding, EnabledCompressionEncodings},
     codegen::http,
     server::Grpc,
 };
-use tonic_prost::ProstCodec;
 use tower::service_fn;
 
 use super::{
@@ -82,22 +81,22 @@ impl Method {
             }
             Self::GetStream => {
                 let answer = |request: Request<pb::GetStreamRequest>| unary(app.clone(), request, get_stream);
-                grpc(ProstCodec::default(), max).unary(service_fn(answer), request).await
+                grpc(Codec::default(), max).unary(service_fn(answer), request).await
             }
             Self::GetSnapshot => {
                 let answer = |request: Request<pb::GetSnapshotRequest>| unary(app.clone(), request, get_snapshot);
-                grpc(ProstCodec::default(), max).unary(service_fn(answer), request).await
+                grpc(Codec::default(), max).unary(service_fn(answer), request).await
             }
             Self::GetHead => {
                 let answer = |request: Request<pb::GetHeadRequest>| unary(app.clone(), request, get_head);
-                grpc(ProstCodec::default(), max).unary(service_fn(answer), request).await
+                grpc(Codec::default(), max).unary(service_fn(answer), request).await
             }
         }
     }
 }
 
 /// A codec with the limits and the compression that every method has.
-fn grpc<C: Codec>(codec: C, max_message_bytes: usize) -> Grpc<C> {
+fn grpc<C: tonic::codec::Codec>(codec: C, max_message_bytes: usize) -> Grpc<C> {
     let mut gzip = EnabledCompressionEncodings::default();
     gzip.enable(CompressionEncoding::Gzip);
     Grpc::new(codec).apply_compression_config(gzip, gzip).apply_max_message_size_config(Some(max_message_bytes), Some(max_message_bytes))
