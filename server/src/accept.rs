@@ -1,4 +1,7 @@
 //! Accepts connections: as many as allowed, and none that sits there without saying a word.
+//!
+//! Answers that are ready at the same time leave together: each by itself would be a call of the system here, and one more where
+//! it arrives.
 
 use std::{
     collections::HashMap,
@@ -24,6 +27,10 @@ use crate::app::App;
 
 /// Bytes after which a connection has said what it speaks: the preface of HTTP/2. From there on the protocol has limits of its own.
 const PREFACE_BYTES: usize = 24;
+
+/// Requests from which on answers wait for each other. Where there are fewer, a thread of the runtime may be asleep, and to wake it for
+/// the turn of another costs more than a call of the system.
+const MANY: usize = 32;
 
 /// How long accepting rests when the process has no file descriptor left.
 const REST: Duration = Duration::from_millis(100);
@@ -100,7 +107,9 @@ pub struct Connection {
     /// Until [`PREFACE_BYTES`] have come.
     silence: Option<Pin<Box<Sleep>>>,
     arrived: usize,
-    _place: Place,
+    /// Whether what is to be written has waited for its turn.
+    has_waited: bool,
+    place: Place,
 }
 
 impl Connection {
@@ -114,7 +123,18 @@ impl Connection {
             return None;
         }
         let silence = Some(Box::pin(tokio::time::sleep(open.app.limits.arrival)));
-        Some(Self { stream, silence, arrived: 0, _place: place })
+        Some(Self { stream, silence, arrived: 0, has_waited: false, place })
+    }
+
+    /// Whether what is to be written has to wait for its next turn. While many requests are being answered, some others are mostly about to write
+    /// here: the runtime comes back behind all that are ready now.
+    fn waits(&mut self, context: &Context<'_>) -> bool {
+        let waits = !self.has_waited && self.place.open.app.answering() >= MANY;
+        self.has_waited = true;
+        if waits {
+            context.waker().wake_by_ref();
+        }
+        waits
     }
 }
 
@@ -149,10 +169,15 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.waits(context) {
+            return Poll::Pending;
+        }
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // All that was to be written is.
+        self.has_waited = false;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
@@ -161,6 +186,9 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if self.waits(context) {
+            return Poll::Pending;
+        }
         Pin::new(&mut self.stream).poll_write_vectored(context, bufs)
     }
 
@@ -171,10 +199,54 @@ impl AsyncWrite for Connection {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        task::{Wake, Waker},
+    };
+
     use foldlog_log::{Timestamp, clock::ManualClock};
 
     use super::*;
     use crate::{config::Limits, shutdown::Tasks};
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_waits_for_its_next_turn_once_while_others_are_being_answered() {
+        let app = App::new(Arc::new(ManualClock::at(Timestamp::new(0))), Limits::default(), Tasks::default());
+        let open = Arc::new(Open { app: app.clone(), by_address: Mutex::default() });
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let _peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, address) = listener.accept().await.unwrap();
+        stream.writable().await.unwrap();
+        let mut connection = Connection::begin(stream, address, &open).unwrap();
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut context = Context::from_waker(&waker);
+        let mut write = || Pin::new(&mut connection).poll_write(&mut context, b"x").is_ready();
+        assert!(write(), "nobody else is being answered");
+        let _few = app.requests.try_acquire_many(31).unwrap();
+        assert!(write(), "few are");
+        let one_more = app.requests.try_acquire().unwrap();
+        assert!(write(), "it is not over yet");
+        let flush = |connection: &mut Connection| Pin::new(connection).poll_flush(&mut Context::from_waker(&waker)).is_ready();
+        assert!(flush(&mut connection));
+        let mut write = || Pin::new(&mut connection).poll_write(&mut Context::from_waker(&waker), b"x").is_ready();
+        assert!(!write());
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1, "it asks for its turn");
+        assert!(write() && write(), "all that is to be written goes then");
+        assert!(flush(&mut connection));
+        drop(one_more);
+        assert!(Pin::new(&mut connection).poll_write(&mut Context::from_waker(&waker), b"x").is_ready());
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+    }
 
     #[test]
     fn one_address_gets_only_its_share_and_loopback_is_free() {

@@ -165,6 +165,12 @@ impl App {
         self.stage().is_ok()
     }
 
+    /// Requests being answered.
+    #[must_use]
+    pub fn answering(&self) -> usize {
+        self.limits.requests.saturating_sub(self.requests.available_permits())
+    }
+
     /// The folder's tokens, once it is open.
     #[must_use]
     pub fn tokens(&self) -> Option<&Tokens> {
