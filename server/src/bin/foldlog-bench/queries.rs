@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use foldlog_proto::v1::{
-    QueryRequest, ReadRequest, SubscribeRequest, TopicRange, query_batch, query_client::QueryClient, read_request, subscribe_batch,
-    subscribe_request,
+    QueryRequest, ReadRequest, SubscribeBatch, SubscribeRequest, TopicRange, query_batch, query_client::QueryClient, read_request,
+    subscribe_batch, subscribe_request,
 };
 use tokio::{sync::mpsc, task::JoinSet};
 use tonic::transport::Channel;
@@ -43,7 +43,7 @@ pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
         report.goal("PUSH", Bound::Micros(pushed.ours.p50, 2.5 * pushed.round_trip()), None, &what);
     }
     if report.wants("STALLED") {
-        stalled(&subject, report).await?;
+        stalled(bench, report).await?;
     }
     Ok(())
 }
@@ -143,17 +143,52 @@ async fn follow(channel: Channel, arrived: mpsc::Sender<(Instant, u64)>) -> anyh
     Ok(())
 }
 
-/// A subscriber that takes nothing while 2 million events are appended: what it costs, and that it then gets each once.
-async fn stalled(subject: &Subject, report: &mut Report) -> anyhow::Result<()> {
-    let from = 2 * EVENTS;
+/// A subscriber that takes nothing while 2 million events are appended: what it costs a server, beside one that was given the same.
+async fn stalled(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
+    let alone = memory_of(bench, "alone", Follower::Nobody).await?;
+    let beside = memory_of(bench, "beside", Follower::TakesNothing).await?;
+    let what = format!(
+        "memory for a subscriber that takes nothing for 2M events, and then gets each once: {beside:.0} MiB beside it, {alone:.0} MiB without"
+    );
+    report.goal("STALLED", Bound::Mebibytes(beside - alone, 64.0), None, &what);
+    Ok(())
+}
+
+/// Who follows what is appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Follower {
+    Nobody,
+    TakesNothing,
+}
+
+/// Mebibytes of a server of its own after 4 million appended events, of which somebody could follow the second half.
+async fn memory_of(bench: &Bench, name: &str, follower: Follower) -> anyhow::Result<f64> {
+    let subject = bench.subject(name, Vec::new()).await?;
+    let url = subject.server.url();
+    load::fill(&url, 0, EVENTS).await?;
+    let batches = match follower {
+        Follower::Nobody => None,
+        Follower::TakesNothing => Some(follow_from_now(&url).await?),
+    };
+    load::fill(&url, EVENTS, 2 * EVENTS).await?;
+    // What it takes while it copies into segments comes and goes.
+    subject.at_rest().await?;
+    #[expect(clippy::cast_precision_loss, reason = "a size in MiB")]
+    let memory = (subject.memory()? >> 20) as f64;
+    if let Some(batches) = batches {
+        takes_each_once(batches).await?;
+    }
+    Ok(memory)
+}
+
+async fn follow_from_now(url: &str) -> anyhow::Result<tonic::Streaming<SubscribeBatch>> {
     let start = Some(subscribe_request::Start::Now(subscribe_request::FromNow {}));
     let range = TopicRange { topic: TOPIC.to_owned(), from_position: Some(0) };
     let request = SubscribeRequest { source: Some(subscribe_request::Source::Topic(range)), start, ..SubscribeRequest::default() };
-    let mut client = event_log(connect(&subject.server.url()).await?);
-    let before = subject.memory()?;
-    let mut batches = client.subscribe(request).await?.into_inner();
-    load::fill(&subject.server.url(), from, from + EVENTS).await?;
-    let grown = subject.memory()?.saturating_sub(before);
+    Ok(event_log(connect(url).await?).subscribe(request).await?.into_inner())
+}
+
+async fn takes_each_once(mut batches: tonic::Streaming<SubscribeBatch>) -> anyhow::Result<()> {
     let (mut events, mut last) = (0, None);
     while events < EVENTS {
         let batch = tokio::time::timeout(Duration::from_secs(30), batches.message()).await.context("the subscription stands still")??;
@@ -165,14 +200,6 @@ async fn stalled(subject: &Subject, report: &mut Report) -> anyhow::Result<()> {
             events += 1;
         }
     }
-    #[expect(clippy::cast_precision_loss, reason = "a size in MiB")]
-    let grown = (grown >> 20) as f64;
-    report.goal(
-        "STALLED",
-        Bound::Mebibytes(grown, 64.0),
-        None,
-        "memory for a subscriber that takes nothing for 2M events, and then gets each once",
-    );
     Ok(())
 }
 
