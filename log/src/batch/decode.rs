@@ -28,6 +28,8 @@ pub(crate) struct StoredRecord<'a> {
     pub(crate) value: Option<&'a [u8]>,
     pub(crate) headers: &'a [u8],
     pub(crate) header_count: u32,
+    /// Value of the first header `f`.
+    pub(crate) f: Option<&'a [u8]>,
 }
 
 /// What a record in a topic of events is.
@@ -39,7 +41,7 @@ pub(crate) enum Said<'a> {
 impl<'a> StoredRecord<'a> {
     /// What header `f` says that it is; none if it is neither.
     pub(crate) fn said(&self) -> Option<Said<'a>> {
-        let header = self.header_f()?;
+        let header = self.f?;
         match event::decode(header) {
             Some(event) => Some(Said::Event(event)),
             None => Some(Said::Mark(event::decode_mark(header)?.mark)),
@@ -48,7 +50,7 @@ impl<'a> StoredRecord<'a> {
 
     /// The mark in header `f`; none if it is not a mark's.
     pub(crate) fn mark(&self) -> Option<Mark> {
-        Some(event::decode_mark(self.header_f()?)?.mark)
+        Some(event::decode_mark(self.f?)?.mark)
     }
 
     /// What kind of blank it is; none if it is none.
@@ -57,19 +59,12 @@ impl<'a> StoredRecord<'a> {
         if self.value.is_some() {
             return None;
         }
-        event::decode_any(self.header_f()?)?.1
+        event::decode_any(self.f?)?.1
     }
 
     /// The event in header `f`, also of one that was removed.
     pub(crate) fn posted(&self) -> Option<EventView<'a>> {
-        event::decode_any(self.header_f()?).map(|(event, _)| event)
-    }
-
-    pub(super) fn header_f(&self) -> Option<&'a [u8]> {
-        let mut cursor = Cursor::new(self.headers);
-        let mut headers = (0..self.header_count).map_while(move |_| take_header(&mut cursor));
-        let (_, value) = headers.find(|(name, _)| *name == event::NAME)?;
-        value
+        event::decode_any(self.f?).map(|(event, _)| event)
     }
 }
 
@@ -113,6 +108,7 @@ impl<'a> StoredRecords<'a> {
             value: raw.value,
             headers: raw.headers,
             header_count: raw.header_count,
+            f: raw.f,
         })
     }
 }
@@ -146,6 +142,7 @@ struct RawRecord<'a> {
     value: Option<&'a [u8]>,
     headers: &'a [u8],
     header_count: u32,
+    f: Option<&'a [u8]>,
 }
 
 impl<'a> RawRecord<'a> {
@@ -158,13 +155,17 @@ impl<'a> RawRecord<'a> {
         let value = cursor.nullable()?;
         let header_count = cursor.count()?;
         let headers = cursor.rest();
+        let mut f = None;
         for _ in 0..header_count {
-            take_header(&mut cursor)?;
+            let (name, value) = take_header(&mut cursor)?;
+            if name == event::NAME {
+                f.get_or_insert(value);
+            }
         }
         if !cursor.is_empty() {
             return None;
         }
-        Some(Self { timestamp_delta, offset_delta, key, value, headers, header_count: u32::try_from(header_count).ok()? })
+        Some(Self { timestamp_delta, offset_delta, key, value, headers, header_count: u32::try_from(header_count).ok()?, f: f.flatten() })
     }
 }
 
@@ -199,7 +200,7 @@ pub(crate) fn records_of(run: &Run) -> impl Iterator<Item = Result<RecordView<'_
             value: record.value,
             headers: record.headers,
             header_count: record.header_count,
-            is_event,
+            f: record.f.filter(|_| is_event),
         });
         place = if view.is_ok() { place + 1 } else { run.count };
         Some(view)

@@ -48,7 +48,7 @@ fn tell_record(record: &StoredRecord<'_>, batch: &Part) -> Part {
         headers: record.headers,
         header_count: record.header_count,
         // Elsewhere a header of that name is somebody else's; what it says is shown if it can be read.
-        is_event: true,
+        f: record.f,
     };
     let part = Part::new("record", batch.from, batch.end).inner().with("offset", view.offset).with("time", view.timestamp);
     let mut part = part.with_some("key", view.key);

@@ -46,8 +46,8 @@ pub struct RecordView<'a> {
     pub(crate) headers: &'a [u8],
     /// Number of headers.
     pub(crate) header_count: u32,
-    /// Whether it lies in a topic of events; elsewhere a header `f` is somebody else's.
-    pub(crate) is_event: bool,
+    /// Value of header `f` in a topic of events; elsewhere a header of that name is somebody else's.
+    pub(crate) f: Option<&'a [u8]>,
 }
 
 impl<'a> RecordView<'a> {
@@ -61,7 +61,7 @@ impl<'a> RecordView<'a> {
     /// What makes the record an event of a stream; none for plain records.
     #[must_use]
     pub fn event(&self) -> Option<EventView<'a>> {
-        event::decode(self.header_f()?)
+        event::decode(self.f?)
     }
 
     /// What makes the record a mark in the life of a stream, which its key names, or all that is left of an event that was removed; none for
@@ -71,25 +71,17 @@ impl<'a> RecordView<'a> {
         if self.value.is_some() {
             return None;
         }
-        event::decode_mark(self.header_f()?)
+        event::decode_mark(self.f?)
     }
 
     /// What it is posted under: that of an event, also of one that was removed; none if it never was an event.
     pub(crate) fn posted(&self) -> Option<EventView<'a>> {
-        event::decode_any(self.header_f()?).map(|(event, _)| event)
+        event::decode_any(self.f?).map(|(event, _)| event)
     }
 
     /// The data of a snapshot, if it is one.
     pub(crate) fn snapshot_data(&self) -> Option<&'a [u8]> {
         self.headers().find(|(name, _)| *name == event::SNAPSHOT)?.1
-    }
-
-    fn header_f(&self) -> Option<&'a [u8]> {
-        if !self.is_event {
-            return None;
-        }
-        let (_, value) = self.headers().find(|(name, _)| *name == event::NAME)?;
-        value
     }
 }
 

@@ -109,7 +109,7 @@ fn put_with_time(out: &mut Vec<u8>, record: &[u8], delta: i64) -> Option<()> {
 /// Appends what is left of an event. Format: `log/FORMAT.md`, "Blanks".
 fn put_blank(out: &mut Vec<u8>, record: &StoredRecord<'_>, time: i64, offset: u64, blank: Blank) -> Option<()> {
     let mut header = Vec::new();
-    event::encode_blank(&mut header, record.header_f()?, blank)?;
+    event::encode_blank(&mut header, record.f?, blank)?;
     let mut body = vec![0];
     put_long(&mut body, time);
     put_long(&mut body, i64::try_from(offset).ok()?);

@@ -223,12 +223,12 @@ impl Frame {
 
 /// Places of all runs in order of position.
 pub(crate) fn order_of(slices: &[Slice]) -> Vec<(u32, u32)> {
-    let mut order: Vec<(u32, u32)> = Vec::new();
-    for (slice, at) in slices.iter().zip(0..) {
-        order.extend((0..).take(slice.runs.len()).map(|run| (at, run)));
+    let mut order = Vec::with_capacity(slices.iter().map(|slice| slice.runs.len()).sum());
+    for (slice, at) in slices.iter().zip(0_u32..) {
+        order.extend(slice.runs.iter().zip(0_u32..).map(|(run, place)| (run.first_position, at, place)));
     }
     if slices.len() > 1 {
-        order.sort_unstable_by_key(|(slice, run)| slices[*slice as usize].runs[*run as usize].first_position);
+        order.sort_unstable();
     }
-    order
+    order.into_iter().map(|(_, slice, run)| (slice, run)).collect()
 }
