@@ -11,7 +11,7 @@ use foldlog_proto::v1::{
 use tokio::time::timeout;
 use tonic::Code;
 
-fn change(topic: &str, stream: &str, change: Change) -> pb::AppendRequest {
+pub fn change(topic: &str, stream: &str, change: Change) -> pb::AppendRequest {
     let change = Some(pb::StreamChange { change: Some(change) });
     let write = pb::Write { stream: stream.into(), change, ..pb::Write::default() };
     pb::AppendRequest { topic: topic.into(), writes: vec![write], ..pb::AppendRequest::default() }
@@ -114,7 +114,7 @@ async fn a_subscription_of_a_stream_goes_on_behind_what_becomes_of_it() {
     world.stop().await;
 }
 
-fn put(stream: &str, version: u64, schema: &str, data: &str) -> pb::AppendRequest {
+pub fn put(stream: &str, version: u64, schema: &str, data: &str) -> pb::AppendRequest {
     let snapshot = pb::Snapshot { version, schema: schema.into(), content_type: "text/plain".into(), data: data.to_owned().into() };
     let write = pb::Write { stream: stream.into(), snapshot: Some(snapshot), ..pb::Write::default() };
     pb::AppendRequest { topic: "t".into(), writes: vec![write], ..pb::AppendRequest::default() }

@@ -17,6 +17,7 @@ mod pull;
 mod push;
 mod read;
 mod redaction;
+mod removal;
 mod restart;
 mod retention;
 mod session;
