@@ -10,7 +10,7 @@ fn three_cycles_of_kills_lose_and_repeat_nothing() {
     assert!(output.status.success(), "{told}\n{noted}");
     let last = told.lines().last().unwrap_or_default();
     assert!(last.starts_with("cycles=3 acked="), "{last}");
-    for counted in ["acked", "settled", "compacted", "removed", "expired", "altered", "deleted", "backups", "restored"] {
+    for counted in ["acked", "settled", "compacted", "removed", "expired", "retained", "altered", "deleted", "backups", "restored"] {
         assert!(last.contains(&format!(" {counted}=")) && !last.contains(&format!(" {counted}=0 ")), "{counted}: {last}");
     }
     assert!(last.ends_with(" lost=0 repeated=0 gaps=0 view_mismatches=0 output_mismatches=0"), "{last}");

@@ -1,6 +1,6 @@
 //! foldlog-torture: kills a server over and over, at random moments and at exact system calls, and checks after each restart
 //! that nothing acknowledged is lost, nothing is there twice, that views and outputs are the fold of the events, and that members of a consumer
-//! group get everything, in order, and nothing again that they were done with. Meanwhile a table is compacted, what streams let go and old records are
+//! group get everything, in order, and nothing again that they were done with. Meanwhile a table is compacted, what streams let go, old records and old events are
 //! removed, topics come and go, and backups are taken and restored: what is left, and what is restored, must be what may be there.
 //!
 //! The server is the program `foldlog` beside this one, as a child process; the ledger of what was acknowledged lies outside
@@ -11,6 +11,7 @@
 #[path = "../child/mod.rs"]
 mod child;
 
+mod aged;
 mod backups;
 mod check;
 mod churn;

@@ -14,6 +14,7 @@ use tokio::{sync::watch, task::JoinSet};
 use tonic::{Code, Status, transport::Channel};
 
 use crate::{
+    aged::{self, Aged},
     check::Verdict,
     child::event_log,
     churn::{self, Churn, Then},
@@ -31,6 +32,7 @@ pub struct Removals {
     table: Arc<Mutex<Line<Table>>>,
     lives: Arc<Mutex<Line<Lives>>>,
     recent: Arc<Mutex<Line<Recent>>>,
+    aged: Arc<Mutex<Line<Aged>>>,
     churn: Arc<Mutex<Churn>>,
 }
 
@@ -43,6 +45,8 @@ pub struct Gone {
     pub removed: u64,
     /// Records that were too many.
     pub expired: u64,
+    /// Events that were too many.
+    pub retained: u64,
     /// Alterations of topics.
     pub altered: u64,
     /// Topics that were deleted.
@@ -52,14 +56,14 @@ pub struct Gone {
 impl Gone {
     /// Whether there is something of each kind.
     pub const fn is_complete(&self) -> bool {
-        self.compacted > 0 && self.removed > 0 && self.expired > 0 && self.altered > 0 && self.deleted > 0
+        self.compacted > 0 && self.removed > 0 && self.expired > 0 && self.retained > 0 && self.altered > 0 && self.deleted > 0
     }
 }
 
 impl fmt::Display for Gone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { compacted, removed, expired, altered, deleted } = self;
-        write!(f, "compacted={compacted} removed={removed} expired={expired} altered={altered} deleted={deleted}")
+        let Self { compacted, removed, expired, retained, altered, deleted } = self;
+        write!(f, "compacted={compacted} removed={removed} expired={expired} retained={retained} altered={altered} deleted={deleted}")
     }
 }
 
@@ -80,6 +84,7 @@ impl Removals {
             CreateTopicRequest { compaction: Some(compaction), ..of(table::TOPIC, TopicKind::Table, 1) },
             of(lives::TOPIC, TopicKind::Events, lives::PARTITIONS),
             CreateTopicRequest { retention, ..of(recent::TOPIC, TopicKind::Records, recent::PARTITIONS) },
+            CreateTopicRequest { retention, ..of(aged::TOPIC, TopicKind::Events, aged::PARTITIONS) },
         ] {
             let name = request.name.clone();
             TopicsClient::new(channel.clone()).create(request).await.with_context(|| format!("cannot create the topic {name}"))?;
@@ -88,6 +93,7 @@ impl Removals {
             table: Line::new(1, Table::default(), random.split()),
             lives: Line::new(2, Lives::default(), random.split()),
             recent: Line::new(3, Recent::default(), random.split()),
+            aged: Line::new(4, Aged::default(), random.split()),
             churn: Churn::new(random.split()),
         })
     }
@@ -97,6 +103,7 @@ impl Removals {
         tasks.spawn(line::run(Arc::clone(&self.table), channel.clone(), acked.clone()));
         tasks.spawn(line::run(Arc::clone(&self.lives), channel.clone(), acked.clone()));
         tasks.spawn(line::run(Arc::clone(&self.recent), channel.clone(), acked.clone()));
+        tasks.spawn(line::run(Arc::clone(&self.aged), channel.clone(), acked.clone()));
         tasks.spawn(churn::run(Arc::clone(&self.churn), channel.clone()));
     }
 
@@ -106,6 +113,7 @@ impl Removals {
             line::ask_again(&self.table, channel).await?,
             line::ask_again(&self.lives, channel).await?,
             line::ask_again(&self.recent, channel).await?,
+            line::ask_again(&self.aged, channel).await?,
             churn::ask_again(&self.churn, channel).await?,
         ];
         Ok(asked.into_iter().filter(|asked| *asked).count())
@@ -122,6 +130,7 @@ impl Removals {
             (&mut self.table.lock().script.given, &read.table),
             (&mut self.lives.lock().script.given, &read.lives),
             (&mut self.recent.lock().script.given, &read.recent),
+            (&mut self.aged.lock().script.given, &read.aged),
         ] {
             verdict.add(given.take_verdict());
             verdict.add(given.leaves(rows));
@@ -146,18 +155,21 @@ impl Removals {
     fn compare(&self, read: &Read, end: u64) -> Verdict {
         let mut verdict = self.table.lock().script.check(&read.table, end);
         verdict.add(self.lives.lock().script.check(&read.lives, &read.streams, end));
+        verdict.add(self.aged.lock().script.check(&read.aged, &read.of_aged, end));
         verdict.add(self.recent.lock().script.check(&read.recent, end));
         verdict
     }
 
-    fn streams(&self, end: u64) -> Vec<String> {
-        self.lives.lock().script.stories(end).into_keys().collect()
+    /// Streams of [`crate::lives`] and of [`crate::aged`].
+    fn streams(&self, end: u64) -> [Vec<String>; 2] {
+        let lives = self.lives.lock().script.stories(end).into_keys().collect();
+        [lives, self.aged.lock().script.streams(end).into_keys().collect()]
     }
 
     /// Position behind all that was acknowledged.
     pub fn acked_end(&self) -> u64 {
         let ends = [self.table.lock().script.given.end(), self.lives.lock().script.given.end(), self.recent.lock().script.given.end()];
-        ends.into_iter().max().unwrap_or_default()
+        ends.into_iter().max().unwrap_or_default().max(self.aged.lock().script.given.end())
     }
 
     /// What is gone by the last check.
@@ -165,7 +177,8 @@ impl Removals {
         let compacted = self.table.lock().script.given.gone();
         let removed = self.lives.lock().script.given.gone();
         let (altered, deleted) = self.churn.lock().done();
-        Gone { compacted, removed, expired: self.recent.lock().script.given.gone(), altered, deleted }
+        let (expired, retained) = (self.recent.lock().script.given.gone(), self.aged.lock().script.given.gone());
+        Gone { compacted, removed, expired, retained, altered, deleted }
     }
 }
 
@@ -175,22 +188,30 @@ struct Read {
     lives: Vec<Row>,
     streams: Vec<Told>,
     recent: Vec<Row>,
+    aged: Vec<Row>,
+    of_aged: Vec<Told>,
 }
 
 impl Read {
-    async fn all(channel: &Channel, streams: &[String]) -> anyhow::Result<Self> {
-        let [table, lives, recent] = [table::TOPIC, lives::TOPIC, recent::TOPIC].map(|topic| topic_rows(channel, topic));
-        let (table, lives, recent) = (table.await?, lives.await?, recent.await?);
-        let mut of_streams = Vec::with_capacity(streams.len());
-        for stream in streams {
-            let topic = lives::TOPIC.to_owned();
-            let asked = GetStreamRequest { topic: topic.clone(), stream: stream.clone(), ..GetStreamRequest::default() };
-            let info = event_log(channel.clone()).get_stream(asked).await.context("cannot ask for a stream")?.into_inner();
-            let range = StreamRange { topic, stream: stream.clone(), from_version: None };
-            of_streams.push((info, rows(read(channel, Source::Stream(range)).await?)?));
-        }
-        Ok(Self { table, lives, streams: of_streams, recent })
+    async fn all(channel: &Channel, [of_lives, of_aged]: &[Vec<String>; 2]) -> anyhow::Result<Self> {
+        let [table, lives, recent, aged] = [table::TOPIC, lives::TOPIC, recent::TOPIC, aged::TOPIC].map(|topic| topic_rows(channel, topic));
+        let (table, lives, recent, aged) = (table.await?, lives.await?, recent.await?, aged.await?);
+        let streams = told(channel, lives::TOPIC, of_lives).await?;
+        Ok(Self { table, lives, streams, recent, aged, of_aged: told(channel, aged::TOPIC, of_aged).await? })
     }
+}
+
+/// What is told of streams, and what is read of them.
+async fn told(channel: &Channel, topic: &str, streams: &[String]) -> anyhow::Result<Vec<Told>> {
+    let mut all = Vec::with_capacity(streams.len());
+    for stream in streams {
+        let (topic, stream) = (topic.to_owned(), stream.clone());
+        let asked = GetStreamRequest { topic: topic.clone(), stream: stream.clone(), ..GetStreamRequest::default() };
+        let info = event_log(channel.clone()).get_stream(asked).await.context("cannot ask for a stream")?.into_inner();
+        let range = StreamRange { topic, stream, from_version: None };
+        all.push((info, rows(read(channel, Source::Stream(range)).await?)?));
+    }
+    Ok(all)
 }
 
 async fn topic_rows(channel: &Channel, topic: &str) -> anyhow::Result<Vec<Row>> {
