@@ -178,7 +178,7 @@ impl Doctor<'_> {
         }
         let Some(newest) = checkpoint::newest(&*self.reading, folder).map(|checkpoint| checkpoint.time).filter(|time| time.get() > 0)
         else {
-            return (Health::Good, "it is set; the log holds no stamp to compare it with".into());
+            return (Health::Good, "it is set; no checkpoint holds a stamp yet to compare it with".into());
         };
         let behind = Duration::from_millis(u64::try_from(newest.get().saturating_sub(wall.get())).unwrap_or(0));
         if behind > LEEWAY {
