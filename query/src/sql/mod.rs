@@ -5,7 +5,6 @@ pub mod guard;
 pub mod parser;
 pub mod statement;
 mod tokens;
-mod types;
 
 pub use dialect::Dialect;
 pub use parser::parse;

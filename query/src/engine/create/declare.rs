@@ -1,0 +1,136 @@
+//! Streams and tables that are declared over a topic.
+
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use foldlog_log::{LogError, Topic, TopicKind, TopicName, TopicSettings};
+
+use super::{
+    super::{Core, done},
+    MAX_COLUMNS, check_hides_nothing, exists,
+    options::{check_value_format, key_format, timestamp_column, topic_name},
+};
+use crate::{
+    answer::Answer,
+    catalog::{Change, Column, KeyFormat, Source, SourceKind},
+    error::QueryError,
+    plan::streaming::check_column_name,
+    sql::statement::{ColumnDef, CreateSource, KeyMark, Options},
+};
+
+impl Core {
+    pub(in crate::engine) fn create_source(&self, create: CreateSource, sql: &str) -> Result<Answer, QueryError> {
+        let catalog = self.snapshot();
+        let CreateSource { kind, name, if_not_exists, columns, options } = create;
+        if catalog.source(&name).is_ok() {
+            return exists(self.head(), kind, name, if_not_exists);
+        }
+        check_hides_nothing(&catalog, &name)?;
+        let columns = declared_columns(kind, &name, columns)?;
+        check_value_format(&options)?;
+        let topic = self.declared_topic(kind, &name, &options)?;
+        let key_format = key_format(&columns, &options)?;
+        check_events(kind, &topic, &columns, key_format)?;
+        let timestamp = timestamp_column(&columns, &options)?;
+        let source = Source {
+            name,
+            kind,
+            topic: topic.name.clone(),
+            topic_kind: topic.settings.kind,
+            columns,
+            key_format,
+            timestamp,
+            query: None,
+            sql: sql.to_owned(),
+        };
+        let what = format!("{kind} {} created over topic {}", source.name, source.topic);
+        let end = self.commit(&Change::Create { source: Arc::new(source), query: None })?;
+        Ok(done(end, what))
+    }
+
+    /// The topic of a declared source: one that exists, or a new one if the number of its partitions is told.
+    fn declared_topic(&self, kind: SourceKind, name: &str, options: &Options) -> Result<Arc<Topic>, QueryError> {
+        let topic_name = topic_name(name, options)?;
+        match (self.log.topic(&topic_name), options.partitions) {
+            (Ok(topic), Some(partitions)) if topic.settings.partitions != partitions => {
+                let existing = topic.settings.partitions;
+                Err(QueryError::Invalid(format!("topic {topic_name} exists already, with {existing} partitions instead of {partitions}")))
+            }
+            (Ok(topic), _) => Ok(topic),
+            (Err(LogError::UnknownTopic { .. }), None) => {
+                Err(QueryError::Invalid(format!("topic {topic_name} does not exist; create it first, or add partitions = n to WITH")))
+            }
+            (Err(LogError::UnknownTopic { .. }), Some(partitions)) => {
+                if topic_name.is_system() {
+                    return Err(QueryError::Invalid(format!(
+                        "names of topics that begin with {} are foldlog's own",
+                        TopicName::SYSTEM_PREFIX
+                    )));
+                }
+                let kind = match kind {
+                    SourceKind::Stream => TopicKind::Records,
+                    SourceKind::Table => TopicKind::Table,
+                };
+                Ok(self.log.create_topic(topic_name, TopicSettings::new(kind, partitions))?)
+            }
+            (Err(error), _) => Err(error.into()),
+        }
+    }
+}
+
+/// Columns as declared, those of the key first.
+fn declared_columns(kind: SourceKind, name: &str, columns: Vec<ColumnDef>) -> Result<Vec<Column>, QueryError> {
+    if columns.len() > MAX_COLUMNS {
+        return Err(QueryError::Invalid(format!("{name} has {} columns, allowed are {MAX_COLUMNS}", columns.len())));
+    }
+    let mut seen = Vec::new();
+    for column in &columns {
+        let fault = |message: String| Err(QueryError::Syntax { place: column.place, message });
+        check_column_name(&column.name)?;
+        if seen.contains(&&column.name) {
+            return fault(format!("column {} is declared twice", column.name));
+        }
+        seen.push(&column.name);
+        match (kind, column.key) {
+            (SourceKind::Stream, Some(KeyMark::PrimaryKey)) => {
+                return fault(format!("a stream has no primary key; write KEY behind column {}", column.name));
+            }
+            (SourceKind::Table, Some(KeyMark::Key)) => {
+                return fault(format!("write PRIMARY KEY behind column {} of a table", column.name));
+            }
+            _ => {}
+        }
+    }
+    if kind == SourceKind::Table && columns.iter().all(|column| column.key.is_none()) {
+        return Err(QueryError::Invalid(format!("table {name} needs a key: write PRIMARY KEY behind a column")));
+    }
+    let (keys, values): (Vec<_>, Vec<_>) = columns.into_iter().partition(|column| column.key.is_some());
+    let column = |column: ColumnDef| Column { key: column.key.is_some(), name: column.name, data_type: column.data_type };
+    Ok(keys.into_iter().chain(values).map(column).collect())
+}
+
+fn check_events(kind: SourceKind, topic: &Topic, columns: &[Column], key_format: KeyFormat) -> Result<(), QueryError> {
+    if topic.settings.kind != TopicKind::Events {
+        return Ok(());
+    }
+    if kind == SourceKind::Table {
+        return Err(QueryError::Invalid(format!(
+            "topic {} holds events: declare a stream over it, and fold it by CREATE TABLE AS",
+            topic.name
+        )));
+    }
+    let mut keys = columns.iter().filter(|column| column.key);
+    match (keys.next(), keys.next()) {
+        (Some(key), _) if key.data_type != DataType::Utf8 => {
+            Err(QueryError::Invalid(format!("the key of events is the name of their stream: column {} must be VARCHAR", key.name)))
+        }
+        (_, Some(second)) => Err(QueryError::Invalid(format!(
+            "the key of events is the name of their stream: there is no second key column {}",
+            second.name
+        ))),
+        _ if key_format == KeyFormat::Json => {
+            Err(QueryError::Invalid("the key of events is the name of their stream, which is no JSON; leave key_format out".to_owned()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,186 @@
+//! Streams and tables that a query writes.
+
+use std::sync::Arc;
+
+use foldlog_log::{LogError, Position, TopicKind, TopicName, TopicSettings};
+
+use super::{
+    super::{Core, done},
+    MAX_COLUMNS, check_hides_nothing, exists,
+    options::{check_value_format, key_format, timestamp_column, topic_name},
+    reads_topic,
+};
+use crate::{
+    answer::Answer,
+    catalog::{Catalog, Change, Column, QueryDef, QueryId, Source, SourceKind},
+    error::QueryError,
+    sql::{
+        dialect::Start,
+        statement::{CreateAs, Options},
+    },
+    stream::commit::PROGRESS_TOPIC,
+};
+
+/// Queries that may read from each other in a row.
+const MAX_DEPTH: usize = 32;
+/// Partitions of a topic that a query writes, unless told: order over all of it, and enough for what one query gives.
+const SINK_PARTITIONS: u32 = 1;
+/// Generations of a topic that are looked at.
+const MAX_GENERATIONS: u32 = 1_000;
+
+impl Core {
+    pub(in crate::engine) fn create_as(&self, create: &CreateAs, sql: &str) -> Result<Answer, QueryError> {
+        let catalog = self.snapshot();
+        if catalog.source(&create.name).is_ok() {
+            return exists(self.head(), create.kind, create.name.clone(), create.if_not_exists);
+        }
+        let most = usize::try_from(self.config.max_persistent_queries).unwrap_or(usize::MAX);
+        if catalog.queries().count() >= most {
+            return Err(QueryError::ResourceExhausted(format!(
+                "there are {most} persistent queries already (query.max_persistent_queries)"
+            )));
+        }
+
+        let mut source = self.sink(&catalog, create, sql)?;
+        let id = match create.kind {
+            SourceKind::Stream => "csas",
+            SourceKind::Table => "ctas",
+        };
+        let id = QueryId::new(&format!("{id}_{}_{}", create.name, catalog.changes()));
+        source.query = Some(id.clone());
+        let source = Arc::new(source);
+
+        let chain = self.chain(&catalog, &create.select, &[])?;
+        let reads = Arc::clone(&chain.scan.source);
+        let items = chain.sink_items(create.kind, &create.name)?;
+        let plan = chain.into_persistent(items, Arc::clone(&source));
+        let start = match self.dialect.start {
+            Start::Earliest => Position::new(0),
+        };
+        let query = Arc::new(QueryDef {
+            id: id.clone(),
+            sink: create.name.clone(),
+            sources: vec![reads.name.clone()],
+            sql: sql.to_owned(),
+            start,
+            fingerprint: plan.fingerprint,
+        });
+
+        // An empty topic of the right shape that is there already stays as its creator wanted it.
+        if self.log.topic(&source.topic).is_err() {
+            let partitions = create.options.partitions.unwrap_or(SINK_PARTITIONS);
+            self.log.create_topic(source.topic.clone(), TopicSettings::new(source.topic_kind, partitions))?;
+        }
+        let release = |_: &QueryError| self.log.release(id.as_str());
+        self.hold(&catalog, &query).inspect_err(release)?;
+        let change = Change::Create { source: Arc::clone(&source), query: Some(Arc::clone(&query)) };
+        let end = self.commit(&change).inspect_err(release)?;
+        if let Err(error) = self.supervisor.start(&query, &plan) {
+            self.commit(&Change::Drop { name: create.name.clone() })?;
+            release(&error);
+            return Err(error);
+        }
+        let mut what = format!("{} {} created by query {id} over topic {}", create.kind, create.name, source.topic);
+        if !self.log.topic(&reads.topic)?.settings.retention.is_for_ever() {
+            what = format!("{what}; as long as it exists, retention removes nothing more of topic {}", reads.topic);
+        }
+        Ok(done(end, what))
+    }
+
+    /// The source that CREATE ... AS makes, without its query's id.
+    pub(in crate::engine) fn sink(&self, catalog: &Catalog, create: &CreateAs, sql: &str) -> Result<Source, QueryError> {
+        let CreateAs { kind, name, options, select, .. } = create;
+        check_value_format(options)?;
+        let chain = self.chain(catalog, select, &[])?;
+        let reads = &chain.scan.source;
+        check_hides_nothing(catalog, name)?;
+        if reads.name == *name {
+            return Err(QueryError::Invalid(format!(
+                "{kind} {name} would hide the topic of that name, which it reads; choose another name"
+            )));
+        }
+        match (kind, chain.grouped) {
+            _ if reads.topic.as_str() == PROGRESS_TOPIC => {
+                return Err(QueryError::Invalid(format!(
+                    "a query over {PROGRESS_TOPIC}, into which every query writes, would feed itself; read it with a SELECT that ends"
+                )));
+            }
+            _ if reads.kind == SourceKind::Table => {
+                return Err(QueryError::Unsupported(format!(
+                    "a persistent query over table {}; declare a stream over its topic",
+                    reads.name
+                )));
+            }
+            (SourceKind::Stream, true) => {
+                return Err(QueryError::Invalid(format!("the result of GROUP BY is a table; use CREATE TABLE {name} AS")));
+            }
+            (SourceKind::Table, false) => {
+                return Err(QueryError::Invalid(format!("a table needs a key: add GROUP BY, or use CREATE STREAM {name} AS")));
+            }
+            (SourceKind::Table, true) if chain.key_names.is_empty() => {
+                return Err(QueryError::Invalid(format!(
+                    "table {name} needs a key: add GROUP BY; over all rows: SELECT 'all' AS k, ... GROUP BY k"
+                )));
+            }
+            _ => {}
+        }
+        if catalog.depth(&reads.name) >= MAX_DEPTH {
+            return Err(QueryError::ResourceExhausted(format!(
+                "{} is fed by {MAX_DEPTH} queries in a row, more are not allowed",
+                reads.name
+            )));
+        }
+        let columns: Vec<Column> = chain.sink_items(*kind, name)?.into_iter().map(|item| item.column).collect();
+        if columns.len() > MAX_COLUMNS {
+            return Err(QueryError::Invalid(format!("{name} has {} columns, allowed are {MAX_COLUMNS}", columns.len())));
+        }
+        let topic_kind = match kind {
+            SourceKind::Stream => TopicKind::Records,
+            SourceKind::Table => TopicKind::Table,
+        };
+        let key_format = key_format(&columns, options)?;
+        let timestamp = timestamp_column(&columns, options)?;
+        let topic = self.sink_topic(catalog, topic_kind, name, options)?;
+        Ok(Source { name: name.clone(), kind: *kind, topic, topic_kind, columns, key_format, timestamp, query: None, sql: sql.to_owned() })
+    }
+
+    /// A topic for a query's output that nothing was written to: the one named, else the source's name or its next generation.
+    fn sink_topic(&self, catalog: &Catalog, kind: TopicKind, name: &str, options: &Options) -> Result<TopicName, QueryError> {
+        let first = topic_name(name, options)?;
+        if first.is_system() {
+            return Err(QueryError::Invalid(format!("names of topics that begin with {} are foldlog's own", TopicName::SYSTEM_PREFIX)));
+        }
+        if options.topic.is_some() {
+            return match self.is_free(catalog, kind, &first, options)? {
+                true => Ok(first),
+                false => {
+                    Err(QueryError::Invalid(format!("topic {first} exists already and is in use or of another shape; name another one")))
+                }
+            };
+        }
+        for generation in 1..=MAX_GENERATIONS {
+            let candidate =
+                if generation == 1 { first.clone() } else { format!("{first}.{generation}").parse().map_err(LogError::from)? };
+            if self.is_free(catalog, kind, &candidate, options)? {
+                return Ok(candidate);
+            }
+        }
+        Err(QueryError::ResourceExhausted(format!(
+            "there are {MAX_GENERATIONS} generations of topic {first}; name a topic with WITH (topic = '...')"
+        )))
+    }
+
+    fn is_free(&self, catalog: &Catalog, kind: TopicKind, name: &TopicName, options: &Options) -> Result<bool, QueryError> {
+        let topic = match self.log.topic(name) {
+            Ok(topic) => topic,
+            Err(LogError::UnknownTopic { .. }) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        };
+        let settings = topic.settings;
+        let fits = settings.kind == kind && settings.partitions == options.partitions.unwrap_or(SINK_PARTITIONS);
+        // A query that reads it without a declaration would not know that another feeds it, and might be fed by itself.
+        let used = catalog.sources().any(|source| source.topic == *name) || reads_topic(catalog, name.as_str()).is_some();
+        let empty = self.log.ends(name)?.iter().all(|end| end.get() == 0);
+        Ok(fits && !used && empty)
+    }
+}

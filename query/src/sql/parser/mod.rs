@@ -1,0 +1,282 @@
+//! The statement parser: hand-written heads around sqlparser's queries, expressions and types.
+//!
+//! Called by `engine`. `EMIT CHANGES` is cut off the tokens before sqlparser sees them, for it would take EMIT for an alias.
+
+mod create;
+mod insert;
+mod options;
+mod show;
+mod types;
+
+use datafusion::sql::sqlparser::{
+    ast::{self, Expr, Value},
+    dialect::GenericDialect,
+    keywords::Keyword,
+    parser::Parser,
+    tokenizer::Token,
+};
+
+use super::{
+    Dialect, guard,
+    statement::{Select, Statement},
+    tokens::{Tail, cut_emit, end_of, is_word, place_of, refuse_clauses, shown, syntax, tokenize, unexpected},
+};
+use crate::{catalog, error::QueryError};
+
+/// Depth to which sqlparser may recurse; the guard's nesting stays well below it.
+const PARSER_DEPTH: usize = 4 * guard::MAX_DEPTH;
+
+const STATEMENTS: [&str; 11] = ["CREATE", "INSERT", "SELECT", "WITH", "VALUES", "DROP", "SHOW", "LIST", "DESCRIBE", "EXPLAIN", "TERMINATE"];
+
+/// Statements of SQL or of ksqlDB that we know and refuse by name.
+const REFUSED: [&str; 36] = [
+    "ALTER",
+    "ANALYZE",
+    "ASSERT",
+    "ATTACH",
+    "BEGIN",
+    "CALL",
+    "COMMIT",
+    "COPY",
+    "DEALLOCATE",
+    "DECLARE",
+    "DEFINE",
+    "DELETE",
+    "DETACH",
+    "DO",
+    "EXECUTE",
+    "EXPORT",
+    "FETCH",
+    "GRANT",
+    "IMPORT",
+    "INSTALL",
+    "KILL",
+    "LISTEN",
+    "LOAD",
+    "MERGE",
+    "PAUSE",
+    "PRAGMA",
+    "PREPARE",
+    "PRINT",
+    "RESET",
+    "RESUME",
+    "REVOKE",
+    "ROLLBACK",
+    "SET",
+    "TRUNCATE",
+    "UPDATE",
+    "USE",
+];
+
+/// Parses exactly one statement; a semicolon at its end is allowed.
+///
+/// # Errors
+/// [`QueryError::Syntax`] with the place, [`QueryError::TooComplex`], [`QueryError::Unsupported`] for statements that we know and do
+/// not have.
+pub fn parse(text: &str, dialect: Dialect) -> Result<Statement, QueryError> {
+    guard::check_text(text, guard::MAX_STATEMENT_BYTES)?;
+    let tokens = tokenize(text)?;
+    guard::check_tokens(&tokens)?;
+    let (tokens, tail) = cut_emit(tokens, end_of(text))?;
+    refuse_clauses(&tokens)?;
+    let parser = Parser::new(&GenericDialect {}).with_recursion_limit(PARSER_DEPTH).with_tokens_with_locations(tokens);
+    let mut statement = StatementParser { parser, dialect, tail };
+    let parsed = statement.statement()?;
+    statement.end()?;
+    Ok(parsed)
+}
+
+struct StatementParser<'a> {
+    parser: Parser<'a>,
+    dialect: Dialect,
+    tail: Tail,
+}
+
+impl StatementParser<'_> {
+    fn statement(&mut self) -> Result<Statement, QueryError> {
+        let first = self.parser.peek_token();
+        let word = match &first.token {
+            Token::Word(word) if word.quote_style.is_none() => word.value.to_uppercase(),
+            Token::LParen => "SELECT".to_owned(),
+            _ => return Err(unexpected("a statement", Some(&first), first.span.start)),
+        };
+        match word.as_str() {
+            "SELECT" | "WITH" | "VALUES" => self.query(),
+            "CREATE" => self.create(),
+            "INSERT" => self.insert(),
+            "DROP" => self.drop(),
+            "SHOW" | "LIST" => self.show(),
+            "DESCRIBE" => {
+                self.parser.next_token();
+                Ok(Statement::Describe { name: self.name()? })
+            }
+            "EXPLAIN" => self.explain(),
+            "TERMINATE" => {
+                self.parser.next_token();
+                self.word("QUERY");
+                Ok(Statement::Terminate { query: self.name()? })
+            }
+            other if REFUSED.contains(&other) => Err(QueryError::Unsupported(format!("the statement {other}"))),
+            other => {
+                let hint = catalog::nearest(other, STATEMENTS.into_iter()).map(|near| format!("; did you mean {near}?"));
+                let message = format!(
+                    "expected a statement ({}), found {}{}",
+                    STATEMENTS.join(", "),
+                    shown(Some(&first.token)),
+                    hint.unwrap_or_default()
+                );
+                Err(QueryError::Syntax { place: place_of(first.span.start), message })
+            }
+        }
+    }
+
+    /// Checks that nothing is left.
+    fn end(&mut self) -> Result<(), QueryError> {
+        let next = self.parser.peek_token();
+        match next.token {
+            Token::EOF => {}
+            Token::SemiColon => {
+                let message = "expected the end: one statement at a time, except in a script".to_owned();
+                return Err(QueryError::Syntax { place: place_of(next.span.start), message });
+            }
+            _ => return Err(unexpected("the end of the statement", Some(&next), next.span.start)),
+        }
+        match self.tail.emit {
+            Some((_, place)) => Err(QueryError::Syntax { place, message: "EMIT CHANGES belongs to a SELECT".to_owned() }),
+            None => Ok(()),
+        }
+    }
+
+    fn query(&mut self) -> Result<Statement, QueryError> {
+        if self.tail.emit.is_some() {
+            return Ok(Statement::Push(self.select()?));
+        }
+        Ok(Statement::Pull(self.bare_query()?))
+    }
+
+    fn bare_query(&mut self) -> Result<Box<ast::Query>, QueryError> {
+        let at = place_of(self.parser.peek_token().span.start);
+        let query = self.parser.parse_query().map_err(|error| syntax(&error, at))?;
+        if let Some(lock) = query.locks.first() {
+            return Err(QueryError::Unsupported(format!("{lock}: nothing that is read is ever locked")));
+        }
+        if let ast::SetExpr::Select(select) = query.body.as_ref()
+            && select.into.is_some()
+        {
+            return Err(QueryError::Unsupported("SELECT ... INTO; use CREATE TABLE ... AS SELECT".to_owned()));
+        }
+        Ok(query)
+    }
+
+    /// A query whose EMIT and LIMIT are taken off.
+    fn select(&mut self) -> Result<Select, QueryError> {
+        let mut query = self.bare_query()?;
+        let tail = std::mem::take(&mut self.tail);
+        let mut limit = tail.limit;
+        if let Some(clause) = query.limit_clause.take() {
+            let written = match &clause {
+                ast::LimitClause::LimitOffset { limit: Some(Expr::Value(value)), offset: None, limit_by } if limit_by.is_empty() => {
+                    match &value.value {
+                        Value::Number(digits, _) => digits.parse::<u64>().ok(),
+                        _ => None,
+                    }
+                }
+                _ => None,
+            };
+            match (written, limit) {
+                (Some(written), None) => limit = Some(written),
+                _ => return Err(QueryError::Invalid("a query that does not end takes one LIMIT with a number, and no OFFSET".to_owned())),
+            }
+        }
+        Ok(Select { query, emit: tail.emit.map(|(emit, _)| emit), limit })
+    }
+
+    /// A name, with dots if it is quoted or written so; folded.
+    fn name(&mut self) -> Result<String, QueryError> {
+        let next = self.parser.peek_token();
+        match &next.token {
+            Token::Word(word) if word.quote_style.is_some() || !is_reserved(word.keyword) => {
+                let ident = self.parser.parse_identifier().map_err(|error| syntax(&error, place_of(next.span.start)))?;
+                if ident.value.is_empty() {
+                    return Err(QueryError::Syntax { place: place_of(next.span.start), message: "a name cannot be empty".to_owned() });
+                }
+                Ok(self.dialect.name(&ident))
+            }
+            Token::Word(word) => {
+                let message = format!("{} is a word of SQL; write \"{}\" to use it as a name", word.value, word.value.to_lowercase());
+                Err(QueryError::Syntax { place: place_of(next.span.start), message })
+            }
+            _ => Err(unexpected("a name", Some(&next), next.span.start)),
+        }
+    }
+
+    fn word(&mut self, text: &str) -> bool {
+        let matches = is_word(&self.parser.peek_token_ref().token, text);
+        if matches {
+            self.parser.next_token();
+        }
+        matches
+    }
+
+    /// Whether the words stand here; if the first does, the others must.
+    fn words(&mut self, words: &[&str]) -> Result<bool, QueryError> {
+        let Some((first, rest)) = words.split_first() else { return Ok(true) };
+        if !self.word(first) {
+            return Ok(false);
+        }
+        for word in rest {
+            self.expect_word(word)?;
+        }
+        Ok(true)
+    }
+
+    fn expect_word(&mut self, text: &str) -> Result<(), QueryError> {
+        if self.word(text) {
+            return Ok(());
+        }
+        let next = self.parser.peek_token();
+        Err(unexpected(text, Some(&next), next.span.start))
+    }
+
+    fn expect(&mut self, token: &Token) -> Result<(), QueryError> {
+        if self.parser.consume_token(token) {
+            return Ok(());
+        }
+        let next = self.parser.peek_token();
+        Err(unexpected(&token.to_string(), Some(&next), next.span.start))
+    }
+}
+
+/// Words that would make a statement unreadable as bare names.
+fn is_reserved(keyword: Keyword) -> bool {
+    matches!(
+        keyword,
+        Keyword::SELECT
+            | Keyword::FROM
+            | Keyword::WHERE
+            | Keyword::GROUP
+            | Keyword::HAVING
+            | Keyword::ORDER
+            | Keyword::LIMIT
+            | Keyword::WITH
+            | Keyword::AS
+            | Keyword::ON
+            | Keyword::JOIN
+            | Keyword::UNION
+            | Keyword::CASE
+            | Keyword::WHEN
+            | Keyword::THEN
+            | Keyword::ELSE
+            | Keyword::AND
+            | Keyword::OR
+            | Keyword::NOT
+            | Keyword::NULL
+            | Keyword::TRUE
+            | Keyword::FALSE
+            | Keyword::VALUES
+            | Keyword::INTO
+    )
+}
+
+#[cfg(test)]
+mod tests;

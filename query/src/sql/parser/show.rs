@@ -1,0 +1,49 @@
+//! SHOW and EXPLAIN: what there is, and what a statement would do.
+
+use datafusion::sql::sqlparser::tokenizer::Token;
+
+use super::{
+    super::{
+        statement::{Explained, Show, Statement},
+        tokens::{is_word, shown, unexpected},
+    },
+    REFUSED, STATEMENTS, StatementParser,
+};
+use crate::error::QueryError;
+
+impl StatementParser<'_> {
+    pub(super) fn show(&mut self) -> Result<Statement, QueryError> {
+        self.parser.next_token();
+        let known = [("STREAMS", Show::Streams), ("TABLES", Show::Tables), ("QUERIES", Show::Queries), ("TOPICS", Show::Topics)];
+        for (word, show) in known {
+            if self.word(word) {
+                return Ok(Statement::Show(show));
+            }
+        }
+        let next = self.parser.peek_token();
+        Err(unexpected("STREAMS, TABLES, QUERIES or TOPICS", Some(&next), next.span.start))
+    }
+
+    pub(super) fn explain(&mut self) -> Result<Statement, QueryError> {
+        self.parser.next_token();
+        let next = self.parser.peek_token();
+        if is_word(&next.token, "ANALYZE") || is_word(&next.token, "VERBOSE") {
+            return Err(QueryError::Unsupported(format!("EXPLAIN {}", shown(Some(&next.token)).to_uppercase())));
+        }
+        if is_word(&next.token, "EXPLAIN") {
+            return Err(unexpected("a statement or the id of a query", Some(&next), next.span.start));
+        }
+        let starts = match &next.token {
+            Token::LParen => true,
+            Token::Word(word) if word.quote_style.is_none() => {
+                let word = word.value.to_uppercase();
+                STATEMENTS.contains(&word.as_str()) || REFUSED.contains(&word.as_str())
+            }
+            _ => false,
+        };
+        if starts {
+            return Ok(Statement::Explain(Explained::Statement(Box::new(self.statement()?))));
+        }
+        Ok(Statement::Explain(Explained::Query(self.name()?)))
+    }
+}
