@@ -11,7 +11,10 @@ use datafusion::common::ScalarValue;
 use foldlog_log::{Position, TopicId};
 use futures::Stream;
 
-use crate::error::QueryError;
+use crate::{
+    error::QueryError,
+    sql::{Session, SessionChange},
+};
 
 /// One statement and the conditions under which it is to be answered.
 #[derive(Clone, Debug)]
@@ -26,6 +29,8 @@ pub struct Request {
     pub resume: Option<Resume>,
     /// Longest time for waiting and computing together.
     pub timeout: Duration,
+    /// Settings and variables of the client.
+    pub session: Session,
 }
 
 /// Where a push query goes on.
@@ -74,6 +79,8 @@ pub struct Answer {
     pub position: Position,
     /// What a statement other than a SELECT did, in a sentence ("stream pageviews created").
     pub done: Option<String>,
+    /// What the client is to change of its session before its next statement.
+    pub session: Option<SessionChange>,
 }
 
 /// What happens to a row of a changing result.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::sql::DialectKind;
+
 /// Settings of the query engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -20,6 +22,9 @@ pub struct QueryConfig {
     pub state_mib: u64,
     /// Most rows of a pull query's answer. Default 10,000,000. 1 to 1,000,000,000.
     pub max_answer_rows: u64,
+    /// The rules of statements whose session does not choose (`SET 'sql.dialect'`): `standard` or `ksql`. Default `standard`, which is
+    /// what SQL says.
+    pub dialect: DialectKind,
     /// Longest time of a statement, in milliseconds, whatever its request says. Default 300,000. 100 to 86,400,000.
     pub max_timeout_ms: u64,
 }
@@ -34,6 +39,7 @@ impl Default for QueryConfig {
             memory_mib: 256,
             state_mib: 4_096,
             max_answer_rows: 10_000_000,
+            dialect: DialectKind::Standard,
             max_timeout_ms: 300_000,
         }
     }

@@ -24,4 +24,4 @@ pub use answer::{Answer, Batches, ChangeOp, PushAnswer, PushItem, Request, Resum
 pub use config::QueryConfig;
 pub use engine::Engine;
 pub use error::{Place, QueryError};
-pub use sql::Piece;
+pub use sql::{DialectKind, Piece, Session, SessionChange};

@@ -16,7 +16,7 @@ use foldlog_log::{
     clock::{Clock, SystemClock},
     testing::{MemoryLog, Random},
 };
-use foldlog_query::{Engine, PushItem, QueryConfig, QueryError, Request, ScalarValue, arrow::record_batch::RecordBatch};
+use foldlog_query::{Engine, PushItem, QueryConfig, QueryError, Request, ScalarValue, Session, arrow::record_batch::RecordBatch};
 use futures::StreamExt as _;
 
 const ROWS: usize = 40;
@@ -252,7 +252,14 @@ impl Bench {
 
     fn request(&self, sql: &str) -> Request {
         let at_least = Some(self.log.head().position);
-        Request { sql: sql.to_owned(), parameters: Vec::new(), at_least, resume: Some(Position::default().into()), timeout: PATIENCE }
+        Request {
+            sql: sql.to_owned(),
+            parameters: Vec::new(),
+            at_least,
+            resume: Some(Position::default().into()),
+            timeout: PATIENCE,
+            session: Session::default(),
+        }
     }
 
     async fn pull(&self, sql: &str) -> Result<Rows, QueryError> {

@@ -9,7 +9,7 @@ use foldlog_log::{
     clock::{Clock, ManualClock},
     testing::MemoryLog,
 };
-use foldlog_query::{Engine, QueryConfig, QueryError, Request};
+use foldlog_query::{Engine, QueryConfig, QueryError, Request, Session};
 use futures::StreamExt as _;
 
 fn engine() -> Engine {
@@ -19,7 +19,14 @@ fn engine() -> Engine {
 }
 
 fn request(sql: &str) -> Request {
-    Request { sql: sql.to_owned(), parameters: Vec::new(), at_least: None, resume: None, timeout: Duration::from_secs(30) }
+    Request {
+        sql: sql.to_owned(),
+        parameters: Vec::new(),
+        at_least: None,
+        resume: None,
+        timeout: Duration::from_secs(30),
+        session: Session::default(),
+    }
 }
 
 async fn run(engine: &Engine, sql: &str) -> Result<usize, QueryError> {

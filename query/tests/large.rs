@@ -12,7 +12,7 @@ use foldlog_log::{
     clock::{Clock, ManualClock},
     disk::RealDisk,
 };
-use foldlog_query::{Engine, PushItem, QueryConfig, QueryError, Request, arrow::array::AsArray as _};
+use foldlog_query::{Engine, PushItem, QueryConfig, QueryError, Request, Session, arrow::array::AsArray as _};
 use futures::StreamExt as _;
 use serde_json::{Value, json as value};
 
@@ -83,7 +83,7 @@ impl Place {
 }
 
 fn request() -> Request {
-    Request { sql: String::new(), parameters: Vec::new(), at_least: None, resume: None, timeout: PATIENCE }
+    Request { sql: String::new(), parameters: Vec::new(), at_least: None, resume: None, timeout: PATIENCE, session: Session::default() }
 }
 
 fn rows(numbers: impl Iterator<Item = usize>, text: impl Fn(usize) -> String) -> Vec<NewRecord> {

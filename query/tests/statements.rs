@@ -19,7 +19,7 @@ use foldlog_log::{
     disk::RealDisk,
     testing::MemoryLog,
 };
-use foldlog_query::{ChangeOp, Engine, PushItem, QueryConfig, QueryError, Request, arrow::record_batch::RecordBatch};
+use foldlog_query::{ChangeOp, Engine, PushItem, QueryConfig, QueryError, Request, Session, arrow::record_batch::RecordBatch};
 use futures::StreamExt as _;
 
 macro_rules! stories {
@@ -38,7 +38,7 @@ macro_rules! stories {
         }
     };
 }
-stories! { declare views expressions arithmetic stars aggregates refused chains faults push }
+stories! { declare views expressions arithmetic stars aggregates refused chains faults push session }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_statements_of_the_demo_are_understood() {
@@ -67,6 +67,8 @@ struct Story {
     engine: Engine,
     /// End of what this story has written: every answer must reflect it.
     seen: Option<Position>,
+    /// What SET and DEFINE made of it so far.
+    session: Session,
 }
 
 /// Where the log lies.
@@ -114,7 +116,7 @@ impl Story {
         let place = place(&clock);
         let log = place.log();
         let engine = open(&log, &clock);
-        Self { place, log, clock, engine, seen: None }
+        Self { place, log, clock, engine, seen: None, session: Session::default() }
     }
 
     async fn tell(mut self, file: &str, text: &str) {
@@ -173,6 +175,9 @@ impl Story {
             ["ok"] => {
                 let answer = self.engine.execute(self.request(text)).await.unwrap_or_else(|error| panic!("{text}: {error}"));
                 self.seen = Some(answer.position).max(self.seen);
+                if let Some(change) = answer.session {
+                    self.session.apply(change).unwrap();
+                }
                 answer.done.into_iter().collect()
             }
             ["query"] => {
@@ -193,7 +198,7 @@ impl Story {
 
     fn request(&self, sql: &str) -> Request {
         let timeout = Duration::from_secs(20);
-        Request { sql: sql.to_owned(), parameters: Vec::new(), at_least: self.seen, resume: None, timeout }
+        Request { sql: sql.to_owned(), parameters: Vec::new(), at_least: self.seen, resume: None, timeout, session: self.session.clone() }
     }
 
     async fn failure(&self, sql: &str) -> QueryError {

@@ -17,7 +17,7 @@ use foldlog_log::{
     testing::MemoryLog,
 };
 use foldlog_query::{
-    PushItem, QueryConfig, QueryError, Request,
+    PushItem, QueryConfig, QueryError, Request, Session,
     catalog::QueryDef,
     plan::{Sink, StreamPlan},
     push::Push,
@@ -166,8 +166,14 @@ async fn push_queries_over_a_stream_share_what_they_decode() {
     let backend = Arc::clone(&log) as Arc<dyn LogBackend>;
     let push = Push::new(backend, supervisor.clone(), &QueryConfig::default());
     let plan = StreamPlan { sink: Sink::Volatile, ..copied("copy").0 };
-    let request =
-        Request { sql: String::new(), parameters: Vec::new(), at_least: None, resume: Some(Position::default().into()), timeout: PATIENCE };
+    let request = Request {
+        sql: String::new(),
+        parameters: Vec::new(),
+        at_least: None,
+        resume: Some(Position::default().into()),
+        timeout: PATIENCE,
+        session: Session::default(),
+    };
     let mut answers = Vec::new();
     for _ in 0..10 {
         answers.push(push.start(plan.clone(), Some(3000), &request).await.unwrap());

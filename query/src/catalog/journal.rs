@@ -10,7 +10,7 @@ use foldlog_log::{LogBackend, Position, ReadLimits, Selection, TopicKind, TopicN
 use serde::{Deserialize, Serialize};
 
 use super::{Catalog, Column, KeyFormat, QueryDef, QueryId, Source, SourceKind, timestamp_type, type_name};
-use crate::error::QueryError;
+use crate::{error::QueryError, sql::DialectKind};
 
 /// The topic in which the catalog lies.
 pub const CATALOG_TOPIC: &str = "_foldlog.catalog";
@@ -91,6 +91,9 @@ struct StoredQuery {
     sink: String,
     sources: Vec<String>,
     sql: String,
+    /// Absent in folders that are older than the dialects.
+    #[serde(default)]
+    dialect: DialectKind,
     start: u64,
     /// Hexadecimal: JSON's numbers end at 2^53.
     fingerprint: String,
@@ -189,6 +192,7 @@ impl StoredQuery {
             sink: query.sink.clone(),
             sources: query.sources.clone(),
             sql: query.sql.clone(),
+            dialect: query.dialect,
             start: query.start.get(),
             fingerprint: format!("{:016x}", query.fingerprint),
         }
@@ -200,6 +204,7 @@ impl StoredQuery {
             sink: self.sink,
             sources: self.sources,
             sql: self.sql,
+            dialect: self.dialect,
             start: Position::new(self.start),
             fingerprint: u64::from_str_radix(&self.fingerprint, 16).map_err(|error| format!("fingerprint: {error}"))?,
         })
@@ -274,7 +279,15 @@ mod tests {
     fn query(id: &str, sink: &str, from: &str) -> Arc<QueryDef> {
         let (sink, sources) = (sink.to_owned(), vec![from.to_owned()]);
         let (start, fingerprint) = (Position::new(u64::MAX), u64::MAX);
-        Arc::new(QueryDef { id: QueryId::new(id), sink, sources, sql: "SELECT".to_owned(), start, fingerprint })
+        Arc::new(QueryDef {
+            id: QueryId::new(id),
+            sink,
+            sources,
+            sql: "SELECT".to_owned(),
+            dialect: DialectKind::Standard,
+            start,
+            fingerprint,
+        })
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use foldlog_log::{LogBackend, Position, Topic, TopicKind, TopicName};
 
-use crate::error::QueryError;
+use crate::{error::QueryError, sql::DialectKind};
 
 pub use journal::{CATALOG_TOPIC, Change, fold};
 
@@ -275,6 +275,8 @@ pub struct QueryDef {
     pub sources: Vec<String>,
     /// The statement.
     pub sql: String,
+    /// The dialect in which it is written.
+    pub dialect: DialectKind,
     /// Where its fold starts (inclusive).
     pub start: Position,
     /// Which plan its state belongs to.

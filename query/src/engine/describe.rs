@@ -111,12 +111,15 @@ impl Core {
         let catalog = self.snapshot();
         match statement {
             Statement::CreateAs(create) => {
-                let sink = self.sink(&catalog, create, &request.sql)?;
-                let chain = self.chain(&catalog, &create.select, &[])?;
+                let sink = self.sink(&catalog, create, request)?;
+                let chain = self.chain(&catalog, &create.select, self.dialect(&request.session), &[])?;
                 let items = chain.sink_items(create.kind, &create.name)?;
                 Ok(chain.into_persistent(items, Arc::new(sink)).describe())
             }
-            Statement::Push(select) => Ok(self.chain(&catalog, select, &request.parameters)?.into_volatile().describe()),
+            Statement::Push(select) => {
+                let dialect = self.dialect(&request.session);
+                Ok(self.chain(&catalog, select, dialect, &request.parameters)?.into_volatile().describe())
+            }
             _ => Err(QueryError::Invalid("EXPLAIN takes a SELECT, a CREATE ... AS SELECT or the id of a query".to_owned())),
         }
     }

@@ -8,7 +8,7 @@ mod describe;
 mod insert;
 mod worker;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
 use arrow::{
     array::ArrayRef,
@@ -31,7 +31,7 @@ use crate::{
     pull::Pull,
     push::Push,
     sql::{
-        self, Dialect, Piece, Statement,
+        self, Dialect, Piece, Session, SessionChange, Statement,
         statement::{CreateAs, Explained, Select},
     },
     supervisor::{QueryState, QueryStatus, Supervisor},
@@ -50,7 +50,6 @@ pub struct Engine {
 struct Core {
     log: Arc<dyn LogBackend>,
     config: QueryConfig,
-    dialect: Dialect,
     expressions: Expressions,
     catalog: RwLock<Arc<Catalog>>,
     supervisor: Supervisor,
@@ -70,7 +69,6 @@ impl Engine {
         let core = Arc::new(Core {
             log,
             config,
-            dialect: Dialect::STANDARD,
             expressions: Expressions::new(),
             catalog: RwLock::new(Arc::clone(&catalog)),
             supervisor,
@@ -90,7 +88,8 @@ impl Engine {
     /// # Errors
     /// Whatever is wrong with the statement, and what went wrong while it was answered.
     pub async fn execute(&self, request: Request) -> Result<Answer, QueryError> {
-        if let Some(answer) = self.pull.answer_prepared(&request) {
+        let request = substituted(request)?;
+        if let Some(answer) = self.pull.answer_prepared(self.core.dialect(&request.session).kind, &request) {
             return Ok(answer);
         }
         // A lookup that is known ends above: it need not make room for all that may follow.
@@ -100,10 +99,12 @@ impl Engine {
 
     async fn execute_anew(&self, request: Request) -> Result<Answer, QueryError> {
         let core = &self.core;
-        match sql::parse(&request.sql, core.dialect)? {
+        let dialect = core.dialect(&request.session);
+        match sql::parse(&request.sql, dialect)? {
             Statement::Push(_) => Err(QueryError::Invalid("SELECT ... EMIT CHANGES does not end; run it as a push query".to_owned())),
-            Statement::Pull(query) => self.pull.answer(&core.snapshot(), &query, &self.within_bounds(request)).await,
+            Statement::Pull(query) => self.pull.answer(&core.snapshot(), &query, dialect.kind, &self.within_bounds(request)).await,
             Statement::Show(show) => core.show(show),
+            Statement::Session(change) => core.change_session(request.session, change),
             Statement::Describe { name } => core.describe(&name),
             Statement::Explain(explained) => self.explain(&explained, &request).await,
             change @ (Statement::CreateSource(_)
@@ -119,14 +120,16 @@ impl Engine {
     /// # Errors
     /// As [`Engine::execute`].
     pub async fn push(&self, request: Request) -> Result<PushAnswer, QueryError> {
+        let request = substituted(request)?;
         let text = request.sql.clone();
         self.push_anew(request).await.map_err(|error| sql::located(error, &text))
     }
 
     async fn push_anew(&self, request: Request) -> Result<PushAnswer, QueryError> {
-        match sql::parse(&request.sql, self.core.dialect)? {
+        let dialect = self.core.dialect(&request.session);
+        match sql::parse(&request.sql, dialect)? {
             Statement::Push(select) => {
-                let plan = self.core.chain(&self.core.snapshot(), &select, &request.parameters)?.into_volatile();
+                let plan = self.core.chain(&self.core.snapshot(), &select, dialect, &request.parameters)?.into_volatile();
                 self.push.start(plan, select.limit, &self.within_bounds(request)).await
             }
             _ => Err(QueryError::Invalid("only SELECT ... EMIT CHANGES is a push query; execute this statement instead".to_owned())),
@@ -204,20 +207,25 @@ impl Core {
         Arc::clone(&self.catalog.read())
     }
 
+    /// The rules of a session's statements.
+    fn dialect(&self, session: &Session) -> Dialect {
+        session.dialect(self.config.dialect)
+    }
+
     /// Plans a SELECT against a catalog.
-    fn chain(&self, catalog: &Catalog, select: &Select, parameters: &[ScalarValue]) -> Result<select::Chain, QueryError> {
+    fn chain(&self, catalog: &Catalog, select: &Select, dialect: Dialect, parameters: &[ScalarValue]) -> Result<select::Chain, QueryError> {
         let find = |name: &str| catalog.find(self.log.as_ref(), name);
-        let scope = Scope { find: &find, expressions: &self.expressions, dialect: self.dialect, parameters };
+        let scope = Scope { find: &find, expressions: &self.expressions, dialect, parameters };
         select::plan(&select.query, &scope)
     }
 
     /// Plans the statement of a query that exists.
     fn plan_of(&self, catalog: &Catalog, query: &QueryDef) -> Result<StreamPlan, QueryError> {
-        let Statement::CreateAs(CreateAs { select, kind, .. }) = sql::parse(&query.sql, self.dialect)? else {
+        let Statement::CreateAs(CreateAs { select, kind, .. }) = sql::parse(&query.sql, query.dialect.rules())? else {
             return Err(QueryError::Execution(format!("the statement of query {} makes no query", query.id)));
         };
         let sink = Arc::clone(catalog.source(&query.sink)?);
-        let chain = self.chain(catalog, &select, &[])?;
+        let chain = self.chain(catalog, &select, query.dialect.rules(), &[])?;
         let items = chain.sink_items(kind, &sink.name)?;
         Ok(chain.into_persistent(items, sink))
     }
@@ -295,15 +303,36 @@ impl Core {
         request.timeout.min(Duration::from_millis(self.config.max_timeout_ms))
     }
 
+    /// Checks a change of the client's session, which the client makes.
+    fn change_session(&self, mut session: Session, change: SessionChange) -> Result<Answer, QueryError> {
+        session.apply(change.clone())?;
+        let what = match &change {
+            SessionChange::Set { name, value } => format!("{name} is {value} in this session"),
+            SessionChange::Unset { name } => format!("{name} is as the server has it"),
+            SessionChange::Define { name, value } => format!("${{{name}}} stands for {value}"),
+            SessionChange::Undefine { name } => format!("{name} stands for nothing"),
+        };
+        Ok(Answer { session: Some(change), ..done(self.head(), what) })
+    }
+
     fn head(&self) -> Position {
         self.log.head().position
     }
 }
 
+/// The request with the values of its variables in its text.
+fn substituted(request: Request) -> Result<Request, QueryError> {
+    let sql = match request.session.substitute(&request.sql)? {
+        Cow::Borrowed(_) => return Ok(request),
+        Cow::Owned(sql) => sql,
+    };
+    Ok(Request { sql, ..request })
+}
+
 /// An answer without rows.
 fn done(position: Position, what: String) -> Answer {
     let schema = Arc::new(Schema::empty());
-    Answer { schema, keys: Vec::new(), batches: Batches::AtHand(None), position, done: Some(what) }
+    Answer { schema, keys: Vec::new(), batches: Batches::AtHand(None), position, done: Some(what), session: None }
 }
 
 /// An answer with the rows at hand.
@@ -312,5 +341,5 @@ fn rows(position: Position, columns: Vec<(&str, ArrayRef)>) -> Result<Answer, Qu
     let schema = Arc::new(Schema::new(fields));
     let arrays = columns.into_iter().map(|(_, values)| values).collect();
     let batch = RecordBatch::try_new(Arc::clone(&schema), arrays).map_err(|error| QueryError::Execution(error.to_string()))?;
-    Ok(Answer { schema, keys: Vec::new(), batches: Batches::AtHand(Some(batch)), position, done: None })
+    Ok(Answer { schema, keys: Vec::new(), batches: Batches::AtHand(Some(batch)), position, done: None, session: None })
 }

@@ -12,7 +12,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use datafusion::common::ScalarValue;
 use foldlog_log::{Append, Appended, Durability, LogError, NewRecord, PartitionId, Position, Purpose, TopicName, Write};
 use futures::executor::block_on;
 use tokio::sync::{mpsc, oneshot};
@@ -66,8 +65,7 @@ impl Changes {
     /// Makes one change.
     pub(super) async fn make(&self, statement: Statement, request: Request) -> Result<Answer, QueryError> {
         let timeout = self.core.timeout(&request);
-        let Request { sql, parameters, .. } = request;
-        self.ask(timeout, Box::new(move |core| core.change(statement, &sql, &parameters))).await
+        self.ask(timeout, Box::new(move |core| core.change(statement, &request))).await
     }
 
     /// Deletes a topic that no source is made of.
@@ -108,11 +106,11 @@ impl Changes {
 }
 
 impl Core {
-    fn change(&self, statement: Statement, sql: &str, parameters: &[ScalarValue]) -> Result<Answer, QueryError> {
+    fn change(&self, statement: Statement, request: &Request) -> Result<Answer, QueryError> {
         match statement {
-            Statement::CreateSource(create) => self.create_source(create, sql),
-            Statement::CreateAs(create) => self.create_as(&create, sql),
-            Statement::InsertValues(insert) => self.insert(&insert, parameters),
+            Statement::CreateSource(create) => self.create_source(create, request),
+            Statement::CreateAs(create) => self.create_as(&create, request),
+            Statement::InsertValues(insert) => self.insert(&insert, &request.parameters),
             Statement::Drop(drop) => self.drop_source(&drop),
             Statement::Terminate { query } => self.terminate(&query),
             _ => Err(QueryError::Execution("this statement changes nothing".to_owned())),

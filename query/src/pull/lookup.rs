@@ -8,8 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::{
     common::ScalarValue,
     sql::sqlparser::ast::{
-        self, BinaryOperator, Expr, GroupByExpr, Ident, ObjectNamePart, Select, SelectItem, SetExpr, TableFactor, Value,
-        WildcardAdditionalOptions,
+        self, BinaryOperator, Expr, GroupByExpr, ObjectNamePart, Select, SelectItem, SetExpr, TableFactor, Value, WildcardAdditionalOptions,
     },
 };
 
@@ -96,7 +95,7 @@ fn table_name(from: &ast::TableWithJoins) -> Option<String> {
     };
     let is_plain = from.joins.is_empty() && with_hints.is_empty() && partitions.is_empty() && index_hints.is_empty();
     match &name.0[..] {
-        [ObjectNamePart::Identifier(ident)] if is_plain => Some(folded(ident)),
+        [ObjectNamePart::Identifier(ident)] if is_plain => Some(ident.value.clone()),
         _ => None,
     }
 }
@@ -106,18 +105,14 @@ fn projected(items: &[SelectItem]) -> Option<Option<Vec<(String, String)>>> {
         return (*options == WildcardAdditionalOptions::default()).then_some(None);
     }
     let column = |item: &SelectItem| match item {
-        SelectItem::UnnamedExpr(Expr::Identifier(ident)) => Some((folded(ident), folded(ident))),
-        SelectItem::ExprWithAlias { expr: Expr::Identifier(ident), alias } => Some((folded(ident), folded(alias))),
+        SelectItem::UnnamedExpr(Expr::Identifier(ident)) => Some((ident.value.clone(), ident.value.clone())),
+        SelectItem::ExprWithAlias { expr: Expr::Identifier(ident), alias } => Some((ident.value.clone(), alias.value.clone())),
         _ => None,
     };
     let columns: Vec<(String, String)> = items.iter().map(column).collect::<Option<_>>()?;
     let is_repeated = |place: usize, name: &str| columns.iter().take(place).any(|(_, before)| before == name);
     let has_repeats = columns.iter().enumerate().any(|(place, (_, name))| is_repeated(place, name));
     (!has_repeats).then_some(Some(columns))
-}
-
-fn folded(ident: &Ident) -> String {
-    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
 }
 
 impl Lookup {
@@ -144,7 +139,7 @@ impl Lookup {
                     _ => return None,
                 };
                 let operand = self.operand(&value.value)?;
-                self.equals.push((folded(ident), operand));
+                self.equals.push((ident.value.clone(), operand));
                 Some(())
             }
             _ => None,

@@ -33,6 +33,7 @@ use crate::{
     config::QueryConfig,
     error::QueryError,
     plan::with_stack,
+    sql::DialectKind,
     stream::view::View,
     supervisor::{Aligned, Supervisor},
     table::{TopicTable, ViewTable},
@@ -118,10 +119,16 @@ impl Pull {
     /// # Errors
     /// Whatever is wrong with the query; [`QueryError::Timeout`], [`QueryError::NotYet`], [`QueryError::NotAligned`],
     /// [`QueryError::ResourceExhausted`].
-    pub async fn answer(&self, catalog: &Catalog, query: &ast::Query, request: &Request) -> Result<Answer, QueryError> {
+    pub async fn answer(
+        &self,
+        catalog: &Catalog,
+        query: &ast::Query,
+        dialect: DialectKind,
+        request: &Request,
+    ) -> Result<Answer, QueryError> {
         let timeout = request.timeout.min(self.shared.max_timeout);
         let deadline = Instant::now() + timeout;
-        if let Some(answer) = self.look_up(catalog, query, request, deadline).await? {
+        if let Some(answer) = self.look_up(catalog, query, dialect, request, deadline).await? {
             return Ok(answer);
         }
         let permit = self.admit(deadline, timeout).await?;
@@ -139,7 +146,14 @@ impl Pull {
         };
         self.spawn(work.run(planned, deadline, timeout))?;
         let schema = plan.await.map_err(|_| unexpected())??;
-        Ok(Answer { schema, keys: Vec::new(), batches: Batches::Coming(Box::pin(received_batches(received))), position, done: None })
+        Ok(Answer {
+            schema,
+            keys: Vec::new(),
+            batches: Batches::Coming(Box::pin(received_batches(received))),
+            position,
+            done: None,
+            session: None,
+        })
     }
 
     /// Plans a query without running it, and says what it would read.

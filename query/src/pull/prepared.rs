@@ -25,6 +25,7 @@ use crate::{
     answer::{Answer, Batches, Request},
     catalog::Catalog,
     error::QueryError,
+    sql::DialectKind,
     stream::view::View,
 };
 
@@ -34,7 +35,7 @@ const MOST: usize = 512;
 /// Lookups by the shape of their statement.
 #[derive(Default)]
 pub(super) struct PreparedLookups {
-    by_shape: RwLock<HashMap<String, Arc<Prepared>>>,
+    by_shape: RwLock<HashMap<(DialectKind, String), Arc<Prepared>>>,
 }
 
 /// A lookup in a view that lacks nothing but its values.
@@ -50,16 +51,16 @@ struct Prepared {
 }
 
 impl PreparedLookups {
-    fn find(&self, shape: &Shape) -> Option<Arc<Prepared>> {
-        self.by_shape.read().get(&shape.text).cloned()
+    fn find(&self, dialect: DialectKind, shape: String) -> Option<Arc<Prepared>> {
+        self.by_shape.read().get(&(dialect, shape)).cloned()
     }
 
-    fn remember(&self, shape: Shape, prepared: Arc<Prepared>) {
+    fn remember(&self, dialect: DialectKind, shape: Shape, prepared: Arc<Prepared>) {
         let mut by_shape = self.by_shape.write();
         if by_shape.len() >= MOST {
             by_shape.clear();
         }
-        by_shape.insert(shape.text, prepared);
+        by_shape.insert((dialect, shape.text), prepared);
     }
 }
 
@@ -68,7 +69,14 @@ impl Prepared {
     fn answer(&self, view: &View, key: &Key) -> Result<Answer, QueryError> {
         let (row, position) = view.get(key)?;
         let row = row.map(|row| self.named(&row)).transpose()?;
-        Ok(Answer { schema: Arc::clone(&self.schema), keys: self.keys.clone(), batches: Batches::AtHand(row), position, done: None })
+        Ok(Answer {
+            schema: Arc::clone(&self.schema),
+            keys: self.keys.clone(),
+            batches: Batches::AtHand(row),
+            position,
+            done: None,
+            session: None,
+        })
     }
 
     /// The columns that are asked for, under the names of the answer.
@@ -81,14 +89,14 @@ impl Prepared {
 impl Pull {
     /// Answers a statement without parsing it, if one of its shape was answered before and the view can answer at once; none for
     /// any other.
-    pub(crate) fn answer_prepared(&self, request: &Request) -> Option<Answer> {
-        let shape = Shape::of(&request.sql)?;
-        let prepared = self.shared.prepared.find(&shape)?;
+    pub(crate) fn answer_prepared(&self, dialect: DialectKind, request: &Request) -> Option<Answer> {
+        let Shape { text, literals } = Shape::of(&request.sql)?;
+        let prepared = self.shared.prepared.find(dialect, text)?;
         let view = prepared.view.upgrade()?;
         if request.at_least.is_some_and(|wanted| view.frontier() < wanted) {
             return None;
         }
-        let key = prepared.key.key(&shape.literals, &request.parameters)?;
+        let key = prepared.key.key(&literals, &request.parameters)?;
         prepared.answer(&view, &key).ok()
     }
 
@@ -97,6 +105,7 @@ impl Pull {
         &self,
         catalog: &Catalog,
         query: &ast::Query,
+        dialect: DialectKind,
         request: &Request,
         deadline: Instant,
     ) -> Result<Option<Answer>, QueryError> {
@@ -107,7 +116,7 @@ impl Pull {
         }
         let answer = prepared.answer(&view, &key)?;
         if let Some(shape) = Shape::of(&request.sql).filter(|shape| shape.literals == literals) {
-            self.shared.prepared.remember(shape, Arc::new(prepared));
+            self.shared.prepared.remember(dialect, shape, Arc::new(prepared));
         }
         Ok(Some(answer))
     }

@@ -90,7 +90,9 @@ impl Session {
             .with_information_schema(false)
             .with_create_default_catalog_and_schema(false)
             .with_default_catalog_and_schema(CATALOG, SCHEMA)
-            .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false);
+            .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
+            // Names were folded when the text was cut into tokens, as its dialect says.
+            .set_bool("datafusion.sql_parser.enable_ident_normalization", false);
         let base = SessionStateBuilder::new()
             .with_config(settings)
             .with_runtime_env(runtime)
@@ -139,7 +141,7 @@ fn statement(query: &ast::Query) -> Statement {
 /// # Errors
 /// [`QueryError::Unknown`] for a name in parts: everything lives in one place.
 pub(super) fn table_names(query: &ast::Query) -> Result<Vec<String>, QueryError> {
-    let (tables, _) = resolve_table_references(&statement(query), true).map_err(query_error)?;
+    let (tables, _) = resolve_table_references(&statement(query), false).map_err(query_error)?;
     let mut names: Vec<String> = Vec::with_capacity(tables.len());
     for table in tables {
         if table.schema().is_some() {
@@ -158,7 +160,7 @@ pub(super) fn table_names(query: &ast::Query) -> Result<Vec<String>, QueryError>
 pub(super) fn identifiers(query: &ast::Query) -> HashSet<String> {
     let mut names = HashSet::new();
     let mut enter = |ident: &ast::Ident| {
-        names.insert(if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() });
+        names.insert(ident.value.clone());
     };
     let _: ControlFlow<()> = visit_expressions(query, |expr| {
         match expr {

@@ -69,7 +69,8 @@ fn in_select(select: &mut Select, hidden: &Hidden) {
                 continue;
             }
             (SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options), _) => {
-                let of = |relation: &&Relation| matches!(&name.0[..], [ObjectNamePart::Identifier(ident)] if folded(ident) == folded(&relation.name));
+                let of =
+                    |relation: &&Relation| matches!(&name.0[..], [ObjectNamePart::Identifier(ident)] if ident.value == relation.name.value);
                 if let Some(relation) = relations.iter().find(of) {
                     leave_out(options, &relation.without);
                 }
@@ -97,7 +98,7 @@ fn relation(factor: &TableFactor, shared: Vec<Ident>, hidden: &Hidden) -> Option
     let (name, without) = match factor {
         TableFactor::Table { name, alias, .. } => {
             let ident = name.0.last()?.as_ident()?;
-            let without = hidden.get(&folded(ident)).into_iter().flatten().map(|name| Ident::with_quote('"', name)).collect();
+            let without = hidden.get(&ident.value).into_iter().flatten().map(|name| Ident::with_quote('"', name)).collect();
             (alias.as_ref().map_or(ident, |alias| &alias.name).clone(), without)
         }
         TableFactor::Derived { alias: Some(alias), .. } => (alias.name.clone(), Vec::new()),
@@ -131,8 +132,4 @@ fn leave_out(options: &mut WildcardAdditionalOptions, names: &[Ident]) {
             *none = Some(ExceptSelectItem { first_element: first.clone(), additional_elements: rest.to_vec() });
         }
     }
-}
-
-fn folded(ident: &Ident) -> String {
-    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
 }

@@ -3,10 +3,12 @@
 pub mod dialect;
 pub mod guard;
 pub mod parser;
+pub mod session;
 pub mod statement;
 mod tokens;
 
-pub use dialect::Dialect;
+pub use dialect::{Dialect, DialectKind};
 pub use parser::parse;
+pub use session::{Session, SessionChange};
 pub use statement::{Piece, Statement};
 pub use tokens::{located, split};

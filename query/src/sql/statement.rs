@@ -5,6 +5,7 @@
 use arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::ast;
 
+use super::session::SessionChange;
 use crate::{catalog::SourceKind, error::Place};
 
 /// One statement.
@@ -31,6 +32,8 @@ pub enum Statement {
     },
     /// `EXPLAIN statement` or `EXPLAIN query`.
     Explain(Explained),
+    /// `SET`, `UNSET`, `DEFINE`, `UNDEFINE`.
+    Session(SessionChange),
     /// `TERMINATE query`.
     Terminate {
         /// Id of the query.

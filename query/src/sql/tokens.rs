@@ -7,7 +7,7 @@ use datafusion::sql::sqlparser::{
 };
 
 use super::{
-    guard,
+    Dialect, guard,
     statement::{Emit, Piece},
 };
 use crate::error::{Place, QueryError};
@@ -42,6 +42,35 @@ pub(super) fn tokenize(text: &str) -> Result<Vec<TokenWithSpan>, QueryError> {
     Tokenizer::new(&GenericDialect {}, text)
         .tokenize_with_location()
         .map_err(|error| QueryError::Syntax { place: place_of(error.location), message: lower_first(&error.message) })
+}
+
+/// Folds every word without quotes as a dialect does: whatever reads the tokens, or what is parsed from them, takes names as they
+/// are.
+pub(super) fn fold(mut tokens: Vec<TokenWithSpan>, dialect: Dialect) -> Vec<TokenWithSpan> {
+    for one in &mut tokens {
+        if let Token::Word(Word { value, quote_style: None, .. }) = &mut one.token {
+            *value = dialect.fold(value);
+        }
+    }
+    tokens
+}
+
+/// A syntax error with the word at its place as the user wrote it, not as it was folded.
+pub(super) fn as_written(error: QueryError, text: &str) -> QueryError {
+    let QueryError::Syntax { place, message } = error else { return error };
+    let tokens = tokenize(text).unwrap_or_default();
+    let at = |one: &&TokenWithSpan| place_of(one.span.start) == place;
+    let message = match tokens.iter().find(at).map(|one| &one.token) {
+        Some(Token::Word(Word { value, quote_style: None, .. })) => {
+            let words = message.split(' ').map(|word| {
+                let bare = word.trim_end_matches([';', ',']);
+                if bare.eq_ignore_ascii_case(value) { word.replace(bare, value) } else { word.to_owned() }
+            });
+            words.collect::<Vec<_>>().join(" ")
+        }
+        _ => message,
+    };
+    QueryError::Syntax { place, message }
 }
 
 pub(super) fn place_of(location: Location) -> Place {

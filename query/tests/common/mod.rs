@@ -183,6 +183,7 @@ pub fn definition(name: &str) -> QueryDef {
         id: QueryId::new(name),
         sink: name.to_owned(),
         sources: vec!["facts".to_owned()],
+        dialect: foldlog_query::DialectKind::Standard,
         sql: String::new(),
         start: Position::default(),
         fingerprint: 1,

@@ -10,7 +10,7 @@ use foldlog_log::{
     Append, Appended, EmbeddedLog, LogBackend, LogConfig, NewEvent, NewRecord, Position, TopicKind, Write, clock::SystemClock,
     disk::RealDisk,
 };
-use foldlog_query::{Answer, Engine, PushAnswer, QueryConfig, QueryError, Request, ScalarValue, arrow::record_batch::RecordBatch};
+use foldlog_query::{Answer, Engine, PushAnswer, QueryConfig, QueryError, Request, ScalarValue, Session, arrow::record_batch::RecordBatch};
 use futures::TryStreamExt as _;
 
 use super::common::{PATIENCE, create, topic};
@@ -23,7 +23,7 @@ pub struct Shop {
 
 /// A statement and what it is asked with.
 pub fn request(sql: &str) -> Request {
-    Request { sql: sql.to_owned(), parameters: Vec::new(), at_least: None, resume: None, timeout: PATIENCE }
+    Request { sql: sql.to_owned(), parameters: Vec::new(), at_least: None, resume: None, timeout: PATIENCE, session: Session::default() }
 }
 
 impl Shop {

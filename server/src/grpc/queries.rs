@@ -1,11 +1,15 @@
 //! The service `Query`: thin.
 
-use std::{collections::VecDeque, pin::Pin, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    pin::Pin,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use foldlog_log::{Position, TopicId};
 use foldlog_proto::v1::{self as pb, query_batch::Message, query_server};
-use foldlog_query::{Batches, PushItem, Request as Statement, Resume};
+use foldlog_query::{Batches, PushItem, Request as Statement, Resume, Session, SessionChange};
 use futures::{Stream, StreamExt as _, stream};
 use tonic::{Request, Response, Status};
 
@@ -86,7 +90,30 @@ fn statement(request: pb::QueryRequest, tokens: &Tokens) -> Result<Statement, Fa
         resume: tokens.read_of("resume", &request.resume)?.map(|(position, topic)| Resume { position, topic }),
         timeout: convert::duration(request.timeout, DEFAULT_TIMEOUT, MAX_TIMEOUT, "timeout")?,
         sql: request.sql,
+        session: session(request.settings, request.variables)?,
     })
+}
+
+/// The session that a client sent along.
+fn session(settings: BTreeMap<String, String>, variables: BTreeMap<String, String>) -> Result<Session, Failure> {
+    let mut session = Session::default();
+    let settings = settings.into_iter().map(|(name, value)| SessionChange::Set { name, value });
+    let variables = variables.into_iter().map(|(name, value)| SessionChange::Define { name, value });
+    for change in settings.chain(variables) {
+        session.apply(change)?;
+    }
+    Ok(session)
+}
+
+fn session_change(change: SessionChange) -> pb::SessionChange {
+    use pb::session_change::Kind;
+    let (kind, name, value) = match change {
+        SessionChange::Set { name, value } => (Kind::Setting, name, Some(value)),
+        SessionChange::Unset { name } => (Kind::Setting, name, None),
+        SessionChange::Define { name, value } => (Kind::Variable, name, Some(value)),
+        SessionChange::Undefine { name } => (Kind::Variable, name, None),
+    };
+    pb::SessionChange { kind: kind.into(), name, value }
 }
 
 const fn message(message: Message) -> pb::QueryBatch {
@@ -98,7 +125,7 @@ enum Executed {
     /// All of its messages.
     AtHand(Vec<pb::QueryBatch>),
     /// Messages as they are computed.
-    Coming(Answering),
+    Coming(Box<Answering>),
 }
 
 async fn execute(app: &App, request: pb::QueryRequest) -> Result<Executed, Failure> {
@@ -113,8 +140,12 @@ async fn execute(app: &App, request: pb::QueryRequest) -> Result<Executed, Failu
     app.metrics.statements.inc();
     let answer = stage.engine.execute(statement).await?;
     let (mut encoding, schema) = Encoding::begin(asked, &answer.schema, &answer.keys)?;
-    let done =
-        pb::QueryDone { position: answer.position.get(), token: tokens.make(answer.position), message: answer.done.unwrap_or_default() };
+    let done = pb::QueryDone {
+        position: answer.position.get(),
+        token: tokens.make(answer.position),
+        message: answer.done.unwrap_or_default(),
+        session: answer.session.map(session_change),
+    };
     let schema = message(Message::Schema(schema));
     if let Batches::AtHand(batch) = answer.batches {
         let rows = batch.map(|batch| encoding.rows(&batch, &[])).transpose()?.unwrap_or_default();
@@ -122,7 +153,8 @@ async fn execute(app: &App, request: pb::QueryRequest) -> Result<Executed, Failu
         let messages = std::iter::once(schema).chain(rows).chain([message(Message::Done(done))]);
         return Ok(Executed::AtHand(messages.collect()));
     }
-    Ok(Executed::Coming(Answering { batches: answer.batches, encoding, ready: VecDeque::from([schema]), done: Some(done), _place: place }))
+    let answering = Answering { batches: answer.batches, encoding, ready: VecDeque::from([schema]), done: Some(done), _place: place };
+    Ok(Executed::Coming(Box::new(answering)))
 }
 
 struct Answering {
@@ -220,7 +252,7 @@ impl Following {
                 None => {
                     self.over = true;
                     let (position, token) = (self.position.get(), self.token(self.position));
-                    return Ok(Some(message(Message::Done(pb::QueryDone { position, token, message: String::new() }))));
+                    return Ok(Some(message(Message::Done(pb::QueryDone { position, token, ..pb::QueryDone::default() }))));
                 }
                 Some(Err(error)) => return Err(error.into()),
                 Some(Ok(PushItem::Progress(position))) => {

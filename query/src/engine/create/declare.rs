@@ -11,7 +11,7 @@ use super::{
     options::{check_value_format, key_format, timestamp_column, topic_name},
 };
 use crate::{
-    answer::Answer,
+    answer::{Answer, Request},
     catalog::{Change, Column, KeyFormat, Source, SourceKind},
     error::QueryError,
     plan::streaming::check_column_name,
@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl Core {
-    pub(in crate::engine) fn create_source(&self, create: CreateSource, sql: &str) -> Result<Answer, QueryError> {
+    pub(in crate::engine) fn create_source(&self, create: CreateSource, request: &Request) -> Result<Answer, QueryError> {
         let catalog = self.snapshot();
         let CreateSource { kind, name, if_not_exists, columns, options } = create;
         if catalog.source(&name).is_ok() {
@@ -41,7 +41,7 @@ impl Core {
             key_format,
             timestamp,
             query: None,
-            sql: sql.to_owned(),
+            sql: request.sql.clone(),
         };
         let what = format!("{kind} {} created over topic {}", source.name, source.topic);
         let end = self.commit(&Change::Create { source: Arc::new(source), query: None })?;

@@ -11,7 +11,7 @@ use super::{
     reads_topic,
 };
 use crate::{
-    answer::Answer,
+    answer::{Answer, Request},
     catalog::{Catalog, Change, Column, QueryDef, QueryId, Source, SourceKind},
     error::QueryError,
     sql::{
@@ -29,7 +29,7 @@ const SINK_PARTITIONS: u32 = 1;
 const MAX_GENERATIONS: u32 = 1_000;
 
 impl Core {
-    pub(in crate::engine) fn create_as(&self, create: &CreateAs, sql: &str) -> Result<Answer, QueryError> {
+    pub(in crate::engine) fn create_as(&self, create: &CreateAs, request: &Request) -> Result<Answer, QueryError> {
         let catalog = self.snapshot();
         if catalog.source(&create.name).is_ok() {
             return exists(self.head(), create.kind, create.name.clone(), create.if_not_exists);
@@ -41,7 +41,8 @@ impl Core {
             )));
         }
 
-        let mut source = self.sink(&catalog, create, sql)?;
+        let dialect = self.dialect(&request.session);
+        let mut source = self.sink(&catalog, create, request)?;
         let id = match create.kind {
             SourceKind::Stream => "csas",
             SourceKind::Table => "ctas",
@@ -50,18 +51,20 @@ impl Core {
         source.query = Some(id.clone());
         let source = Arc::new(source);
 
-        let chain = self.chain(&catalog, &create.select, &[])?;
+        let chain = self.chain(&catalog, &create.select, dialect, &[])?;
         let reads = Arc::clone(&chain.scan.source);
         let items = chain.sink_items(create.kind, &create.name)?;
         let plan = chain.into_persistent(items, Arc::clone(&source));
-        let start = match self.dialect.start {
+        let start = match dialect.start {
             Start::Earliest => Position::new(0),
+            Start::Latest => self.head(),
         };
         let query = Arc::new(QueryDef {
             id: id.clone(),
             sink: create.name.clone(),
             sources: vec![reads.name.clone()],
-            sql: sql.to_owned(),
+            sql: request.sql.clone(),
+            dialect: dialect.kind,
             start,
             fingerprint: plan.fingerprint,
         });
@@ -88,10 +91,10 @@ impl Core {
     }
 
     /// The source that CREATE ... AS makes, without its query's id.
-    pub(in crate::engine) fn sink(&self, catalog: &Catalog, create: &CreateAs, sql: &str) -> Result<Source, QueryError> {
+    pub(in crate::engine) fn sink(&self, catalog: &Catalog, create: &CreateAs, request: &Request) -> Result<Source, QueryError> {
         let CreateAs { kind, name, options, select, .. } = create;
         check_value_format(options)?;
-        let chain = self.chain(catalog, select, &[])?;
+        let chain = self.chain(catalog, select, self.dialect(&request.session), &[])?;
         let reads = &chain.scan.source;
         check_hides_nothing(catalog, name)?;
         if reads.name == *name {
@@ -141,7 +144,17 @@ impl Core {
         let key_format = key_format(&columns, options)?;
         let timestamp = timestamp_column(&columns, options)?;
         let topic = self.sink_topic(catalog, topic_kind, name, options)?;
-        Ok(Source { name: name.clone(), kind: *kind, topic, topic_kind, columns, key_format, timestamp, query: None, sql: sql.to_owned() })
+        Ok(Source {
+            name: name.clone(),
+            kind: *kind,
+            topic,
+            topic_kind,
+            columns,
+            key_format,
+            timestamp,
+            query: None,
+            sql: request.sql.clone(),
+        })
     }
 
     /// A topic for a query's output that nothing was written to: the one named, else the source's name or its next generation.

@@ -5,6 +5,7 @@
 mod create;
 mod insert;
 mod options;
+mod session;
 mod show;
 mod types;
 
@@ -13,23 +14,39 @@ use datafusion::sql::sqlparser::{
     dialect::GenericDialect,
     keywords::Keyword,
     parser::Parser,
-    tokenizer::Token,
+    tokenizer::{Token, TokenWithSpan},
 };
 
 use super::{
     Dialect, guard,
     statement::{Select, Statement},
-    tokens::{Tail, cut_emit, end_of, is_word, place_of, refuse_clauses, shown, syntax, tokenize, unexpected},
+    tokens::{Tail, as_written, cut_emit, end_of, fold, is_word, place_of, refuse_clauses, shown, syntax, tokenize, unexpected},
 };
 use crate::{catalog, error::QueryError};
 
 /// Depth to which sqlparser may recurse; the guard's nesting stays well below it.
 const PARSER_DEPTH: usize = 4 * guard::MAX_DEPTH;
 
-const STATEMENTS: [&str; 11] = ["CREATE", "INSERT", "SELECT", "WITH", "VALUES", "DROP", "SHOW", "LIST", "DESCRIBE", "EXPLAIN", "TERMINATE"];
+const STATEMENTS: [&str; 15] = [
+    "CREATE",
+    "INSERT",
+    "SELECT",
+    "WITH",
+    "VALUES",
+    "DROP",
+    "SHOW",
+    "LIST",
+    "DESCRIBE",
+    "EXPLAIN",
+    "TERMINATE",
+    "SET",
+    "UNSET",
+    "DEFINE",
+    "UNDEFINE",
+];
 
 /// Statements of SQL or of ksqlDB that we know and refuse by name.
-const REFUSED: [&str; 36] = [
+const REFUSED: [&str; 34] = [
     "ALTER",
     "ANALYZE",
     "ASSERT",
@@ -40,7 +57,6 @@ const REFUSED: [&str; 36] = [
     "COPY",
     "DEALLOCATE",
     "DECLARE",
-    "DEFINE",
     "DELETE",
     "DETACH",
     "DO",
@@ -62,7 +78,6 @@ const REFUSED: [&str; 36] = [
     "RESUME",
     "REVOKE",
     "ROLLBACK",
-    "SET",
     "TRUNCATE",
     "UPDATE",
     "USE",
@@ -77,6 +92,10 @@ pub fn parse(text: &str, dialect: Dialect) -> Result<Statement, QueryError> {
     guard::check_text(text, guard::MAX_STATEMENT_BYTES)?;
     let tokens = tokenize(text)?;
     guard::check_tokens(&tokens)?;
+    parse_tokens(fold(tokens, dialect), text, dialect).map_err(|error| as_written(error, text))
+}
+
+fn parse_tokens(tokens: Vec<TokenWithSpan>, text: &str, dialect: Dialect) -> Result<Statement, QueryError> {
     let (tokens, tail) = cut_emit(tokens, end_of(text))?;
     refuse_clauses(&tokens)?;
     let parser = Parser::new(&GenericDialect {}).with_recursion_limit(PARSER_DEPTH).with_tokens_with_locations(tokens);
@@ -116,6 +135,7 @@ impl StatementParser<'_> {
                 self.word("QUERY");
                 Ok(Statement::Terminate { query: self.name()? })
             }
+            "SET" | "UNSET" | "DEFINE" | "UNDEFINE" => self.session(&word),
             other if REFUSED.contains(&other) => Err(QueryError::Unsupported(format!("the statement {other}"))),
             other => {
                 let hint = catalog::nearest(other, STATEMENTS.into_iter()).map(|near| format!("; did you mean {near}?"));

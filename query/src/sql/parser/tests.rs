@@ -81,7 +81,7 @@ fn an_error_tells_where_what_was_expected_and_what_is_near() {
     for (text, message) in [
         (
             "SELEC 1",
-            "line 1, column 1: expected a statement (CREATE, INSERT, SELECT, WITH, VALUES, DROP, SHOW, LIST, DESCRIBE, EXPLAIN, TERMINATE), found SELEC; did you mean SELECT?",
+            "line 1, column 1: expected a statement (CREATE, INSERT, SELECT, WITH, VALUES, DROP, SHOW, LIST, DESCRIBE, EXPLAIN, TERMINATE, SET, UNSET, DEFINE, UNDEFINE), found SELEC; did you mean SELECT?",
         ),
         ("SELECT\n  a FROM", "line 2, column 9: expected identifier, found the end"),
         ("", "line 1, column 1: expected a statement, found the end"),
@@ -115,7 +115,6 @@ fn an_error_tells_where_what_was_expected_and_what_is_near() {
 fn what_we_do_not_have_is_refused_by_name() {
     for (text, name) in [
         ("COPY t TO 'x.csv'", "the statement COPY"),
-        ("SET datafusion.a = 1", "the statement SET"),
         ("PREPARE p AS SELECT 1", "the statement PREPARE"),
         ("EXECUTE p", "the statement EXECUTE"),
         ("UPDATE t SET a = 1", "the statement UPDATE"),

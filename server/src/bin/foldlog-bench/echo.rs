@@ -208,5 +208,5 @@ fn row() -> Rows {
 }
 
 fn done() -> QueryDone {
-    QueryDone { position: 8_000_000, token: Bytes::from_static(TOKEN), message: String::new() }
+    QueryDone { position: 8_000_000, token: Bytes::from_static(TOKEN), ..QueryDone::default() }
 }
