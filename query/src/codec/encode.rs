@@ -53,6 +53,16 @@ impl Encoder {
     }
 }
 
+/// The text in JSON of one value, as a sink would write it.
+///
+/// # Errors
+/// [`QueryError::Unsupported`] for a type that our SQL does not have.
+pub fn json_of(column: &ArrayRef, row: usize) -> Result<String, QueryError> {
+    let mut text = String::new();
+    Cells::new(column)?.json(row, &mut text);
+    Ok(text)
+}
+
 /// The rows of a batch, ready to be written one by one.
 pub struct EncodedRows<'a> {
     encoder: &'a Encoder,

@@ -27,7 +27,7 @@ use crate::{
     error::QueryError,
 };
 
-pub use encode::{EncodedRows, Encoder};
+pub use encode::{EncodedRows, Encoder, json_of};
 
 /// Most faults of one call that are told one by one; the rest are only counted.
 pub const TOLD_FAULTS: usize = 64;
