@@ -3,13 +3,16 @@
 //! Written by `engine` alone. A record says everything that must not be derived anew after an upgrade: columns and types of a
 //! source, where a query starts, the number of its plan.
 
-use std::{str::FromStr, sync::Arc};
+use std::{collections::BTreeMap, str::FromStr, sync::Arc};
 
 use arrow::datatypes::DataType;
 use foldlog_log::{LogBackend, Position, ReadLimits, Selection, TopicKind, TopicName, TopicSettings};
 use serde::{Deserialize, Serialize};
 
-use super::{Catalog, Column, KeyFormat, QueryDef, QueryId, Source, SourceKind, timestamp_type, type_name};
+use super::{
+    Catalog, Column, KeyFormat, QueryDef, QueryId, Source, SourceKind,
+    types::{type_name, type_named},
+};
 use crate::{error::QueryError, sql::DialectKind};
 
 /// The topic in which the catalog lies.
@@ -30,6 +33,18 @@ pub enum Change {
         /// Its name.
         name: String,
     },
+    /// A name for a type.
+    CreateType {
+        /// Its name.
+        name: String,
+        /// What it stands for.
+        data_type: DataType,
+    },
+    /// The name of a type is gone; what was declared with it stays.
+    DropType {
+        /// Its name.
+        name: String,
+    },
     /// A query is gone; what it wrote stays.
     Terminate {
         /// Its id.
@@ -43,6 +58,8 @@ pub enum Change {
 enum Stored {
     Create { source: Box<StoredSource>, query: Option<StoredQuery> },
     Drop { name: String },
+    CreateType { name: String, r#type: String },
+    DropType { name: String },
     Terminate { query: String },
 }
 
@@ -97,6 +114,8 @@ struct StoredQuery {
     start: u64,
     /// Hexadecimal: JSON's numbers end at 2^53.
     fingerprint: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    types: BTreeMap<String, String>,
 }
 
 impl Change {
@@ -110,6 +129,8 @@ impl Change {
                 Stored::Create { source: Box::new(StoredSource::of(source)), query: query.as_deref().map(StoredQuery::of) }
             }
             Self::Drop { name } => Stored::Drop { name: name.clone() },
+            Self::CreateType { name, data_type } => Stored::CreateType { name: name.clone(), r#type: type_name(data_type) },
+            Self::DropType { name } => Stored::DropType { name: name.clone() },
             Self::Terminate { query } => Stored::Terminate { query: query.as_str().to_owned() },
         };
         serde_json::to_vec(&stored).map_err(|error| QueryError::Execution(format!("the catalog's change cannot be written: {error}")))
@@ -127,6 +148,8 @@ impl Change {
                 query: query.map(StoredQuery::into_query).transpose()?.map(Arc::new),
             },
             Stored::Drop { name } => Self::Drop { name },
+            Stored::CreateType { name, r#type } => Self::CreateType { name, data_type: stored_type(&r#type)? },
+            Stored::DropType { name } => Self::DropType { name },
             Stored::Terminate { query } => Self::Terminate { query: QueryId::new(&query) },
         })
     }
@@ -158,7 +181,7 @@ impl StoredSource {
     fn into_source(self) -> Result<Source, String> {
         let mut columns = Vec::new();
         for column in self.columns {
-            let data_type = type_named(&column.data_type).ok_or_else(|| format!("there is no type {}", column.data_type))?;
+            let data_type = stored_type(&column.data_type)?;
             columns.push(Column { name: column.name, data_type, key: column.key });
         }
         if self.timestamp.is_some_and(|place| place >= columns.len()) {
@@ -195,6 +218,7 @@ impl StoredQuery {
             dialect: query.dialect,
             start: query.start.get(),
             fingerprint: format!("{:016x}", query.fingerprint),
+            types: query.types.iter().map(|(name, data_type)| (name.clone(), type_name(data_type))).collect(),
         }
     }
 
@@ -207,24 +231,13 @@ impl StoredQuery {
             dialect: self.dialect,
             start: Position::new(self.start),
             fingerprint: u64::from_str_radix(&self.fingerprint, 16).map_err(|error| format!("fingerprint: {error}"))?,
+            types: self.types.into_iter().map(|(name, text)| Ok((name, stored_type(&text)?))).collect::<Result<_, String>>()?,
         })
     }
 }
 
-/// The type that [`type_name`] names so.
-fn type_named(name: &str) -> Option<DataType> {
-    Some(match name {
-        "BOOLEAN" => DataType::Boolean,
-        "INTEGER" => DataType::Int32,
-        "BIGINT" => DataType::Int64,
-        "DOUBLE" => DataType::Float64,
-        "VARCHAR" => DataType::Utf8,
-        "TIMESTAMP" => timestamp_type(),
-        other => {
-            let (precision, scale) = other.strip_prefix("DECIMAL(")?.strip_suffix(')')?.split_once(", ")?;
-            DataType::Decimal128(precision.parse().ok()?, scale.parse().ok()?)
-        }
-    })
+fn stored_type(name: &str) -> Result<DataType, String> {
+    type_named(name).ok_or_else(|| format!("there is no type {name}"))
 }
 
 /// Makes the catalog's topic if there is none, and folds it up to the durable end (blocking).
@@ -257,6 +270,7 @@ pub fn fold(log: &dyn LogBackend) -> Result<Catalog, QueryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::types::{array_of, map_of, struct_of, timestamp_type};
 
     fn source(name: &str, query: Option<&str>) -> Arc<Source> {
         Arc::new(Source {
@@ -268,6 +282,11 @@ mod tests {
                 Column { name: "k".to_owned(), data_type: DataType::Utf8, key: true },
                 Column { name: "d".to_owned(), data_type: DataType::Decimal128(12, 3), key: false },
                 Column { name: "t".to_owned(), data_type: timestamp_type(), key: false },
+                Column {
+                    name: "n".to_owned(),
+                    data_type: map_of(DataType::Utf8, array_of(struct_of([("A b", DataType::Binary)]))),
+                    key: false,
+                },
             ],
             key_format: KeyFormat::Kafka,
             timestamp: Some(2),
@@ -279,6 +298,7 @@ mod tests {
     fn query(id: &str, sink: &str, from: &str) -> Arc<QueryDef> {
         let (sink, sources) = (sink.to_owned(), vec![from.to_owned()]);
         let (start, fingerprint) = (Position::new(u64::MAX), u64::MAX);
+        let types = BTreeMap::from([("money".to_owned(), DataType::Decimal128(12, 2))]);
         Arc::new(QueryDef {
             id: QueryId::new(id),
             sink,
@@ -287,6 +307,7 @@ mod tests {
             dialect: DialectKind::Standard,
             start,
             fingerprint,
+            types,
         })
     }
 
@@ -297,6 +318,8 @@ mod tests {
             Change::Create { source: source("a", Some("q")), query: Some(query("q", "a", "s")) },
             Change::Drop { name: "a".to_owned() },
             Change::Terminate { query: QueryId::new("q") },
+            Change::CreateType { name: "A".to_owned(), data_type: array_of(struct_of([("B", DataType::Int32)])) },
+            Change::DropType { name: "A".to_owned() },
         ] {
             assert_eq!(Change::decode(&change.encode().unwrap()), Ok(change));
         }

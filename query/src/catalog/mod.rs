@@ -4,15 +4,17 @@
 //! unique, a query's sources and sink exist, and nothing is dropped that a query depends on.
 
 mod journal;
+pub mod types;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use foldlog_log::{LogBackend, Position, Topic, TopicKind, TopicName};
 
 use crate::{error::QueryError, sql::DialectKind};
 
 pub use journal::{CATALOG_TOPIC, Change, fold};
+pub use types::{timestamp_type, type_name};
 
 /// Whether a source is read as facts or as the newest value of each key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,12 +64,6 @@ impl fmt::Display for QueryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// The type of TIMESTAMP: milliseconds, UTC.
-#[must_use]
-pub fn timestamp_type() -> DataType {
-    DataType::Timestamp(TimeUnit::Millisecond, Some("+00:00".into()))
 }
 
 /// A column of a source or of a result.
@@ -281,6 +277,8 @@ pub struct QueryDef {
     pub start: Position,
     /// Which plan its state belongs to.
     pub fingerprint: u64,
+    /// What the names of CREATE TYPE in its statement stood for when it was created.
+    pub types: BTreeMap<String, DataType>,
 }
 
 /// What there is, at one moment.
@@ -289,6 +287,7 @@ pub struct Catalog {
     sources: BTreeMap<String, Arc<Source>>,
     /// In the order in which they were created.
     queries: Vec<Arc<QueryDef>>,
+    types: BTreeMap<String, DataType>,
     /// Number of changes so far.
     changes: u64,
 }
@@ -353,6 +352,29 @@ impl Catalog {
         self.queries.iter().filter(move |query| query.sources.iter().any(|one| one == source))
     }
 
+    /// What a name of CREATE TYPE stands for.
+    #[must_use]
+    pub fn type_made(&self, name: &str) -> Option<DataType> {
+        self.types.get(name).cloned()
+    }
+
+    /// Names of CREATE TYPE and what they stand for.
+    #[must_use]
+    pub fn types(&self) -> &BTreeMap<String, DataType> {
+        &self.types
+    }
+
+    /// The catalog as a query sees it: names of types stand for what they did when it was created.
+    #[must_use]
+    pub fn as_seen_by(self: &Arc<Self>, query: &QueryDef) -> Arc<Self> {
+        if query.types.iter().all(|(name, data_type)| self.types.get(name) == Some(data_type)) {
+            return Arc::clone(self);
+        }
+        let mut seen = (**self).clone();
+        seen.types.extend(query.types.clone());
+        Arc::new(seen)
+    }
+
     /// How many queries lie in a row above a source, the one that writes it included.
     #[must_use]
     pub fn depth(&self, source: &str) -> usize {
@@ -385,6 +407,12 @@ impl Catalog {
                     self.queries.retain(|query| source.query.as_ref() != Some(&query.id));
                 }
             }
+            Change::CreateType { name, data_type } => {
+                self.types.insert(name.clone(), data_type.clone());
+            }
+            Change::DropType { name } => {
+                self.types.remove(name);
+            }
             Change::Terminate { query } => {
                 self.queries.retain(|one| one.id != *query);
                 for source in self.sources.values_mut().filter(|source| source.query.as_ref() == Some(query)) {
@@ -392,21 +420,6 @@ impl Catalog {
                 }
             }
         }
-    }
-}
-
-/// A type as users write it.
-#[must_use]
-pub fn type_name(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Boolean => "BOOLEAN".to_owned(),
-        DataType::Int32 => "INTEGER".to_owned(),
-        DataType::Int64 => "BIGINT".to_owned(),
-        DataType::Float64 => "DOUBLE".to_owned(),
-        DataType::Utf8 => "VARCHAR".to_owned(),
-        DataType::Decimal128(precision, scale) => format!("DECIMAL({precision}, {scale})"),
-        DataType::Timestamp(..) => "TIMESTAMP".to_owned(),
-        other => other.to_string(),
     }
 }
 

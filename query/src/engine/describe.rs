@@ -22,6 +22,12 @@ impl Core {
             Show::Tables => self.show_sources(SourceKind::Table),
             Show::Queries => self.show_queries(),
             Show::Topics => self.show_topics(),
+            Show::Types => {
+                let catalog = self.snapshot();
+                let named = catalog.types().iter();
+                let (names, types): (Vec<_>, Vec<_>) = named.map(|(name, of)| (Some(name.clone()), Some(type_name(of)))).unzip();
+                rows(self.head(), vec![("name", texts(names.into_iter())), ("type", texts(types.into_iter()))])
+            }
         }
     }
 

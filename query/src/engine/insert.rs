@@ -8,7 +8,7 @@ use foldlog_log::{NewRecord, Timestamp, TopicKind, Write};
 
 use super::{Core, done};
 use crate::{
-    answer::Answer,
+    answer::{Answer, Request},
     catalog::{Source, SourceKind, nearest, schema_of, timestamp_type},
     codec::Encoder,
     error::QueryError,
@@ -23,8 +23,9 @@ enum Target {
 }
 
 impl Core {
-    pub(super) fn insert(&self, insert: &InsertValues, parameters: &[ScalarValue]) -> Result<Answer, QueryError> {
+    pub(super) fn insert(&self, insert: &InsertValues, request: &Request) -> Result<Answer, QueryError> {
         let catalog = self.snapshot();
+        let (dialect, parameters) = (self.dialect(&request.session), request.parameters.as_slice());
         let source = Arc::clone(catalog.source(&insert.name)?);
         check_writable(&source)?;
         let targets = targets(&source, &insert.columns)?;
@@ -40,7 +41,9 @@ impl Core {
                 let written = targets.iter().position(|target| *target == Target::Column(place)).and_then(|at| row.get(at));
                 let value = match written {
                     Some(written) => {
-                        self.expressions.constant(written, &column.data_type, parameters).map_err(|error| in_row(number, error))?
+                        let mut written = written.clone();
+                        self.expand_types(&catalog, dialect, &mut written)?;
+                        self.expressions.constant(&written, &column.data_type, parameters).map_err(|error| in_row(number, error))?
                     }
                     None => null(&column.data_type)?,
                 };

@@ -6,6 +6,7 @@
 mod create;
 mod describe;
 mod insert;
+mod types;
 mod worker;
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
@@ -102,7 +103,11 @@ impl Engine {
         let dialect = core.dialect(&request.session);
         match sql::parse(&request.sql, dialect)? {
             Statement::Push(_) => Err(QueryError::Invalid("SELECT ... EMIT CHANGES does not end; run it as a push query".to_owned())),
-            Statement::Pull(query) => self.pull.answer(&core.snapshot(), &query, dialect.kind, &self.within_bounds(request)).await,
+            Statement::Pull(mut query) => {
+                let catalog = core.snapshot();
+                core.expand_types(&catalog, dialect, query.as_mut())?;
+                self.pull.answer(&catalog, &query, dialect.kind, &self.within_bounds(request)).await
+            }
             Statement::Show(show) => core.show(show),
             Statement::Session(change) => core.change_session(request.session, change),
             Statement::Describe { name } => core.describe(&name),
@@ -111,6 +116,8 @@ impl Engine {
             | Statement::CreateAs(_)
             | Statement::InsertValues(_)
             | Statement::Drop(_)
+            | Statement::CreateType { .. }
+            | Statement::DropType { .. }
             | Statement::Terminate { .. }) => self.changes.make(change, request).await,
         }
     }
@@ -139,7 +146,11 @@ impl Engine {
     async fn explain(&self, explained: &Explained, request: &Request) -> Result<Answer, QueryError> {
         let plan = match explained {
             Explained::Statement(statement) => match statement.as_ref() {
-                Statement::Pull(query) => self.pull.explain(&self.core.snapshot(), query, request).await?,
+                Statement::Pull(query) => {
+                    let (catalog, mut query) = (self.core.snapshot(), query.clone());
+                    self.core.expand_types(&catalog, self.core.dialect(&request.session), query.as_mut())?;
+                    self.pull.explain(&catalog, &query, request).await?
+                }
                 other => self.core.explain_statement(other, request)?,
             },
             Explained::Query(id) => self.core.explain_query(id)?,
@@ -216,16 +227,18 @@ impl Core {
     fn chain(&self, catalog: &Catalog, select: &Select, dialect: Dialect, parameters: &[ScalarValue]) -> Result<select::Chain, QueryError> {
         let find = |name: &str| catalog.find(self.log.as_ref(), name);
         let scope = Scope { find: &find, expressions: &self.expressions, dialect, parameters };
-        select::plan(&select.query, &scope)
+        let mut query = select.query.clone();
+        self.expand_types(catalog, dialect, query.as_mut())?;
+        select::plan(&query, &scope)
     }
 
     /// Plans the statement of a query that exists.
-    fn plan_of(&self, catalog: &Catalog, query: &QueryDef) -> Result<StreamPlan, QueryError> {
+    fn plan_of(&self, catalog: &Arc<Catalog>, query: &QueryDef) -> Result<StreamPlan, QueryError> {
         let Statement::CreateAs(CreateAs { select, kind, .. }) = sql::parse(&query.sql, query.dialect.rules())? else {
             return Err(QueryError::Execution(format!("the statement of query {} makes no query", query.id)));
         };
         let sink = Arc::clone(catalog.source(&query.sink)?);
-        let chain = self.chain(catalog, &select, query.dialect.rules(), &[])?;
+        let chain = self.chain(&catalog.as_seen_by(query), &select, query.dialect.rules(), &[])?;
         let items = chain.sink_items(kind, &sink.name)?;
         Ok(chain.into_persistent(items, sink))
     }

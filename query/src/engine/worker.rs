@@ -110,7 +110,9 @@ impl Core {
         match statement {
             Statement::CreateSource(create) => self.create_source(create, request),
             Statement::CreateAs(create) => self.create_as(&create, request),
-            Statement::InsertValues(insert) => self.insert(&insert, &request.parameters),
+            Statement::InsertValues(insert) => self.insert(&insert, request),
+            Statement::CreateType { name, if_not_exists, data_type } => self.create_type(name, if_not_exists, &data_type),
+            Statement::DropType { name, if_exists } => self.drop_type(name, if_exists),
             Statement::Drop(drop) => self.drop_source(&drop),
             Statement::Terminate { query } => self.terminate(&query),
             _ => Err(QueryError::Execution("this statement changes nothing".to_owned())),
@@ -123,8 +125,8 @@ impl Core {
         let topic = CATALOG_TOPIC.parse().map_err(LogError::from)?;
         let write = Write::Records { topic, partition: Some(PartitionId::new(0)), records: vec![record] };
         let purpose = match change {
-            Change::Create { .. } => Purpose::Data,
-            Change::Drop { .. } | Change::Terminate { .. } => Purpose::Upkeep,
+            Change::Create { .. } | Change::CreateType { .. } => Purpose::Data,
+            Change::Drop { .. } | Change::DropType { .. } | Change::Terminate { .. } => Purpose::Upkeep,
         };
         let appended = self.append_for(purpose, write)?;
         let mut catalog = (*self.snapshot()).clone();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow::{
     array::{ArrayRef, new_null_array},
-    datatypes::{DataType, TimeUnit},
+    datatypes::DataType,
     record_batch::RecordBatch,
 };
 use datafusion::{
@@ -29,9 +29,10 @@ use datafusion::{
 };
 
 use crate::{
-    catalog::{timestamp_type, type_name},
+    catalog::type_name,
     error::QueryError,
     plan::{fault, total},
+    sql::types::NestedTypes,
 };
 
 /// Functions whose answer depends on more than their arguments: a view folded again would differ.
@@ -179,6 +180,7 @@ impl Expressions {
             .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
             .with_window_functions(SessionStateDefaults::default_window_functions())
             .with_expr_planners(SessionStateDefaults::default_expr_planners())
+            .with_type_planner(Arc::new(NestedTypes))
             .build();
         Self { state: Arc::new(state) }
     }
@@ -260,24 +262,6 @@ impl Expressions {
             return Err(QueryError::Invalid(format!("{written}: {} holds no fraction; CAST or round it", type_name(data_type))));
         }
         Ok(value)
-    }
-}
-
-/// The type in which a result of this type is kept, or none if there is no such type in our SQL.
-#[must_use]
-pub fn kept_as(data_type: &DataType) -> Option<DataType> {
-    match data_type {
-        DataType::Boolean | DataType::Int32 | DataType::Int64 | DataType::Float64 | DataType::Utf8 | DataType::Decimal128(..) => {
-            Some(data_type.clone())
-        }
-        DataType::Int8 | DataType::Int16 | DataType::UInt8 | DataType::UInt16 => Some(DataType::Int32),
-        DataType::UInt32 | DataType::UInt64 => Some(DataType::Int64),
-        DataType::Float16 | DataType::Float32 => Some(DataType::Float64),
-        DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => Some(DataType::Utf8),
-        DataType::Timestamp(TimeUnit::Second | TimeUnit::Millisecond | TimeUnit::Microsecond | TimeUnit::Nanosecond, _)
-        | DataType::Date32
-        | DataType::Date64 => Some(timestamp_type()),
-        _ => None,
     }
 }
 

@@ -12,12 +12,15 @@ use datafusion::{
 };
 
 use super::{
-    expression::{Expressions, kept_as},
+    expression::Expressions,
     fault,
     select::{Chain, item, next_id, predicate, schema_of_fields},
     streaming::{AggregateCall, AggregateFunction, Node, SourceScan},
 };
-use crate::{catalog::type_name, error::QueryError};
+use crate::{
+    catalog::types::{kept_as, type_name},
+    error::QueryError,
+};
 
 /// The parts of an aggregate, gathered from the SELECT list and HAVING.
 pub(super) struct Grouping<'a> {

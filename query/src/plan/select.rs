@@ -16,13 +16,13 @@ use datafusion::{
 };
 
 use super::{
-    expression::{Expression, Expressions, kept_as, with_stack},
+    expression::{Expression, Expressions, with_stack},
     fault,
     grouping::Grouping,
     streaming::{Node, OperatorId, SourceScan},
 };
 use crate::{
-    catalog::{Column, Source, SourceKind, WantedColumn, type_name},
+    catalog::{Column, Source, SourceKind, WantedColumn, type_name, types::kept_as},
     error::QueryError,
     sql::Dialect,
 };

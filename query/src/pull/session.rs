@@ -43,12 +43,11 @@ use super::{
     total::TotalArithmetic,
 };
 use crate::{
+    catalog::types::kept_as,
     config::QueryConfig,
     error::QueryError,
-    plan::{
-        expression::{kept_as, scalar_functions},
-        fault,
-    },
+    plan::{expression::scalar_functions, fault},
+    sql::types::NestedTypes,
 };
 
 /// Tables of one query, by name.
@@ -101,6 +100,7 @@ impl Session {
             .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
             .with_aggregate_functions(aggregate::functions())
             .with_window_functions(SessionStateDefaults::default_window_functions())
+            .with_type_planner(Arc::new(NestedTypes))
             .with_analyzer_rule(Arc::new(TotalArithmetic))
             .build();
         Ok(Self { base })

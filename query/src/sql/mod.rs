@@ -6,6 +6,7 @@ pub mod parser;
 pub mod session;
 pub mod statement;
 mod tokens;
+pub mod types;
 
 pub use dialect::{Dialect, DialectKind};
 pub use parser::parse;

@@ -2,10 +2,9 @@
 //!
 //! Names are folded already as the dialect says. Nothing here was checked against a catalog.
 
-use arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::ast;
 
-use super::session::SessionChange;
+use super::{session::SessionChange, types::TypeExpr};
 use crate::{catalog::SourceKind, error::Place};
 
 /// One statement.
@@ -23,6 +22,22 @@ pub enum Statement {
     Pull(Box<ast::Query>),
     /// `DROP STREAM | TABLE [IF EXISTS] name`.
     Drop(DropSource),
+    /// `CREATE TYPE [IF NOT EXISTS] name AS type`.
+    CreateType {
+        /// Name.
+        name: String,
+        /// Whether one that exists is no error.
+        if_not_exists: bool,
+        /// What the name stands for.
+        data_type: TypeExpr,
+    },
+    /// `DROP TYPE [IF EXISTS] name`.
+    DropType {
+        /// Name.
+        name: String,
+        /// Whether one that does not exist is no error.
+        if_exists: bool,
+    },
     /// `SHOW | LIST ...`.
     Show(Show),
     /// `DESCRIBE name`.
@@ -61,8 +76,8 @@ pub struct CreateSource {
 pub struct ColumnDef {
     /// Name.
     pub name: String,
-    /// Type.
-    pub data_type: DataType,
+    /// Type, as written.
+    pub data_type: TypeExpr,
     /// Whether it was marked KEY or PRIMARY KEY.
     pub key: Option<KeyMark>,
     /// Where its name stands.
@@ -159,6 +174,8 @@ pub enum Show {
     Queries,
     /// Topics.
     Topics,
+    /// What CREATE TYPE made.
+    Types,
 }
 
 /// What EXPLAIN explains.

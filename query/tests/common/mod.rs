@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each story uses its part")]
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -187,6 +188,7 @@ pub fn definition(name: &str) -> QueryDef {
         sql: String::new(),
         start: Position::default(),
         fingerprint: 1,
+        types: BTreeMap::new(),
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     answer::{Answer, Request},
-    catalog::{Change, Column, KeyFormat, Source, SourceKind},
+    catalog::{Catalog, Change, Column, KeyFormat, Source, SourceKind},
     error::QueryError,
     plan::streaming::check_column_name,
     sql::statement::{ColumnDef, CreateSource, KeyMark, Options},
@@ -26,7 +26,7 @@ impl Core {
             return exists(self.head(), kind, name, if_not_exists);
         }
         check_hides_nothing(&catalog, &name)?;
-        let columns = declared_columns(kind, &name, columns)?;
+        let columns = declared_columns(&catalog, kind, &name, columns)?;
         check_value_format(&options)?;
         let topic = self.declared_topic(kind, &name, &options)?;
         let key_format = key_format(&columns, &options)?;
@@ -79,7 +79,7 @@ impl Core {
 }
 
 /// Columns as declared, those of the key first.
-fn declared_columns(kind: SourceKind, name: &str, columns: Vec<ColumnDef>) -> Result<Vec<Column>, QueryError> {
+fn declared_columns(catalog: &Catalog, kind: SourceKind, name: &str, columns: Vec<ColumnDef>) -> Result<Vec<Column>, QueryError> {
     if columns.len() > MAX_COLUMNS {
         return Err(QueryError::Invalid(format!("{name} has {} columns, allowed are {MAX_COLUMNS}", columns.len())));
     }
@@ -105,8 +105,10 @@ fn declared_columns(kind: SourceKind, name: &str, columns: Vec<ColumnDef>) -> Re
         return Err(QueryError::Invalid(format!("table {name} needs a key: write PRIMARY KEY behind a column")));
     }
     let (keys, values): (Vec<_>, Vec<_>) = columns.into_iter().partition(|column| column.key.is_some());
-    let column = |column: ColumnDef| Column { key: column.key.is_some(), name: column.name, data_type: column.data_type };
-    Ok(keys.into_iter().chain(values).map(column).collect())
+    let made = |name: &str| catalog.type_made(name);
+    let column =
+        |column: ColumnDef| Ok(Column { key: column.key.is_some(), name: column.name, data_type: column.data_type.resolve(&made)? });
+    keys.into_iter().chain(values).map(column).collect()
 }
 
 fn check_events(kind: SourceKind, topic: &Topic, columns: &[Column], key_format: KeyFormat) -> Result<(), QueryError> {

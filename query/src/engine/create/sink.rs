@@ -67,6 +67,7 @@ impl Core {
             dialect: dialect.kind,
             start,
             fingerprint: plan.fingerprint,
+            types: self.types_used(&catalog, dialect, &create.select.query)?,
         });
 
         // An empty topic of the right shape that is there already stays as its creator wanted it.

@@ -5,10 +5,10 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use super::{
     super::{
         statement::{ColumnDef, CreateAs, CreateSource, DropSource, KeyMark, Options, Statement},
-        tokens::{is_word, place_of, syntax, unexpected},
+        tokens::{is_word, place_of, unexpected},
+        types::parse_type,
     },
     StatementParser,
-    types::column_type,
 };
 use crate::{catalog::SourceKind, error::QueryError};
 
@@ -16,7 +16,10 @@ impl StatementParser<'_> {
     pub(super) fn create(&mut self) -> Result<Statement, QueryError> {
         self.parser.next_token();
         let next = self.parser.peek_token();
-        for refused in ["OR", "SOURCE", "EXTERNAL", "TYPE", "FUNCTION", "DATABASE", "SCHEMA", "VIEW", "INDEX", "UNBOUNDED"] {
+        if self.word("TYPE") {
+            return self.create_type();
+        }
+        for refused in ["OR", "SOURCE", "EXTERNAL", "FUNCTION", "DATABASE", "SCHEMA", "VIEW", "INDEX", "UNBOUNDED"] {
             if is_word(&next.token, refused) {
                 let hint = if refused == "VIEW" { "; use CREATE TABLE ... AS SELECT" } else { "" };
                 let name = if refused == "OR" { "OR REPLACE" } else { refused };
@@ -46,6 +49,14 @@ impl StatementParser<'_> {
         }
     }
 
+    fn create_type(&mut self) -> Result<Statement, QueryError> {
+        let if_not_exists = self.words(&["IF", "NOT", "EXISTS"])?;
+        let name = self.name()?;
+        self.expect_word("AS")?;
+        let data_type = parse_type(&mut self.parser, self.dialect)?;
+        Ok(Statement::CreateType { name, if_not_exists, data_type })
+    }
+
     pub(super) fn kind(&mut self) -> Result<SourceKind, QueryError> {
         if self.word("STREAM") {
             Ok(SourceKind::Stream)
@@ -73,9 +84,7 @@ impl StatementParser<'_> {
     pub(super) fn column(&mut self) -> Result<ColumnDef, QueryError> {
         let place = place_of(self.parser.peek_token().span.start);
         let name = self.name()?;
-        let at = place_of(self.parser.peek_token().span.start);
-        let data_type = self.parser.parse_data_type().map_err(|error| syntax(&error, at))?;
-        let data_type = column_type(&data_type).map_err(|message| QueryError::Syntax { place: at, message })?;
+        let data_type = parse_type(&mut self.parser, self.dialect)?;
         let key = if self.words(&["PRIMARY", "KEY"])? {
             Some(KeyMark::PrimaryKey)
         } else if self.word("KEY") {
@@ -88,6 +97,10 @@ impl StatementParser<'_> {
 
     pub(super) fn drop(&mut self) -> Result<Statement, QueryError> {
         self.parser.next_token();
+        if self.word("TYPE") {
+            let if_exists = self.words(&["IF", "EXISTS"])?;
+            return Ok(Statement::DropType { name: self.name()?, if_exists });
+        }
         let kind = self.kind()?;
         let if_exists = self.words(&["IF", "EXISTS"])?;
         let name = self.name()?;

@@ -7,7 +7,6 @@ mod insert;
 mod options;
 mod session;
 mod show;
-mod types;
 
 use datafusion::sql::sqlparser::{
     ast::{self, Expr, Value},
@@ -21,6 +20,7 @@ use super::{
     Dialect, guard,
     statement::{Select, Statement},
     tokens::{Tail, as_written, cut_emit, end_of, fold, is_word, place_of, refuse_clauses, shown, syntax, tokenize, unexpected},
+    types::quote_types,
 };
 use crate::{catalog, error::QueryError};
 
@@ -98,6 +98,7 @@ pub fn parse(text: &str, dialect: Dialect) -> Result<Statement, QueryError> {
 fn parse_tokens(tokens: Vec<TokenWithSpan>, text: &str, dialect: Dialect) -> Result<Statement, QueryError> {
     let (tokens, tail) = cut_emit(tokens, end_of(text))?;
     refuse_clauses(&tokens)?;
+    let tokens = quote_types(tokens, dialect)?;
     let parser = Parser::new(&GenericDialect {}).with_recursion_limit(PARSER_DEPTH).with_tokens_with_locations(tokens);
     let mut statement = StatementParser { parser, dialect, tail };
     let parsed = statement.statement()?;

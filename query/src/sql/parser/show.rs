@@ -14,14 +14,20 @@ use crate::error::QueryError;
 impl StatementParser<'_> {
     pub(super) fn show(&mut self) -> Result<Statement, QueryError> {
         self.parser.next_token();
-        let known = [("STREAMS", Show::Streams), ("TABLES", Show::Tables), ("QUERIES", Show::Queries), ("TOPICS", Show::Topics)];
+        let known = [
+            ("STREAMS", Show::Streams),
+            ("TABLES", Show::Tables),
+            ("QUERIES", Show::Queries),
+            ("TOPICS", Show::Topics),
+            ("TYPES", Show::Types),
+        ];
         for (word, show) in known {
             if self.word(word) {
                 return Ok(Statement::Show(show));
             }
         }
         let next = self.parser.peek_token();
-        Err(unexpected("STREAMS, TABLES, QUERIES or TOPICS", Some(&next), next.span.start))
+        Err(unexpected("STREAMS, TABLES, QUERIES, TOPICS or TYPES", Some(&next), next.span.start))
     }
 
     pub(super) fn explain(&mut self) -> Result<Statement, QueryError> {
