@@ -14,7 +14,10 @@ use std::{
 use arrow::datatypes::SchemaRef;
 use foldlog_log::Position;
 use parking_lot::Mutex;
-use tokio::sync::mpsc::{self, error::TryRecvError};
+use tokio::sync::{
+    mpsc::{self, error::TryRecvError},
+    oneshot,
+};
 
 use crate::{
     answer::PushItem,
@@ -33,6 +36,8 @@ type Heard = (Result<PushItem, QueryError>, usize);
 /// What one listener hears: the view as it was when listening began, then every committed change after that.
 pub struct ChangeListener {
     snapshot: Option<Pinned>,
+    /// A snapshot that is still being folded.
+    coming: Option<oneshot::Receiver<Pinned>>,
     schema: SchemaRef,
     received: mpsc::Receiver<Heard>,
     room: Arc<Room>,
@@ -80,7 +85,7 @@ impl ChangeListener {
         let (sender, received) = mpsc::channel(LISTENER_STEPS + 1);
         let room = Arc::new(Room { told: AtomicU64::new(from.get()), ..Room::default() });
         let listener = Listener { sender, room: Arc::clone(&room) };
-        (listener, Self { snapshot: None, schema, received, room, job: None, taken: from })
+        (listener, Self { snapshot: None, coming: None, schema, received, room, job: None, taken: from })
     }
 
     /// Keeps a task alive that runs for this listener alone.
@@ -92,6 +97,18 @@ impl ChangeListener {
     pub(crate) fn with_snapshot(mut self, snapshot: Pinned) -> Self {
         self.snapshot = Some(snapshot);
         self
+    }
+
+    pub(crate) fn with_coming_snapshot(mut self, coming: oneshot::Receiver<Pinned>) -> Self {
+        self.coming = Some(coming);
+        self
+    }
+
+    /// Waits for a snapshot that is still being folded; none if there is none, or if its query has ended. Cancel-safe.
+    pub(crate) async fn coming_snapshot(&mut self) -> Option<Pinned> {
+        let given = self.coming.as_mut()?.await.ok();
+        self.coming = None;
+        given
     }
 
     /// Columns of the changed rows: those of the view (key columns, value columns, `rowtime`).

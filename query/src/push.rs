@@ -29,7 +29,7 @@ use tokio::{
 
 use crate::{
     answer::{ChangeOp, PushAnswer, PushItem, Request},
-    catalog::{Pseudo, Source, WantedColumn},
+    catalog::{Pseudo, Source, SourceKind, WantedColumn},
     changes::ChangeListener,
     config::QueryConfig,
     error::QueryError,
@@ -92,7 +92,10 @@ impl Push {
 
     /// Folds for this client alone.
     async fn fold(&self, plan: StreamPlan, request: &Request) -> Result<Items, QueryError> {
+        let over_table = plan.sources.iter().any(|scan| scan.source.kind == SourceKind::Table);
         let from = match request.resume.map(|resume| resume.position) {
+            // What a table has now is in its records from the first one on.
+            None if over_table => Position::default(),
             None => self.log.head().position,
             Some(start) if start == Position::default() => start,
             Some(_) => {
@@ -305,6 +308,12 @@ impl Watching {
 
     /// The next message; none when the query behind the view has ended.
     async fn next(&mut self) -> Option<Result<PushItem, QueryError>> {
+        if let Some(pinned) = self.listener.coming_snapshot().await {
+            match blocking(move || Snapshot::spooled(pinned)).await {
+                Ok(snapshot) => self.snapshot = Some(snapshot),
+                Err(fault) => return Some(Err(fault)),
+            }
+        }
         if let Some(item) = self.next_of_snapshot().transpose() {
             return Some(item);
         }

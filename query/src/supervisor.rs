@@ -19,11 +19,12 @@ use crate::{
     config::QueryConfig,
     error::QueryError,
     plan::{Node, Sink, SourceScan, StreamPlan},
+    sql::dialect::Changelog,
     stream::{
         commit::{Progress, Recalled, SystemTopics},
         decode::{Decoding, KEPT_BYTES, Lane},
-        fold::Fold,
-        operator::{aggregate::Aggregation, chain::Chain, sink::TopicSink},
+        fold::{Content, Fold},
+        operator::{aggregate::Aggregation, chain::Chain, copy::Copy, newest::Newest, sink::TopicSink},
         pace::StepLimits,
         query::{Hold, Query},
         source::{AheadIntake, Intake},
@@ -218,7 +219,7 @@ impl Supervisor {
     }
 
     fn intake(&self, plan: &StreamPlan, query: &Arc<Query>, from: Position) -> Result<Box<dyn Intake>, QueryError> {
-        let (inner, scan) = (&self.inner, only_source(plan)?);
+        let (inner, scan) = (&self.inner, plan.source()?);
         let limits = ReadLimits { records: inner.limits.read.records.min(step_rows(plan)), ..inner.limits.read };
         Ok(Box::new(AheadIntake::new(&inner.decoding, &inner.pool, query, scan, from, limits)?))
     }
@@ -430,7 +431,15 @@ impl Supervisor {
         let (listener, heard) = ChangeListener::new(Arc::clone(fold.schema()), from);
         query.at_frontier(|_, listeners| listeners.push(listener));
         let intake = self.intake(plan, &query, from)?;
+        // Of a table the listener is told what it has now, rather than how that came about.
+        let is_table = shape.source.kind == SourceKind::Table && plan.changelog == Changelog::Coalesced;
         let parts = self.parts(plan, &query, shape, intake, from, None)?;
+        let (parts, heard) = if is_table {
+            let now = self.inner.log.head().position;
+            (Parts { output_from: now, ..parts }, heard.with_coming_snapshot(query.snapshot_at(now)))
+        } else {
+            (parts, heard)
+        };
         let job = self.spawn(&query, parts);
         let mut volatile = self.inner.volatile.lock();
         volatile.retain(|query| query.strong_count() > 0);
@@ -490,28 +499,37 @@ struct Shape {
 
 impl Shape {
     fn of(plan: &StreamPlan, state_budget: usize) -> Result<Self, QueryError> {
-        let source = Arc::clone(&only_source(plan)?.source);
-        let at = plan.nodes.iter().position(|node| matches!(node, Node::Aggregate { .. }));
-        let (before, rest) = plan.nodes.split_at(at.unwrap_or(plan.nodes.len()));
+        let source = Arc::clone(&plan.source()?.source);
+        let is_state = |node: &Node| matches!(node, Node::Aggregate { .. } | Node::Copy { .. } | Node::Newest { .. });
+        let (before, rest) = plan.nodes.split_at(plan.nodes.iter().position(is_state).unwrap_or(plan.nodes.len()));
         let before = Chain::new(before)?;
-        let Some((Node::Aggregate { keys, calls, having, schema, .. }, after)) = rest.split_first() else {
-            return match plan.sink {
-                Sink::Stream(_) => Ok(Self { source, before, fold: None }),
-                _ => Err(QueryError::Unsupported("a table without GROUP BY".to_owned())),
-            };
+        let (content, after) = match rest {
+            [] => {
+                return match plan.sink {
+                    Sink::Stream(_) => Ok(Self { source, before, fold: None }),
+                    Sink::Table(_) | Sink::Volatile => Err(QueryError::Unsupported("a table without GROUP BY".to_owned())),
+                };
+            }
+            [Node::Newest { keys, schema, .. }, after @ ..] => {
+                let tells_all = plan.changelog == Changelog::Every;
+                (Content::Newest(Newest::new(*keys, schema, tells_all)?), Chain::new(after)?)
+            }
+            [Node::Copy { keys: of_source, schema: input, .. }, Node::Aggregate { keys, calls, having, schema, .. }, after @ ..] => {
+                let content = Content::Groups(Aggregation::new(keys, calls, schema, true)?, Some(Copy::new(*of_source, input)?));
+                (content, Chain::new(after)?.after_filter(having.clone()))
+            }
+            [Node::Aggregate { keys, calls, having, schema, .. }, after @ ..] => {
+                let content = Content::Groups(Aggregation::new(keys, calls, schema, false)?, None);
+                (content, Chain::new(after)?.after_filter(having.clone()))
+            }
+            [Node::Copy { .. } | Node::Filter { .. } | Node::Project { .. }, ..] => {
+                return Err(QueryError::Execution("a plan keeps rows for nobody".to_owned()));
+            }
         };
-        let aggregation = Aggregation::new(keys, calls, schema)?;
-        let after = Chain::new(after)?.after_filter(having.clone());
+        let before = if source.kind == SourceKind::Table { before.of_table() } else { before };
         let keys = plan.output.iter().take_while(|column| column.key).count();
         let undo_budget = LEAST_UNDO.max(state_budget / 4);
-        let fold = Fold::new(aggregation, after, &plan.schema(), keys, undo_budget);
+        let fold = Fold::new(content, after, &plan.schema(), keys, plan.changelog, undo_budget);
         Ok(Self { source, before, fold: Some(Arc::new(fold)) })
-    }
-}
-
-fn only_source(plan: &StreamPlan) -> Result<&SourceScan, QueryError> {
-    match plan.sources.as_slice() {
-        [scan] => Ok(scan),
-        _ => Err(QueryError::Unsupported("a query over several sources".to_owned())),
     }
 }

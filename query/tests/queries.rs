@@ -35,6 +35,7 @@ use foldlog_query::{
     catalog::{QueryId, Source, WantedColumn},
     plan::{AggregateFunction, Node, OperatorId, Sink, SourceScan, StreamPlan, expression::Expressions},
     processing_log,
+    sql::dialect::Changelog,
     stream::view::{Pinned, View},
     supervisor::{QueryState, Supervisor},
 };
@@ -253,7 +254,8 @@ async fn a_chain_over_the_processing_log_writes_nothing_there() {
         let output = vec![column("reason", data_type, false)];
         let sink = Source { columns: output.clone(), query: Some(QueryId::new(to)), ..source(to, to) };
         let scan = SourceScan { source: Arc::new(from), wanted: vec![WantedColumn::Declared(0)] };
-        let plan = StreamPlan { sources: vec![scan], nodes, sink: Sink::Stream(Arc::new(sink.clone())), output, fingerprint: 1 };
+        let (sources, sink_to) = (vec![scan], Sink::Stream(Arc::new(sink.clone())));
+        let plan = StreamPlan { sources, nodes, sink: sink_to, output, changelog: Changelog::Coalesced, fingerprint: 1 };
         start(&supervisor, log.as_ref(), to, &plan);
         sink
     };

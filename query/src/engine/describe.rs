@@ -118,14 +118,9 @@ impl Core {
         match statement {
             Statement::CreateAs(create) => {
                 let sink = self.sink(&catalog, create, request)?;
-                let chain = self.chain(&catalog, &create.select, self.dialect(&request.session), &[])?;
-                let items = chain.sink_items(create.kind, &create.name)?;
-                Ok(chain.into_persistent(items, Arc::new(sink)).describe())
+                Ok(self.persistent(&catalog, create, self.dialect(&request.session), Arc::new(sink))?.describe())
             }
-            Statement::Push(select) => {
-                let dialect = self.dialect(&request.session);
-                Ok(self.chain(&catalog, select, dialect, &request.parameters)?.into_volatile().describe())
-            }
+            Statement::Push(select) => Ok(self.volatile(select, self.dialect(&request.session), &request.parameters)?.describe()),
             _ => Err(QueryError::Invalid("EXPLAIN takes a SELECT, a CREATE ... AS SELECT or the id of a query".to_owned())),
         }
     }

@@ -22,7 +22,7 @@ use parking_lot::RwLock;
 
 use crate::{
     answer::{Answer, Batches, PushAnswer, Request},
-    catalog::{self, Catalog, QueryDef, QueryId},
+    catalog::{self, Catalog, QueryDef, QueryId, SourceKind},
     config::QueryConfig,
     error::QueryError,
     plan::{
@@ -33,7 +33,7 @@ use crate::{
     push::Push,
     sql::{
         self, Dialect, Piece, Session, SessionChange, Statement,
-        statement::{CreateAs, Explained, Select},
+        statement::{Explained, Select},
     },
     supervisor::{QueryState, QueryStatus, Supervisor},
 };
@@ -136,7 +136,7 @@ impl Engine {
         let dialect = self.core.dialect(&request.session);
         match sql::parse(&request.sql, dialect)? {
             Statement::Push(select) => {
-                let plan = self.core.chain(&self.core.snapshot(), &select, dialect, &request.parameters)?.into_volatile();
+                let plan = self.core.volatile(&select, dialect, &request.parameters)?;
                 self.push.start(plan, select.limit, &self.within_bounds(request)).await
             }
             _ => Err(QueryError::Invalid("only SELECT ... EMIT CHANGES is a push query; execute this statement instead".to_owned())),
@@ -232,15 +232,20 @@ impl Core {
         select::plan(&query, &scope)
     }
 
+    /// Plans a push query.
+    fn volatile(&self, select: &Select, dialect: Dialect, parameters: &[ScalarValue]) -> Result<StreamPlan, QueryError> {
+        let chain = self.chain(&self.snapshot(), select, dialect, parameters)?;
+        let source = &chain.scan.source;
+        let keeps_rows = source.kind == SourceKind::Table && self.supervisor.view_of(source)?.is_none();
+        chain.into_volatile(keeps_rows)
+    }
+
     /// Plans the statement of a query that exists.
     fn plan_of(&self, catalog: &Arc<Catalog>, query: &QueryDef) -> Result<StreamPlan, QueryError> {
-        let Statement::CreateAs(CreateAs { select, kind, .. }) = sql::parse(&query.sql, query.dialect.rules())? else {
+        let Statement::CreateAs(create) = sql::parse(&query.sql, query.dialect.rules())? else {
             return Err(QueryError::Execution(format!("the statement of query {} makes no query", query.id)));
         };
-        let sink = Arc::clone(catalog.source(&query.sink)?);
-        let chain = self.chain(&catalog.as_seen_by(query), &select, query.dialect.rules(), &[])?;
-        let items = chain.sink_items(kind, &sink.name)?;
-        Ok(chain.into_persistent(items, sink))
+        self.persistent(&catalog.as_seen_by(query), &create, query.dialect.rules(), Arc::clone(catalog.source(&query.sink)?))
     }
 
     /// Starts a query that the catalog holds. One that cannot be started is told, and the others go on.

@@ -12,7 +12,7 @@ use datafusion::{
 };
 
 use super::{
-    expression::Expressions,
+    expression::{Expression, Expressions},
     fault,
     select::{Chain, item, next_id, predicate, schema_of_fields},
     streaming::{AggregateCall, AggregateFunction, Node, SourceScan},
@@ -20,6 +20,7 @@ use super::{
 use crate::{
     catalog::types::{kept_as, type_name},
     error::QueryError,
+    sql::dialect::Changelog,
 };
 
 /// The parts of an aggregate, gathered from the SELECT list and HAVING.
@@ -28,12 +29,14 @@ pub(super) struct Grouping<'a> {
     calls: Vec<(Call, String)>,
     input: DFSchema,
     expressions: &'a Expressions,
+    /// Number of key columns of the source if it is a table; they come first in the input.
+    source_keys: usize,
 }
 
 impl<'a> Grouping<'a> {
-    /// A grouping by `keys` over the columns of `input`.
-    pub(super) fn new(keys: Vec<Expr>, input: DFSchema, expressions: &'a Expressions) -> Result<Self, QueryError> {
-        Ok(Self { keys, calls: Vec::new(), input, expressions })
+    /// A grouping by `keys` over the columns of `input`, the first `source_keys` of which are the key of a table.
+    pub(super) fn new(keys: Vec<Expr>, input: DFSchema, expressions: &'a Expressions, source_keys: usize) -> Result<Self, QueryError> {
+        Ok(Self { keys, calls: Vec::new(), input, expressions, source_keys })
     }
 
     /// The chain: projection of keys and arguments, fold, HAVING, and the SELECT list over the fold's columns.
@@ -53,13 +56,18 @@ impl<'a> Grouping<'a> {
 
         let mut fields = Vec::new();
         let mut projected = Vec::new();
+        for (place, field) in self.input.fields().iter().take(self.source_keys).enumerate() {
+            fields.push(Field::new(format!("source_{place}"), field.data_type().clone(), true));
+            projected.push(Expression::column(field.name(), place, field.data_type().clone()));
+        }
+        let mut results = Vec::new();
         for (place, key) in self.keys.iter().enumerate() {
             let column = item(key_column(place), key.clone(), None, &self.input, self.expressions)?;
-            fields.push(Field::new(key_column(place), column.column.data_type, true));
+            results.push(Field::new(key_column(place), column.column.data_type, true));
             projected.push(column.expression);
         }
+        fields.extend(results.iter().cloned());
         let mut calls = Vec::new();
-        let mut results = fields.clone();
         for (call, name) in &self.calls {
             let (function, argument) = self.fold_of(call)?;
             let (input_type, argument) = match argument {
@@ -68,7 +76,7 @@ impl<'a> Grouping<'a> {
                     let compiled = self.expressions.compile_as(expr, &as_type, &self.input)?;
                     fields.push(Field::new(format!("argument_{}", calls.len()), as_type.clone(), true));
                     projected.push(compiled);
-                    (as_type, Some(projected.len() - 1))
+                    (as_type, Some(projected.len() - 1 - self.source_keys))
                 }
             };
             let data_type = result_type(function, &input_type);
@@ -76,7 +84,11 @@ impl<'a> Grouping<'a> {
             calls.push(AggregateCall { function, argument, input_type, data_type });
         }
 
-        nodes.push(Node::Project { id: next_id(&nodes), expressions: projected, schema: schema_of_fields(fields) });
+        let projection = schema_of_fields(fields);
+        nodes.push(Node::Project { id: next_id(&nodes), expressions: projected, schema: projection.clone() });
+        if self.source_keys > 0 {
+            nodes.push(Node::Copy { id: next_id(&nodes), keys: self.source_keys, schema: projection });
+        }
         let schema = schema_of_fields(results);
         let folded = DFSchema::try_from(schema.as_ref().clone()).map_err(fault::of_planning)?;
         let having = having.map(|having| predicate(having, &folded, self.expressions, "HAVING")).transpose()?;
@@ -88,7 +100,7 @@ impl<'a> Grouping<'a> {
             items.push(item(name, expr, key, &folded, self.expressions)?);
         }
         let key_names = self.keys.iter().map(plain_name).collect();
-        Ok(Chain { scan, nodes, items, grouped: true, key_names })
+        Ok(Chain { scan, nodes, items, grouped: true, key_names, changelog: Changelog::Coalesced })
     }
 
     /// The expression over the fold's columns: keys and aggregates become columns, and no other column is left.

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     catalog::{Column, Source, SourceKind, WantedColumn, type_name, types::kept_as},
     error::QueryError,
-    sql::Dialect,
+    sql::{Dialect, dialect::Changelog},
 };
 
 /// What a statement may refer to.
@@ -52,6 +52,8 @@ pub struct Chain {
     pub grouped: bool,
     /// Key columns of the result as far as they are named: the source's for a projection, the grouping columns for an aggregate.
     pub key_names: Vec<String>,
+    /// What of a step is written, if the result is a table.
+    pub changelog: Changelog,
 }
 
 /// A column of the result.
@@ -88,11 +90,10 @@ fn plan_here(query: &ast::Query, scope: &Scope<'_>) -> Result<Chain, QueryError>
     let groups = group_expressions(select, &named, &full, scope)?;
 
     let grouped = !groups.is_empty() || having.is_some() || named.iter().any(|(_, expr)| has_aggregate(expr));
-    if grouped && source.kind == SourceKind::Table {
-        return Err(QueryError::Unsupported(format!("aggregates over table {} in a query that does not end", source.name)));
-    }
+    // What a record of a table replaces is known by its key.
+    let keys = if source.kind == SourceKind::Table { source.key_count() } else { 0 };
     let used = filter.iter().chain(&groups).chain(&having).chain(named.iter().map(|(_, expr)| expr));
-    let wanted = wanted_columns(used, &source, &all)?;
+    let wanted = wanted_columns(used, &source, keys, &all)?;
     let scan = SourceScan { source: Arc::clone(&source), wanted };
     let input = qualified(&alias, &scan.schema())?;
 
@@ -102,8 +103,9 @@ fn plan_here(query: &ast::Query, scope: &Scope<'_>) -> Result<Chain, QueryError>
         nodes.push(Node::Filter { id: next_id(&nodes), predicate });
     }
     if grouped {
-        let grouping = Grouping::new(groups, input, scope.expressions)?;
-        return grouping.chain(scan, nodes, named, having);
+        let changelog = scope.dialect.changelog;
+        let grouping = Grouping::new(groups, input, scope.expressions, keys)?;
+        return Ok(Chain { changelog, ..grouping.chain(scan, nodes, named, having)? });
     }
 
     let mut items = Vec::new();
@@ -115,7 +117,7 @@ fn plan_here(query: &ast::Query, scope: &Scope<'_>) -> Result<Chain, QueryError>
         items.push(item(name, expr, key, &input, scope.expressions)?);
     }
     let key_names = source.columns.iter().filter(|column| column.key).map(|column| column.name.clone()).collect();
-    Ok(Chain { scan, nodes, items, grouped, key_names })
+    Ok(Chain { scan, nodes, items, grouped, key_names, changelog: scope.dialect.changelog })
 }
 
 /// The id of the next operator.
@@ -340,13 +342,14 @@ fn has_aggregate(expr: &Expr) -> bool {
     expr.exists(|expr| Ok(matches!(expr, Expr::AggregateFunction(_)))).unwrap_or(false)
 }
 
-/// The columns that expressions use, in the source's order.
+/// The first `keys` columns and those that expressions use, in the source's order.
 fn wanted_columns<'a>(
     used: impl Iterator<Item = &'a Expr>,
     source: &Source,
+    keys: usize,
     all: &[WantedColumn],
 ) -> Result<Vec<WantedColumn>, QueryError> {
-    let mut wanted = Vec::new();
+    let mut wanted: Vec<WantedColumn> = (0..keys).map(WantedColumn::Declared).collect();
     for expr in used {
         expr.apply(|expr| {
             if let Expr::Column(column) = expr

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::{
     expression::{Expression, with_stack},
@@ -14,6 +14,7 @@ use super::{
 use crate::{
     catalog::{Column, Source, SourceKind, WantedColumn, schema_of, type_name},
     error::QueryError,
+    sql::dialect::Changelog,
 };
 
 /// Number of an operator in its plan, given in plan order from 0; its state belongs to this number.
@@ -54,6 +55,24 @@ pub enum Node {
         /// One expression over the input a column of `schema`.
         expressions: Vec<Expression>,
         /// Names and types of the output.
+        schema: SchemaRef,
+    },
+    /// Of rows that stand for what a table has under their keys: keeps them, and gives what each record takes back and adds.
+    Copy {
+        /// Id.
+        id: OperatorId,
+        /// Number of key columns; they come first in the input, and are not given on.
+        keys: usize,
+        /// Names and types of the input.
+        schema: SchemaRef,
+    },
+    /// Of rows that stand for what a table has under their keys: keeps them as the table that the query makes.
+    Newest {
+        /// Id.
+        id: OperatorId,
+        /// Number of key columns; they come first.
+        keys: usize,
+        /// Names and types of input and output.
         schema: SchemaRef,
     },
     /// Folds rows by key; gives changes of a table: key columns, then one column a call.
@@ -123,6 +142,8 @@ pub struct StreamPlan {
     pub sink: Sink,
     /// Columns of the results; for a sink with a topic those of the key come first, as in its [`Source`].
     pub output: Vec<Column>,
+    /// What of a step is written, if the result is a table.
+    pub changelog: Changelog,
     /// Which plan state belongs to; another plan gives another number.
     pub fingerprint: u64,
 }
@@ -134,17 +155,31 @@ impl StreamPlan {
         crate::catalog::schema_of(&self.output)
     }
 
+    /// What is read.
+    ///
+    /// # Errors
+    /// [`QueryError::Unsupported`] for several sources.
+    pub fn source(&self) -> Result<&SourceScan, QueryError> {
+        match self.sources.as_slice() {
+            [scan] => Ok(scan),
+            _ => Err(QueryError::Unsupported("a query over several sources".to_owned())),
+        }
+    }
+
     /// Whether the plan keeps state (folds rows) or passes them on one by one.
     #[must_use]
     pub fn is_stateful(&self) -> bool {
-        self.nodes.iter().any(|node| matches!(node, Node::Aggregate { .. }))
+        self.nodes.iter().any(|node| matches!(node, Node::Aggregate { .. } | Node::Newest { .. }))
     }
 }
 
 impl Chain {
-    /// The plan of a push query: results go to whoever asked, in the order of the SELECT list.
-    #[must_use]
-    pub fn into_volatile(self) -> StreamPlan {
+    /// The plan of a push query: results go to whoever asked, in the order of the SELECT list. Over a table without a view its rows
+    /// are kept meanwhile (`keeps_rows`), so that changes can be told.
+    ///
+    /// # Errors
+    /// [`QueryError::Execution`] where columns do not fit, which is a fault of ours.
+    pub fn into_volatile(self, keeps_rows: bool) -> Result<StreamPlan, QueryError> {
         let keys = self.key_names.len();
         let complete = keys > 0 && (0..keys).all(|key| self.items.iter().any(|item| item.key == Some(key)));
         let items = self.items.iter().map(|item| {
@@ -152,8 +187,39 @@ impl Chain {
             let key = complete && first.is_some_and(|first| first.column.name == item.column.name);
             Item { column: Column { key, ..item.column.clone() }, ..item.clone() }
         });
-        let items = items.collect();
-        self.finish(items, Sink::Volatile)
+        let items: Vec<Item> = items.collect();
+        if keeps_rows && !self.grouped {
+            return self.keeping_rows(items);
+        }
+        Ok(self.finish(items, Sink::Volatile))
+    }
+
+    /// The rows of a table, kept under its key, and of them the columns that were asked for.
+    fn keeping_rows(mut self, items: Vec<Item>) -> Result<StreamPlan, QueryError> {
+        let given = self.scan.schema();
+        let place_of = |name: &String| given.index_of(name).map_err(|fault| QueryError::Execution(fault.to_string()));
+        let mut expressions = Vec::new();
+        let mut fields = Vec::new();
+        for (key, name) in self.key_names.iter().enumerate() {
+            let place = place_of(name)?;
+            let data_type = given.field(place).data_type().clone();
+            fields.push(Field::new(format!("key_{key}"), data_type.clone(), true));
+            expressions.push(Expression::column(name, place, data_type));
+        }
+        let keys = expressions.len();
+        let mut output = Vec::new();
+        for (place, item) in items.into_iter().enumerate() {
+            let Column { name, data_type, .. } = &item.column;
+            let kept = Expression::column(name, keys + place, data_type.clone());
+            fields.push(Field::new(name, data_type.clone(), true));
+            expressions.push(item.expression.clone());
+            output.push(Item { expression: kept, ..item });
+        }
+        let schema: SchemaRef = Arc::new(Schema::new(fields));
+        self.nodes.push(Node::Project { id: next_id(&self.nodes), expressions, schema: Arc::clone(&schema) });
+        self.nodes.push(Node::Newest { id: next_id(&self.nodes), keys, schema });
+        self.grouped = true;
+        Ok(self.finish(output, Sink::Volatile))
     }
 
     /// The result's columns as those of a sink: key columns first.
@@ -199,18 +265,31 @@ impl Chain {
         let output: Vec<Column> = items.iter().map(|item| item.column.clone()).collect();
         let mut nodes = self.nodes;
         let schema = schema_of(&output);
-        let given = match nodes.last() {
-            Some(Node::Project { schema, .. } | Node::Aggregate { schema, .. }) => Arc::clone(schema),
-            Some(Node::Filter { .. }) | None => self.scan.schema(),
-        };
+        let given = nodes.iter().rev().find_map(Node::schema).unwrap_or_else(|| self.scan.schema());
         let unchanged = schema == given && items.iter().enumerate().all(|(place, item)| item.expression.as_column() == Some(place));
         if !unchanged {
             let expressions = items.into_iter().map(|item| item.expression).collect();
-            nodes.push(Node::Project { id: next_id(&nodes), expressions, schema });
+            nodes.push(Node::Project { id: next_id(&nodes), expressions, schema: Arc::clone(&schema) });
         }
-        let mut plan = StreamPlan { sources: vec![self.scan], nodes, sink, output, fingerprint: 0 };
+        if let (Sink::Table(sink), false) = (&sink, self.grouped) {
+            let keys = sink.key_count();
+            nodes.push(Node::Newest { id: next_id(&nodes), keys, schema });
+        }
+        let mut plan = StreamPlan { sources: vec![self.scan], nodes, sink, output, changelog: self.changelog, fingerprint: 0 };
         plan.fingerprint = fnv1a(plan.describe().as_bytes());
         plan
+    }
+}
+
+impl Node {
+    /// Names and types of what it gives; none if they are those of what it takes.
+    fn schema(&self) -> Option<SchemaRef> {
+        match self {
+            Self::Filter { .. } => None,
+            // The columns behind the keys, which the aggregate that follows names anew.
+            Self::Copy { .. } => None,
+            Self::Project { schema, .. } | Self::Newest { schema, .. } | Self::Aggregate { schema, .. } => Some(Arc::clone(schema)),
+        }
     }
 }
 
@@ -242,7 +321,8 @@ impl StreamPlan {
             Sink::Stream(sink) => format!("stream {} into topic {}", sink.name, sink.topic),
             Sink::Table(sink) => {
                 let keys: Vec<_> = sink.columns.iter().filter(|column| column.key).map(|column| column.name.as_str()).collect();
-                format!("table {} by {} into topic {}", sink.name, keys.join(", "), sink.topic)
+                let every = if self.changelog == Changelog::Every { ", each record's change" } else { "" };
+                format!("table {} by {} into topic {}{every}", sink.name, keys.join(", "), sink.topic)
             }
             Sink::Volatile => "to the client".to_owned(),
         });
@@ -255,6 +335,13 @@ impl StreamPlan {
                         if text == *field.name() { text } else { format!("{text} AS {}", field.name()) }
                     });
                     format!("#{} project {}", id.0, each.collect::<Vec<_>>().join(", "))
+                }
+                Node::Copy { id, keys, .. } => {
+                    format!("#{} take back what is replaced; state: a copy of the rows by {keys} key columns", id.0)
+                }
+                Node::Newest { id, keys, schema } => {
+                    let keys: Vec<_> = schema.fields().iter().take(*keys).map(|field| field.name().as_str()).collect();
+                    format!("#{} newest by [{}]; state: one row a key", id.0, keys.join(", "))
                 }
                 Node::Aggregate { id, keys, calls, having, schema } => {
                     let keys: Vec<_> = schema.fields().iter().take(keys.len()).map(|field| field.name().as_str()).collect();

@@ -21,6 +21,17 @@ pub struct Dialect {
     pub null_comparison: NullComparison,
     /// Where a query that does not end starts unless told.
     pub start: Start,
+    /// What a table's query writes of a step unless told (`WITH (changelog = ...)`).
+    pub changelog: Changelog,
+}
+
+/// What a query that makes a table writes of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Changelog {
+    /// The change of each record, also if it changed nothing.
+    Every,
+    /// Each row that is another than before, once.
+    Coalesced,
 }
 
 /// The names of the dialects.
@@ -113,6 +124,7 @@ impl Dialect {
         overflow: Overflow::Null,
         null_comparison: NullComparison::Null,
         start: Start::Earliest,
+        changelog: Changelog::Coalesced,
     };
 
     /// ksqlDB's rules: identifiers fold to upper case, a comparison with NULL is FALSE, integers wrap.
@@ -122,6 +134,7 @@ impl Dialect {
         overflow: Overflow::Wrap,
         null_comparison: NullComparison::False,
         start: Start::Latest,
+        changelog: Changelog::Every,
     };
 
     /// The name that an identifier stands for.

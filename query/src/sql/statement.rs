@@ -4,7 +4,7 @@
 
 use datafusion::sql::sqlparser::ast;
 
-use super::{session::SessionChange, types::TypeExpr};
+use super::{dialect::Changelog, session::SessionChange, types::TypeExpr};
 use crate::{catalog::SourceKind, error::Place};
 
 /// One statement.
@@ -106,6 +106,8 @@ pub struct Options {
     pub key_format: Option<String>,
     /// `timestamp`: the column that says when a record happened.
     pub timestamp: Option<String>,
+    /// `changelog`: what a query that makes a table writes of a step.
+    pub changelog: Option<Changelog>,
 }
 
 /// `CREATE STREAM | TABLE name [WITH (...)] AS SELECT ...`.

@@ -1,29 +1,35 @@
 //! The state of a query as a table of results: what its task folds and what readers of its view see.
 //!
-//! Keys and accumulators lie in the table; HAVING and the projection behind GROUP BY run when rows are read, for the sink and
-//! for readers alike.
+//! Keys and accumulators, or whole rows, lie in the table; HAVING and the projection behind GROUP BY run when rows are read, for
+//! the sink and for readers alike. Invariant: the copy of the source and the table are always at the same version.
 
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, TimestampMillisecondArray},
+    array::{Array, ArrayRef, TimestampMillisecondArray},
     buffer::BooleanBuffer,
     compute::{filter_record_batch, interleave_record_batch},
-    datatypes::{Field, Schema, SchemaRef},
+    datatypes::{DataType, Field, Schema, SchemaRef},
     record_batch::RecordBatch,
 };
+use foldlog_log::Position;
 use hashbrown::DefaultHashBuilder;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::{
     answer::ChangeOp,
     catalog::timestamp_type,
     error::QueryError,
+    sql::dialect::Changelog,
     stream::{
         change::ChangeBatch,
         operator::{
-            aggregate::{Aggregation, Changed, Groups},
+            aggregate::Aggregation,
             chain::{Chain, Faults, execution},
+            changed::{BeforeAfter, Changed, Groups, rows_within},
+            codec::RowCodec,
+            copy::Copy,
+            newest::Newest,
         },
         state::{RowNumber, Table, Version},
     },
@@ -35,14 +41,55 @@ pub(crate) const ROWTIME: &str = "rowtime";
 /// Bytes of keys and texts that are read for one batch of a scan, but for a single row.
 const SCAN_BYTES: usize = 4 << 20;
 
+/// What a table of results holds.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// Groups and what is folded of each; of a table with a copy of it, so that rows can be taken back.
+    Groups(Aggregation, Option<Copy>),
+    /// The newest row of each key.
+    Newest(Newest),
+}
+
+impl Content {
+    fn keys(&self) -> &RowCodec {
+        match self {
+            Self::Groups(aggregation, _) => aggregation.keys(),
+            Self::Newest(newest) => newest.keys(),
+        }
+    }
+
+    fn table(&self) -> Table {
+        match self {
+            Self::Groups(aggregation, _) => aggregation.table(),
+            Self::Newest(newest) => newest.table(),
+        }
+    }
+
+    /// Rows given by their words; says which are there unless all are.
+    fn read(&self, table: &Table, rows: &[(RowNumber, &[u64])]) -> Result<(Groups, Option<BooleanBuffer>), QueryError> {
+        match self {
+            Self::Groups(aggregation, _) => Ok((aggregation.read(table, rows)?, None)),
+            Self::Newest(newest) => newest.read(table, rows),
+        }
+    }
+
+    /// Rows at a version; those that are not there then are left out.
+    fn read_at(&self, table: &Table, rows: impl Iterator<Item = RowNumber>, version: Version) -> Result<Groups, QueryError> {
+        let found: Vec<(RowNumber, &[u64])> = rows.filter_map(|row| Some((row, table.row_at(row, version)?))).collect();
+        Ok(self.read(table, &found)?.0)
+    }
+}
+
 /// A table of results.
 #[derive(Debug)]
 pub(crate) struct Fold {
-    aggregation: Aggregation,
+    content: Content,
     /// HAVING, and what the SELECT computes from the results.
     after: Chain,
     has_filter: bool,
     table: RwLock<Table>,
+    /// The copy of the source, if one is kept; the task alone looks into it.
+    copied: Option<Mutex<Table>>,
     hasher: DefaultHashBuilder,
     /// Results, then row time.
     schema: SchemaRef,
@@ -50,27 +97,32 @@ pub(crate) struct Fold {
     adds_rowtime: bool,
     /// Number of key columns of the results.
     keys: usize,
+    /// What of a step is written.
+    changelog: Changelog,
     /// Undo beyond this many bytes costs the oldest reader its version.
     undo_budget: usize,
 }
 
 impl Fold {
-    pub(crate) fn new(aggregation: Aggregation, after: Chain, output: &SchemaRef, keys: usize, undo_budget: usize) -> Self {
+    pub(crate) fn new(content: Content, after: Chain, output: &SchemaRef, keys: usize, changelog: Changelog, undo_budget: usize) -> Self {
         let adds_rowtime = output.column_with_name(ROWTIME).is_none();
         let mut fields: Vec<Arc<Field>> = output.fields().iter().cloned().collect();
         if adds_rowtime {
             fields.push(Arc::new(Field::new(ROWTIME, timestamp_type(), true)));
         }
-        let table = aggregation.table();
+        let table = content.table();
+        let copied = matches!(content, Content::Groups(_, Some(_))).then(|| Mutex::new(Copy::table()));
         Self {
             hasher: table.hasher(),
             table: RwLock::new(table),
+            copied,
             has_filter: after.has_filter(),
-            aggregation,
+            content,
             after,
             schema: Arc::new(Schema::new(fields)),
             adds_rowtime,
             keys,
+            changelog,
             undo_budget,
         }
     }
@@ -85,11 +137,18 @@ impl Fold {
         self.keys
     }
 
-    /// Memory of the table with its undo; over `budget` readers are given up before anything else, the oldest first.
+    /// Whether every record's change is written, rather than that of a step.
+    pub(crate) fn tells_all(&self) -> bool {
+        self.changelog == Changelog::Every
+    }
+
+    /// Memory of the table with its undo, and of the copy; over `budget` readers are given up before anything else, the oldest
+    /// first.
     pub(crate) fn bytes_within(&self, budget: usize) -> usize {
+        let copied = self.copied.as_ref().map_or(0, |copied| copied.lock().bytes());
         let (bytes, undo) = {
             let table = self.table.read();
-            (table.bytes(), table.undo_bytes())
+            (table.bytes() + copied, table.undo_bytes())
         };
         if bytes <= budget {
             return bytes;
@@ -97,32 +156,67 @@ impl Fold {
         let mut table = self.table.write();
         table.give_up_beyond(undo.saturating_sub(bytes - budget));
         // What is left of undo belongs to steps that are not durable yet, and is gone when they are.
-        table.bytes() - table.undo_bytes()
+        table.bytes() - table.undo_bytes() + copied
+    }
+
+    /// Does the same to the table and to the copy.
+    fn with_tables(&self, change: impl Fn(&mut Table)) {
+        if let Some(copied) = &self.copied {
+            change(&mut copied.lock());
+        }
+        change(&mut self.table.write());
     }
 
     /// Opens the next step; gives the versions before and after it.
     pub(crate) fn begin(&self) -> (Version, Version) {
-        let mut table = self.table.write();
-        let from = table.version();
-        table.begin();
-        (from, table.version())
+        let from = self.table.read().version();
+        self.with_tables(Table::begin);
+        (from, self.table.read().version())
     }
 
-    /// Takes the newest step back.
-    pub(crate) fn roll_back(&self) {
-        self.table.write().roll_back();
+    /// Takes everything back that was folded since.
+    pub(crate) fn roll_back_to(&self, from: Version) {
+        self.with_tables(|table| table.roll_back_to(from));
+    }
+
+    /// Makes one step of all that was folded since.
+    pub(crate) fn join_after(&self, from: Version) {
+        self.with_tables(|table| table.join_after(from));
+    }
+
+    /// Where rows must be cut so that each change of a part is one record's: the end of each part.
+    ///
+    /// # Errors
+    /// As [`Fold::fold`].
+    pub(crate) fn cuts(&self, input: &ChangeBatch) -> Result<Vec<usize>, QueryError> {
+        match &self.content {
+            // A record takes back what another may just have added.
+            Content::Groups(_, Some(_)) => Ok((1..=input.len()).collect()),
+            Content::Groups(aggregation, None) => aggregation.cuts(input),
+            Content::Newest(newest) => newest.cuts(input),
+        }
     }
 
     /// Folds a batch into the open step; readers wait no longer than for that.
     ///
     /// # Errors
-    /// [`QueryError::Execution`] where columns do not fit the plan, which is a fault of ours.
+    /// [`QueryError::Execution`] where columns do not fit the plan, which is a fault of ours, or for a row that is too large.
     pub(crate) fn fold(&self, input: ChangeBatch) -> Result<(), QueryError> {
-        self.aggregation.fold(&self.table, input, &self.hasher)
+        match (&self.content, &self.copied) {
+            (Content::Groups(aggregation, Some(copy)), Some(copied)) => {
+                let changes = copy.replace(&mut copied.lock(), &input)?;
+                aggregation.fold(&self.table, changes, &self.hasher)
+            }
+            (Content::Groups(aggregation, _), _) => aggregation.fold(&self.table, input, &self.hasher),
+            (Content::Newest(newest), _) => newest.fold(&self.table, &input, &self.hasher),
+        }
     }
 
     /// Makes a version the one that readers see.
     pub(crate) fn commit(&self, version: Version) {
+        if let Some(copied) = &self.copied {
+            copied.lock().commit(version);
+        }
         let mut table = self.table.write();
         table.commit(version);
         table.give_up_beyond(self.undo_budget);
@@ -137,12 +231,23 @@ impl Fold {
         self.table.write().unpin(version);
     }
 
-    /// The groups that a step changed, in the order in which it first touched them.
+    /// The rows whose change a step writes, in the order in which it first touched them.
     pub(crate) fn changed(&self, from: Version, to: Version) -> Vec<Changed> {
-        Aggregation::changed(&self.table.read(), from, to)
+        Changed::between(&self.table.read(), from, to, self.tells_all())
     }
 
-    /// What the sink of a table writes for groups that a step changed: each row as it is now, with `+I`, `+U`, or `-D` where it
+    /// Rows that the step from `from` to `to` changed; `with_before` asks for them as they were, too.
+    fn before_after(&self, changed: &[Changed], (from, to): (Version, Version), with_before: bool) -> Result<BeforeAfter, QueryError> {
+        let table = self.table.read();
+        let rows = changed.iter().map(|changed| changed.row);
+        // A row that a step touched has words after it.
+        let after: Vec<(RowNumber, &[u64])> = rows.clone().filter_map(|row| Some((row, table.words_at(row, to)?))).collect();
+        let (after, there) = self.content.read(&table, &after)?;
+        let before = if with_before { Some(self.content.read_at(&table, rows, from)?) } else { None };
+        Ok(BeforeAfter { after, there, existed: changed.iter().map(|changed| changed.existed).collect(), before })
+    }
+
+    /// What the sink of a table writes for rows that a step changed: each row as it is now, with `+I`, `+U`, or `-D` where it
     /// left the table (then all but the key means nothing), and its row time. What fails on the way from the state to the row is
     /// told of `position`, the newest record of the step: a result has none of its own.
     ///
@@ -151,21 +256,26 @@ impl Fold {
     pub(crate) fn outputs(
         &self,
         changed: &[Changed],
-        (from, to): (Version, Version),
+        versions: (Version, Version),
         position: u64,
         faults: &mut Faults,
     ) -> Result<ChangeBatch, QueryError> {
-        let parts = self.aggregation.before_after(&self.table.read(), changed, (from, to), self.has_filter)?;
+        let parts = self.before_after(changed, versions, self.has_filter)?;
         let mut errors = Vec::new();
-        let (rows, is) = self.after.run_all_telling(parts.after.rows, &mut errors)?;
-        faults.extend(errors.into_iter().map(|error| (position, error.reason)));
+        let (rows, kept) = self.after.run_all_telling(parts.after.rows, &mut errors)?;
+        let there = |row: usize| parts.there.as_ref().is_none_or(|there| there.value(row));
+        faults.extend(errors.into_iter().filter(|error| there(error.row)).map(|error| (position, error.reason)));
         let was = self.were(parts.before, &parts.existed)?;
         let ops: Vec<Option<ChangeOp>> = (0..rows.num_rows())
-            .map(|row| match (was.get(row).copied().unwrap_or(false), is.as_ref().is_none_or(|is| is.value(row))) {
-                (false, true) => Some(ChangeOp::Insert),
-                (true, true) => Some(ChangeOp::UpdateAfter),
-                (true, false) => Some(ChangeOp::Delete),
-                (false, false) => None,
+            .map(|row| {
+                let is = there(row) && kept.as_ref().is_none_or(|kept| kept.value(row));
+                match (was.get(row).copied().unwrap_or(false), is) {
+                    (false, true) => Some(ChangeOp::Insert),
+                    (true, true) => Some(ChangeOp::UpdateAfter),
+                    (true, false) => Some(ChangeOp::Delete),
+                    // A record that removed what was not there.
+                    (false, false) => (self.tells_all() && !there(row)).then_some(ChangeOp::Delete),
+                }
             })
             .collect();
         let told = |row: &usize| ops.get(*row).is_some_and(Option::is_some);
@@ -176,7 +286,7 @@ impl Fold {
         Ok(ChangeBatch { rows, ops: Some(ops.into_iter().flatten().collect()), rowtime, positions, value_null: None })
     }
 
-    /// Which of the groups were rows of the table before.
+    /// Which of the rows were rows of the table before.
     fn were(&self, before: Option<Groups>, existed: &[bool]) -> Result<Vec<bool>, QueryError> {
         let Some(before) = before else { return Ok(existed.to_vec()) };
         let (_, kept) = self.after.run_all(before.rows)?;
@@ -194,11 +304,13 @@ impl Fold {
     /// # Errors
     /// As [`Fold::outputs`].
     pub(crate) fn changes(&self, from: Version, to: Version) -> Result<(RecordBatch, Vec<ChangeOp>), QueryError> {
-        let parts = {
-            let table = self.table.read();
-            self.aggregation.before_after(&table, &Aggregation::changed(&table, from, to), (from, to), true)?
-        };
+        let changed = Changed::between(&self.table.read(), from, to, false);
+        let parts = self.before_after(&changed, (from, to), true)?;
         let (after, is) = self.finish(parts.after)?;
+        let is = match (is, &parts.there) {
+            (Some(is), Some(there)) => Some(&is & there),
+            (is, there) => is.or_else(|| there.clone()),
+        };
         let (before, were) = match parts.before {
             Some(before) => self.finish(before)?,
             None => (after.slice(0, 0), None),
@@ -243,36 +355,43 @@ impl Fold {
         Ok((RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(execution)?, kept))
     }
 
+    /// The bytes of one key; none if a value is NULL, which no key of results has.
+    fn key(&self, values: &[ArrayRef]) -> Result<Option<Vec<u8>>, QueryError> {
+        let keys = self.content.keys();
+        if values.len() != keys.types().len() {
+            return Err(QueryError::Invalid(format!("the key has {} columns, {} values were given", keys.types().len(), values.len())));
+        }
+        if values.iter().any(|value| value.null_count() > 0) {
+            return Ok(None);
+        }
+        Ok(Some(keys.encode_keys(values)?.get(0).to_vec()))
+    }
+
     /// The row under a key at a pinned version; `position` names it in errors.
     ///
     /// # Errors
     /// [`QueryError::SnapshotTooOld`]; [`QueryError::Invalid`] if the key does not fit.
-    pub(crate) fn get(
-        &self,
-        key: &[ArrayRef],
-        version: Version,
-        position: foldlog_log::Position,
-    ) -> Result<Option<RecordBatch>, QueryError> {
-        let Some(key) = self.aggregation.key(key)? else { return Ok(None) };
+    pub(crate) fn get(&self, key: &[ArrayRef], version: Version, position: Position) -> Result<Option<RecordBatch>, QueryError> {
+        let Some(key) = self.key(key)? else { return Ok(None) };
         let groups = {
             let table = self.table.read();
             if !table.readable(version) {
                 return Err(QueryError::SnapshotTooOld { at: position });
             }
-            self.aggregation.read(&table, table.find(&key).into_iter(), version)?
+            self.content.read_at(&table, table.find(&key).into_iter(), version)?
         };
         self.row(groups)
     }
 
-    /// The group under a key at the version that readers see now; none if there is none.
+    /// The row under a key at the version that readers see now; none if there is none.
     ///
     /// # Errors
     /// [`QueryError::Invalid`] if the key does not fit.
     pub(crate) fn find(&self, key: &[ArrayRef]) -> Result<Option<Groups>, QueryError> {
-        let Some(key) = self.aggregation.key(key)? else { return Ok(None) };
+        let Some(key) = self.key(key)? else { return Ok(None) };
         let table = self.table.read();
         let Some(row) = table.find(&key) else { return Ok(None) };
-        Ok(Some(self.aggregation.read(&table, std::iter::once(row), table.committed())?))
+        Ok(Some(self.content.read_at(&table, std::iter::once(row), table.committed())?))
     }
 
     /// The row that a group of [`Fold::find`] is, unless HAVING leaves it out.
@@ -280,7 +399,7 @@ impl Fold {
     /// # Errors
     /// As [`Fold::fold`].
     pub(crate) fn row(&self, group: Groups) -> Result<Option<RecordBatch>, QueryError> {
-        Ok(Some(self.kept(group)?).filter(|rows| rows.num_rows() > 0))
+        Ok(Some(self.those_kept(group)?).filter(|rows| rows.num_rows() > 0))
     }
 
     /// Rows at a pinned version, from row number `from` on, as many as may be read at once but at most `most`, and the number of
@@ -293,7 +412,7 @@ impl Fold {
         from: RowNumber,
         mut most: usize,
         version: Version,
-        position: foldlog_log::Position,
+        position: Position,
     ) -> Result<Option<(RecordBatch, RowNumber)>, QueryError> {
         loop {
             let (groups, rows) = {
@@ -306,10 +425,10 @@ impl Fold {
                     return Ok(None);
                 }
                 let rows = from..RowNumber::try_from(end).map_err(execution)?;
-                let rows = Aggregation::rows_within(&table, rows, version, SCAN_BYTES);
-                (self.aggregation.read(&table, rows.clone(), version)?, rows)
+                let rows = rows_within(&table, rows, version, SCAN_BYTES);
+                (self.content.read_at(&table, rows.clone(), version)?, rows)
             };
-            match self.kept(groups) {
+            match self.those_kept(groups) {
                 // HAVING and the projection make too much of so many rows, never of one.
                 Err(QueryError::ResourceExhausted(_)) if rows.len() > 1 => most = rows.len() / 2,
                 kept => return Ok(Some((kept?, rows.end))),
@@ -317,7 +436,7 @@ impl Fold {
         }
     }
 
-    fn kept(&self, groups: Groups) -> Result<RecordBatch, QueryError> {
+    fn those_kept(&self, groups: Groups) -> Result<RecordBatch, QueryError> {
         let (rows, kept) = self.finish(groups)?;
         match kept {
             Some(kept) => filter_record_batch(&rows, &arrow::array::BooleanArray::new(kept, None)).map_err(execution),
@@ -326,8 +445,8 @@ impl Fold {
     }
 
     /// Types of the key columns.
-    pub(crate) fn key_types(&self) -> &[arrow::datatypes::DataType] {
-        self.aggregation.key_types()
+    pub(crate) fn key_types(&self) -> &[DataType] {
+        self.content.keys().types()
     }
 }
 

@@ -14,13 +14,13 @@ use std::{
 
 use foldlog_log::Position;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::{
     answer::{ChangeOp, PushItem},
     changes::Listener,
     error::QueryError,
-    stream::{fold::Fold, state::Version, worker::Job},
+    stream::{fold::Fold, state::Version, view::Pinned, worker::Job},
     supervisor::{QueryState, QueryStatus},
 };
 
@@ -55,6 +55,8 @@ pub(crate) struct Query {
     fold: Option<Arc<Fold>>,
     control: Mutex<Control>,
     published: Mutex<Published>,
+    /// Who waits for the view as it is at a position; until then nobody hears of changes.
+    snapshot: Mutex<Option<Snapshot>>,
     reached: watch::Sender<Reached>,
     job: OnceLock<Weak<Job>>,
     /// Records read.
@@ -63,6 +65,12 @@ pub(crate) struct Query {
     pub(crate) rows_out: AtomicU64,
     /// Rows skipped and values nulled.
     pub(crate) bad_rows: AtomicU64,
+}
+
+/// A view that somebody waits for.
+struct Snapshot {
+    at: Position,
+    waiting: oneshot::Sender<Pinned>,
 }
 
 /// What the task must obey.
@@ -110,6 +118,7 @@ impl Query {
             fold,
             control: Mutex::new(Control { reading: from, ..Control::default() }),
             published: Mutex::default(),
+            snapshot: Mutex::default(),
             reached: watch::Sender::new(reached),
             job: OnceLock::new(),
             rows_in: AtomicU64::new(0),
@@ -206,6 +215,25 @@ impl Query {
         with(frontier, &mut published.listeners)
     }
 
+    /// Gives the view as it is once everything below `at` is folded; changes are told from then on.
+    pub(crate) fn snapshot_at(&self, at: Position) -> oneshot::Receiver<Pinned> {
+        let (waiting, given) = oneshot::channel();
+        *self.snapshot.lock() = Some(Snapshot { at, waiting });
+        self.give_snapshot(self.folded());
+        given
+    }
+
+    /// Whether changes are told: not before the snapshot was given that somebody waits for.
+    fn give_snapshot(&self, folded: Position) -> bool {
+        let mut snapshot = self.snapshot.lock();
+        if let (Some(due), Some(fold)) = (snapshot.take_if(|snapshot| snapshot.at <= folded), &self.fold) {
+            // Nobody waiting any more is no failure.
+            drop(due.waiting.send(Pinned::new(fold, folded)));
+            return false;
+        }
+        snapshot.is_none()
+    }
+
     /// Publishes a committed step: its version of the view, how far it got, and its changes to whoever listens.
     ///
     /// # Errors
@@ -214,8 +242,9 @@ impl Query {
         let mut published = self.published.lock();
         published.listeners.retain(|listener| !listener.is_closed());
         let mut changes = None;
+        let waits_for_snapshot = self.snapshot.lock().is_some();
         if let (Some(fold), Some((from, to))) = (&self.fold, step.versions) {
-            if !published.listeners.is_empty() {
+            if !published.listeners.is_empty() && !waits_for_snapshot {
                 match fold.changes(from, to) {
                     Ok(of_step) => changes = Some(of_step).filter(|(rows, _)| rows.num_rows() > 0),
                     // More than can be told at once ends those who listen, not the query.
@@ -228,9 +257,12 @@ impl Query {
             }
             fold.commit(to);
         }
+        let tells = self.give_snapshot(step.folded);
         // A reader that lags by more units than upstream remembers finds no frontier there; it never moves back.
         let frontier = self.frontier_after(step.folded).max(self.frontier());
-        self.tell(&mut published, frontier, changes);
+        if tells {
+            self.tell(&mut published, frontier, changes);
+        }
         if let Some(end) = step.unit_end {
             published.reflected.push_back(Reflected { frontier, end });
         } else if let Some(last) = published.reflected.back_mut() {

@@ -1,13 +1,13 @@
 //! Keyed state of one query: packed rows that a step changes in place, with undo, so that readers see a committed version.
 //!
 //! The query's task alone writes; readers pin a version and look at the layers of undo above it before they look at the row.
-//! Nothing here is durable: state is folded again from the log. Invariants: a row's number never changes and rows of a step
-//! that stays are never removed, so a version is its number of rows and what later layers say about them; a layer is kept
-//! while a version below it is pinned or not yet committed.
+//! Nothing here is durable: state is folded again from the log. Invariants: a version is its number of rows and what later
+//! layers say about them; a layer is kept while a version below it is pinned or not yet committed; a row that was removed keeps
+//! its place until no version has it, and row numbers change only at a commit while nothing is pinned.
 
 use std::{collections::BTreeMap, hash::BuildHasher, mem::size_of, sync::OnceLock};
 
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap, HashSet, HashTable};
 
 /// Number of steps that have changed a table; names what a reader sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +27,10 @@ pub(crate) struct Table {
     width: usize,
     /// Words of a row that refer to `text`.
     text_words: Vec<usize>,
+    /// The word of a row that is 0 while the row is not there; none: rows are never removed.
+    presence: Option<usize>,
+    /// Removals since rows that are gone were last looked for.
+    removed: usize,
     hasher: DefaultHashBuilder,
     index: HashTable<Slot>,
     key_ends: Vec<u64>,
@@ -87,9 +91,11 @@ struct Text {
 }
 
 /// Longest text that a reference can name.
-const MAX_TEXT: usize = (1 << 24) - 1;
+pub(crate) const MAX_TEXT: usize = (1 << 24) - 1;
 /// Garbage that is not worth a sweep.
 const SWEEP_FROM: usize = 1 << 20;
+/// Removed rows that are not worth to be looked for.
+const SWEEP_ROWS: usize = 1024;
 
 impl Text {
     /// Stores a text, cut to what a reference can name (a record is shorter than that).
@@ -118,6 +124,8 @@ impl Table {
         Self {
             width: HEADER + accumulators,
             text_words,
+            presence: None,
+            removed: 0,
             hasher: DefaultHashBuilder::default(),
             index: HashTable::new(),
             key_ends: Vec::new(),
@@ -130,6 +138,15 @@ impl Table {
             pins: BTreeMap::new(),
             oldest: Version::default(),
         }
+    }
+
+    /// Rows can be removed: one is there while its word `presence` (counted from its beginning) is not 0.
+    pub(crate) fn removable(self, presence: usize) -> Self {
+        Self { presence: Some(presence), ..self }
+    }
+
+    fn is_there(&self, words: &[u64]) -> bool {
+        self.presence.is_none_or(|presence| words.get(presence).is_some_and(|word| *word != 0))
     }
 
     /// The hash builder of this table, for hashing keys before the lock is taken.
@@ -238,6 +255,25 @@ impl Table {
         row
     }
 
+    /// Says that a row that the open step has touched is not there any more.
+    pub(crate) fn remove(&mut self, row: RowNumber) {
+        let Some(presence) = self.presence else { return };
+        let start = row as usize * self.width;
+        self.removed += 1;
+        self.words[start + presence] = 0;
+    }
+
+    /// Sets the row time of a row that the open step has touched, also back.
+    pub(crate) fn set_rowtime(&mut self, row: RowNumber, rowtime: i64) {
+        self.words[row as usize * self.width + ROWTIME] = rowtime.cast_unsigned();
+    }
+
+    /// The words of a row as the open step has it, header included; none if it is not there.
+    pub(crate) fn row(&self, row: RowNumber) -> Option<&[u64]> {
+        let start = row as usize * self.width;
+        self.words.get(start..start + self.width).filter(|words| self.is_there(words))
+    }
+
     /// The accumulators of a row that the open step has touched.
     pub(crate) fn accumulators_mut(&mut self, row: RowNumber) -> &mut [u64] {
         let start = row as usize * self.width;
@@ -278,8 +314,13 @@ impl Table {
         self.layers_from(version).first().map_or(self.rows(), |layer| layer.rows_before)
     }
 
-    /// A row as it was at `version`, header included; none if it was not there yet.
+    /// A row as it was at `version`, header included; none if it was not there.
     pub(crate) fn row_at(&self, row: RowNumber, version: Version) -> Option<&[u64]> {
+        self.words_at(row, version).filter(|words| self.is_there(words))
+    }
+
+    /// The words of a row at `version`, whether it was there or removed; none if it had not come yet.
+    pub(crate) fn words_at(&self, row: RowNumber, version: Version) -> Option<&[u64]> {
         let start = row as usize * self.width;
         let now = self.words.get(start..start + self.width)?;
         if now[STEP] <= version.0 {
@@ -303,7 +344,7 @@ impl Table {
         let mut old = layer.old.iter().zip(layer.before.chunks_exact(self.width)).peekable();
         Some(layer.changed.iter().map(move |row| {
             let before = old.next_if(|(old, _)| *old == row).map(|(_, words)| words);
-            (*row, before)
+            (*row, before.filter(|words| self.is_there(words)))
         }))
     }
 
@@ -318,14 +359,88 @@ impl Table {
     }
 
     /// Whether two versions of a row differ in anything but the step that touched them.
-    pub(crate) fn differ(one: &[u64], other: &[u64]) -> bool {
-        one.get(ROWTIME..) != other.get(ROWTIME..)
+    pub(crate) fn differ(&self, one: &[u64], other: &[u64]) -> bool {
+        if one.get(ROWTIME..) == other.get(ROWTIME..) {
+            return false;
+        }
+        let is_text = |word: usize| self.text_words.contains(&word);
+        one.iter()
+            .zip(other)
+            .enumerate()
+            .skip(ROWTIME)
+            .any(|(word, (one, other))| one != other && !(is_text(word) && self.text(*one) == self.text(*other)))
     }
 
     /// Makes `version` the one that new readers pin, and lets go of undo that nobody needs.
     pub(crate) fn commit(&mut self, version: Version) {
         self.committed = version;
         self.tidy();
+        if self.removed > SWEEP_ROWS + self.rows() / 2 && self.pins.is_empty() {
+            self.removed = 0;
+            self.forget_removed();
+        }
+    }
+
+    /// Makes one step of all after `from`: its rows stand in the order in which the first of them touched them.
+    pub(crate) fn join_after(&mut self, from: Version) {
+        let first = self.layers.partition_point(|layer| layer.base < from);
+        let later = self.layers.split_off((first + 1).min(self.layers.len()));
+        let Some(joined) = self.layers.last_mut().filter(|_| !later.is_empty()) else { return };
+        let mut touched: HashSet<RowNumber> = joined.changed.iter().copied().collect();
+        for layer in later {
+            let mut old = layer.old.iter().zip(layer.before.chunks_exact(self.width)).peekable();
+            for row in &layer.changed {
+                let before = old.next_if(|(old, _)| *old == row).map(|(_, words)| words);
+                if !touched.insert(*row) {
+                    continue;
+                }
+                joined.changed.push(*row);
+                if let Some(before) = before {
+                    joined.old.push(*row);
+                    joined.before.extend_from_slice(before);
+                }
+            }
+        }
+        joined.places = OnceLock::new();
+    }
+
+    /// Takes back every step after `from`, none of which is committed.
+    pub(crate) fn roll_back_to(&mut self, from: Version) {
+        while self.version > from {
+            self.roll_back();
+        }
+    }
+
+    /// Gives the places of removed rows to others, unless undo still tells of them. Rows keep their order.
+    fn forget_removed(&mut self) {
+        let told: HashSet<RowNumber> = self.layers.iter().flat_map(|layer| layer.changed.iter().chain(&layer.old)).copied().collect();
+        let rows = RowNumber::try_from(self.rows()).unwrap_or(RowNumber::MAX);
+        // Each row's new number, and for one that goes the number that the next one gets.
+        let mut numbers = Vec::with_capacity(self.rows() + 1);
+        let mut kept: RowNumber = 0;
+        let (mut key_ends, mut keys, mut words) = (Vec::new(), Vec::new(), Vec::new());
+        for row in 0..rows {
+            numbers.push(kept);
+            let start = row as usize * self.width;
+            let Some(of_row) = self.words.get(start..start + self.width) else { continue };
+            if self.is_there(of_row) || told.contains(&row) {
+                keys.extend_from_slice(self.key(row));
+                key_ends.push(keys.len() as u64);
+                words.extend_from_slice(of_row);
+                kept += 1;
+            }
+        }
+        numbers.push(kept);
+        let is_kept = |row: RowNumber| numbers.get(row as usize) != numbers.get(row as usize + 1);
+        let number = |row: RowNumber| numbers.get(row as usize).copied().unwrap_or(row);
+        self.index.retain(|slot| is_kept(slot.row));
+        self.index.iter_mut().for_each(|slot| slot.row = number(slot.row));
+        for layer in &mut self.layers {
+            layer.changed.iter_mut().chain(&mut layer.old).for_each(|row| *row = number(*row));
+            layer.rows_before = numbers.get(layer.rows_before).map_or(layer.rows_before, |row| *row as usize);
+            layer.places = OnceLock::new();
+        }
+        (self.key_ends, self.keys, self.words) = (key_ends, keys, words);
     }
 
     /// Pins the committed version.
@@ -452,6 +567,11 @@ mod tests {
         rows.filter_map(|row| table.row_at(row, version).map(|words| (table.key(row).to_vec(), value(words)))).collect()
     }
 
+    /// Rows of a number, which can be removed: it is 0 then.
+    fn removable() -> Table {
+        Table::new(2, vec![HEADER + 1]).removable(HEADER)
+    }
+
     /// All that a table has for its rows, but for undo.
     fn contents(table: &Table) -> (Vec<u64>, Vec<u8>, Vec<u64>, Vec<u8>, usize, Version) {
         let Table { key_ends, keys, words, text, index, version, .. } = table;
@@ -503,6 +623,79 @@ mod tests {
             table.commit(table.version());
             prop_assert_eq!(table.undo_bytes(), 0);
         }
+    }
+
+    proptest! {
+        #[test]
+        fn rows_are_removed_and_come_again_in_every_version(
+            steps in prop::collection::vec((prop::collection::vec((any::<u8>(), 0u64..3), 0..400), 0u8..5), 1..30)
+        ) {
+            let mut table = removable();
+            let mut model: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
+            let mut pinned: Vec<(Version, BTreeMap<Vec<u8>, u64>)> = Vec::new();
+            let mut committed = model.clone();
+            for (changes, action) in steps {
+                let (from, before) = (table.version(), model.clone());
+                // A step in one, or as one for each change.
+                let whole = action % 2 == 0;
+                if whole || changes.is_empty() { table.begin(); }
+                for (key, value) in &changes {
+                    if !whole { table.begin(); }
+                    set(&mut table, &[*key], *value);
+                    if *value == 0 {
+                        let row = table.find(&[*key]).unwrap();
+                        table.remove(row);
+                        model.remove(&vec![*key]);
+                    } else {
+                        model.insert(vec![*key], *value);
+                    }
+                }
+                table.join_after(from);
+                let touched: Vec<Vec<u8>> = table.touched_after(from).into_iter().flatten().map(|(row, _)| table.key(row).to_vec()).collect();
+                let mut expected: Vec<Vec<u8>> = Vec::new();
+                for (key, _) in &changes {
+                    if !expected.contains(&vec![*key]) { expected.push(vec![*key]); }
+                }
+                prop_assert_eq!(touched, expected);
+                if action == 4 {
+                    table.roll_back_to(from);
+                    model = before;
+                } else {
+                    table.commit(table.version());
+                    committed = model.clone();
+                }
+                match action {
+                    1 => pinned.push((table.pin(), committed.clone())),
+                    3 => if let Some((version, _)) = pinned.pop() { table.unpin(version); },
+                    _ => {}
+                }
+                for (version, rows) in pinned.iter().map(|(version, rows)| (*version, rows)).chain([(table.committed(), &committed)]) {
+                    prop_assert_eq!(&read(&table, version), rows);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_places_of_removed_rows_are_used_again() {
+        let mut table = removable();
+        for round in 0..100_u64 {
+            table.begin();
+            for key in 0..100_u64 {
+                let key = (round * 100 + key).to_le_bytes();
+                set(&mut table, &key, 1);
+            }
+            if round > 0 {
+                for key in 0..100_u64 {
+                    let key = ((round - 1) * 100 + key).to_le_bytes();
+                    let row = table.touch(table.hasher().hash_one(&key[..]), &key, 0);
+                    table.remove(row);
+                }
+            }
+            table.commit(table.version());
+        }
+        assert!(table.rows() < 3000, "{}", table.rows());
+        assert_eq!(read(&table, table.version()).len(), 100);
     }
 
     #[test]

@@ -14,11 +14,13 @@ use std::{
     time::Duration,
 };
 
+use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use foldlog_log::{Append, AppendFuture, Appended, LogBackend, LogError, NewRecord, Position, clock::Clock};
 use tokio::sync::watch;
 
 use crate::{
+    answer::ChangeOp,
     error::QueryError,
     plan::bytes_of,
     processing_log::{self, Fault, ProcessingLog},
@@ -28,8 +30,8 @@ use crate::{
         commit::{Progress, SystemTopics},
         fold::Fold,
         operator::{
-            aggregate::Changed,
             chain::{Chain, Faults},
+            changed::Changed,
             sink::TopicSink,
         },
         pace::{Pace, StepLimits},
@@ -131,9 +133,18 @@ struct Made {
     newest: u64,
     /// Rows looked at.
     rows: usize,
+    /// Whether it was too much for the checker.
+    unchecked: bool,
     /// What the checker is told if the step stays: rows without a past, and outputs of the state. In debug builds.
     appended: Vec<(Place, ChangeBatch)>,
-    outputs: Vec<ChangeBatch>,
+    told: Vec<Told>,
+}
+
+/// What listeners would hear of a part of a step, and what its sink got, if it writes.
+struct Told {
+    rows: RecordBatch,
+    ops: Vec<ChangeOp>,
+    sink: Option<Vec<ChangeBatch>>,
 }
 
 impl Made {
@@ -367,8 +378,8 @@ impl Task {
                 Ok(()) => break made,
                 // What is too much for one step is not for several.
                 Err(QueryError::ResourceExhausted(_)) if made.rows > 1 => {
-                    if let (Some(fold), Some(_)) = (&self.parts.fold, made.versions) {
-                        fold.roll_back();
+                    if let (Some(fold), Some((from, _))) = (&self.parts.fold, made.versions) {
+                        fold.roll_back_to(from);
                     }
                     let fitting = self.pace.shorten(made.rows);
                     self.leave(&mut taken, fitting);
@@ -376,7 +387,7 @@ impl Task {
                 Err(fault) => return Err(fault),
             }
         };
-        self.check(&made, silent)?;
+        self.check(&made)?;
         self.within_budget()?;
         self.pace.end(made.rows);
         let Taken { records, mut faults, mut fault_count, scanned_to, .. } = taken;
@@ -425,7 +436,12 @@ impl Task {
                 self.leave(taken, made.rows);
             }
         }
-        if silent { Ok(()) } else { self.output_of_fold(made) }
+        match (&self.parts.fold, made.versions) {
+            (Some(fold), Some((from, _))) if fold.tells_all() && !silent => fold.join_after(from),
+            (Some(fold), Some(versions)) => self.output_of_fold(fold, versions, silent, made)?,
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Runs a part of a step.
@@ -441,54 +457,80 @@ impl Task {
             made.appended.push((Place::Chain, rows.clone()));
         }
         match (&self.parts.fold, &self.parts.sink) {
-            (Some(fold), _) => {
-                if made.versions.is_none() {
-                    made.versions = Some(fold.begin());
-                }
-                made.newest = rows.positions.last().copied().unwrap_or(made.newest);
-                made.folded += rows.rows.columns().iter().map(bytes_of).sum::<usize>();
-                fold.fold(rows)
-            }
+            (Some(fold), _) => self.fold_part(fold, rows, silent, made),
             (None, Some(sink)) if !silent => made.write(sink, &rows),
             (None, _) => Ok(()),
         }
     }
 
-    /// What a step with state writes.
-    fn output_of_fold(&self, made: &mut Made) -> Result<(), QueryError> {
-        let (Some(fold), Some(sink), Some((from, to))) = (&self.parts.fold, &self.parts.sink, made.versions) else { return Ok(()) };
-        let changed = fold.changed(from, to);
-        let mut rest = changed.as_slice();
-        while !rest.is_empty() {
-            let (slice, later) = rest.split_at(Changed::within(rest, SLICE_BYTES));
-            let output = fold.outputs(slice, (from, to), made.newest, &mut made.faults)?;
-            if !output.is_empty() {
-                made.write(sink, &output)?;
+    /// Folds a part of a step: into one version with the rest of it, or where each record's change is written, into as many as
+    /// that takes.
+    fn fold_part(&self, fold: &Fold, rows: ChangeBatch, silent: bool, made: &mut Made) -> Result<(), QueryError> {
+        made.newest = rows.positions.last().copied().unwrap_or(made.newest);
+        made.folded += rows.rows.columns().iter().map(bytes_of).sum::<usize>();
+        if silent || !fold.tells_all() {
+            if made.versions.is_none() {
+                made.versions = Some(fold.begin());
             }
-            if self.checker.is_some() {
-                made.outputs.push(output);
+            return fold.fold(rows);
+        }
+        let mut start = 0;
+        for end in fold.cuts(&rows)? {
+            let (from, to) = fold.begin();
+            made.versions = Some((made.versions.map_or(from, |(first, _)| first), to));
+            fold.fold(rows.slice(start, end - start))?;
+            self.output_of_fold(fold, (from, to), silent, made)?;
+            start = end;
+        }
+        Ok(())
+    }
+
+    /// What a version of the state, which is the newest, writes.
+    fn output_of_fold(&self, fold: &Fold, (from, to): (Version, Version), silent: bool, made: &mut Made) -> Result<(), QueryError> {
+        let mut told = None;
+        if let (Some(sink), false) = (&self.parts.sink, silent) {
+            let changed = fold.changed(from, to);
+            let mut rest = changed.as_slice();
+            let mut outputs = Vec::new();
+            while !rest.is_empty() {
+                let (slice, later) = rest.split_at(Changed::within(rest, SLICE_BYTES));
+                let output = fold.outputs(slice, (from, to), made.newest, &mut made.faults)?;
+                if !output.is_empty() {
+                    made.write(sink, &output)?;
+                }
+                if self.checker.is_some() {
+                    outputs.push(output);
+                }
+                rest = later;
             }
-            rest = later;
+            told = Some(outputs);
+        }
+        if self.checker.is_some() {
+            match fold.changes(from, to) {
+                Ok((rows, ops)) => made.told.push(Told { rows, ops, sink: told }),
+                // Too much to be looked at in one piece; without it the checker would not know the rows any more.
+                Err(QueryError::ResourceExhausted(_)) => made.unchecked = true,
+                Err(fault) => return Err(fault),
+            }
         }
         Ok(())
     }
 
     /// Tells the checker of a step that stays.
-    fn check(&mut self, made: &Made, silent: bool) -> Result<(), QueryError> {
+    fn check(&mut self, made: &Made) -> Result<(), QueryError> {
+        if made.unchecked {
+            self.checker = None;
+        }
         let Some(checker) = &mut self.checker else { return Ok(()) };
         made.appended.iter().try_for_each(|(place, rows)| checker.appended(*place, rows))?;
-        let (Some(fold), Some(_), Some((from, to))) = (&self.parts.fold, &self.parts.sink, made.versions) else { return Ok(()) };
-        let (rows, ops) = match fold.changes(from, to) {
-            Ok(changes) => changes,
-            Err(QueryError::ResourceExhausted(_)) => {
-                // Too much to be looked at in one piece; without it the checker would not know the rows any more.
-                self.checker = None;
-                return Ok(());
+        let (Some(fold), Some(_)) = (&self.parts.fold, &self.parts.sink) else { return Ok(()) };
+        for told in &made.told {
+            checker.changed(fold.keys(), &told.rows, &told.ops)?;
+            if let Some(sink) = &told.sink {
+                Checker::told(fold.keys(), &told.rows, &told.ops, sink, fold.tells_all())?;
             }
-            Err(fault) => return Err(fault),
-        };
-        checker.changed(fold.keys(), &rows, &ops)?;
-        if silent { Ok(()) } else { Checker::told(fold.keys(), &rows, &ops, &made.outputs) }
+        }
+        Ok(())
     }
 
     fn within_budget(&self) -> Result<(), QueryError> {

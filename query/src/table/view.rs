@@ -18,7 +18,7 @@ use datafusion::{
 use super::{Readable, Rows, filter, scan::ScanExec};
 use crate::{
     error::QueryError,
-    stream::{fold::ROWTIME, operator::aggregate::key_form, view::Pinned},
+    stream::{fold::ROWTIME, operator::codec::key_form, view::Pinned},
 };
 
 /// Most keys that are looked up one by one; with more, the view is read and filtered.

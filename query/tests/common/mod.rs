@@ -19,6 +19,7 @@ use foldlog_log::{
 use foldlog_query::{
     catalog::{Column, KeyFormat, QueryDef, QueryId, Source, SourceKind, WantedColumn},
     plan::{AggregateCall, AggregateFunction, Node, OperatorId, Sink, SourceScan, StreamPlan},
+    sql::dialect::Changelog,
 };
 
 /// Longest time that a test waits for anything.
@@ -145,6 +146,7 @@ pub fn grouped_over(
         nodes: vec![Node::Aggregate { id: OperatorId(0), keys: vec![0], calls, having: None, schema: Arc::new(Schema::new(fields)) }],
         sink: Sink::Table(table(name, output.clone())),
         output,
+        changelog: Changelog::Coalesced,
         fingerprint: 1,
     }
 }
@@ -169,6 +171,7 @@ pub fn copied(name: &str) -> (StreamPlan, Arc<Source>) {
         nodes: Vec::new(),
         sink: Sink::Stream(Arc::clone(&sink)),
         output,
+        changelog: Changelog::Coalesced,
         fingerprint: 1,
     };
     (plan, sink)

@@ -14,7 +14,9 @@ use crate::{
     answer::{Answer, Request},
     catalog::{Catalog, Change, Column, QueryDef, QueryId, Source, SourceKind},
     error::QueryError,
+    plan::StreamPlan,
     sql::{
+        Dialect,
         dialect::Start,
         statement::{CreateAs, Options},
     },
@@ -51,10 +53,8 @@ impl Core {
         source.query = Some(id.clone());
         let source = Arc::new(source);
 
-        let chain = self.chain(&catalog, &create.select, dialect, &[])?;
-        let reads = Arc::clone(&chain.scan.source);
-        let items = chain.sink_items(create.kind, &create.name)?;
-        let plan = chain.into_persistent(items, Arc::clone(&source));
+        let plan = self.persistent(&catalog, create, dialect, Arc::clone(&source))?;
+        let reads = Arc::clone(&plan.source()?.source);
         let start = match dialect.start {
             Start::Earliest => Position::new(0),
             Start::Latest => self.head(),
@@ -91,10 +91,27 @@ impl Core {
         Ok(done(end, what))
     }
 
+    /// Plans the query of CREATE ... AS.
+    pub(in crate::engine) fn persistent(
+        &self,
+        catalog: &Catalog,
+        create: &CreateAs,
+        dialect: Dialect,
+        sink: Arc<Source>,
+    ) -> Result<StreamPlan, QueryError> {
+        let mut chain = self.chain(catalog, &create.select, dialect, &[])?;
+        chain.changelog = create.options.changelog.unwrap_or(chain.changelog);
+        let items = chain.sink_items(create.kind, &create.name)?;
+        Ok(chain.into_persistent(items, sink))
+    }
+
     /// The source that CREATE ... AS makes, without its query's id.
     pub(in crate::engine) fn sink(&self, catalog: &Catalog, create: &CreateAs, request: &Request) -> Result<Source, QueryError> {
         let CreateAs { kind, name, options, select, .. } = create;
         check_value_format(options)?;
+        if *kind == SourceKind::Stream && options.changelog.is_some() {
+            return Err(QueryError::Invalid(format!("changelog is for tables: of stream {name} every record is written")));
+        }
         let chain = self.chain(catalog, select, self.dialect(&request.session), &[])?;
         let reads = &chain.scan.source;
         check_hides_nothing(catalog, name)?;
@@ -109,12 +126,13 @@ impl Core {
                     "a query over {PROGRESS_TOPIC}, into which every query writes, would feed itself; read it with a SELECT that ends"
                 )));
             }
-            _ if reads.kind == SourceKind::Table => {
-                return Err(QueryError::Unsupported(format!(
-                    "a persistent query over table {}; declare a stream over its topic",
-                    reads.name
+            (SourceKind::Stream, false) if reads.kind == SourceKind::Table => {
+                return Err(QueryError::Invalid(format!(
+                    "a query over table {} makes a table: use CREATE TABLE {name} AS, or declare a stream over topic {}",
+                    reads.name, reads.topic
                 )));
             }
+            (SourceKind::Table, false) if reads.kind == SourceKind::Table => {}
             (SourceKind::Stream, true) => {
                 return Err(QueryError::Invalid(format!("the result of GROUP BY is a table; use CREATE TABLE {name} AS")));
             }

@@ -4,6 +4,7 @@ use datafusion::sql::sqlparser::{ast, tokenizer::Token};
 
 use super::{
     super::{
+        dialect::Changelog,
         statement::Options,
         tokens::{place_of, shown, unexpected},
     },
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::{catalog, error::QueryError};
 
-const OPTION_KEYS: [&str; 6] = ["topic", "kafka_topic", "partitions", "value_format", "key_format", "timestamp"];
+const OPTION_KEYS: [&str; 7] = ["topic", "kafka_topic", "partitions", "value_format", "key_format", "timestamp", "changelog"];
 
 impl StatementParser<'_> {
     pub(super) fn options(&mut self) -> Result<Options, QueryError> {
@@ -51,6 +52,13 @@ impl StatementParser<'_> {
                     options.partitions = Some(partitions);
                 }
                 "value_format" => options.value_format = Some(text.to_lowercase()),
+                "changelog" => {
+                    options.changelog = Some(match text.to_lowercase().as_str() {
+                        "every" => Changelog::Every,
+                        "coalesced" => Changelog::Coalesced,
+                        _ => return Err(wrong(format!("changelog is {text:?}, expected 'every' or 'coalesced'"))),
+                    });
+                }
                 "key_format" => options.key_format = Some(text.to_lowercase()),
                 _ => options.timestamp = Some(self.dialect.name(&ast::Ident::new(text))),
             }

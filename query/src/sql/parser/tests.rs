@@ -98,8 +98,9 @@ fn an_error_tells_where_what_was_expected_and_what_is_near() {
         ("CREATE STREAM s (a ARRAY<INT)", "line 1, column 29: expected >, found )"),
         (
             "CREATE STREAM s (a INT) WITH (kafka_topc='x')",
-            "line 1, column 31: WITH has no key kafka_topc; did you mean kafka_topic?; known are topic, kafka_topic, partitions, value_format, key_format, timestamp",
+            "line 1, column 31: WITH has no key kafka_topc; did you mean kafka_topic?; known are topic, kafka_topic, partitions, value_format, key_format, timestamp, changelog",
         ),
+        ("CREATE TABLE t WITH (changelog='all') AS SELECT 1", "line 1, column 22: changelog is \"all\", expected 'every' or 'coalesced'"),
         ("CREATE STREAM s (a INT) WITH (topic='x', kafka_topic='y')", "line 1, column 42: kafka_topic is given twice"),
         ("CREATE STREAM select (a INT)", "line 1, column 15: select is a word of SQL; write \"select\" to use it as a name"),
         ("CREATE STREAM s", "line 1, column 16: expected a list of columns, WITH or AS SELECT, found the end"),

@@ -15,6 +15,7 @@ use arrow::{
 };
 
 use crate::{
+    answer::ChangeOp,
     error::QueryError,
     plan::{AggregateCall, AggregateFunction},
     stream::{
@@ -59,17 +60,42 @@ enum Values {
     Text,
 }
 
+/// Which rows of a batch are taken back.
+pub(crate) trait Signs: Copy {
+    /// Whether this row is.
+    fn takes_back(self, row: usize) -> bool;
+}
+
+/// No row is: a stream only adds.
+#[derive(Clone, Copy)]
+pub(crate) struct OnlyAdds;
+
+impl Signs for OnlyAdds {
+    fn takes_back(self, _: usize) -> bool {
+        false
+    }
+}
+
+impl Signs for &[ChangeOp] {
+    fn takes_back(self, row: usize) -> bool {
+        self.get(row).is_some_and(|op| matches!(op, ChangeOp::UpdateBefore | ChangeOp::Delete))
+    }
+}
+
 impl Accumulator {
-    /// The accumulator of a call, with its first word at `at`.
+    /// The accumulator of a call, with its first word at `at`; whether it will have to take values back.
     ///
     /// # Errors
     /// [`QueryError::Unsupported`] for an argument of a type that it cannot fold.
-    pub(crate) fn new(call: &AggregateCall, at: usize) -> Result<Self, QueryError> {
+    pub(crate) fn new(call: &AggregateCall, at: usize, takes_back: bool) -> Result<Self, QueryError> {
         let refused = || QueryError::Unsupported(format!("{:?} of {}", call.function, call.input_type));
         let kind = match call.function {
             AggregateFunction::CountStar | AggregateFunction::Count => Kind::Count,
             AggregateFunction::Sum => Kind::Sum(numbers(&call.input_type).ok_or_else(refused)?),
             AggregateFunction::Avg => Kind::Avg(numbers(&call.input_type).ok_or_else(refused)?),
+            AggregateFunction::Min | AggregateFunction::Max if takes_back => {
+                return Err(QueryError::Unsupported(format!("{call} over a table in a query that does not end")));
+            }
             AggregateFunction::Min => Kind::Extreme(values(&call.input_type).ok_or_else(refused)?, Ordering::Less),
             AggregateFunction::Max => Kind::Extreme(values(&call.input_type).ok_or_else(refused)?, Ordering::Greater),
         };
@@ -93,38 +119,58 @@ impl Accumulator {
         matches!(self.kind, Kind::Extreme(Values::Text, _)).then_some(HEADER + self.at)
     }
 
-    /// Folds a batch: value `i` of the argument belongs to group `groups[i]`.
+    /// Folds a batch: value `i` of the argument belongs to group `groups[i]`, and is taken back instead if `signs` says so.
     ///
     /// # Errors
     /// [`QueryError::Execution`] if the argument is not what the plan says, which is a fault of ours.
-    pub(crate) fn fold(&self, table: &mut Table, groups: &[RowNumber], columns: &[ArrayRef]) -> Result<(), QueryError> {
+    pub(crate) fn fold(&self, table: &mut Table, groups: &[RowNumber], columns: &[ArrayRef], signs: impl Signs) -> Result<(), QueryError> {
         let Some(argument) = self.argument else {
-            groups.iter().for_each(|group| table.accumulators_mut(*group)[self.at] += 1);
+            for (row, group) in groups.iter().enumerate() {
+                count(&mut table.accumulators_mut(*group)[self.at], signs.takes_back(row));
+            }
             return Ok(());
         };
         let column = columns.get(argument).ok_or_else(|| execution("an aggregate's argument is missing"))?;
         let at = self.at;
         match self.kind {
-            Kind::Count => each_value(column, groups, |group, _| table.accumulators_mut(group)[at] += 1),
+            Kind::Count => each_value(column, groups, |group, row| count(&mut table.accumulators_mut(group)[at], signs.takes_back(row))),
             Kind::Sum(Numbers::Integer) | Kind::Avg(Numbers::Integer) => {
                 let column = cast(column, &DataType::Int64).map_err(execution)?;
                 let values = column.as_primitive::<Int64Type>().values();
-                each_value(&column, groups, |group, row| add(&mut table.accumulators_mut(group)[at..at + 3], values[row]));
+                each_value(&column, groups, |group, row| {
+                    add(&mut table.accumulators_mut(group)[at..at + 3], values[row], signs.takes_back(row));
+                });
             }
             Kind::Sum(Numbers::Decimal { .. }) | Kind::Avg(Numbers::Decimal { .. }) => {
                 let values = column.as_primitive_opt::<Decimal128Type>().ok_or_else(|| execution("not a DECIMAL"))?.values();
-                each_value(column, groups, |group, row| add_decimal(&mut table.accumulators_mut(group)[at..at + 4], values[row]));
+                each_value(column, groups, |group, row| {
+                    add_decimal(&mut table.accumulators_mut(group)[at..at + 4], values[row], signs.takes_back(row));
+                });
             }
             Kind::Sum(Numbers::Double) | Kind::Avg(Numbers::Double) => {
                 let column = cast(column, &DataType::Float64).map_err(execution)?;
                 let values = column.as_primitive::<Float64Type>().values();
                 each_value(&column, groups, |group, row| {
-                    let words = &mut table.accumulators_mut(group)[at..at + 2];
-                    words[0] = (f64::from_bits(words[0]) + values[row]).to_bits();
-                    words[1] += 1;
+                    add_double(&mut table.accumulators_mut(group)[at..at + 2], values[row], signs.takes_back(row));
                 });
             }
-            Kind::Extreme(Values::Integer, wanted) => {
+            Kind::Extreme(values, wanted) => self.extreme(values, wanted, table, groups, column)?,
+        }
+        Ok(())
+    }
+
+    /// Keeps the smallest or greatest value; that is never taken back.
+    fn extreme(
+        &self,
+        values: Values,
+        wanted: Ordering,
+        table: &mut Table,
+        groups: &[RowNumber],
+        column: &ArrayRef,
+    ) -> Result<(), QueryError> {
+        let at = self.at;
+        match values {
+            Values::Integer => {
                 let column = cast(column, &DataType::Int64).map_err(execution)?;
                 let values = column.as_primitive::<Int64Type>().values();
                 each_value(&column, groups, |group, row| {
@@ -135,7 +181,7 @@ impl Accumulator {
                     words[1] = 1;
                 });
             }
-            Kind::Extreme(Values::Double, wanted) => {
+            Values::Double => {
                 let column = cast(column, &DataType::Float64).map_err(execution)?;
                 let values = column.as_primitive::<Float64Type>().values();
                 each_value(&column, groups, |group, row| {
@@ -146,7 +192,7 @@ impl Accumulator {
                     words[1] = 1;
                 });
             }
-            Kind::Extreme(Values::Decimal, wanted) => {
+            Values::Decimal => {
                 let values = column.as_primitive_opt::<Decimal128Type>().ok_or_else(|| execution("not a DECIMAL"))?.values();
                 each_value(column, groups, |group, row| {
                     let words = &mut table.accumulators_mut(group)[at..at + 3];
@@ -156,7 +202,7 @@ impl Accumulator {
                     words[2] = 1;
                 });
             }
-            Kind::Extreme(Values::Text, wanted) => {
+            Values::Text => {
                 let column = cast(column, &DataType::Utf8).map_err(execution)?;
                 let values = column.as_string::<i32>();
                 each_value(&column, groups, |group, row| {
@@ -254,18 +300,31 @@ fn known(words: &[u64], count: usize) -> Option<()> {
     (words[count] != 0).then_some(())
 }
 
-/// Adds to a sum of integers; 2^64 of them do not leave 128 bits.
-fn add(words: &mut [u64], value: i64) {
-    set_wide(words, wide(words).wrapping_add(i128::from(value)));
-    words[2] += 1;
+fn count(word: &mut u64, takes_back: bool) {
+    *word = if takes_back { word.wrapping_sub(1) } else { word.wrapping_add(1) };
 }
 
-/// Adds to a sum of decimals; 2^64 of them do not leave 192 bits.
-fn add_decimal(words: &mut [u64], value: i128) {
+/// Adds to a sum of integers; 2^64 of them do not leave 128 bits.
+fn add(words: &mut [u64], value: i64, takes_back: bool) {
+    let value = if takes_back { -i128::from(value) } else { i128::from(value) };
+    set_wide(words, wide(words).wrapping_add(value));
+    count(&mut words[2], takes_back);
+}
+
+/// Adds to a sum of doubles. One that is taken back leaves its rounding; with the last one the sum is gone.
+fn add_double(words: &mut [u64], value: f64, takes_back: bool) {
+    let value = if takes_back { -value } else { value };
+    count(&mut words[1], takes_back);
+    words[0] = if takes_back && words[1] == 0 { 0 } else { (f64::from_bits(words[0]) + value).to_bits() };
+}
+
+/// Adds to a sum of decimals; 2^64 of them do not leave 192 bits. DECIMAL has 38 digits, so there is a negative of each.
+fn add_decimal(words: &mut [u64], value: i128, takes_back: bool) {
+    let value = if takes_back { value.wrapping_neg() } else { value };
     let (sum, carried) = wide(words).cast_unsigned().overflowing_add(value.cast_unsigned());
     set_wide(words, sum.cast_signed());
     words[2] = words[2].wrapping_add(sign(value)).wrapping_add(u64::from(carried));
-    words[3] += 1;
+    count(&mut words[3], takes_back);
 }
 
 /// The sum of decimals, if there is one and 128 bits hold it.

@@ -26,6 +26,8 @@ pub(crate) type Faults = Vec<(u64, String)>;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Chain {
     steps: Vec<Step>,
+    /// Whether rows stand for what a table has under their keys: one that a filter leaves out has no value then.
+    of_table: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -43,9 +45,16 @@ impl Chain {
         let step = |node: &Node| match node {
             Node::Filter { predicate, .. } => Ok(Step::Filter(predicate.clone())),
             Node::Project { expressions, schema, .. } => Ok(Step::Project(expressions.clone(), Arc::clone(schema))),
-            Node::Aggregate { .. } => Err(QueryError::Unsupported("GROUP BY over the result of a GROUP BY in one query".to_owned())),
+            Node::Aggregate { .. } | Node::Copy { .. } | Node::Newest { .. } => {
+                Err(QueryError::Unsupported("GROUP BY over the result of a GROUP BY in one query".to_owned()))
+            }
         };
-        Ok(Self { steps: nodes.iter().map(step).collect::<Result<_, _>>()? })
+        Ok(Self { steps: nodes.iter().map(step).collect::<Result<_, _>>()?, of_table: false })
+    }
+
+    /// For rows that stand for what a table has under their keys.
+    pub(crate) fn of_table(self) -> Self {
+        Self { of_table: true, ..self }
     }
 
     /// Puts a filter in front.
@@ -73,16 +82,20 @@ impl Chain {
             match step {
                 Step::Filter(predicate) => {
                     let evaluated = predicate.evaluate(&input.rows)?;
-                    tell(&evaluated.errors, &input.positions, faults);
+                    tell(&input, &evaluated.errors, faults);
                     let keep = is_true(evaluated.values.as_boolean());
                     let keep = match &input.value_null {
                         Some(null) => BooleanArray::new(keep.values() & &!null, None),
                         None => keep,
                     };
-                    input = input.keep(&keep)?;
+                    if self.of_table {
+                        input.value_null = Some(!keep.values()).filter(|null| null.count_set_bits() > 0);
+                    } else {
+                        input = input.keep(&keep)?;
+                    }
                 }
                 Step::Project(expressions, schema) => {
-                    let columns = project(expressions, &input.rows, |errors| tell(&errors, &input.positions, faults))?;
+                    let columns = project(expressions, &input.rows, |errors| tell(&input, &errors, faults))?;
                     input.rows = batch(schema, columns, input.len())?;
                 }
             }
@@ -129,7 +142,7 @@ impl Chain {
 }
 
 impl ChangeBatch {
-    /// Only the rows that `keep` marks; for rows without a past.
+    /// Only the rows that `keep` marks, with their marks as they are.
     ///
     /// # Errors
     /// [`QueryError::Execution`] if `keep` has another length.
@@ -145,7 +158,8 @@ impl ChangeBatch {
                 Some(left.as_boolean().values().clone()).filter(|null| null.count_set_bits() > 0)
             }
         };
-        Ok(Self { rows, ops: None, rowtime: only(&self.rowtime, keep), positions: only(&self.positions, keep), value_null })
+        let ops = self.ops.as_ref().map(|ops| only(ops, keep));
+        Ok(Self { rows, ops, rowtime: only(&self.rowtime, keep), positions: only(&self.positions, keep), value_null })
     }
 }
 
@@ -176,8 +190,11 @@ fn is_true(values: &BooleanArray) -> BooleanArray {
     BooleanArray::new(known.unwrap_or_else(|| values.values().clone()), None)
 }
 
-fn tell(errors: &[RowError], positions: &[u64], faults: &mut Faults) {
-    faults.extend(errors.iter().map(|error| (positions.get(error.row).copied().unwrap_or_default(), error.reason.clone())));
+/// Tells what became NULL, but not of rows without a value: they had nothing to compute.
+fn tell(input: &ChangeBatch, errors: &[RowError], faults: &mut Faults) {
+    let has_value = |error: &&RowError| !input.value_null.as_ref().is_some_and(|null| null.value(error.row));
+    let position = |error: &RowError| input.positions.get(error.row).copied().unwrap_or_default();
+    faults.extend(errors.iter().filter(has_value).map(|error| (position(error), error.reason.clone())));
 }
 
 /// A batch that may have no column and still has rows.

@@ -5,4 +5,8 @@
 pub(crate) mod accumulator;
 pub(crate) mod aggregate;
 pub(crate) mod chain;
+pub(crate) mod changed;
+pub(crate) mod codec;
+pub(crate) mod copy;
+pub(crate) mod newest;
 pub(crate) mod sink;

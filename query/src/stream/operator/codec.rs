@@ -1,0 +1,163 @@
+//! Values of several columns as bytes, and back: keys, and rows that are kept whole.
+//!
+//! Used by the operators with state. Invariants: equal values, and only those, have equal bytes; bytes stand in the order of the
+//! values (NULL first); what is decoded is what was encoded.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, new_null_array, types::Float64Type},
+    datatypes::DataType,
+    row::{RowConverter, SortField},
+};
+
+use crate::{error::QueryError, stream::operator::chain::execution};
+
+/// Turns values of these types into bytes.
+#[derive(Debug)]
+pub(crate) struct RowCodec {
+    types: Vec<DataType>,
+    converter: RowConverter,
+}
+
+/// The rows of a batch as bytes.
+pub(crate) enum Encoded {
+    /// Of no column: every row is the same.
+    Nothing,
+    Rows(arrow::row::Rows),
+}
+
+impl Encoded {
+    /// The bytes of a row.
+    pub(crate) fn get(&self, row: usize) -> &[u8] {
+        match self {
+            Self::Nothing => &[],
+            Self::Rows(rows) => rows.row(row).data(),
+        }
+    }
+}
+
+impl RowCodec {
+    /// A codec for columns of these types.
+    ///
+    /// # Errors
+    /// [`QueryError::Unsupported`] for a type without such bytes.
+    pub(crate) fn new(types: Vec<DataType>) -> Result<Self, QueryError> {
+        let fields: Vec<SortField> = types.iter().cloned().map(SortField::new).collect();
+        if !RowConverter::supports_fields(&fields) {
+            return Err(QueryError::Unsupported(format!("keeping values of the types {types:?}")));
+        }
+        Ok(Self { converter: RowConverter::new(fields).map_err(execution)?, types })
+    }
+
+    /// Types of the columns.
+    pub(crate) fn types(&self) -> &[DataType] {
+        &self.types
+    }
+
+    /// The rows of columns as bytes.
+    ///
+    /// # Errors
+    /// [`QueryError::Execution`] where columns do not fit, which is a fault of ours.
+    pub(crate) fn encode(&self, columns: &[ArrayRef]) -> Result<Encoded, QueryError> {
+        if self.types.is_empty() {
+            return Ok(Encoded::Nothing);
+        }
+        if columns.len() != self.types.len() || columns.iter().zip(&self.types).any(|(column, of)| column.data_type() != of) {
+            let given: Vec<_> = columns.iter().map(|column| column.data_type()).collect();
+            return Err(execution(format!("columns {given:?} were given for {:?}", self.types)));
+        }
+        Ok(Encoded::Rows(self.converter.convert_columns(columns).map_err(execution)?))
+    }
+
+    /// As [`RowCodec::encode`], in the form in which values are keys: one zero, one NaN.
+    ///
+    /// # Errors
+    /// As [`RowCodec::encode`].
+    pub(crate) fn encode_keys(&self, columns: &[ArrayRef]) -> Result<Encoded, QueryError> {
+        self.encode(&columns.iter().map(canonical).collect::<Vec<_>>())
+    }
+
+    /// The columns of rows that [`RowCodec::encode`] gave.
+    ///
+    /// # Errors
+    /// [`QueryError::Execution`] for other bytes, which is a fault of ours.
+    pub(crate) fn decode<'a>(&self, rows: impl Iterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>, QueryError> {
+        if self.types.is_empty() {
+            return Ok(Vec::new());
+        }
+        let parser = self.converter.parser();
+        self.converter.convert_rows(rows.map(|row| parser.parse(row))).map_err(execution)
+    }
+
+    /// The bytes of a row of nothing but NULL.
+    ///
+    /// # Errors
+    /// As [`RowCodec::encode`].
+    pub(crate) fn nulls(&self) -> Result<Vec<u8>, QueryError> {
+        let columns: Vec<ArrayRef> = self.types.iter().map(|of| new_null_array(of, 1)).collect();
+        Ok(self.encode(&columns)?.get(0).to_vec())
+    }
+}
+
+/// The one form of a DOUBLE that is a key: 0 for -0, one NaN.
+pub(crate) fn key_form(value: f64) -> f64 {
+    if value.is_nan() { f64::NAN } else { value + 0.0 }
+}
+
+fn canonical(column: &ArrayRef) -> ArrayRef {
+    match column.as_primitive_opt::<Float64Type>() {
+        Some(doubles) => Arc::new(doubles.unary::<_, Float64Type>(key_form)),
+        None => Arc::clone(column),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Float64Array, Int64Array, StringArray};
+
+    use super::*;
+
+    fn columns() -> Vec<ArrayRef> {
+        vec![
+            Arc::new(Int64Array::from(vec![Some(1), None, Some(-1)])),
+            Arc::new(StringArray::from(vec![Some("é"), Some(""), None])),
+            Arc::new(Float64Array::from(vec![Some(-0.0), Some(f64::NAN), Some(1e300)])),
+        ]
+    }
+
+    fn codec() -> RowCodec {
+        RowCodec::new(vec![DataType::Int64, DataType::Utf8, DataType::Float64]).unwrap()
+    }
+
+    #[test]
+    fn what_is_decoded_is_what_was_encoded() {
+        let rows = codec().encode(&columns()).unwrap();
+        let decoded = codec().decode([2, 0].into_iter().map(|row| rows.get(row))).unwrap();
+        for (column, all) in decoded.iter().zip(columns()) {
+            assert_eq!(
+                (column.slice(0, 1).to_data(), column.slice(1, 1).to_data()),
+                (all.slice(2, 1).to_data(), all.slice(0, 1).to_data())
+            );
+        }
+        assert!(codec().decode([codec().nulls().unwrap().as_slice()].into_iter()).unwrap().iter().all(|column| column.null_count() == 1));
+        assert!(RowCodec::new(Vec::new()).unwrap().decode(std::iter::once(&[][..])).unwrap().is_empty());
+    }
+
+    #[test]
+    fn two_zeros_are_one_key_and_two_values() {
+        let one = RowCodec::new(vec![DataType::Float64]).unwrap();
+        let zeros: Vec<ArrayRef> = vec![Arc::new(Float64Array::from(vec![0.0, -0.0]))];
+        let (keys, values) = (one.encode_keys(&zeros).unwrap(), one.encode(&zeros).unwrap());
+        assert_eq!(keys.get(0), keys.get(1));
+        assert_ne!(values.get(0), values.get(1));
+    }
+
+    #[test]
+    fn columns_of_other_types_are_an_error_and_no_panic() {
+        assert!(codec().encode(&columns()[..2]).is_err());
+        let mut swapped = columns();
+        swapped.swap(0, 1);
+        assert!(codec().encode(&swapped).is_err());
+    }
+}
