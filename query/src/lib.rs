@@ -7,6 +7,7 @@ pub mod codec;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod functions;
 pub mod plan;
 pub mod processing_log;
 pub mod pull;

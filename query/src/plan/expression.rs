@@ -31,12 +31,16 @@ use datafusion::{
 use crate::{
     catalog::type_name,
     error::QueryError,
+    functions::{self, Registered},
     plan::{fault, total},
     sql::types::NestedTypes,
 };
 
 /// Functions whose answer depends on more than their arguments: a view folded again would differ.
 const NOT_REPEATABLE: [&str; 8] = ["now", "current_timestamp", "current_date", "current_time", "today", "random", "uuid", "rand"];
+
+/// Why such a function is refused.
+const WOULD_DIFFER: &str = "folded again the query would give another answer; use rowtime, or a field of the record";
 
 /// Functions that make much out of little, tell about the machine, or go round the types that our SQL has.
 const REFUSED: [&str; 15] = [
@@ -267,7 +271,10 @@ impl Expressions {
 
 /// The functions that any statement may call.
 pub(crate) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
-    without(SessionStateDefaults::default_scalar_functions(), &REFUSED)
+    let mut all = without(SessionStateDefaults::default_scalar_functions(), &REFUSED);
+    // Behind those of DataFusion: of two with one name the last is meant.
+    all.extend(functions::udfs(false));
+    all
 }
 
 fn without(mut functions: Vec<Arc<ScalarUDF>>, names: &[&str]) -> Vec<Arc<ScalarUDF>> {
@@ -283,7 +290,7 @@ fn refused_function(written: &ast::Expr) -> Option<QueryError> {
         if let ast::Expr::Function(call) = expr {
             let name = call.name.to_string().to_lowercase();
             let reason = if NOT_REPEATABLE.contains(&name.as_str()) {
-                "folded again the query would give another answer; use rowtime, or a field of the record"
+                WOULD_DIFFER
             } else if REFUSED.contains(&name.as_str()) {
                 "it makes much out of little, or tells about the machine"
             } else {
@@ -319,6 +326,7 @@ fn with_parameters(expr: Expr, parameters: &[ScalarValue]) -> Result<Expr, Query
 /// Refuses what a query that does not end cannot compute.
 fn check(expr: &Expr) -> Result<(), QueryError> {
     let mut refused = None;
+    let mut not_repeatable = None;
     let walked = expr.apply(|expr| {
         refused = match expr {
             Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_) => Some("a subquery"),
@@ -326,11 +334,22 @@ fn check(expr: &Expr) -> Result<(), QueryError> {
             Expr::HigherOrderFunction(_) | Expr::Lambda(_) | Expr::LambdaVariable(_) => Some("a lambda"),
             Expr::Unnest(_) => Some("UNNEST"),
             Expr::GroupingSet(_) => Some("GROUPING SETS, CUBE and ROLLUP"),
+            Expr::ScalarFunction(call) => {
+                let ours = call.func.inner().downcast_ref::<Registered>();
+                if ours.is_some_and(|ours| !ours.function().is_repeatable(call.args.len())) {
+                    not_repeatable = Some(call.func.name().to_owned());
+                    return Ok(TreeNodeRecursion::Stop);
+                }
+                return Ok(TreeNodeRecursion::Continue);
+            }
             _ => return Ok(TreeNodeRecursion::Continue),
         };
         Ok(TreeNodeRecursion::Stop)
     });
     walked.map_err(fault::of_planning)?;
+    if let Some(name) = not_repeatable {
+        return Err(QueryError::Invalid(format!("{name}() is refused here: {WOULD_DIFFER}")));
+    }
     match refused {
         Some(what) => Err(QueryError::Unsupported(format!("{what} in a query that does not end"))),
         None => Ok(()),

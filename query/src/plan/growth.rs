@@ -26,7 +26,7 @@ pub(crate) const MAX_VALUE_BYTES: usize = 1 << 20;
 /// Most bytes of values that an expression makes of one batch, unless the batch is a single row.
 pub(crate) const MAX_BATCH_BYTES: usize = 64 << 20;
 /// A row with a higher bound is not computed, and rows are computed together while their bounds are not above it.
-pub(super) const MAX_WORK_BYTES: usize = 64 << 20;
+pub(crate) const MAX_WORK_BYTES: usize = 64 << 20;
 
 /// What one byte becomes at most in operations that are not named below.
 const FACTOR: usize = 12;
@@ -192,7 +192,7 @@ fn is_concatenation(operation: &dyn PhysicalExpr) -> bool {
 }
 
 /// Bytes of each value of a column, about; of texts exactly.
-pub(super) fn sizes_of(column: &ArrayRef) -> Result<Vec<usize>> {
+pub(crate) fn sizes_of(column: &ArrayRef) -> Result<Vec<usize>> {
     Ok(match column.data_type() {
         DataType::Utf8 => lengths(column.as_string::<i32>().offsets()).collect(),
         DataType::LargeUtf8 => lengths(column.as_string::<i64>().offsets()).collect(),

@@ -11,6 +11,6 @@ mod total;
 
 pub(crate) use expression::with_stack;
 pub use expression::{Evaluated, Expression, Expressions, RowError};
-pub(crate) use growth::{MAX_BATCH_BYTES, bytes_of};
+pub(crate) use growth::{MAX_BATCH_BYTES, MAX_VALUE_BYTES, MAX_WORK_BYTES, bytes_of, sizes_of};
 pub(crate) use operation::Operation;
 pub use streaming::{AggregateCall, AggregateFunction, Node, OperatorId, Sink, SourceScan, StreamPlan};

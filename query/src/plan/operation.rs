@@ -33,6 +33,8 @@ use datafusion::{
     },
 };
 
+use crate::functions::{Prepared, Registered};
+
 use super::growth::{Bound, Growth, MAX_BATCH_BYTES, MAX_VALUE_BYTES, MAX_WORK_BYTES, sizes_of};
 
 /// The outermost node of an expression, over its operands.
@@ -42,6 +44,8 @@ pub(crate) struct Operation {
     inner: Arc<dyn PhysicalExpr>,
     operands: SchemaRef,
     kernel: Kernel,
+    /// The call, if it is one of a function of ours.
+    registered: Option<Prepared>,
     data_type: DataType,
     /// None: the values have a fixed size.
     growth: Option<Growth>,
@@ -61,6 +65,8 @@ enum Kernel {
     Never,
     /// Negation that does not wrap; else as `Halves`.
     Negate,
+    /// A function of ours, which tells the rows that fail and bounds its values by itself.
+    Registered,
     /// All rows at once, then by halves.
     Halves,
 }
@@ -119,6 +125,9 @@ impl Operation {
             reason = format!("a value cannot be cast to {data_type}");
         } else if let Some(function) = node.downcast_ref::<ScalarFunctionExpr>() {
             reason = format!("{} failed", function.name());
+            if function.fun().inner().is::<Registered>() {
+                kernel = Kernel::Registered;
+            }
         } else if node.is::<NegativeExpr>() {
             kernel = Kernel::Negate;
             reason = "the result of - is out of range".to_owned();
@@ -138,15 +147,27 @@ impl Operation {
             fields.push(Field::new(name, child.data_type(input)?, true));
         }
         let inner = if inner.is_empty() { checked } else { checked.with_new_children(inner)? };
+        if kernel == Kernel::Registered {
+            return Self::of_ours(inner, Schema::new(fields), data_type, reason).map(Some);
+        }
         let growth = Growth::of(inner.as_ref(), &data_type);
         if let Some(growth) = &growth {
             reason = format!("{reason}, {}", growth.limit());
         }
-        let mut operation = Self { inner, operands: Arc::new(Schema::new(fields)), kernel, data_type, growth, reason };
+        let mut operation = Self { inner, operands: Arc::new(Schema::new(fields)), kernel, registered: None, data_type, growth, reason };
         if operation.kernel == Kernel::Halves && operation.fails_without_values() {
             operation.kernel = Kernel::Never;
         }
         Ok(Some(operation))
+    }
+
+    /// A call of a function of ours over columns and literals.
+    fn of_ours(inner: Arc<dyn PhysicalExpr>, operands: Schema, data_type: DataType, reason: String) -> Result<Self> {
+        let registered = match inner.downcast_ref::<ScalarFunctionExpr>() {
+            Some(call) => Some(Prepared::of(call, &operands)?),
+            None => None,
+        };
+        Ok(Self { inner, operands: Arc::new(operands), kernel: Kernel::Registered, registered, data_type, growth: None, reason })
     }
 
     /// Whether not even NULL can be computed: then there is no use in looking for rows at fault.
@@ -176,10 +197,12 @@ impl Operation {
     /// [`DataFusionError::ResourcesExhausted`] if the values of several rows together have more than [`MAX_BATCH_BYTES`]; else only
     /// of operands that do not fit the operation.
     pub(crate) fn compute(&self, operands: Vec<ArrayRef>, rows: usize, failed: &mut Vec<usize>) -> Result<ArrayRef> {
-        if operands.is_empty() {
+        let is_repeatable = self.registered.as_ref().is_none_or(Prepared::is_repeatable);
+        if operands.is_empty() && is_repeatable {
             return self.constant(rows, failed);
         }
         match self.kernel {
+            Kernel::Registered => self.ours(&operands, rows, failed),
             Kernel::Cast => self.cast(&operands, failed),
             Kernel::Divide => self.divide(operands, rows, failed),
             Kernel::DivideByZero => {
@@ -233,7 +256,8 @@ impl Operation {
                 once.push(0);
                 new_null_array(&self.data_type, 1)
             }
-            _ => self.grow(Vec::new(), 1, &mut once)?,
+            Kernel::Registered => self.ours(&[], 1, &mut once)?,
+            Kernel::Cast | Kernel::Divide | Kernel::Negate | Kernel::Halves => self.grow(Vec::new(), 1, &mut once)?,
         };
         if !once.is_empty() {
             failed.extend(0..rows);
@@ -242,6 +266,11 @@ impl Operation {
             return Err(too_much_at_once());
         }
         Ok(take(&value, &UInt32Array::from_value(0, rows), None)?)
+    }
+
+    fn ours(&self, operands: &[ArrayRef], rows: usize, failed: &mut Vec<usize>) -> Result<ArrayRef> {
+        let Some(registered) = &self.registered else { return Err(DataFusionError::Internal("a call of no function".to_owned())) };
+        registered.compute(operands, rows, failed)
     }
 
     fn cast(&self, operands: &[ArrayRef], failed: &mut Vec<usize>) -> Result<ArrayRef> {

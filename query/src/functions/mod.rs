@@ -1,0 +1,29 @@
+//! Scalar functions: one registry of what they are called, what they take, what they compute and what is said of them.
+//!
+//! Each family has a file whose `FUNCTIONS` are data; [`find`] is asked by the resolver of expressions, [`all`] by SHOW and
+//! DESCRIBE, and [`udfs`] gives the same functions to DataFusion's planner. What always holds: a kernel is total. Where a row has
+//! no value it gives NULL and tells the row, and no call makes much out of little.
+
+#![allow(dead_code, reason = "the families that follow use all of it")]
+
+mod arrays;
+mod call;
+mod choice;
+mod definition;
+mod input;
+mod lambda;
+mod math;
+mod pattern;
+mod registry;
+mod rounding;
+mod text;
+mod types;
+
+pub use call::{Argument, Call};
+pub(crate) use call::{Prepared, Registered};
+pub use definition::{Family, Scope};
+pub use lambda::LambdaBody;
+pub use registry::{Function, all, find, udfs};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! The Arrow types of our SQL's types, as functions take and give them.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, TimeUnit};
+
+use crate::catalog::timestamp_type;
+
+/// Most digits of a DECIMAL.
+pub(crate) const MAX_DIGITS: u8 = 38;
+
+/// TIME: milliseconds of a day.
+pub(crate) fn time() -> DataType {
+    DataType::Time32(TimeUnit::Millisecond)
+}
+
+/// TIMESTAMP: milliseconds since 1970, UTC.
+pub(crate) fn timestamp() -> DataType {
+    timestamp_type()
+}
+
+/// ARRAY of a type.
+pub(crate) fn list_of(element: DataType) -> DataType {
+    DataType::List(element_field(element))
+}
+
+/// The field of an array's elements.
+pub(crate) fn element_field(element: DataType) -> FieldRef {
+    Arc::new(Field::new("item", element, true))
+}
+
+/// MAP of two types.
+pub(crate) fn map_of(key: DataType, value: DataType) -> DataType {
+    DataType::Map(entries_field(key, value), false)
+}
+
+/// The field of a map's entries.
+pub(crate) fn entries_field(key: DataType, value: DataType) -> FieldRef {
+    let entry = Fields::from(vec![Field::new("key", key, false), Field::new("value", value, true)]);
+    Arc::new(Field::new("entries", DataType::Struct(entry), false))
+}
+
+/// STRUCT of fields in this order.
+pub(crate) fn struct_of(fields: impl IntoIterator<Item = (String, DataType)>) -> DataType {
+    DataType::Struct(fields.into_iter().map(|(name, data_type)| Field::new(name, data_type, true)).collect())
+}
+
+/// Types of key and value of a map, by the field of its entries.
+pub(crate) fn entry_types(entries: &Field) -> Option<(&DataType, &DataType)> {
+    match entries.data_type() {
+        DataType::Struct(fields) => match fields.as_ref() {
+            [key, value] => Some((key.data_type(), value.data_type())),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The type of ours in which a value of any Arrow type is taken, or the type itself if there is none.
+pub(crate) fn canonical(given: &DataType) -> DataType {
+    match given {
+        DataType::Int8 | DataType::Int16 | DataType::UInt8 | DataType::UInt16 => DataType::Int32,
+        DataType::UInt32 | DataType::UInt64 => DataType::Int64,
+        DataType::Float16 | DataType::Float32 => DataType::Float64,
+        DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
+        DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => DataType::Binary,
+        DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) => DataType::Decimal128(*precision, *scale),
+        DataType::Date64 => DataType::Date32,
+        DataType::Time32(_) | DataType::Time64(_) => time(),
+        DataType::Timestamp(..) => timestamp(),
+        DataType::Dictionary(_, value) => canonical(value),
+        DataType::List(element) | DataType::LargeList(element) | DataType::FixedSizeList(element, _) => {
+            list_of(canonical(element.data_type()))
+        }
+        DataType::Map(entries, _) => match entry_types(entries) {
+            Some((key, value)) => map_of(canonical(key), canonical(value)),
+            None => given.clone(),
+        },
+        DataType::Struct(fields) => struct_of(fields.iter().map(|field| (field.name().clone(), canonical(field.data_type())))),
+        other => other.clone(),
+    }
+}
+
+/// The narrowest type that holds all values of both, if there is one.
+pub(crate) fn common(left: &DataType, right: &DataType) -> Option<DataType> {
+    use DataType::{Decimal128, Float64, Int32, Int64, List, Map, Null};
+    Some(match (left, right) {
+        (left, right) if left == right => left.clone(),
+        (Null, other) | (other, Null) => other.clone(),
+        (Int32, Int64) | (Int64, Int32) => Int64,
+        (Float64, Int32 | Int64 | Decimal128(..)) | (Int32 | Int64 | Decimal128(..), Float64) => Float64,
+        (Int32, decimal @ Decimal128(..)) | (decimal @ Decimal128(..), Int32) => wider_decimal(&Decimal128(10, 0), decimal)?,
+        (Int64, decimal @ Decimal128(..)) | (decimal @ Decimal128(..), Int64) => wider_decimal(&Decimal128(19, 0), decimal)?,
+        (Decimal128(..), Decimal128(..)) => wider_decimal(left, right)?,
+        (List(left), List(right)) => list_of(common(left.data_type(), right.data_type())?),
+        (Map(left, _), Map(right, _)) => {
+            let ((left_key, left_value), (right_key, right_value)) = (entry_types(left)?, entry_types(right)?);
+            map_of(common(left_key, right_key)?, common(left_value, right_value)?)
+        }
+        _ => return None,
+    })
+}
+
+/// The narrowest DECIMAL that holds both; none if that has more than 38 digits.
+pub(crate) fn wider_decimal(left: &DataType, right: &DataType) -> Option<DataType> {
+    let (DataType::Decimal128(left_digits, left_scale), DataType::Decimal128(right_digits, right_scale)) = (left, right) else {
+        return None;
+    };
+    let scale = (*left_scale).max(*right_scale);
+    let whole = (i16::from(*left_digits) - i16::from(*left_scale)).max(i16::from(*right_digits) - i16::from(*right_scale));
+    let digits = u8::try_from(whole + i16::from(scale)).ok()?;
+    (digits <= MAX_DIGITS).then_some(DataType::Decimal128(digits, scale))
+}
