@@ -38,7 +38,7 @@ macro_rules! stories {
         }
     };
 }
-stories! { declare types views expressions arithmetic stars aggregates refused chains faults push session tables }
+stories! { declare types views expressions arithmetic stars aggregates refused chains faults push session tables functions }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_statements_of_the_demo_are_understood() {

@@ -192,12 +192,12 @@ fn converts(given: &DataType, wanted: &DataType, coercion: Coercion) -> bool {
     if given == wanted {
         return true;
     }
-    let wider = match (given, wanted) {
+    let wider = matches!(
+        (given, wanted),
         (DataType::Int32, DataType::Int64 | DataType::Float64)
-        | (DataType::Int64 | DataType::Decimal128(..), DataType::Float64)
-        | (DataType::Utf8, DataType::Date32 | DataType::Time32(_) | DataType::Timestamp(..)) => true,
-        _ => false,
-    };
+            | (DataType::Int64 | DataType::Decimal128(..), DataType::Float64)
+            | (DataType::Utf8, DataType::Date32 | DataType::Time32(_) | DataType::Timestamp(..))
+    );
     let narrower = matches!((given, wanted), (DataType::Int64, DataType::Int32));
     coercion >= Coercion::Widening && wider || coercion >= Coercion::Narrowing && narrower
 }

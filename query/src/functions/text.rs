@@ -469,7 +469,10 @@ mod tests {
         let place = |text: &str, part: &str, from, occurrence| place_of(text, part, from, occurrence).unwrap();
         let text = "corporate floor";
         assert_eq!([place(text, "or", 1, 1), place(text, "or", 3, 1), place(text, "or", 3, 2), place(text, "or", 3, 3)], [2, 5, 14, 0]);
-        assert_eq!([place(text, "or", -1, 1), place(text, "or", -3, 1), place(text, "or", -3, 2), place(text, "or", -16, 1)], [14, 5, 2, 0]);
+        assert_eq!(
+            [place(text, "or", -1, 1), place(text, "or", -3, 1), place(text, "or", -3, 2), place(text, "or", -16, 1)],
+            [14, 5, 2, 0]
+        );
         assert_eq!([place(text, "or", 0, 1), place(text, "or", 1, 0), place("äöü", "ü", 1, 1), place("", "x", -1, 1)], [0, 0, 3, 0]);
         assert_eq!(
             [place("x", "x", i32::MIN, 1), place("aaa", "aa", 1, 2), place("aaa", "aa", -1, 2), place("aé", "aaa", -1, 1)],
