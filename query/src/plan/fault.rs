@@ -16,11 +16,21 @@ pub fn of_planning(error: DataFusionError) -> QueryError {
         },
         DataFusionError::NotImplemented(message) => QueryError::Unsupported(first_lines(&message)),
         DataFusionError::Plan(message) | DataFusionError::Configuration(message) => {
-            unknown_function(&message).unwrap_or_else(|| QueryError::Invalid(first_lines(&message)))
+            let ours = || of_our_functions(&message).unwrap_or_else(|| first_lines(&message));
+            unknown_function(&message).unwrap_or_else(|| QueryError::Invalid(ours()))
         }
         DataFusionError::ResourcesExhausted(message) => QueryError::ResourceExhausted(first_lines(&message)),
-        other => QueryError::Invalid(first_lines(&other.strip_backtrace())),
+        other => {
+            let message = other.strip_backtrace();
+            QueryError::Invalid(of_our_functions(&message).unwrap_or_else(|| first_lines(&message)))
+        }
     }
+}
+
+/// What a function of ours says of its arguments, out of what DataFusion says around it.
+fn of_our_functions(message: &str) -> Option<String> {
+    let (_, ours) = message.split_once(" user-defined coercion failed with: Error during planning: ")?;
+    Some(ours.split(". No function matches the given name").next().unwrap_or(ours).to_owned())
 }
 
 /// A function that does not exist; of what DataFusion holds for near, only what is.
