@@ -38,7 +38,23 @@ macro_rules! stories {
         }
     };
 }
-stories! { declare types views expressions arithmetic stars aggregates refused chains faults push session tables functions }
+stories! {
+    aggregates
+    arithmetic
+    chains
+    declare
+    expressions
+    faults
+    formats
+    functions
+    push
+    refused
+    session
+    stars
+    tables
+    types
+    views
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_statements_of_the_demo_are_understood() {

@@ -10,7 +10,7 @@ use foldlog_log::{LogBackend, Position, ReadLimits, Selection, TopicKind, TopicN
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Catalog, Column, KeyFormat, QueryDef, QueryId, Source, SourceKind,
+    Catalog, Column, Delimiter, Format, HeaderColumn, QueryDef, QueryId, Reading, Source, SourceKind,
     types::{type_name, type_named},
 };
 use crate::{error::QueryError, sql::DialectKind};
@@ -71,8 +71,18 @@ struct StoredSource {
     topic: String,
     topic_kind: TopicKind,
     columns: Vec<StoredColumn>,
-    key_format: StoredKeyFormat,
+    key_format: StoredFormat,
+    #[serde(default = "StoredFormat::json", skip_serializing_if = "StoredFormat::is_json")]
+    value_format: StoredFormat,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    coerced: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    headers: Vec<StoredHeader>,
     timestamp: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timestamp_format: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    read_only: bool,
     query: Option<String>,
     sql: String,
 }
@@ -86,10 +96,22 @@ enum StoredKind {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum StoredKeyFormat {
+enum StoredFormat {
     None,
     Kafka,
+    /// An object.
     Json,
+    /// A value without an object around it.
+    JsonValue,
+    /// Lines with this character between their values.
+    Delimited(char),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredHeader {
+    place: usize,
+    name: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -167,12 +189,13 @@ impl StoredSource {
             topic: source.topic.as_str().to_owned(),
             topic_kind: source.topic_kind,
             columns: source.columns.iter().map(column).collect(),
-            key_format: match source.key_format {
-                KeyFormat::None => StoredKeyFormat::None,
-                KeyFormat::Kafka => StoredKeyFormat::Kafka,
-                KeyFormat::Json => StoredKeyFormat::Json,
-            },
+            key_format: StoredFormat::of(source.key_format),
+            value_format: StoredFormat::of(source.value_format),
+            coerced: source.reading == Reading::Coerced,
+            headers: source.headers.iter().map(|header| StoredHeader { place: header.place, name: header.name.clone() }).collect(),
             timestamp: source.timestamp,
+            timestamp_format: source.timestamp_format.clone(),
+            read_only: source.read_only,
             query: source.query.as_ref().map(|query| query.as_str().to_owned()),
             sql: source.sql.clone(),
         }
@@ -196,14 +219,45 @@ impl StoredSource {
             topic: TopicName::from_str(&self.topic).map_err(|error| error.to_string())?,
             topic_kind: self.topic_kind,
             columns,
-            key_format: match self.key_format {
-                StoredKeyFormat::None => KeyFormat::None,
-                StoredKeyFormat::Kafka => KeyFormat::Kafka,
-                StoredKeyFormat::Json => KeyFormat::Json,
-            },
+            key_format: self.key_format.into_format()?,
+            value_format: self.value_format.into_format()?,
+            reading: if self.coerced { Reading::Coerced } else { Reading::Exact },
+            headers: self.headers.into_iter().map(|header| HeaderColumn { place: header.place, name: header.name }).collect(),
             timestamp: self.timestamp,
+            timestamp_format: self.timestamp_format,
+            read_only: self.read_only,
             query: self.query.as_deref().map(QueryId::new),
             sql: self.sql,
+        })
+    }
+}
+
+impl StoredFormat {
+    const fn json() -> Self {
+        Self::Json
+    }
+
+    const fn is_json(&self) -> bool {
+        matches!(self, Self::Json)
+    }
+
+    const fn of(format: Format) -> Self {
+        match format {
+            Format::None => Self::None,
+            Format::Kafka => Self::Kafka,
+            Format::Json => Self::Json,
+            Format::JsonValue => Self::JsonValue,
+            Format::Delimited(delimiter) => Self::Delimited(delimiter.get()),
+        }
+    }
+
+    fn into_format(self) -> Result<Format, String> {
+        Ok(match self {
+            Self::None => Format::None,
+            Self::Kafka => Format::Kafka,
+            Self::Json => Format::Json,
+            Self::JsonValue => Format::JsonValue,
+            Self::Delimited(character) => Format::Delimited(Delimiter::new(character)?),
         })
     }
 }
@@ -288,8 +342,13 @@ mod tests {
                     key: false,
                 },
             ],
-            key_format: KeyFormat::Kafka,
+            key_format: Format::JsonValue,
+            value_format: Format::Delimited(Delimiter::COMMA),
+            reading: Reading::Coerced,
+            headers: vec![HeaderColumn { place: 3, name: Some("h".to_owned()) }],
             timestamp: Some(2),
+            timestamp_format: Some("yyyy".to_owned()),
+            read_only: true,
             query: query.map(QueryId::new),
             sql: "CREATE ...".to_owned(),
         })

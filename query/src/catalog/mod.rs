@@ -3,6 +3,7 @@
 //! `engine` alone appends to that topic, one statement at a time; everyone else reads a snapshot. What always holds: names are
 //! unique, a query's sources and sink exist, and nothing is dropped that a query depends on.
 
+pub mod format;
 mod journal;
 pub mod types;
 
@@ -13,6 +14,7 @@ use foldlog_log::{LogBackend, Position, Topic, TopicKind, TopicName};
 
 use crate::{error::QueryError, sql::DialectKind};
 
+pub use format::{Delimiter, Format, Reading};
 pub use journal::{CATALOG_TOPIC, Change, fold};
 pub use types::{timestamp_type, type_name};
 
@@ -75,29 +77,6 @@ pub struct Column {
     pub data_type: DataType,
     /// Whether it is part of the key.
     pub key: bool,
-}
-
-/// How a record's key carries the key columns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum KeyFormat {
-    /// There are none; the key of the record means nothing to SQL.
-    None,
-    /// One column, as Kafka's own serialisers write it: text as UTF-8, numbers big-endian.
-    Kafka,
-    /// A JSON object, one field a column.
-    Json,
-}
-
-impl KeyFormat {
-    /// The format as users write it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Kafka => "kafka",
-            Self::Json => "json",
-        }
-    }
 }
 
 /// Columns that every source has without declaring them; a declared column of the same name hides one.
@@ -169,6 +148,15 @@ pub enum WantedColumn {
     Pseudo(Pseudo),
 }
 
+/// A column that is a record's headers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderColumn {
+    /// Place in [`Source::columns`].
+    pub place: usize,
+    /// Name of the header whose value it is; none: all of them.
+    pub name: Option<String>,
+}
+
 /// A stream or table over a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
@@ -182,10 +170,20 @@ pub struct Source {
     pub topic_kind: TopicKind,
     /// Declared columns, those of the key first.
     pub columns: Vec<Column>,
-    /// How a record's key carries the key columns.
-    pub key_format: KeyFormat,
+    /// How a record's key carries the key columns; `None`: they lie in the value, if there are any.
+    pub key_format: Format,
+    /// How a record's value carries the other columns.
+    pub value_format: Format,
+    /// How leniently both are read.
+    pub reading: Reading,
+    /// The columns that are a record's headers; they are only read.
+    pub headers: Vec<HeaderColumn>,
     /// Place in `columns` of the one that says when a record happened; none: the record's own time.
     pub timestamp: Option<usize>,
+    /// How that column is written, if it is text: a pattern.
+    pub timestamp_format: Option<String>,
+    /// Whether it is only read: nothing is inserted, and its topic is nobody's to delete.
+    pub read_only: bool,
     /// The query that writes it; none for a source that was declared.
     pub query: Option<QueryId>,
     /// The statement that made it; empty for a bare topic.
@@ -202,8 +200,13 @@ impl Source {
             topic: topic.name.clone(),
             topic_kind: topic.settings.kind,
             columns: Vec::new(),
-            key_format: KeyFormat::None,
+            key_format: Format::None,
+            value_format: Format::Json,
+            reading: Reading::Exact,
+            headers: Vec::new(),
             timestamp: None,
+            timestamp_format: None,
+            read_only: false,
             query: None,
             sql: String::new(),
         }
@@ -224,6 +227,23 @@ impl Source {
         let hidden = |pseudo: &Pseudo| self.columns.iter().any(|column| column.name == pseudo.name());
         let pseudo = Pseudo::of(self.topic_kind).iter().filter(|pseudo| !hidden(pseudo));
         (0..self.columns.len()).map(WantedColumn::Declared).chain(pseudo.map(|pseudo| WantedColumn::Pseudo(*pseudo))).collect()
+    }
+
+    /// The columns that lie in the key or value of a record, in their order.
+    pub fn written_columns(&self) -> impl Iterator<Item = &Column> {
+        self.columns.iter().enumerate().filter(|(place, _)| self.header(*place).is_none()).map(|(_, column)| column)
+    }
+
+    /// Whether a column lies in the key of a record.
+    #[must_use]
+    pub fn is_in_key(&self, column: &Column) -> bool {
+        column.key && self.key_format != Format::None
+    }
+
+    /// Which headers the column at a place is, if it is that.
+    #[must_use]
+    pub fn header(&self, place: usize) -> Option<&HeaderColumn> {
+        self.headers.iter().find(|header| header.place == place)
     }
 
     /// Number of key columns; they come first in `columns`.

@@ -41,6 +41,12 @@ pub fn struct_of<N: Into<String>>(fields: impl IntoIterator<Item = (N, DataType)
     DataType::Struct(fields.into_iter().map(|(name, data_type)| Field::new(name, data_type, true)).collect())
 }
 
+/// The type of a record's headers: `ARRAY<STRUCT<KEY VARCHAR, VALUE BYTES>>`.
+#[must_use]
+pub fn headers_type() -> DataType {
+    array_of(struct_of([("KEY", DataType::Utf8), ("VALUE", DataType::Binary)]))
+}
+
 /// Types of a map's keys and values; none for another type.
 #[must_use]
 pub fn map_parts(data_type: &DataType) -> Option<(&DataType, &DataType)> {

@@ -1,19 +1,19 @@
 //! Rows to the bytes of records: what a sink and `INSERT` write, and what `Decoder` reads back the same.
 //!
-//! Invariant: a value is one JSON object with one field for each column that is not part of the key, in the order declared;
-//! a number is written so that reading it gives the same number.
+//! Invariant: a key or value has every column that is declared there, in that order; a number is written so that reading it
+//! gives the same number.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::sync::Arc;
 
-use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Float64Array, Int32Array, Int64Array, StringArray},
-    datatypes::{DataType, Decimal128Type, Float64Type, Int32Type, Int64Type, TimeUnit, TimestampMillisecondType},
-    record_batch::RecordBatch,
-};
+use arrow::{array::ArrayRef, record_batch::RecordBatch};
 use bytes::Bytes;
 
+use super::{
+    cells::{Cells, quoted},
+    line,
+};
 use crate::{
-    catalog::{KeyFormat, Source},
+    catalog::{Column, Delimiter, Format, Source},
     error::QueryError,
 };
 
@@ -73,30 +73,42 @@ impl EncodedRows<'_> {
     /// Key of a row's record; none if the source has no key, or its only key column is NULL.
     #[must_use]
     pub fn key(&self, row: usize) -> Option<Bytes> {
-        match self.encoder.source.key_format {
-            KeyFormat::None => None,
-            KeyFormat::Kafka => {
-                let place = self.encoder.source.columns.iter().position(|column| column.key)?;
-                self.columns.get(place)?.key(row)
+        self.side(self.encoder.source.key_format, true, row)
+    }
+
+    /// Value of a row's record; none if the value is one column without a name, and NULL.
+    #[must_use]
+    pub fn value(&self, row: usize) -> Option<Bytes> {
+        self.side(self.encoder.source.value_format, false, row)
+    }
+
+    fn side(&self, format: Format, key: bool, row: usize) -> Option<Bytes> {
+        match format {
+            Format::None => None,
+            Format::Kafka => self.columns(key).next()?.2.bytes(row),
+            Format::Json => Some(self.object(row, key)),
+            Format::JsonValue => {
+                let (_, _, cells) = self.columns(key).next()?;
+                let mut text = String::new();
+                cells.json(row, &mut text);
+                Some(text.into()).filter(|_| !cells.is_null(row))
             }
-            KeyFormat::Json => Some(self.object(row, true)),
+            Format::Delimited(delimiter) => self.line(row, key, delimiter),
         }
     }
 
-    /// Value of a row's record.
-    #[must_use]
-    pub fn value(&self, row: usize) -> Bytes {
-        self.object(row, false)
+    /// The columns of a key or value, with their names as JSON has them.
+    fn columns(&self, key: bool) -> impl Iterator<Item = (&Column, &String, &Cells<'_>)> {
+        let source = &self.encoder.source;
+        let all = source.columns.iter().zip(&self.encoder.names).zip(&self.columns).enumerate();
+        let written = all.filter(move |(place, ((column, _), _))| source.is_in_key(column) == key && source.header(*place).is_none());
+        written.map(|(_, ((column, name), cells))| (column, name, cells))
     }
 
     fn object(&self, row: usize, key: bool) -> Bytes {
         let mut text = String::with_capacity(64);
         text.push('{');
-        let in_value = |is_key: bool| is_key && self.encoder.source.key_format != KeyFormat::None;
-        for ((column, name), cells) in self.encoder.source.columns.iter().zip(&self.encoder.names).zip(&self.columns) {
-            if in_value(column.key) != key {
-                continue;
-            }
+        for (_, name, cells) in self.columns(key) {
             if text.len() > 1 {
                 text.push(',');
             }
@@ -106,80 +118,22 @@ impl EncodedRows<'_> {
         text.push('}');
         text.into()
     }
-}
 
-/// A column whose type is known.
-enum Cells<'a> {
-    Bool(&'a BooleanArray),
-    Int32(&'a Int32Array),
-    Int64(&'a Int64Array),
-    Float64(&'a Float64Array),
-    Utf8(&'a StringArray),
-    Timestamp(&'a arrow::array::TimestampMillisecondArray),
-    Decimal(&'a Decimal128Array),
-}
-
-impl<'a> Cells<'a> {
-    fn new(array: &'a ArrayRef) -> Result<Self, QueryError> {
-        Ok(match array.data_type() {
-            DataType::Boolean => Self::Bool(array.as_boolean()),
-            DataType::Int32 => Self::Int32(array.as_primitive::<Int32Type>()),
-            DataType::Int64 => Self::Int64(array.as_primitive::<Int64Type>()),
-            DataType::Float64 => Self::Float64(array.as_primitive::<Float64Type>()),
-            DataType::Utf8 => Self::Utf8(array.as_string::<i32>()),
-            DataType::Timestamp(TimeUnit::Millisecond, _) => Self::Timestamp(array.as_primitive::<TimestampMillisecondType>()),
-            DataType::Decimal128(..) => Self::Decimal(array.as_primitive::<Decimal128Type>()),
-            other => return Err(QueryError::Unsupported(format!("values of type {other} in JSON"))),
-        })
-    }
-
-    fn is_null(&self, row: usize) -> bool {
-        match self {
-            Self::Bool(array) => array.is_null(row),
-            Self::Int32(array) => array.is_null(row),
-            Self::Int64(array) => array.is_null(row),
-            Self::Float64(array) => array.is_null(row),
-            Self::Utf8(array) => array.is_null(row),
-            Self::Timestamp(array) => array.is_null(row),
-            Self::Decimal(array) => array.is_null(row),
+    fn line(&self, row: usize, key: bool, delimiter: Delimiter) -> Option<Bytes> {
+        let mut text = String::new();
+        let mut values = 0;
+        let mut any = false;
+        for (place, (_, _, cells)) in self.columns(key).enumerate() {
+            if place > 0 {
+                text.push(delimiter.get());
+            }
+            if !cells.is_null(row) {
+                line::write(&cells.text(row), place == 0, delimiter, &mut text);
+                any = true;
+            }
+            values += 1;
         }
+        // An empty line is no line: a single NULL has no other spelling than no bytes at all.
+        Some(text.into()).filter(|_| any || values > 1)
     }
-
-    fn json(&self, row: usize, text: &mut String) {
-        if self.is_null(row) {
-            text.push_str("null");
-            return;
-        }
-        let written = match self {
-            Self::Bool(array) => write!(text, "{}", array.value(row)),
-            Self::Int32(array) => write!(text, "{}", array.value(row)),
-            Self::Int64(array) => write!(text, "{}", array.value(row)),
-            // JSON has no word for infinity and NaN.
-            Self::Float64(array) if !array.value(row).is_finite() => text.write_str("null"),
-            Self::Float64(array) => write!(text, "{:?}", array.value(row)),
-            Self::Utf8(array) => text.write_str(&quoted(array.value(row))),
-            Self::Timestamp(array) => write!(text, "{}", array.value(row)),
-            Self::Decimal(array) => text.write_str(&array.value_as_string(row)),
-        };
-        written.expect("a String takes whatever is written to it");
-    }
-
-    fn key(&self, row: usize) -> Option<Bytes> {
-        if self.is_null(row) {
-            return None;
-        }
-        Some(match self {
-            Self::Bool(array) => Bytes::copy_from_slice(&[u8::from(array.value(row))]),
-            Self::Int32(array) => Bytes::copy_from_slice(&array.value(row).to_be_bytes()),
-            Self::Int64(array) => Bytes::copy_from_slice(&array.value(row).to_be_bytes()),
-            Self::Timestamp(array) => Bytes::copy_from_slice(&array.value(row).to_be_bytes()),
-            Self::Float64(array) => Bytes::copy_from_slice(&array.value(row).to_be_bytes()),
-            Self::Utf8(array) => Bytes::copy_from_slice(array.value(row).as_bytes()),
-            Self::Decimal(array) => array.value_as_string(row).into(),
-        })
-    }
-}
-
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }

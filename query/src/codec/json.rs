@@ -4,7 +4,7 @@
 //! spans of the wanted fields are kept. Rules: the last of several fields with one name counts; a field named exactly as the
 //! column is preferred to one that differs in the case of ASCII letters; nesting beyond [`MAX_DEPTH`] is refused.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 /// Deepest nesting of objects and arrays.
 pub(super) const MAX_DEPTH: u32 = 128;
@@ -21,16 +21,16 @@ pub(super) struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "not a JSON object: {} at byte {}", self.what, self.at)
+        write!(f, "{} at byte {}", self.what, self.at)
     }
 }
 
 /// What a payload is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Payload {
-    /// An object, whose fields were found.
-    Object,
-    /// `null`.
+    /// Bytes whose columns were found.
+    There,
+    /// No bytes, or `null` where an object was due.
     Null,
 }
 
@@ -80,10 +80,6 @@ impl Fields {
         Self { found: vec![None; names.len()], names, order: Vec::new() }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.names.is_empty()
-    }
-
     /// Forgets what was found.
     pub(super) fn clear(&mut self) {
         self.found.fill(None);
@@ -118,7 +114,17 @@ impl Fields {
             None => return scan.fault("empty"),
         }
         scan.end()?;
-        Ok(Payload::Object)
+        Ok(Payload::There)
+    }
+
+    /// Finds the wanted fields of a value inside a payload that was checked already.
+    pub(super) fn scan_nested(&mut self, value: Value<'_>) -> Result<(), Fault> {
+        self.clear();
+        let mut scan = Scanner { bytes: value.raw.as_bytes(), at: 0 };
+        if value.kind != Kind::Nested || !scan.take(b'{') {
+            return scan.fault("expected {");
+        }
+        self.object(&mut scan)
     }
 
     fn object(&mut self, scan: &mut Scanner<'_>) -> Result<(), Fault> {
@@ -173,6 +179,79 @@ impl Fields {
     fn look_up(&self, name: &str) -> Target {
         let exact = self.names.iter().position(|known| known == name).map(|place| (place, true));
         exact.or_else(|| self.names.iter().position(|known| known.eq_ignore_ascii_case(name)).map(|place| (place, false)))
+    }
+}
+
+/// Checks a payload that is one value, and finds it.
+pub(super) fn whole(payload: &[u8]) -> Result<Value<'_>, Fault> {
+    let text = std::str::from_utf8(payload).map_err(|fault| Fault { what: "invalid UTF-8", at: fault.valid_up_to() })?;
+    let mut scan = Scanner { bytes: payload, at: 0 };
+    scan.space();
+    let span = scan.value()?;
+    scan.end()?;
+    Ok(Value { kind: span.kind, raw: text.get(span.start..span.end).unwrap_or_default() })
+}
+
+/// Gives every item of an array inside a payload that was checked already, until `take` has had enough.
+pub(super) fn each_item<'a>(value: Value<'a>, mut take: impl FnMut(Value<'a>) -> Result<(), &'static str>) -> Result<(), &'static str> {
+    const WRONG: &str = "not an ARRAY";
+    let mut scan = Scanner { bytes: value.raw.as_bytes(), at: 0 };
+    if value.kind != Kind::Nested || !scan.take(b'[') {
+        return Err(WRONG);
+    }
+    scan.space();
+    if scan.take(b']') {
+        return Ok(());
+    }
+    loop {
+        scan.space();
+        let span = scan.value().map_err(|_| WRONG)?;
+        take(span.of(value.raw))?;
+        scan.space();
+        if !scan.take(b',') {
+            return scan.expect(b']', WRONG).map_err(|_| WRONG);
+        }
+    }
+}
+
+/// Gives name and value of every field of an object inside a payload that was checked already, until `take` has had enough.
+pub(super) fn each_entry<'a>(
+    value: Value<'a>,
+    mut take: impl FnMut(Cow<'a, str>, Value<'a>) -> Result<(), &'static str>,
+) -> Result<(), &'static str> {
+    const WRONG: &str = "not a MAP";
+    let mut scan = Scanner { bytes: value.raw.as_bytes(), at: 0 };
+    if value.kind != Kind::Nested || !scan.take(b'{') {
+        return Err(WRONG);
+    }
+    scan.space();
+    if scan.take(b'}') {
+        return Ok(());
+    }
+    loop {
+        scan.space();
+        let name = scan.value().map_err(|_| WRONG)?.of(value.raw);
+        let name = if name.kind == Kind::Escaped {
+            Cow::Owned(unescape(name.raw).ok_or("half of a surrogate pair in a string")?)
+        } else {
+            Cow::Borrowed(name.raw)
+        };
+        scan.space();
+        scan.expect(b':', WRONG).map_err(|_| WRONG)?;
+        scan.space();
+        let span = scan.value().map_err(|_| WRONG)?;
+        take(name, span.of(value.raw))?;
+        scan.space();
+        if !scan.take(b',') {
+            return scan.expect(b'}', WRONG).map_err(|_| WRONG);
+        }
+    }
+}
+
+impl Span {
+    /// The value in the text that was scanned.
+    fn of(self, text: &str) -> Value<'_> {
+        Value { kind: self.kind, raw: text.get(self.start..self.end).unwrap_or_default() }
     }
 }
 

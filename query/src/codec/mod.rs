@@ -1,28 +1,36 @@
 //! Payload bytes to Arrow columns, only those wanted, and rows back to the bytes of records.
 //!
 //! Sources of queries and scans of topics decode here, sinks and `INSERT` encode. What always holds: no bytes panic, and
-//! whatever could not be decoded is told: a row that is no JSON object is left out, a value that does not fit its column is
+//! whatever could not be decoded is told: a row whose bytes are not of its format is left out, a value that does not fit its column is
 //! NULL, and both are counted.
 
+mod cells;
 mod column;
 mod encode;
 mod json;
+mod line;
+mod side;
+mod value;
 
 use std::{borrow::Cow, sync::Arc};
 
 use arrow::{
-    array::BooleanBufferBuilder,
+    array::{Array as _, AsArray as _, BooleanArray, BooleanBufferBuilder},
     buffer::BooleanBuffer,
-    datatypes::{DataType, SchemaRef},
+    compute::filter_record_batch,
+    datatypes::{DataType, Int64Type, SchemaRef, TimestampMillisecondType},
+    error::ArrowError,
     record_batch::{RecordBatch, RecordBatchOptions},
 };
 use foldlog_log::{LogError, Offset, PartitionId, Position, RecordView, Run};
 
 use crate::{
-    catalog::{KeyFormat, Pseudo, Source, WantedColumn},
+    catalog::{Pseudo, Reading, Source, WantedColumn},
     codec::{
-        column::Builder,
-        json::{Fields, Payload},
+        column::{Builder, Cell, Limits},
+        json::{Kind, Payload},
+        side::{Side, Wanted},
+        value::Reason,
     },
     error::QueryError,
 };
@@ -69,29 +77,30 @@ pub struct Decoded {
 /// Decodes records of one source into the columns that one reader wants.
 pub struct Decoder {
     schema: SchemaRef,
+    /// The wanted columns; then, where a value that does not fit costs the record, all others, which are given to nobody.
     columns: Vec<Target>,
-    value: Fields,
-    key: Fields,
+    value: Side,
+    key: Side,
     time: Option<TimeField>,
     has_key: bool,
-    needs_value: bool,
+    reading: Reading,
 }
 
-/// Where a wanted column comes from.
+/// Where a column comes from.
 struct Target {
     name: String,
     data_type: DataType,
     from: Origin,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Origin {
-    /// Field of the value, by its place in `Decoder::value`.
+    /// Of the value, by its number there.
     Value(usize),
-    /// The key as a whole.
-    Key,
-    /// Field of a JSON key, by its place in `Decoder::key`.
-    KeyField(usize),
+    /// Of the key, by its number there.
+    Key(usize),
+    /// All headers, or the last one of a name.
+    Headers(Option<String>),
     Pseudo(Pseudo),
 }
 
@@ -99,24 +108,23 @@ enum Origin {
 struct TimeField {
     name: String,
     from: Origin,
-    data_type: DataType,
+    builder: Builder,
 }
 
 impl Decoder {
     /// A decoder for `wanted` columns of `source`, in that order. Places that do not exist are a fault of the caller.
     ///
     /// # Errors
-    /// [`QueryError::Invalid`] for a place that does not exist, [`QueryError::Unsupported`] for a type that JSON values are not
-    /// decoded into.
+    /// [`QueryError::Invalid`] for a place that does not exist, [`QueryError::Unsupported`] for a type that no format has.
     pub fn new(source: &Source, wanted: &[WantedColumn]) -> Result<Self, QueryError> {
-        let mut value = Vec::new();
-        let mut key = Vec::new();
+        let mut value = Wanted::new(source.value_format, source.written_columns().filter(|column| !source.is_in_key(column)));
+        let mut key = Wanted::new(source.key_format, source.written_columns().filter(|column| source.is_in_key(column)));
         let mut origin_of = |place: usize| -> Option<Origin> {
             let column = source.columns.get(place)?;
-            Some(match (column.key, source.key_format) {
-                (true, KeyFormat::Kafka) => Origin::Key,
-                (true, KeyFormat::Json) => Origin::KeyField(enter(&mut key, &column.name)),
-                (true, KeyFormat::None) | (false, _) => Origin::Value(enter(&mut value, &column.name)),
+            Some(match source.header(place) {
+                Some(header) => Origin::Headers(header.name.clone()),
+                None if source.is_in_key(column) => Origin::Key(key.enter(&column.name)),
+                None => Origin::Value(value.enter(&column.name)),
             })
         };
         let missing = || QueryError::Invalid(format!("{} has no such column", source.name));
@@ -130,25 +138,24 @@ impl Decoder {
             Builder::new(field.data_type(), 0)?;
             columns.push(Target { name: field.name().clone(), data_type: field.data_type().clone(), from });
         }
+        // Whether a record counts must not depend on the columns that somebody wants.
+        for place in (0..source.columns.len()).filter(|_| source.reading == Reading::Coerced) {
+            if !wanted.contains(&WantedColumn::Declared(place)) {
+                let (column, from) = source.columns.get(place).zip(origin_of(place)).ok_or_else(missing)?;
+                columns.push(Target { name: column.name.clone(), data_type: column.data_type.clone(), from });
+            }
+        }
         let time = match source.timestamp {
             None => None,
             Some(place) => {
-                let column = source.columns.get(place).ok_or_else(missing)?;
-                let from = origin_of(place).ok_or_else(missing)?;
-                Some(TimeField { name: column.name.clone(), from, data_type: column.data_type.clone() })
+                let (column, from) = source.columns.get(place).zip(origin_of(place)).ok_or_else(missing)?;
+                let builder = Builder::new(&column.data_type, 1)?;
+                Some(TimeField { name: column.name.clone(), from, builder })
             }
         };
         let has_key = source.columns.iter().any(|column| column.key);
-        Ok(Self {
-            schema: source.wanted_schema(wanted),
-            // Whether a payload is JSON matters even to a reader that wants none of it, if somebody declared what is in it.
-            needs_value: source.columns.iter().any(|column| !column.key),
-            columns,
-            value: Fields::new(value),
-            key: Fields::new(key),
-            time,
-            has_key,
-        })
+        let (value, key) = (value.into_side(), key.into_side());
+        Ok(Self { schema: source.wanted_schema(wanted), columns, value, key, time, has_key, reading: source.reading })
     }
 
     /// Schema of the batches: the wanted columns, all nullable.
@@ -174,39 +181,41 @@ impl Decoder {
 
     fn record(&mut self, record: &RecordView<'_>, partition: PartitionId, pass: &mut Pass) -> Result<(), LogError> {
         let mut faults = Faults { pass_bad: &mut pass.bad, count: &mut pass.bad_count, record, partition };
-        let payload = match record.value {
-            Some(bytes) if self.needs_value => match self.value.scan(bytes) {
-                Ok(payload) => payload,
-                Err(fault) => {
-                    faults.row(fault.to_string().into());
-                    return Ok(());
-                }
-            },
-            Some(_) => Payload::Object,
-            None => Payload::Null,
-        };
-        if payload == Payload::Null {
-            self.value.clear();
-        }
-        match record.key {
-            Some(bytes) if !self.key.is_empty() => {
-                if let Err(fault) = self.key.scan(bytes) {
-                    faults.row(format!("key: {fault}").into());
-                    return Ok(());
-                }
+        let payload = match self.value.read(record.value) {
+            Ok(payload) => payload,
+            Err(reason) => {
+                faults.row(reason);
+                return Ok(());
             }
-            _ => self.key.clear(),
+        };
+        if let Err(reason) = self.key.read(record.key) {
+            faults.row(format!("key: {reason}").into());
+            return Ok(());
         }
-        let rowtime = self.rowtime(record, &mut faults);
+        let bytes = record.value.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len);
+        let reading = self.reading;
+        let mut limits = Limits::new(reading, bytes);
+        let mut counts = true;
+        let rowtime = match self.rowtime(record, &mut limits) {
+            Ok(rowtime) => rowtime,
+            Err((column, reason)) => {
+                counts = faults.value(column, reason, reading);
+                record.timestamp.get()
+            }
+        };
         for (target, builder) in self.columns.iter().zip(&mut pass.builders) {
-            let done = match target.from {
-                Origin::Value(place) => builder.append_json(self.value.found(place, record.value)),
-                Origin::KeyField(place) => builder.append_json(self.key.found(place, record.key)),
-                Origin::Key => builder.append_key(record.key),
-                Origin::Pseudo(pseudo) => builder.append_pseudo(pseudo, record, partition, rowtime),
+            let done = match &target.from {
+                Origin::Value(number) => builder.append(self.value.cell(*number, record.value), &mut limits),
+                Origin::Key(number) => builder.append(self.key.cell(*number, record.key), &mut limits),
+                Origin::Headers(name) => {
+                    builder.append_headers(record, name.as_deref());
+                    Ok(())
+                }
+                Origin::Pseudo(pseudo) => builder.append_pseudo(*pseudo, record, partition, rowtime),
             };
             if let Err(reason) = done {
-                faults.value(&target.name, reason);
+                // One fault is enough to lose a record, and told once.
+                counts = counts && faults.value(&target.name, reason, reading);
             }
         }
         let null = payload == Payload::Null;
@@ -217,33 +226,42 @@ impl Decoder {
         pass.any_key_null |= key_null;
         pass.rowtime.push(rowtime);
         pass.positions.push(record.position.get());
+        if !counts {
+            pass.lost.push(pass.positions.len() - 1);
+        }
         Ok(())
     }
 
-    fn rowtime(&self, record: &RecordView<'_>, faults: &mut Faults<'_, '_>) -> i64 {
+    /// When the record happened, or why its column does not say so.
+    fn rowtime(&mut self, record: &RecordView<'_>, limits: &mut Limits) -> Result<i64, (&str, Reason)> {
         let own = record.timestamp.get();
-        let Some(time) = &self.time else { return own };
-        let given = match time.from {
-            Origin::Value(place) => column::time_of(self.value.found(place, record.value), &time.data_type),
-            Origin::KeyField(place) => column::time_of(self.key.found(place, record.key), &time.data_type),
-            Origin::Key | Origin::Pseudo(_) => Ok(None),
+        let Some(time) = &mut self.time else { return Ok(own) };
+        let cell = match &time.from {
+            Origin::Value(number) => self.value.cell(*number, record.value),
+            Origin::Key(number) => self.key.cell(*number, record.key),
+            Origin::Headers(_) | Origin::Pseudo(_) => Cell::Absent,
         };
-        match given {
-            Ok(given) => given.unwrap_or(own),
-            Err(reason) => {
-                faults.value(&time.name, reason);
-                own
-            }
+        // JSON is what nearly all records are: a number is taken from it without building a column of one row.
+        if let Cell::Json(value) = cell {
+            let given = match (value.kind, time.builder.data_type()) {
+                (Kind::Null, _) => return Ok(own),
+                (_, DataType::Int64) => value::int64(value, limits.reading),
+                _ => value::timestamp(value, limits.reading),
+            };
+            return given.map_err(|reason| (time.name.as_str(), reason));
         }
+        let done = time.builder.append(cell, limits);
+        let values = time.builder.finish().map_err(|_| (time.name.as_str(), "no time"))?;
+        done.map_err(|reason| (time.name.as_str(), reason))?;
+        if values.is_null(0) {
+            return Ok(own);
+        }
+        Ok(match values.data_type() {
+            DataType::Int64 => values.as_primitive::<Int64Type>().value(0),
+            DataType::Timestamp(..) => values.as_primitive::<TimestampMillisecondType>().value(0),
+            _ => own,
+        })
     }
-}
-
-/// Place of `name` among the wanted fields, entered if it is new.
-fn enter(names: &mut Vec<String>, name: &str) -> usize {
-    names.iter().position(|known| known == name).unwrap_or_else(|| {
-        names.push(name.to_owned());
-        names.len() - 1
-    })
 }
 
 /// What one call of `decode` builds.
@@ -255,6 +273,8 @@ struct Pass {
     key_null: BooleanBufferBuilder,
     any_value_null: bool,
     any_key_null: bool,
+    /// Rows of records that do not count, ascending.
+    lost: Vec<usize>,
     bad: Vec<BadInput>,
     bad_count: u64,
 }
@@ -269,22 +289,42 @@ impl Pass {
             key_null: BooleanBufferBuilder::new(rows),
             any_value_null: false,
             any_key_null: false,
+            lost: Vec::new(),
             bad: Vec::new(),
             bad_count: 0,
         })
     }
 
     fn finish(mut self, schema: &SchemaRef) -> Result<Decoded, QueryError> {
+        let fault = |fault: ArrowError| QueryError::Execution(fault.to_string());
         let options = RecordBatchOptions::new().with_row_count(Some(self.positions.len()));
-        let columns = self.builders.iter_mut().map(Builder::finish).collect();
-        let batch = RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
-            .map_err(|fault| QueryError::Execution(fault.to_string()))?;
-        Ok(Decoded {
+        let wanted = self.builders.iter_mut().take(schema.fields().len());
+        let columns = wanted.map(Builder::finish).collect::<Result<_, _>>().map_err(fault)?;
+        let batch = RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(fault)?;
+        let decoded = Decoded {
             batch,
             rowtime: self.rowtime,
             positions: self.positions,
             value_null: self.any_value_null.then(|| self.value_null.finish()),
             key_null: self.any_key_null.then(|| self.key_null.finish()),
+            bad: self.bad,
+            bad_count: self.bad_count,
+        };
+        if self.lost.is_empty() { Ok(decoded) } else { decoded.without(&self.lost).map_err(fault) }
+    }
+}
+
+impl Decoded {
+    /// Leaves out rows, which are given ascending.
+    fn without(self, lost: &[usize]) -> Result<Self, ArrowError> {
+        let keep: BooleanBuffer = (0..self.positions.len()).map(|row| lost.binary_search(&row).is_err()).collect();
+        let kept = |numbers: &BooleanBuffer| -> BooleanBuffer { keep.set_indices().map(|row| numbers.value(row)).collect() };
+        Ok(Self {
+            batch: filter_record_batch(&self.batch, &BooleanArray::new(keep.clone(), None))?,
+            rowtime: keep.set_indices().filter_map(|row| self.rowtime.get(row).copied()).collect(),
+            positions: keep.set_indices().filter_map(|row| self.positions.get(row).copied()).collect(),
+            value_null: self.value_null.as_ref().map(kept),
+            key_null: self.key_null.as_ref().map(kept),
             bad: self.bad,
             bad_count: self.bad_count,
         })
@@ -304,8 +344,13 @@ impl Faults<'_, '_> {
         self.note(None, reason);
     }
 
-    fn value(&mut self, column: &str, reason: &'static str) {
-        self.note(Some(column), reason.into());
+    /// Notes a value that does not fit; whether the record counts all the same.
+    fn value(&mut self, column: &str, reason: Reason, reading: Reading) -> bool {
+        match reading {
+            Reading::Exact => self.note(Some(column), reason.into()),
+            Reading::Coerced => self.note(None, format!("{column}: {reason}").into()),
+        }
+        reading == Reading::Exact
     }
 
     fn note(&mut self, column: Option<&str>, reason: Cow<'static, str>) {

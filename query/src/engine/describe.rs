@@ -41,7 +41,7 @@ impl Core {
                 ("name", text(&|source| Some(source.name.clone()))),
                 ("topic", text(&|source| Some(source.topic.to_string()))),
                 ("key_format", text(&|source| Some(source.key_format.as_str().to_owned()))),
-                ("value_format", text(&|_| Some("json".to_owned()))),
+                ("value_format", text(&|source| Some(source.value_format.as_str().to_owned()))),
                 ("query", text(&|source| source.query.as_ref().map(ToString::to_string))),
             ],
         )

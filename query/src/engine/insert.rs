@@ -65,7 +65,7 @@ impl Core {
         let batch = RecordBatch::try_new(schema_of(&source.columns), arrays).map_err(|error| QueryError::Execution(error.to_string()))?;
         let encoder = Encoder::new(Arc::clone(&source));
         let encoded = encoder.rows(&batch)?;
-        let record = |(row, time)| NewRecord { key: encoded.key(row), value: Some(encoded.value(row)), headers: Vec::new(), time };
+        let record = |(row, time)| NewRecord { key: encoded.key(row), value: encoded.value(row), headers: Vec::new(), time };
         let records: Vec<NewRecord> = times.into_iter().enumerate().map(record).collect();
         let count = records.len();
         let appended = self.append(Write::Records { topic: source.topic.clone(), partition: None, records })?;

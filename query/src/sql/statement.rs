@@ -100,14 +100,34 @@ pub struct Options {
     pub topic: Option<String>,
     /// `partitions`.
     pub partitions: Option<u32>,
-    /// `value_format`, folded to lower case.
-    pub value_format: Option<String>,
+    /// `replicas`.
+    pub replicas: Option<i32>,
+    /// `retention_ms`; -1: for ever.
+    pub retention_ms: Option<i64>,
+    /// `cleanup_policy`, folded to lower case.
+    pub cleanup_policy: Option<String>,
+    /// `format`, of keys and values, folded to lower case.
+    pub format: Option<String>,
     /// `key_format`, folded to lower case.
     pub key_format: Option<String>,
+    /// `value_format`, folded to lower case.
+    pub value_format: Option<String>,
+    /// `key_delimiter`.
+    pub key_delimiter: Option<String>,
+    /// `value_delimiter`.
+    pub value_delimiter: Option<String>,
+    /// `wrap_single_value`: whether a value of one column is an object with one field.
+    pub wrap_single_value: Option<bool>,
     /// `timestamp`: the column that says when a record happened.
     pub timestamp: Option<String>,
     /// `changelog`: what a query that makes a table writes of a step.
     pub changelog: Option<Changelog>,
+    /// `timestamp_format`: the pattern in which that column is written, if it is text.
+    pub timestamp_format: Option<String>,
+    /// `query_id`: of the query that the statement starts.
+    pub query_id: Option<String>,
+    /// `sourced_by_connector`: who fills the topic, as a note.
+    pub connector: Option<String>,
 }
 
 /// `CREATE STREAM | TABLE name [WITH (...)] AS SELECT ...`.

@@ -18,7 +18,7 @@ use foldlog_log::{LogBackend, LogError, LogReader, Position, ReadLimits, Selecti
 use parking_lot::Mutex;
 
 use crate::{
-    catalog::{Column, KeyFormat, WantedColumn},
+    catalog::{Source, WantedColumn},
     codec::{BadInput, Decoder},
     error::QueryError,
     plan::SourceScan,
@@ -118,9 +118,8 @@ struct Kept {
 #[derive(PartialEq)]
 struct Key {
     topic: TopicId,
-    columns: Vec<Column>,
-    key_format: KeyFormat,
-    timestamp: Option<usize>,
+    /// Without its names and statement: what is said about the bytes of its records.
+    source: Source,
     wanted: Vec<WantedColumn>,
 }
 
@@ -151,9 +150,7 @@ impl Decoding {
         let incarnation = self.shared.log.topic(&source.topic)?.id;
         let key = Key {
             topic: incarnation,
-            columns: source.columns.clone(),
-            key_format: source.key_format,
-            timestamp: source.timestamp,
+            source: Source { name: String::new(), query: None, sql: String::new(), ..source.as_ref().clone() },
             wanted: scan.wanted.clone(),
         };
         // Says what is wrong before anything runs, to the one who asks.
@@ -357,7 +354,7 @@ mod tests {
     use foldlog_log::{Append, NewRecord, PartitionId, TopicKind, TopicSettings, Write, clock::SystemClock, testing::MemoryLog};
 
     use super::*;
-    use crate::catalog::Source;
+    use crate::catalog::Column;
 
     const LIMITS: ReadLimits = ReadLimits { records: 10, bytes: 1 << 20 };
 

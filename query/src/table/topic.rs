@@ -34,7 +34,7 @@ use super::{
     visible,
 };
 use crate::{
-    catalog::{KeyFormat, Pseudo, Source, SourceKind, WantedColumn},
+    catalog::{Format, Pseudo, Source, SourceKind, WantedColumn},
     codec::Decoder,
     error::QueryError,
     stream::operator::chain::execution,
@@ -237,8 +237,8 @@ impl TopicRows {
         // One JSON key can be written in many ways: it is what is in its columns, if all are there. Other keys are their bytes, and
         // the decoder only tells the rows that can be decoded from those that are left out.
         let columns: Vec<WantedColumn> = match self.source.key_format {
-            KeyFormat::Json => (0..self.source.key_count()).map(WantedColumn::Declared).collect(),
-            KeyFormat::Kafka | KeyFormat::None => Vec::new(),
+            Format::Json | Format::JsonValue | Format::Delimited(_) => (0..self.source.key_count()).map(WantedColumn::Declared).collect(),
+            Format::Kafka | Format::None => Vec::new(),
         };
         let mut decoder = Decoder::new(&self.source, &columns)?;
         let fields = decoder.schema().fields().iter().map(|field| SortField::new(field.data_type().clone())).collect::<Vec<_>>();

@@ -17,7 +17,7 @@ use foldlog_log::{
     Write, clock::Clock,
 };
 use foldlog_query::{
-    catalog::{Column, KeyFormat, QueryDef, QueryId, Source, SourceKind, WantedColumn},
+    catalog::{Column, Format, QueryDef, QueryId, Reading, Source, SourceKind, WantedColumn},
     plan::{AggregateCall, AggregateFunction, Node, OperatorId, Sink, SourceScan, StreamPlan},
     sql::dialect::Changelog,
 };
@@ -79,8 +79,13 @@ pub fn facts() -> Arc<Source> {
             column("d", DataType::Float64, false),
             column("s", DataType::Utf8, false),
         ],
-        key_format: KeyFormat::None,
+        key_format: Format::None,
+        value_format: Format::Json,
+        reading: Reading::Exact,
+        headers: Vec::new(),
         timestamp: None,
+        timestamp_format: None,
+        read_only: false,
         query: None,
         sql: String::new(),
     })
@@ -94,8 +99,13 @@ pub fn table(name: &str, columns: Vec<Column>) -> Arc<Source> {
         topic: topic(name),
         topic_kind: TopicKind::Table,
         columns,
-        key_format: KeyFormat::Kafka,
+        key_format: Format::Kafka,
+        value_format: Format::Json,
+        reading: Reading::Exact,
+        headers: Vec::new(),
         timestamp: None,
+        timestamp_format: None,
+        read_only: false,
         query: Some(QueryId::new(name)),
         sql: String::new(),
     })

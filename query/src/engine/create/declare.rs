@@ -3,19 +3,23 @@
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
-use foldlog_log::{LogError, Topic, TopicKind, TopicName, TopicSettings};
+use foldlog_log::{LogError, Topic, TopicKind, TopicName};
 
 use super::{
     super::{Core, done},
     MAX_COLUMNS, check_hides_nothing, exists,
-    options::{check_value_format, key_format, timestamp_column, topic_name},
+    formats::{Defaults, formats},
+    options::{check_topic_options, timestamp_column, topic_name, topic_settings},
 };
 use crate::{
     answer::{Answer, Request},
-    catalog::{Catalog, Change, Column, KeyFormat, Source, SourceKind},
+    catalog::{Catalog, Change, Column, Format, Source, SourceKind},
     error::QueryError,
     plan::streaming::check_column_name,
-    sql::statement::{ColumnDef, CreateSource, KeyMark, Options},
+    sql::{
+        DialectKind,
+        statement::{ColumnDef, CreateSource, KeyMark, Options},
+    },
 };
 
 impl Core {
@@ -27,19 +31,28 @@ impl Core {
         }
         check_hides_nothing(&catalog, &name)?;
         let columns = declared_columns(&catalog, kind, &name, columns)?;
-        check_value_format(&options)?;
-        let topic = self.declared_topic(kind, &name, &options)?;
-        let key_format = key_format(&columns, &options)?;
-        check_events(kind, &topic, &columns, key_format)?;
+        let dialect = self.dialect(&request.session);
+        if dialect.kind == DialectKind::Ksql && options.topic.is_none() {
+            return Err(QueryError::Invalid(format!("WITH needs a kafka_topic, over which {name} is declared")));
+        }
+        let written: Vec<&Column> = columns.iter().collect();
+        let formats = formats(&written, &options, Defaults { dialect, session: &request.session, inherited: None })?;
         let timestamp = timestamp_column(&columns, &options)?;
+        let topic = self.declared_topic(kind, &name, &options)?;
+        check_events(kind, &topic, &columns, formats.key)?;
         let source = Source {
             name,
             kind,
             topic: topic.name.clone(),
             topic_kind: topic.settings.kind,
             columns,
-            key_format,
+            key_format: formats.key,
+            value_format: formats.value,
+            reading: formats.reading,
+            headers: Vec::new(),
             timestamp,
+            timestamp_format: None,
+            read_only: false,
             query: None,
             sql: request.sql.clone(),
         };
@@ -56,7 +69,10 @@ impl Core {
                 let existing = topic.settings.partitions;
                 Err(QueryError::Invalid(format!("topic {topic_name} exists already, with {existing} partitions instead of {partitions}")))
             }
-            (Ok(topic), _) => Ok(topic),
+            (Ok(topic), _) => {
+                check_topic_options(topic.settings.kind, options)?;
+                Ok(topic)
+            }
             (Err(LogError::UnknownTopic { .. }), None) => {
                 Err(QueryError::Invalid(format!("topic {topic_name} does not exist; create it first, or add partitions = n to WITH")))
             }
@@ -71,7 +87,7 @@ impl Core {
                     SourceKind::Stream => TopicKind::Records,
                     SourceKind::Table => TopicKind::Table,
                 };
-                Ok(self.log.create_topic(topic_name, TopicSettings::new(kind, partitions))?)
+                Ok(self.log.create_topic(topic_name, topic_settings(kind, partitions, options)?)?)
             }
             (Err(error), _) => Err(error.into()),
         }
@@ -111,7 +127,7 @@ fn declared_columns(catalog: &Catalog, kind: SourceKind, name: &str, columns: Ve
     keys.into_iter().chain(values).map(column).collect()
 }
 
-fn check_events(kind: SourceKind, topic: &Topic, columns: &[Column], key_format: KeyFormat) -> Result<(), QueryError> {
+fn check_events(kind: SourceKind, topic: &Topic, columns: &[Column], key_format: Format) -> Result<(), QueryError> {
     if topic.settings.kind != TopicKind::Events {
         return Ok(());
     }
@@ -130,8 +146,8 @@ fn check_events(kind: SourceKind, topic: &Topic, columns: &[Column], key_format:
             "the key of events is the name of their stream: there is no second key column {}",
             second.name
         ))),
-        _ if key_format == KeyFormat::Json => {
-            Err(QueryError::Invalid("the key of events is the name of their stream, which is no JSON; leave key_format out".to_owned()))
+        _ if !matches!(key_format, Format::Kafka | Format::None) => {
+            Err(QueryError::Invalid("the key of events is the name of their stream, which is text; leave key_format out".to_owned()))
         }
         _ => Ok(()),
     }

@@ -1,10 +1,12 @@
 //! What WITH says, checked against the columns it is about.
 
+use std::time::Duration;
+
 use arrow::datatypes::DataType;
-use foldlog_log::{LogError, TopicName};
+use foldlog_log::{LogError, Retention, TopicKind, TopicName, TopicSettings};
 
 use crate::{
-    catalog::{Column, KeyFormat, timestamp_type, type_name},
+    catalog::{Column, timestamp_type, type_name},
     error::QueryError,
     sql::statement::Options,
 };
@@ -15,32 +17,6 @@ pub(super) fn topic_name(name: &str, options: &Options) -> Result<TopicName, Que
         Some(_) => QueryError::Log(LogError::InvalidName(error)),
         None => QueryError::Invalid(format!("{name} is no name for a topic; name one with WITH (topic = '...')")),
     })
-}
-
-pub(super) fn check_value_format(options: &Options) -> Result<(), QueryError> {
-    match options.value_format.as_deref() {
-        None | Some("json") => Ok(()),
-        Some(other) => Err(QueryError::Unsupported(format!("value_format = '{other}'; there is json"))),
-    }
-}
-
-pub(super) fn key_format(columns: &[Column], options: &Options) -> Result<KeyFormat, QueryError> {
-    let keys: Vec<&Column> = columns.iter().filter(|column| column.key).collect();
-    let fits_kafka = match keys.as_slice() {
-        [one] => matches!(one.data_type, DataType::Utf8 | DataType::Int32 | DataType::Int64 | DataType::Float64),
-        _ => false,
-    };
-    match (options.key_format.as_deref(), keys.len()) {
-        (None | Some("none" | "kafka" | "json"), 0) => Ok(KeyFormat::None),
-        (None, _) => Ok(if fits_kafka { KeyFormat::Kafka } else { KeyFormat::Json }),
-        (Some("kafka"), _) if fits_kafka => Ok(KeyFormat::Kafka),
-        (Some("kafka"), _) => Err(QueryError::Invalid(
-            "key_format = 'kafka' takes one key column of type VARCHAR, INTEGER, BIGINT or DOUBLE; use 'json'".to_owned(),
-        )),
-        (Some("json"), _) => Ok(KeyFormat::Json),
-        (Some("none"), _) => Err(QueryError::Invalid("key_format = 'none' takes no key columns".to_owned())),
-        (Some(other), _) => Err(QueryError::Unsupported(format!("key_format = '{other}'; there are kafka, json and none"))),
-    }
 }
 
 pub(super) fn timestamp_column(columns: &[Column], options: &Options) -> Result<Option<usize>, QueryError> {
@@ -57,6 +33,40 @@ pub(super) fn timestamp_column(columns: &[Column], options: &Options) -> Result<
             Err(QueryError::Invalid(format!(
                 "timestamp = '{name}': the column must be TIMESTAMP, or BIGINT with milliseconds, it is {given}"
             )))
+        }
+    }
+}
+
+/// The settings of a topic that the statement makes.
+///
+/// # Errors
+/// [`QueryError::Invalid`] for copies that there are not, and for clean-up that does not fit the kind.
+pub(super) fn topic_settings(kind: TopicKind, partitions: u32, options: &Options) -> Result<TopicSettings, QueryError> {
+    check_topic_options(kind, options)?;
+    let mut settings = TopicSettings::new(kind, partitions);
+    if let Some(ms) = options.retention_ms.filter(|ms| *ms >= 0) {
+        settings.retention = Retention { time: Some(Duration::from_millis(ms.unsigned_abs())), ..Retention::FOR_EVER };
+    }
+    Ok(settings)
+}
+
+/// Refuses what WITH says about a topic and cannot be had, whether the topic is there already or not.
+pub(super) fn check_topic_options(kind: TopicKind, options: &Options) -> Result<(), QueryError> {
+    if let Some(replicas) = options.replicas.filter(|replicas| !matches!(replicas, -1 | 1)) {
+        return Err(QueryError::Invalid(format!("replicas = {replicas}: there is one server, which keeps one copy; leave it out")));
+    }
+    if let Some(ms) = options.retention_ms.filter(|ms| *ms < -1) {
+        return Err(QueryError::Invalid(format!("retention_ms = {ms}: expected a number of milliseconds, or -1 for ever")));
+    }
+    let fitting = match kind {
+        TopicKind::Table => "compact",
+        TopicKind::Records | TopicKind::Events => "delete",
+    };
+    match options.cleanup_policy.as_deref() {
+        None => Ok(()),
+        Some(policy) if policy == fitting => Ok(()),
+        Some(policy) => {
+            Err(QueryError::Invalid(format!("cleanup_policy = '{policy}': a topic of kind {kind} has '{fitting}'; leave it out")))
         }
     }
 }

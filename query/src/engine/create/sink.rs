@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use foldlog_log::{LogError, Position, TopicKind, TopicName, TopicSettings};
+use foldlog_log::{LogError, Position, TopicKind, TopicName};
 
 use super::{
     super::{Core, done},
     MAX_COLUMNS, check_hides_nothing, exists,
-    options::{check_value_format, key_format, timestamp_column, topic_name},
+    formats::{Defaults, formats},
+    options::{timestamp_column, topic_name, topic_settings},
     reads_topic,
 };
 use crate::{
@@ -73,7 +74,7 @@ impl Core {
         // An empty topic of the right shape that is there already stays as its creator wanted it.
         if self.log.topic(&source.topic).is_err() {
             let partitions = create.options.partitions.unwrap_or(SINK_PARTITIONS);
-            self.log.create_topic(source.topic.clone(), TopicSettings::new(source.topic_kind, partitions))?;
+            self.log.create_topic(source.topic.clone(), topic_settings(source.topic_kind, partitions, &create.options)?)?;
         }
         let release = |_: &QueryError| self.log.release(id.as_str());
         self.hold(&catalog, &query).inspect_err(release)?;
@@ -108,11 +109,11 @@ impl Core {
     /// The source that CREATE ... AS makes, without its query's id.
     pub(in crate::engine) fn sink(&self, catalog: &Catalog, create: &CreateAs, request: &Request) -> Result<Source, QueryError> {
         let CreateAs { kind, name, options, select, .. } = create;
-        check_value_format(options)?;
         if *kind == SourceKind::Stream && options.changelog.is_some() {
             return Err(QueryError::Invalid(format!("changelog is for tables: of stream {name} every record is written")));
         }
-        let chain = self.chain(catalog, select, self.dialect(&request.session), &[])?;
+        let dialect = self.dialect(&request.session);
+        let chain = self.chain(catalog, select, dialect, &[])?;
         let reads = &chain.scan.source;
         check_hides_nothing(catalog, name)?;
         if reads.name == *name {
@@ -160,7 +161,8 @@ impl Core {
             SourceKind::Stream => TopicKind::Records,
             SourceKind::Table => TopicKind::Table,
         };
-        let key_format = key_format(&columns, options)?;
+        let written: Vec<&Column> = columns.iter().collect();
+        let formats = formats(&written, options, Defaults { dialect, session: &request.session, inherited: Some(reads) })?;
         let timestamp = timestamp_column(&columns, options)?;
         let topic = self.sink_topic(catalog, topic_kind, name, options)?;
         Ok(Source {
@@ -169,8 +171,13 @@ impl Core {
             topic,
             topic_kind,
             columns,
-            key_format,
+            key_format: formats.key,
+            value_format: formats.value,
+            reading: formats.reading,
+            headers: Vec::new(),
             timestamp,
+            timestamp_format: None,
+            read_only: false,
             query: None,
             sql: request.sql.clone(),
         })

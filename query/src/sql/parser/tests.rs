@@ -98,7 +98,12 @@ fn an_error_tells_where_what_was_expected_and_what_is_near() {
         ("CREATE STREAM s (a ARRAY<INT)", "line 1, column 29: expected >, found )"),
         (
             "CREATE STREAM s (a INT) WITH (kafka_topc='x')",
-            "line 1, column 31: WITH has no key kafka_topc; did you mean kafka_topic?; known are topic, kafka_topic, partitions, value_format, key_format, timestamp, changelog",
+            "line 1, column 31: WITH has no key kafka_topc; did you mean kafka_topic?; known are topic, kafka_topic, partitions, replicas, retention_ms, cleanup_policy, format, key_format, value_format, key_delimiter, value_delimiter, wrap_single_value, timestamp, timestamp_format, changelog, query_id, sourced_by_connector",
+        ),
+        ("CREATE STREAM s (a INT) WITH (partitions='many')", "line 1, column 31: partitions is \"many\", expected a number from 1 to 1024"),
+        (
+            "CREATE STREAM s (a INT) WITH (topic=x)",
+            "line 1, column 37: expected a value in single quotes, a number, true or false, found x",
         ),
         ("CREATE TABLE t WITH (changelog='all') AS SELECT 1", "line 1, column 22: changelog is \"all\", expected 'every' or 'coalesced'"),
         ("CREATE STREAM s (a INT) WITH (topic='x', kafka_topic='y')", "line 1, column 42: kafka_topic is given twice"),
@@ -130,6 +135,8 @@ fn what_we_do_not_have_is_refused_by_name() {
         ("EXPLAIN ANALYZE SELECT 1", "EXPLAIN ANALYZE"),
         ("EXPLAIN COPY t TO 'x'", "the statement COPY"),
         ("SELECT 1 INTO t FROM u", "SELECT ... INTO"),
+        ("CREATE STREAM a (b INT) WITH (window_type='SESSION')", "window_type in WITH"),
+        ("CREATE STREAM a (b INT) WITH (value_schema_id=1)", "value_schema_id in WITH"),
         ("DROP TABLE a CASCADE", "CASCADE"),
         ("DROP TABLE a DELETE TOPIC", "DELETE TOPIC"),
         ("CREATE OR REPLACE TABLE a AS SELECT 1", "OR REPLACE"),

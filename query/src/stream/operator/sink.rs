@@ -39,7 +39,7 @@ impl TopicSink {
             let deleted = output.ops.as_ref().and_then(|ops| ops.get(row)) == Some(&ChangeOp::Delete);
             let without_value = deleted || output.value_null.as_ref().is_some_and(|null| null.value(row));
             let key = rows.key(row);
-            let value = if without_value { None } else { Some(rows.value(row)) };
+            let value = if without_value { None } else { rows.value(row) };
             let size = key.as_ref().map_or(0, |key| key.len()) + value.as_ref().map_or(0, |value| value.len());
             if size > MAX_RECORD_LEN - BESIDE_VALUE {
                 let position = output.positions.get(row).copied().unwrap_or_default();

@@ -1,0 +1,230 @@
+//! One column being written: its values as JSON, as text of a line, or as Kafka's own serialisers write them.
+//!
+//! A number is written so that reading it gives the same number.
+
+use std::fmt::Write as _;
+
+use arrow::{
+    array::{
+        Array, ArrayRef, AsArray as _, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array,
+        ListArray, MapArray, StringArray, StructArray, Time32MillisecondArray, TimestampMillisecondArray,
+    },
+    datatypes::{
+        DataType, Date32Type, Decimal128Type, Float64Type, Int32Type, Int64Type, Time32MillisecondType, TimeUnit, TimestampMillisecondType,
+    },
+};
+use base64::Engine as _;
+use bytes::Bytes;
+
+use super::value::BASE64;
+use crate::error::QueryError;
+
+/// A column whose type is known.
+pub(super) enum Cells<'a> {
+    Bool(&'a BooleanArray),
+    Int32(&'a Int32Array),
+    Int64(&'a Int64Array),
+    Float64(&'a Float64Array),
+    Utf8(&'a StringArray),
+    Binary(&'a BinaryArray),
+    Date(&'a Date32Array),
+    Time(&'a Time32MillisecondArray),
+    Timestamp(&'a TimestampMillisecondArray),
+    Decimal(&'a Decimal128Array),
+    List(&'a ListArray, Box<Cells<'a>>),
+    Map(&'a MapArray, Box<Cells<'a>>, Box<Cells<'a>>),
+    Struct(&'a StructArray, Vec<(String, Cells<'a>)>),
+}
+
+impl<'a> Cells<'a> {
+    pub(super) fn new(array: &'a ArrayRef) -> Result<Self, QueryError> {
+        Ok(match array.data_type() {
+            DataType::Boolean => Self::Bool(array.as_boolean()),
+            DataType::Int32 => Self::Int32(array.as_primitive::<Int32Type>()),
+            DataType::Int64 => Self::Int64(array.as_primitive::<Int64Type>()),
+            DataType::Float64 => Self::Float64(array.as_primitive::<Float64Type>()),
+            DataType::Utf8 => Self::Utf8(array.as_string::<i32>()),
+            DataType::Binary => Self::Binary(array.as_binary::<i32>()),
+            DataType::Date32 => Self::Date(array.as_primitive::<Date32Type>()),
+            DataType::Time32(TimeUnit::Millisecond) => Self::Time(array.as_primitive::<Time32MillisecondType>()),
+            DataType::Timestamp(TimeUnit::Millisecond, _) => Self::Timestamp(array.as_primitive::<TimestampMillisecondType>()),
+            DataType::Decimal128(..) => Self::Decimal(array.as_primitive::<Decimal128Type>()),
+            DataType::List(_) => {
+                let list = array.as_list::<i32>();
+                Self::List(list, Box::new(Self::new(list.values())?))
+            }
+            DataType::Map(..) => {
+                let map = array.as_map();
+                Self::Map(map, Box::new(Self::new(map.keys())?), Box::new(Self::new(map.values())?))
+            }
+            DataType::Struct(fields) => {
+                let children = fields.iter().zip(array.as_struct().columns());
+                let cells = children.map(|(field, child)| Ok((format!("{}:", quoted(field.name())), Self::new(child)?)));
+                Self::Struct(array.as_struct(), cells.collect::<Result<_, QueryError>>()?)
+            }
+            other => return Err(QueryError::Unsupported(format!("values of type {other} in records"))),
+        })
+    }
+
+    pub(super) fn is_null(&self, row: usize) -> bool {
+        match self {
+            Self::Bool(array) => array.is_null(row),
+            Self::Int32(array) => array.is_null(row),
+            Self::Int64(array) => array.is_null(row),
+            Self::Float64(array) => array.is_null(row),
+            Self::Utf8(array) => array.is_null(row),
+            Self::Binary(array) => array.is_null(row),
+            Self::Date(array) => array.is_null(row),
+            Self::Time(array) => array.is_null(row),
+            Self::Timestamp(array) => array.is_null(row),
+            Self::Decimal(array) => array.is_null(row),
+            Self::List(array, _) => array.is_null(row),
+            Self::Map(array, ..) => array.is_null(row),
+            Self::Struct(array, _) => array.is_null(row),
+        }
+    }
+
+    /// Appends a value as JSON: nested as deep as its type is.
+    pub(super) fn json(&self, row: usize, text: &mut String) {
+        if self.is_null(row) {
+            text.push_str("null");
+            return;
+        }
+        let written = match self {
+            Self::Bool(array) => write!(text, "{}", array.value(row)),
+            Self::Int32(array) => write!(text, "{}", array.value(row)),
+            Self::Int64(array) => write!(text, "{}", array.value(row)),
+            // JSON has no numbers for these: they stand as text, which is read back.
+            Self::Float64(array) if array.value(row).is_nan() => text.write_str("\"NaN\""),
+            Self::Float64(array) if array.value(row) == f64::INFINITY => text.write_str("\"Infinity\""),
+            Self::Float64(array) if array.value(row) == f64::NEG_INFINITY => text.write_str("\"-Infinity\""),
+            Self::Float64(array) => write!(text, "{:?}", array.value(row)),
+            Self::Utf8(array) => text.write_str(&quoted(array.value(row))),
+            Self::Binary(array) => write!(text, "\"{}\"", BASE64.encode(array.value(row))),
+            Self::Date(array) => write!(text, "{}", array.value(row)),
+            Self::Time(array) => write!(text, "{}", array.value(row)),
+            Self::Timestamp(array) => write!(text, "{}", array.value(row)),
+            Self::Decimal(array) => text.write_str(&array.value_as_string(row)),
+            Self::List(array, items) => {
+                text.push('[');
+                for (place, item) in range(array.value_offsets(), row).enumerate() {
+                    text.push_str(if place == 0 { "" } else { "," });
+                    items.json(item, text);
+                }
+                text.write_char(']')
+            }
+            Self::Map(array, keys, values) => {
+                text.push('{');
+                for (place, entry) in range(array.value_offsets(), row).enumerate() {
+                    text.push_str(if place == 0 { "" } else { "," });
+                    text.push_str(&quoted(&keys.text(entry)));
+                    text.push(':');
+                    values.json(entry, text);
+                }
+                text.write_char('}')
+            }
+            Self::Struct(_, fields) => {
+                text.push('{');
+                for (place, (name, field)) in fields.iter().enumerate() {
+                    text.push_str(if place == 0 { "" } else { "," });
+                    text.push_str(name);
+                    field.json(row, text);
+                }
+                text.write_char('}')
+            }
+        };
+        written.expect("a String takes whatever is written to it");
+    }
+
+    /// A value as text of a line, or as the key of a map; empty for NULL.
+    pub(super) fn text(&self, row: usize) -> String {
+        if self.is_null(row) {
+            return String::new();
+        }
+        match self {
+            Self::Utf8(array) => array.value(row).to_owned(),
+            Self::Float64(array) => double_text(array.value(row)),
+            Self::Binary(array) => BASE64.encode(array.value(row)),
+            Self::Bool(_) | Self::Int32(_) | Self::Int64(_) | Self::Date(_) | Self::Time(_) | Self::Timestamp(_) | Self::Decimal(_) => {
+                let mut text = String::new();
+                self.json(row, &mut text);
+                text
+            }
+            // No line and no key of a map has them; a source with such columns cannot be declared.
+            Self::List(..) | Self::Map(..) | Self::Struct(..) => {
+                let mut text = String::new();
+                self.json(row, &mut text);
+                text
+            }
+        }
+    }
+
+    /// A value as Kafka's own serialisers write it; none for NULL.
+    pub(super) fn bytes(&self, row: usize) -> Option<Bytes> {
+        if self.is_null(row) {
+            return None;
+        }
+        Some(match self {
+            Self::Bool(array) => Bytes::copy_from_slice(&[u8::from(array.value(row))]),
+            Self::Int32(array) => Bytes::copy_from_slice(&array.value(row).to_be_bytes()),
+            Self::Int64(array) => Bytes::copy_from_slice(&array.value(row).to_be_bytes()),
+            Self::Timestamp(array) => Bytes::copy_from_slice(&array.value(row).to_be_bytes()),
+            Self::Float64(array) => Bytes::copy_from_slice(&array.value(row).to_be_bytes()),
+            Self::Utf8(array) => Bytes::copy_from_slice(array.value(row).as_bytes()),
+            Self::Binary(array) => Bytes::copy_from_slice(array.value(row)),
+            // Kafka has no serialisers for these; a source with such columns cannot be declared.
+            Self::Decimal(_) | Self::Date(_) | Self::Time(_) | Self::List(..) | Self::Map(..) | Self::Struct(..) => self.text(row).into(),
+        })
+    }
+}
+
+/// Places of the items of a list.
+fn range(offsets: &[i32], row: usize) -> std::ops::Range<usize> {
+    let at = |row: usize| offsets.get(row).and_then(|offset| usize::try_from(*offset).ok()).unwrap_or_default();
+    at(row)..at(row + 1)
+}
+
+pub(super) fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// A DOUBLE as Java writes it: `10.0`, `1.0E10`, `NaN`.
+fn double_text(number: f64) -> String {
+    let size = number.abs();
+    if number.is_nan() {
+        return "NaN".to_owned();
+    }
+    if number.is_infinite() {
+        return if number > 0.0 { "Infinity".to_owned() } else { "-Infinity".to_owned() };
+    }
+    if size == 0.0 || (1e-3..1e7).contains(&size) {
+        return format!("{number:?}");
+    }
+    let text = format!("{number:E}");
+    match text.split_once('E') {
+        Some((mantissa, exponent)) if !mantissa.contains('.') => format!("{mantissa}.0E{exponent}"),
+        _ => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doubles_are_written_as_java_writes_them() {
+        for (number, text) in [
+            (10.0, "10.0"),
+            (-0.0, "-0.0"),
+            (0.001, "0.001"),
+            (1e7, "1.0E7"),
+            (9_999_999.5, "9999999.5"),
+            (1.25e-5, "1.25E-5"),
+            (-1e300, "-1.0E300"),
+            (f64::NAN, "NaN"),
+            (f64::NEG_INFINITY, "-Infinity"),
+        ] {
+            assert_eq!(double_text(number), text);
+        }
+    }
+}
