@@ -42,6 +42,7 @@ stories! {
     aggregates
     arithmetic
     chains
+    collected
     declare
     expressions
     faults
@@ -54,6 +55,20 @@ stories! {
     tables
     types
     views
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_aggregate_does_what_its_example_says() {
+    let mut story = Story::in_memory();
+    story.step("ok", "CREATE STREAM s (v INT) WITH (partitions = 1)").await;
+    story.step("ok", "INSERT INTO s VALUES (1), (3), (3)").await;
+    for aggregate in foldlog_query::plan::aggregates::all() {
+        let (name, (call, result)) = (aggregate.name, aggregate.example);
+        story.step("ok", &format!("CREATE TABLE {name}_example AS SELECT 'all' AS k, {call} AS result FROM s GROUP BY k")).await;
+        let got = story.step("query", &format!("SELECT result FROM {name}_example")).await;
+        assert_eq!(got, ["result", result], "{call}");
+    }
+    story.engine.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,7 +18,7 @@ use datafusion::{
     },
     execution::{SessionState, SessionStateBuilder, SessionStateDefaults, context::ExecutionProps},
     logical_expr::{
-        Expr, ScalarUDF,
+        AggregateUDF, Expr, ScalarUDF,
         physical_planning_context::PhysicalPlanningContext,
         simplify::{ExprSimplifyResult, SimplifyContext},
     },
@@ -32,7 +32,7 @@ use crate::{
     catalog::type_name,
     error::QueryError,
     functions::{self, Registered},
-    plan::{fault, total},
+    plan::{aggregates, fault, total},
     sql::types::NestedTypes,
 };
 
@@ -181,7 +181,7 @@ impl Expressions {
         let state = SessionStateBuilder::new()
             .with_config(config)
             .with_scalar_functions(without(scalar_functions(), &NOT_REPEATABLE))
-            .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
+            .with_aggregate_functions(aggregate_functions())
             .with_window_functions(SessionStateDefaults::default_window_functions())
             .with_expr_planners(SessionStateDefaults::default_expr_planners())
             .with_type_planner(Arc::new(NestedTypes))
@@ -275,6 +275,13 @@ pub(crate) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     // Behind those of DataFusion: of two with one name the last is meant.
     all.extend(functions::udfs(false));
     all
+}
+
+/// DataFusion's aggregates, and ours under the names of some of them.
+fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
+    let mut functions = SessionStateDefaults::default_aggregate_functions();
+    functions.extend(aggregates::known_to_datafusion());
+    functions
 }
 
 fn without(mut functions: Vec<Arc<ScalarUDF>>, names: &[&str]) -> Vec<Arc<ScalarUDF>> {
@@ -484,7 +491,7 @@ mod tests {
             ),
             ("c + 1", "column c does not exist"),
             ("uper(s)", "function uper does not exist; did you mean upper?"),
-            ("latest_by_offset(s)", "function latest_by_offset does not exist"),
+            ("latest_by_ofset(s)", "function latest_by_ofset does not exist; did you mean latest_by_offset?"),
             ("repeat(s, 1000000000)", "repeat() is refused here: it makes much out of little, or tells about the machine"),
             ("row_number() OVER ()", "not supported: OVER (...) in a query that does not end"),
             ("$1", "parameter $1 has no value"),

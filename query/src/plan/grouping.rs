@@ -12,15 +12,15 @@ use datafusion::{
 };
 
 use super::{
+    aggregates,
     expression::{Expression, Expressions},
     fault,
-    select::{Chain, item, next_id, predicate, schema_of_fields},
+    select::{Chain, Scope, item, next_id, predicate, schema_of_fields},
     streaming::{AggregateCall, AggregateFunction, Node, SourceScan},
 };
 use crate::{
-    catalog::types::{kept_as, type_name},
     error::QueryError,
-    sql::dialect::Changelog,
+    sql::dialect::{AggregateRules, Changelog},
 };
 
 /// The parts of an aggregate, gathered from the SELECT list and HAVING.
@@ -31,12 +31,14 @@ pub(super) struct Grouping<'a> {
     expressions: &'a Expressions,
     /// Number of key columns of the source if it is a table; they come first in the input.
     source_keys: usize,
+    rules: AggregateRules,
 }
 
 impl<'a> Grouping<'a> {
     /// A grouping by `keys` over the columns of `input`, the first `source_keys` of which are the key of a table.
-    pub(super) fn new(keys: Vec<Expr>, input: DFSchema, expressions: &'a Expressions, source_keys: usize) -> Result<Self, QueryError> {
-        Ok(Self { keys, calls: Vec::new(), input, expressions, source_keys })
+    pub(super) fn new(keys: Vec<Expr>, input: DFSchema, scope: &'a Scope<'_>, source_keys: usize) -> Result<Self, QueryError> {
+        let (expressions, rules) = (scope.expressions, scope.dialect.aggregates);
+        Ok(Self { keys, calls: Vec::new(), input, expressions, source_keys, rules })
     }
 
     /// The chain: projection of keys and arguments, fold, HAVING, and the SELECT list over the fold's columns.
@@ -67,23 +69,16 @@ impl<'a> Grouping<'a> {
             projected.push(column.expression);
         }
         fields.extend(results.iter().cloned());
+        let keys = projected.len();
+        let mut arguments = Arguments { fields, expressions: projected, keys, source_keys: self.source_keys };
         let mut calls = Vec::new();
         for (call, name) in &self.calls {
-            let (function, argument) = self.fold_of(call)?;
-            let (input_type, argument) = match argument {
-                None => (DataType::Int64, None),
-                Some((expr, as_type)) => {
-                    let compiled = self.expressions.compile_as(expr, &as_type, &self.input)?;
-                    fields.push(Field::new(format!("argument_{}", calls.len()), as_type.clone(), true));
-                    projected.push(compiled);
-                    (as_type, Some(projected.len() - 1 - self.source_keys))
-                }
-            };
-            let data_type = result_type(function, &input_type);
-            results.push(Field::new(name, data_type.clone(), true));
-            calls.push(AggregateCall { function, argument, input_type, data_type });
+            let call = self.fold_of(call, &mut arguments)?;
+            results.push(Field::new(name, call.data_type.clone(), true));
+            calls.push(call);
         }
 
+        let Arguments { fields, expressions: projected, .. } = arguments;
         let projection = schema_of_fields(fields);
         nodes.push(Node::Project { id: next_id(&nodes), expressions: projected, schema: projection.clone() });
         if self.source_keys > 0 {
@@ -126,65 +121,92 @@ impl<'a> Grouping<'a> {
         Ok(expr)
     }
 
-    /// What a call folds: the function, and its argument with the type in which it is folded.
-    fn fold_of(&self, call: &Call) -> Result<(AggregateFunction, Option<(Expr, DataType)>), QueryError> {
-        let name = call.func.name();
+    /// What a call folds; its arguments are put behind the columns that there are.
+    fn fold_of(&self, call: &Call, columns: &mut Arguments) -> Result<AggregateCall, QueryError> {
+        let written = call.func.name();
         let params = &call.params;
-        if params.distinct {
-            return Err(QueryError::Unsupported(format!("{name}(DISTINCT ...) in a query that does not end")));
-        }
         if !params.order_by.is_empty() || params.null_treatment.is_some() {
-            return Err(QueryError::Unsupported(format!("ORDER BY and IGNORE NULLS in {name}")));
+            return Err(QueryError::Unsupported(format!("ORDER BY and IGNORE NULLS in {written}")));
         }
-        let function = match name {
-            "count" => AggregateFunction::Count,
-            "sum" => AggregateFunction::Sum,
-            "min" => AggregateFunction::Min,
-            "max" => AggregateFunction::Max,
-            "avg" => AggregateFunction::Avg,
-            _ => {
-                return Err(QueryError::Unsupported(format!(
-                    "{name} in a query that does not end; there are COUNT, SUM, MIN, MAX and AVG"
-                )));
+        let unknown = || {
+            let names: Vec<&str> = aggregates::all().iter().map(|one| one.name).collect();
+            QueryError::Unsupported(format!("{written} in a query that does not end; there are {}", names.join(", ")))
+        };
+        let aggregate = match aggregates::find(written) {
+            Some(count) if params.distinct && count.name == "count" => aggregates::find("count_distinct").ok_or_else(unknown)?,
+            Some(other) if params.distinct => {
+                return Err(QueryError::Unsupported(format!("{}(DISTINCT ...) in a query that does not end", other.name)));
             }
+            known => known.ok_or_else(unknown)?,
         };
-        let argument = match params.args.as_slice() {
-            [] => None,
-            [one] if counts_rows(one) && function == AggregateFunction::Count => None,
-            [one] => Some(one.clone()),
-            _ => return Err(QueryError::Invalid(format!("{name} takes one argument"))),
+        let written = match params.args.as_slice() {
+            [one] if counts_rows(one) && aggregate.name == "count" => &[],
+            written => written,
         };
-        let Some(argument) = argument else {
-            return Ok(match &params.filter {
-                None => (AggregateFunction::CountStar, None),
-                Some(filter) => {
-                    let one = only_where(filter, Expr::Literal(ScalarValue::Int64(Some(1)), None));
-                    (AggregateFunction::Count, Some((one, DataType::Int64)))
-                }
-            });
-        };
-        if argument.exists(|expr| Ok(matches!(expr, Expr::AggregateFunction(_)))).map_err(fault::of_planning)? {
-            return Err(QueryError::Invalid(format!("{name} cannot contain an aggregate")));
+        for one in written {
+            if one.exists(|expr| Ok(matches!(expr, Expr::AggregateFunction(_)))).map_err(fault::of_planning)? {
+                return Err(QueryError::Invalid(format!("{} cannot contain an aggregate", aggregate.name)));
+            }
         }
-        let given = self.expressions.compile(argument.clone(), &self.input)?;
-        let folded_as = match (function, given.data_type()) {
-            (AggregateFunction::Sum | AggregateFunction::Avg, DataType::Decimal128(precision, scale)) => {
-                Some(DataType::Decimal128(*precision, *scale))
+        let given = written.iter().map(|one| self.expressions.compile(one.clone(), &self.input)).collect::<Result<Vec<_>, _>>()?;
+        let described = written.iter().zip(&given).map(|(one, given)| match one {
+            Expr::Literal(value, _) => aggregates::Argument::Literal(value, given.data_type()),
+            _ => aggregates::Argument::Value(given.data_type()),
+        });
+        let resolved = aggregate.resolve(&described.collect::<Vec<_>>(), self.source_keys > 0, self.rules)?;
+
+        let call = AggregateCall {
+            function: resolved.function,
+            arguments: Vec::new(),
+            types: resolved.types.clone(),
+            filter: None,
+            data_type: resolved.returns,
+            rules: self.rules,
+        };
+        let mut call = match &params.filter {
+            Some(filter) if call.function == AggregateFunction::CountStar => {
+                let one = only_where(filter, Expr::Literal(ScalarValue::Int64(Some(1)), None));
+                let place = columns.add(self.expressions.compile_as(one, &DataType::Int64, &self.input)?);
+                return Ok(AggregateCall {
+                    function: AggregateFunction::Count,
+                    arguments: vec![place],
+                    types: vec![DataType::Int64],
+                    ..call
+                });
             }
-            (AggregateFunction::Sum | AggregateFunction::Avg, of) if of.is_integer() => Some(DataType::Int64),
-            (AggregateFunction::Sum | AggregateFunction::Avg, of) if of.is_numeric() => Some(DataType::Float64),
-            (AggregateFunction::Sum | AggregateFunction::Avg, DataType::Null) => Some(DataType::Float64),
-            (AggregateFunction::Sum | AggregateFunction::Avg, _) => None,
-            (_, of) => kept_as(of),
+            Some(filter) if call.function.keeps_values() => {
+                let filter = predicate(filter.as_ref().clone(), &self.input, self.expressions, "FILTER")?;
+                AggregateCall { filter: Some(columns.add(filter)), ..call }
+            }
+            _ => call,
         };
-        let Some(folded_as) = folded_as else {
-            return Err(QueryError::Invalid(format!("{name} does not take {}", type_name(given.data_type()))));
-        };
-        let argument = match &params.filter {
-            None => argument,
-            Some(filter) => only_where(filter, argument),
-        };
-        Ok((function, Some((argument, folded_as))))
+        for (place, (one, folded_as)) in written.iter().zip(&resolved.types).enumerate() {
+            let argument = match &params.filter {
+                Some(filter) if place == 0 && !call.function.keeps_values() => only_where(filter, one.clone()),
+                _ => one.clone(),
+            };
+            call.arguments.push(columns.add(self.expressions.compile_as(argument, folded_as, &self.input)?));
+        }
+        Ok(call)
+    }
+}
+
+/// The columns that are computed before the fold.
+struct Arguments {
+    fields: Vec<Field>,
+    expressions: Vec<Expression>,
+    /// Number of columns before the arguments, and of those among them that are the source's keys.
+    keys: usize,
+    source_keys: usize,
+}
+
+impl Arguments {
+    /// Adds an argument; gives its place in the input of the fold, where the source's keys are gone.
+    fn add(&mut self, expression: Expression) -> usize {
+        let name = format!("argument_{}", self.expressions.len() - self.keys);
+        self.fields.push(Field::new(name, expression.data_type().clone(), true));
+        self.expressions.push(expression);
+        self.expressions.len() - 1 - self.source_keys
     }
 }
 
@@ -216,13 +238,4 @@ fn counts_rows(argument: &Expr) -> bool {
 /// The argument of an aggregate with FILTER: NULL, which no aggregate counts, where the filter is not true.
 fn only_where(filter: &Expr, argument: Expr) -> Expr {
     Expr::Case(Case::new(None, vec![(Box::new(filter.clone()), Box::new(argument))], None))
-}
-
-fn result_type(function: AggregateFunction, input: &DataType) -> DataType {
-    match (function, input) {
-        (AggregateFunction::CountStar | AggregateFunction::Count, _) => DataType::Int64,
-        (AggregateFunction::Sum, DataType::Decimal128(_, scale)) => DataType::Decimal128(38, *scale),
-        (AggregateFunction::Avg, _) => DataType::Float64,
-        (AggregateFunction::Sum | AggregateFunction::Min | AggregateFunction::Max, other) => other.clone(),
-    }
 }

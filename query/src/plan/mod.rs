@@ -1,5 +1,6 @@
 //! From statements to operators: streaming plans and their expressions. Called by `engine`, read by `stream`.
 
+pub mod aggregates;
 pub mod expression;
 pub mod fault;
 mod grouping;

@@ -104,7 +104,7 @@ fn plan_here(query: &ast::Query, scope: &Scope<'_>) -> Result<Chain, QueryError>
     }
     if grouped {
         let changelog = scope.dialect.changelog;
-        let grouping = Grouping::new(groups, input, scope.expressions, keys)?;
+        let grouping = Grouping::new(groups, input, scope, keys)?;
         return Ok(Chain { changelog, ..grouping.chain(scan, nodes, named, having)? });
     }
 
@@ -296,7 +296,7 @@ fn group_expressions(
     let mut groups: Vec<Expr> = Vec::new();
     for one in written {
         let expr = match one {
-            ast::Expr::Value(ast::ValueWithSpan { value: ast::Value::Number(digits, _), .. }) => {
+            ast::Expr::Value(ast::ValueWithSpan { value: ast::Value::Number(digits, _), .. }) if scope.dialect.group_by_places => {
                 let place = digits.parse::<usize>().ok().and_then(|number| number.checked_sub(1)).and_then(|place| items.get(place));
                 let Some((_, expr)) = place else {
                     return Err(QueryError::Invalid(format!("GROUP BY {digits}: the SELECT list has {} columns", items.len())));

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     catalog::{Column, Source, SourceKind, WantedColumn, schema_of, type_name},
     error::QueryError,
-    sql::dialect::Changelog,
+    sql::dialect::{AggregateRules, Changelog},
 };
 
 /// Number of an operator in its plan, given in plan order from 0; its state belongs to this number.
@@ -95,29 +95,113 @@ pub enum Node {
 pub struct AggregateCall {
     /// What is computed.
     pub function: AggregateFunction,
-    /// Place of the argument in the input; none for `COUNT(*)` alone.
-    pub argument: Option<usize>,
-    /// Type of the argument (of the result for `COUNT(*)`).
-    pub input_type: DataType,
+    /// Places of the arguments in the input; none for `COUNT(*)` alone.
+    pub arguments: Vec<usize>,
+    /// Their types.
+    pub types: Vec<DataType>,
+    /// Place of a BOOLEAN in the input: only rows for which it is true are folded. For aggregates that keep values; for the others
+    /// the argument is NULL where it is not.
+    pub filter: Option<usize>,
     /// Type of the result.
     pub data_type: DataType,
+    /// Whose rules it follows.
+    pub rules: AggregateRules,
 }
 
-/// What an aggregate computes.
+/// What an aggregate computes; `plan/aggregates` says what each takes and gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AggregateFunction {
-    /// Number of rows: BIGINT.
+    /// Number of rows.
     CountStar,
-    /// Number of values that are not NULL: BIGINT.
+    /// Number of values that are not NULL.
     Count,
-    /// Sum: BIGINT of integers (NULL while it is out of range), DOUBLE of DOUBLE, DECIMAL(38, s) of DECIMAL(p, s).
+    /// Number of different values that are not NULL.
+    CountDistinct,
+    /// Sum.
     Sum,
-    /// Smallest value, of the argument's type.
+    /// Sum of the elements of arrays.
+    SumList,
+    /// Smallest value.
     Min,
-    /// Greatest value, of the argument's type.
+    /// Greatest value.
     Max,
-    /// Mean: DOUBLE.
+    /// Mean.
     Avg,
+    /// Values of the first rows, or that of the first.
+    Earliest {
+        /// How many; none: the value alone, not an array.
+        count: Option<u32>,
+        /// Whether NULL is a value.
+        nulls: bool,
+    },
+    /// Values of the last rows, or that of the last.
+    Latest {
+        /// How many; none: the value alone, not an array.
+        count: Option<u32>,
+        /// Whether NULL is a value.
+        nulls: bool,
+    },
+    /// Values in the order of the rows.
+    CollectList {
+        /// The first so many.
+        most: u32,
+    },
+    /// Each value once, in the order in which they first came.
+    CollectSet {
+        /// The first so many.
+        most: u32,
+    },
+    /// The greatest values.
+    TopK {
+        /// So many.
+        count: u32,
+    },
+    /// The greatest different values.
+    TopKDistinct {
+        /// So many.
+        count: u32,
+    },
+    /// Numbers of rows by value.
+    Histogram {
+        /// Of the first so many values.
+        most: u32,
+    },
+    /// The value of all rows.
+    Attr,
+    /// Correlation of two columns.
+    Correlation,
+    /// Variance of a sample.
+    Variance,
+    /// Standard deviation of a sample.
+    Deviation,
+}
+
+impl AggregateFunction {
+    /// Whether it keeps values of its group, rather than something that is computed of them.
+    #[must_use]
+    pub const fn keeps_values(self) -> bool {
+        match self {
+            Self::CountStar
+            | Self::Count
+            | Self::CountDistinct
+            | Self::Sum
+            | Self::SumList
+            | Self::Min
+            | Self::Max
+            | Self::Avg
+            | Self::Correlation
+            | Self::Variance
+            | Self::Deviation => false,
+            Self::Earliest { .. }
+            | Self::Latest { .. }
+            | Self::CollectList { .. }
+            | Self::CollectSet { .. }
+            | Self::TopK { .. }
+            | Self::TopKDistinct { .. }
+            | Self::Histogram { .. }
+            | Self::Attr => true,
+        }
+    }
 }
 
 /// Where the results go.
@@ -362,17 +446,33 @@ impl StreamPlan {
 
 impl std::fmt::Display for AggregateCall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let name = match self.function {
-            AggregateFunction::CountStar | AggregateFunction::Count => "count",
-            AggregateFunction::Sum => "sum",
-            AggregateFunction::Min => "min",
-            AggregateFunction::Max => "max",
-            AggregateFunction::Avg => "avg",
+        let by_offset = |name: &str, count: Option<u32>, nulls: bool| {
+            let count = count.map(|count| format!(" {count}")).unwrap_or_default();
+            format!("{name}{count}{}", if nulls { " with nulls" } else { "" })
         };
-        match self.argument {
-            None => write!(f, "{name}(*)"),
-            Some(place) => write!(f, "{name}(column {place})"),
-        }
+        let name = match self.function {
+            AggregateFunction::CountStar | AggregateFunction::Count => "count".to_owned(),
+            AggregateFunction::CountDistinct => "count_distinct".to_owned(),
+            AggregateFunction::Sum => "sum".to_owned(),
+            AggregateFunction::SumList => "sum_list".to_owned(),
+            AggregateFunction::Min => "min".to_owned(),
+            AggregateFunction::Max => "max".to_owned(),
+            AggregateFunction::Avg => "avg".to_owned(),
+            AggregateFunction::Earliest { count, nulls } => by_offset("earliest_by_offset", count, nulls),
+            AggregateFunction::Latest { count, nulls } => by_offset("latest_by_offset", count, nulls),
+            AggregateFunction::CollectList { .. } => "collect_list".to_owned(),
+            AggregateFunction::CollectSet { .. } => "collect_set".to_owned(),
+            AggregateFunction::TopK { count } => format!("topk {count}"),
+            AggregateFunction::TopKDistinct { count } => format!("topkdistinct {count}"),
+            AggregateFunction::Histogram { .. } => "histogram".to_owned(),
+            AggregateFunction::Attr => "attr".to_owned(),
+            AggregateFunction::Correlation => "correlation".to_owned(),
+            AggregateFunction::Variance => "variance".to_owned(),
+            AggregateFunction::Deviation => "deviation".to_owned(),
+        };
+        let columns: Vec<String> = self.arguments.iter().map(|place| format!("column {place}")).collect();
+        let filter = self.filter.map(|place| format!(" where column {place}")).unwrap_or_default();
+        write!(f, "{name}({}){filter}", if columns.is_empty() { "*".to_owned() } else { columns.join(", ") })
     }
 }
 

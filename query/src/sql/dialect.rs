@@ -23,6 +23,21 @@ pub struct Dialect {
     pub start: Start,
     /// What a table's query writes of a step unless told (`WITH (changelog = ...)`).
     pub changelog: Changelog,
+    /// What aggregates give where the dialects differ.
+    pub aggregates: AggregateRules,
+    /// Whether a number in GROUP BY is a place of the SELECT list, rather than a constant.
+    pub group_by_places: bool,
+}
+
+/// What aggregates give where the dialects differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AggregateRules {
+    /// SQL's: nothing is NULL, sums have room, every aggregate takes back its own row's value.
+    #[default]
+    Standard,
+    /// ksqlDB's: SUM and AVG start at 0, SUM keeps its argument's type and wraps, STDDEV_SAMP is the variance, what is taken back is
+    /// the first equal value, and what cannot take values back is refused over tables.
+    Ksql,
 }
 
 /// What a query that makes a table writes of a step.
@@ -125,6 +140,8 @@ impl Dialect {
         null_comparison: NullComparison::Null,
         start: Start::Earliest,
         changelog: Changelog::Coalesced,
+        aggregates: AggregateRules::Standard,
+        group_by_places: true,
     };
 
     /// ksqlDB's rules: identifiers fold to upper case, a comparison with NULL is FALSE, integers wrap.
@@ -135,6 +152,8 @@ impl Dialect {
         null_comparison: NullComparison::False,
         start: Start::Latest,
         changelog: Changelog::Every,
+        aggregates: AggregateRules::Ksql,
+        group_by_places: false,
     };
 
     /// The name that an identifier stands for.

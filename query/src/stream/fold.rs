@@ -1,7 +1,7 @@
 //! The state of a query as a table of results: what its task folds and what readers of its view see.
 //!
 //! Keys and accumulators, or whole rows, lie in the table; HAVING and the projection behind GROUP BY run when rows are read, for
-//! the sink and for readers alike. Invariant: the copy of the source and the table are always at the same version.
+//! the sink and for readers alike. Invariant: the table and those beside it are always at the same version.
 
 use std::sync::Arc;
 
@@ -65,6 +65,14 @@ impl Content {
         }
     }
 
+    /// Empty tables that are kept beside the table of results: the copy of the source, then the values that are counted.
+    fn beside(&self) -> Vec<Table> {
+        match self {
+            Self::Groups(aggregation, copy) => copy.iter().map(|_| Copy::table()).chain(aggregation.values()).collect(),
+            Self::Newest(_) => Vec::new(),
+        }
+    }
+
     /// Rows given by their words; says which are there unless all are.
     fn read(&self, table: &Table, rows: &[(RowNumber, &[u64])]) -> Result<(Groups, Option<BooleanBuffer>), QueryError> {
         match self {
@@ -88,8 +96,8 @@ pub(crate) struct Fold {
     after: Chain,
     has_filter: bool,
     table: RwLock<Table>,
-    /// The copy of the source, if one is kept; the task alone looks into it.
-    copied: Option<Mutex<Table>>,
+    /// The copy of the source, if one is kept, then the values that are counted; the task alone looks into them.
+    beside: Mutex<Vec<Table>>,
     hasher: DefaultHashBuilder,
     /// Results, then row time.
     schema: SchemaRef,
@@ -111,11 +119,11 @@ impl Fold {
             fields.push(Arc::new(Field::new(ROWTIME, timestamp_type(), true)));
         }
         let table = content.table();
-        let copied = matches!(content, Content::Groups(_, Some(_))).then(|| Mutex::new(Copy::table()));
+        let beside = Mutex::new(content.beside());
         Self {
             hasher: table.hasher(),
             table: RwLock::new(table),
-            copied,
+            beside,
             has_filter: after.has_filter(),
             content,
             after,
@@ -142,13 +150,13 @@ impl Fold {
         self.changelog == Changelog::Every
     }
 
-    /// Memory of the table with its undo, and of the copy; over `budget` readers are given up before anything else, the oldest
+    /// Memory of the table with its undo, and of those beside it; over `budget` readers are given up before anything else, the oldest
     /// first.
     pub(crate) fn bytes_within(&self, budget: usize) -> usize {
-        let copied = self.copied.as_ref().map_or(0, |copied| copied.lock().bytes());
+        let beside: usize = self.beside.lock().iter().map(Table::bytes).sum();
         let (bytes, undo) = {
             let table = self.table.read();
-            (table.bytes() + copied, table.undo_bytes())
+            (table.bytes() + beside, table.undo_bytes())
         };
         if bytes <= budget {
             return bytes;
@@ -156,14 +164,12 @@ impl Fold {
         let mut table = self.table.write();
         table.give_up_beyond(undo.saturating_sub(bytes - budget));
         // What is left of undo belongs to steps that are not durable yet, and is gone when they are.
-        table.bytes() - table.undo_bytes() + copied
+        table.bytes() - table.undo_bytes() + beside
     }
 
-    /// Does the same to the table and to the copy.
+    /// Does the same to the table and to those beside it.
     fn with_tables(&self, change: impl Fn(&mut Table)) {
-        if let Some(copied) = &self.copied {
-            change(&mut copied.lock());
-        }
+        self.beside.lock().iter_mut().for_each(&change);
         change(&mut self.table.write());
     }
 
@@ -202,21 +208,20 @@ impl Fold {
     /// # Errors
     /// [`QueryError::Execution`] where columns do not fit the plan, which is a fault of ours, or for a row that is too large.
     pub(crate) fn fold(&self, input: ChangeBatch) -> Result<(), QueryError> {
-        match (&self.content, &self.copied) {
-            (Content::Groups(aggregation, Some(copy)), Some(copied)) => {
-                let changes = copy.replace(&mut copied.lock(), &input)?;
-                aggregation.fold(&self.table, changes, &self.hasher)
+        let mut beside = self.beside.lock();
+        match (&self.content, beside.as_mut_slice()) {
+            (Content::Groups(aggregation, Some(copy)), [copied, values @ ..]) => {
+                let changes = copy.replace(copied, &input)?;
+                aggregation.fold(&self.table, values, changes, &self.hasher)
             }
-            (Content::Groups(aggregation, _), _) => aggregation.fold(&self.table, input, &self.hasher),
+            (Content::Groups(aggregation, _), values) => aggregation.fold(&self.table, values, input, &self.hasher),
             (Content::Newest(newest), _) => newest.fold(&self.table, &input, &self.hasher),
         }
     }
 
     /// Makes a version the one that readers see.
     pub(crate) fn commit(&self, version: Version) {
-        if let Some(copied) = &self.copied {
-            copied.lock().commit(version);
-        }
+        self.beside.lock().iter_mut().for_each(|beside| beside.commit(version));
         let mut table = self.table.write();
         table.commit(version);
         table.give_up_beyond(self.undo_budget);

@@ -19,7 +19,7 @@ use foldlog_log::{
 use foldlog_query::{
     catalog::{Column, Format, QueryDef, QueryId, Reading, Source, SourceKind, WantedColumn},
     plan::{AggregateCall, AggregateFunction, Node, OperatorId, Sink, SourceScan, StreamPlan},
-    sql::dialect::Changelog,
+    sql::dialect::{AggregateRules, Changelog},
 };
 
 /// Longest time that a test waits for anything.
@@ -112,15 +112,21 @@ pub fn table(name: &str, columns: Vec<Column>) -> Arc<Source> {
 }
 
 pub fn call(function: AggregateFunction, argument: usize, input_type: DataType, data_type: DataType) -> AggregateCall {
-    AggregateCall { function, argument: Some(argument), input_type, data_type }
+    AggregateCall { function, arguments: vec![argument], types: vec![input_type], filter: None, data_type, rules: AggregateRules::Standard }
+}
+
+/// `COUNT(*)`.
+pub fn count_rows() -> AggregateCall {
+    let call = call(AggregateFunction::CountStar, 0, DataType::Int64, DataType::Int64);
+    AggregateCall { arguments: Vec::new(), types: Vec::new(), ..call }
 }
 
 /// `SELECT k, COUNT(*), COUNT(n), SUM(n), MIN(n), MAX(n), AVG(n), SUM(d), AVG(d), MIN(s), MAX(s) FROM facts GROUP BY k`.
 pub fn everything_by_key(name: &str) -> StreamPlan {
-    use AggregateFunction::{Avg, Count, CountStar, Max, Min, Sum};
+    use AggregateFunction::{Avg, Count, Max, Min, Sum};
     let (long, double, text) = (DataType::Int64, DataType::Float64, DataType::Utf8);
     let calls = vec![
-        AggregateCall { function: CountStar, argument: None, input_type: long.clone(), data_type: long.clone() },
+        count_rows(),
         call(Count, 1, long.clone(), long.clone()),
         call(Sum, 1, long.clone(), long.clone()),
         call(Min, 1, long.clone(), long.clone()),
@@ -164,8 +170,7 @@ pub fn grouped_over(
 /// `SELECT <the column>, COUNT(*) AS rows FROM <source> GROUP BY <the column>`.
 pub fn counted(name: &str, source: Arc<Source>, place: usize) -> StreamPlan {
     let long = DataType::Int64;
-    let calls =
-        vec![AggregateCall { function: AggregateFunction::CountStar, argument: None, input_type: long.clone(), data_type: long.clone() }];
+    let calls = vec![count_rows()];
     let output = vec![column("key", source.columns[place].data_type.clone(), true), column("rows", long, false)];
     grouped_over(source, vec![WantedColumn::Declared(place)], name, calls, output)
 }

@@ -7,7 +7,7 @@ use std::{cmp::Ordering, sync::Arc};
 
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int64Array, StringBuilder,
+        Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int32Array, Int64Array, StringBuilder,
         types::{Decimal128Type, Float64Type, Int64Type},
     },
     compute::cast,
@@ -18,8 +18,9 @@ use crate::{
     answer::ChangeOp,
     error::QueryError,
     plan::{AggregateCall, AggregateFunction},
+    sql::dialect::AggregateRules,
     stream::{
-        operator::chain::execution,
+        operator::{chain::execution, moments},
         state::{HEADER, RowNumber, Table},
     },
 };
@@ -30,6 +31,9 @@ pub(crate) struct Accumulator {
     kind: Kind,
     /// Place of the argument in the input.
     argument: Option<usize>,
+    /// And of the second one.
+    second: Option<usize>,
+    rules: AggregateRules,
     /// Place of the first word among the accumulators of a row.
     at: usize,
     /// Type of the result.
@@ -40,9 +44,16 @@ pub(crate) struct Accumulator {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Count,
+    /// Different values, which `operator/distinct` counts.
+    CountDistinct,
     Sum(Numbers),
+    /// Sums the elements of arrays.
+    SumList(Numbers),
     Avg(Numbers),
     Extreme(Values, Ordering),
+    Variance,
+    Deviation,
+    Correlation,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,34 +94,52 @@ impl Signs for &[ChangeOp] {
 }
 
 impl Accumulator {
-    /// The accumulator of a call, with its first word at `at`; whether it will have to take values back.
+    /// The accumulator of a call, with its first word at `at`.
     ///
     /// # Errors
     /// [`QueryError::Unsupported`] for an argument of a type that it cannot fold.
-    pub(crate) fn new(call: &AggregateCall, at: usize, takes_back: bool) -> Result<Self, QueryError> {
-        let refused = || QueryError::Unsupported(format!("{:?} of {}", call.function, call.input_type));
+    pub(crate) fn new(call: &AggregateCall, at: usize) -> Result<Self, QueryError> {
+        let refused = || QueryError::Unsupported(format!("{call} of {:?}", call.types));
+        let of = call.types.first().unwrap_or(&DataType::Int64);
         let kind = match call.function {
             AggregateFunction::CountStar | AggregateFunction::Count => Kind::Count,
-            AggregateFunction::Sum => Kind::Sum(numbers(&call.input_type).ok_or_else(refused)?),
-            AggregateFunction::Avg => Kind::Avg(numbers(&call.input_type).ok_or_else(refused)?),
-            AggregateFunction::Min | AggregateFunction::Max if takes_back => {
-                return Err(QueryError::Unsupported(format!("{call} over a table in a query that does not end")));
-            }
-            AggregateFunction::Min => Kind::Extreme(values(&call.input_type).ok_or_else(refused)?, Ordering::Less),
-            AggregateFunction::Max => Kind::Extreme(values(&call.input_type).ok_or_else(refused)?, Ordering::Greater),
+            AggregateFunction::CountDistinct => Kind::CountDistinct,
+            AggregateFunction::Sum => Kind::Sum(numbers(of).ok_or_else(refused)?),
+            AggregateFunction::SumList => match of {
+                DataType::List(item) => Kind::SumList(numbers(item.data_type()).ok_or_else(refused)?),
+                _ => return Err(refused()),
+            },
+            AggregateFunction::Avg => Kind::Avg(numbers(of).ok_or_else(refused)?),
+            AggregateFunction::Min => Kind::Extreme(values(of).ok_or_else(refused)?, Ordering::Less),
+            AggregateFunction::Max => Kind::Extreme(values(of).ok_or_else(refused)?, Ordering::Greater),
+            AggregateFunction::Variance => Kind::Variance,
+            AggregateFunction::Deviation => Kind::Deviation,
+            AggregateFunction::Correlation => Kind::Correlation,
+            AggregateFunction::Earliest { .. }
+            | AggregateFunction::Latest { .. }
+            | AggregateFunction::CollectList { .. }
+            | AggregateFunction::CollectSet { .. }
+            | AggregateFunction::TopK { .. }
+            | AggregateFunction::TopKDistinct { .. }
+            | AggregateFunction::Histogram { .. }
+            | AggregateFunction::Attr => return Err(refused()),
         };
-        let argument = if call.function == AggregateFunction::CountStar { None } else { call.argument };
-        Ok(Self { kind, argument, at, data_type: call.data_type.clone() })
+        let place = |argument: usize| call.arguments.get(argument).copied();
+        let argument = if call.function == AggregateFunction::CountStar { None } else { place(0) };
+        Ok(Self { kind, argument, second: place(1), rules: call.rules, at, data_type: call.data_type.clone() })
     }
 
     /// Number of words.
     pub(crate) fn words(&self) -> usize {
         match self.kind {
-            Kind::Count => 1,
-            Kind::Sum(Numbers::Double) | Kind::Avg(Numbers::Double) => 2,
+            Kind::Count | Kind::CountDistinct => 1,
+            Kind::Sum(Numbers::Double) | Kind::SumList(Numbers::Double) | Kind::Avg(Numbers::Double) => 2,
             Kind::Extreme(Values::Integer | Values::Double | Values::Text, _) => 2,
-            Kind::Sum(Numbers::Integer) | Kind::Avg(Numbers::Integer) | Kind::Extreme(Values::Decimal, _) => 3,
-            Kind::Sum(Numbers::Decimal { .. }) | Kind::Avg(Numbers::Decimal { .. }) => 4,
+            Kind::Sum(Numbers::Integer) | Kind::SumList(Numbers::Integer) | Kind::Avg(Numbers::Integer) => 3,
+            Kind::Extreme(Values::Decimal, _) => 3,
+            Kind::Sum(Numbers::Decimal { .. }) | Kind::SumList(Numbers::Decimal { .. }) | Kind::Avg(Numbers::Decimal { .. }) => 4,
+            Kind::Variance | Kind::Deviation => moments::VARIANCE,
+            Kind::Correlation => moments::CORRELATION,
         }
     }
 
@@ -134,24 +163,43 @@ impl Accumulator {
         let at = self.at;
         match self.kind {
             Kind::Count => each_value(column, groups, |group, row| count(&mut table.accumulators_mut(group)[at], signs.takes_back(row))),
-            Kind::Sum(Numbers::Integer) | Kind::Avg(Numbers::Integer) => {
-                let column = cast(column, &DataType::Int64).map_err(execution)?;
-                let values = column.as_primitive::<Int64Type>().values();
-                each_value(&column, groups, |group, row| {
-                    add(&mut table.accumulators_mut(group)[at..at + 3], values[row], signs.takes_back(row));
-                });
-            }
-            Kind::Sum(Numbers::Decimal { .. }) | Kind::Avg(Numbers::Decimal { .. }) => {
-                let values = column.as_primitive_opt::<Decimal128Type>().ok_or_else(|| execution("not a DECIMAL"))?.values();
+            Kind::CountDistinct => {}
+            Kind::Sum(of) | Kind::Avg(of) => {
+                let values = Summands::new(of, column)?;
                 each_value(column, groups, |group, row| {
-                    add_decimal(&mut table.accumulators_mut(group)[at..at + 4], values[row], signs.takes_back(row));
+                    values.add(row, &mut table.accumulators_mut(group)[at..], signs.takes_back(row));
                 });
             }
-            Kind::Sum(Numbers::Double) | Kind::Avg(Numbers::Double) => {
+            Kind::SumList(of) => {
+                let lists = column.as_list_opt::<i32>().ok_or_else(|| execution("not an ARRAY"))?;
+                let elements = lists.values();
+                let values = Summands::new(of, elements)?;
+                each_value(column, groups, |group, row| {
+                    let range = lists.value_offsets().get(row..row + 2).map_or(0..0, |ends| place(ends[0])..place(ends[1]));
+                    for element in range.filter(|element| elements.is_valid(*element)) {
+                        values.add(element, &mut table.accumulators_mut(group)[at..], signs.takes_back(row));
+                    }
+                });
+            }
+            Kind::Variance | Kind::Deviation => {
                 let column = cast(column, &DataType::Float64).map_err(execution)?;
                 let values = column.as_primitive::<Float64Type>().values();
                 each_value(&column, groups, |group, row| {
-                    add_double(&mut table.accumulators_mut(group)[at..at + 2], values[row], signs.takes_back(row));
+                    let words = &mut table.accumulators_mut(group)[at..at + moments::VARIANCE];
+                    moments::add(words, values[row], signs.takes_back(row));
+                });
+            }
+            Kind::Correlation => {
+                let second = self.second.and_then(|second| columns.get(second));
+                let second = second.ok_or_else(|| execution("an aggregate's argument is missing"))?;
+                let (first, second) = (cast(column, &DataType::Float64), cast(second, &DataType::Float64));
+                let (first, second) = (first.map_err(execution)?, second.map_err(execution)?);
+                let (x, y) = (first.as_primitive::<Float64Type>().values(), second.as_primitive::<Float64Type>().values());
+                each_value(&first, groups, |group, row| {
+                    if second.is_valid(row) {
+                        let words = &mut table.accumulators_mut(group)[at..at + moments::CORRELATION];
+                        moments::add_pair(words, (x[row], y[row]), signs.takes_back(row));
+                    }
                 });
             }
             Kind::Extreme(values, wanted) => self.extreme(values, wanted, table, groups, column)?,
@@ -218,6 +266,11 @@ impl Accumulator {
         Ok(())
     }
 
+    /// Some if there is a result; `count` is the place of the number of values.
+    fn known(&self, words: &[u64], count: usize) -> Option<()> {
+        (words[count] != 0 || self.rules == AggregateRules::Ksql).then_some(())
+    }
+
     /// The results of rows, each given by its words (header included).
     ///
     /// # Errors
@@ -225,33 +278,46 @@ impl Accumulator {
     pub(crate) fn results(&self, table: &Table, rows: &[&[u64]]) -> Result<ArrayRef, QueryError> {
         let rows = rows.iter().map(|row| row.get(HEADER + self.at..).unwrap_or_default());
         let array: ArrayRef = match self.kind {
-            Kind::Count => Arc::new(Int64Array::from_iter_values(rows.map(|words| words[0].cast_signed()))),
-            Kind::Sum(Numbers::Integer) => {
+            Kind::Count | Kind::CountDistinct => Arc::new(Int64Array::from_iter_values(rows.map(|words| words[0].cast_signed()))),
+            Kind::Sum(Numbers::Integer) | Kind::SumList(Numbers::Integer) if self.rules == AggregateRules::Ksql => {
+                return Ok(wrapped(rows.map(wide), &self.data_type));
+            }
+            Kind::Sum(Numbers::Integer) | Kind::SumList(Numbers::Integer) => {
                 Arc::new(rows.map(|words| known(words, 2).and_then(|()| i64::try_from(wide(words)).ok())).collect::<Int64Array>())
             }
-            Kind::Sum(Numbers::Decimal { .. }) => {
-                let fits = |value: &i128| value.unsigned_abs() < 10_u128.pow(u32::from(DECIMAL128_MAX_PRECISION));
-                Arc::new(
-                    rows.map(|words| decimal_sum(words).filter(fits)).collect::<Decimal128Array>().with_data_type(self.data_type.clone()),
-                )
+            Kind::Sum(Numbers::Decimal { .. }) | Kind::SumList(Numbers::Decimal { .. }) => {
+                let precision = match self.data_type {
+                    DataType::Decimal128(precision, _) => precision,
+                    _ => DECIMAL128_MAX_PRECISION,
+                };
+                let fits = |value: &i128| value.unsigned_abs() < 10_u128.pow(u32::from(precision));
+                let sums = rows.map(|words| self.known(words, 3).and_then(|()| decimal_sum(words)).filter(fits));
+                Arc::new(sums.collect::<Decimal128Array>().with_data_type(self.data_type.clone()))
             }
             Kind::Extreme(Values::Decimal, _) => {
                 let values = rows.map(|words| known(words, 2).map(|()| wide(words))).collect::<Decimal128Array>();
                 Arc::new(values.with_data_type(self.data_type.clone()))
             }
-            Kind::Sum(Numbers::Double) | Kind::Extreme(Values::Double, _) => {
+            Kind::Sum(Numbers::Double) | Kind::SumList(Numbers::Double) => {
+                Arc::new(rows.map(|words| self.known(words, 1).map(|()| f64::from_bits(words[0]))).collect::<Float64Array>())
+            }
+            Kind::Extreme(Values::Double, _) => {
                 Arc::new(rows.map(|words| known(words, 1).map(|()| f64::from_bits(words[0]))).collect::<Float64Array>())
             }
-            Kind::Avg(Numbers::Double) => Arc::new(
-                rows.map(|words| known(words, 1).map(|()| f64::from_bits(words[0]) / as_double(words[1]))).collect::<Float64Array>(),
-            ),
-            Kind::Avg(Numbers::Integer) => Arc::new(
-                rows.map(|words| known(words, 2).map(|()| wide_as_double(wide(words)) / as_double(words[2]))).collect::<Float64Array>(),
-            ),
-            Kind::Avg(Numbers::Decimal { scale }) => Arc::new(
-                rows.map(|words| Some(wide_as_double(decimal_sum(words)?) / 10_f64.powi(i32::from(scale)) / as_double(words[3])))
-                    .collect::<Float64Array>(),
-            ),
+            Kind::Avg(Numbers::Double) => {
+                Arc::new(rows.map(|words| self.mean(words, 1, || f64::from_bits(words[0]))).collect::<Float64Array>())
+            }
+            Kind::Avg(Numbers::Integer) => {
+                Arc::new(rows.map(|words| self.mean(words, 2, || wide_as_double(wide(words)))).collect::<Float64Array>())
+            }
+            Kind::Avg(Numbers::Decimal { scale }) => {
+                let unit = 10_f64.powi(i32::from(scale));
+                let mean = |words: &[u64]| {
+                    let sum = decimal_sum(words).map(|sum| wide_as_double(sum) / unit);
+                    sum.and_then(|sum| self.mean(words, 3, || sum))
+                };
+                Arc::new(rows.map(mean).collect::<Float64Array>())
+            }
             Kind::Extreme(Values::Integer, _) => {
                 Arc::new(rows.map(|words| known(words, 1).map(|()| words[0].cast_signed())).collect::<Int64Array>())
             }
@@ -262,9 +328,80 @@ impl Accumulator {
                 }
                 Arc::new(texts.finish())
             }
+            Kind::Variance => Arc::new(rows.map(|words| self.spread(words)).collect::<Float64Array>()),
+            Kind::Deviation => Arc::new(rows.map(|words| self.spread(words).map(f64::sqrt)).collect::<Float64Array>()),
+            Kind::Correlation => {
+                let defined = |words: &[u64]| match (moments::correlation(words), self.rules) {
+                    (None, AggregateRules::Ksql) => Some(f64::NAN),
+                    (known, AggregateRules::Ksql) => known,
+                    (known, AggregateRules::Standard) => known.filter(|known| !known.is_nan()),
+                };
+                Arc::new(rows.map(defined).collect::<Float64Array>())
+            }
         };
         if array.data_type() == &self.data_type { Ok(array) } else { cast(&array, &self.data_type).map_err(execution) }
     }
+
+    /// The mean of as many values as the word at `count` says.
+    fn mean(&self, words: &[u64], count: usize, sum: impl FnOnce() -> f64) -> Option<f64> {
+        match (words[count], self.rules) {
+            (0, AggregateRules::Standard) => None,
+            (0, AggregateRules::Ksql) => Some(0.0),
+            (count, _) => Some(sum() / as_double(count)),
+        }
+    }
+
+    fn spread(&self, words: &[u64]) -> Option<f64> {
+        let nothing = (self.rules == AggregateRules::Ksql).then_some(0.0);
+        moments::variance(words).1.or(nothing)
+    }
+}
+
+/// The values of a column that is summed.
+enum Summands<'a> {
+    Integer(ArrayRef),
+    Double(ArrayRef),
+    Decimal(&'a [i128]),
+}
+
+impl<'a> Summands<'a> {
+    fn new(of: Numbers, column: &'a ArrayRef) -> Result<Self, QueryError> {
+        Ok(match of {
+            Numbers::Integer => Self::Integer(cast(column, &DataType::Int64).map_err(execution)?),
+            Numbers::Double => Self::Double(cast(column, &DataType::Float64).map_err(execution)?),
+            Numbers::Decimal { .. } => {
+                Self::Decimal(column.as_primitive_opt::<Decimal128Type>().ok_or_else(|| execution("not a DECIMAL"))?.values())
+            }
+        })
+    }
+
+    /// Adds the value of a row to the sum in these words.
+    fn add(&self, row: usize, words: &mut [u64], takes_back: bool) {
+        match self {
+            Self::Integer(values) => add(words, values.as_primitive::<Int64Type>().value(row), takes_back),
+            Self::Double(values) => add_double(words, values.as_primitive::<Float64Type>().value(row), takes_back),
+            Self::Decimal(values) => add_decimal(words, values[row], takes_back),
+        }
+    }
+}
+
+/// Sums in as many bits as their type has.
+#[expect(clippy::cast_possible_truncation, reason = "they wrap, as ksqlDB's do")]
+fn wrapped(sums: impl Iterator<Item = i128>, data_type: &DataType) -> ArrayRef {
+    match data_type {
+        DataType::Int32 => Arc::new(Int32Array::from_iter_values(sums.map(|sum| sum as i32))),
+        _ => Arc::new(Int64Array::from_iter_values(sums.map(|sum| sum as i64))),
+    }
+}
+
+/// An offset into the values of arrays.
+fn place(offset: i32) -> usize {
+    usize::try_from(offset).unwrap_or_default()
+}
+
+/// Whether words hold the smallest and greatest values of a type.
+pub(crate) fn is_extreme_of_words(data_type: &DataType) -> bool {
+    values(data_type).is_some()
 }
 
 fn numbers(data_type: &DataType) -> Option<Numbers> {
@@ -327,9 +464,9 @@ fn add_decimal(words: &mut [u64], value: i128, takes_back: bool) {
     count(&mut words[3], takes_back);
 }
 
-/// The sum of decimals, if there is one and 128 bits hold it.
+/// The sum of decimals, if 128 bits hold it.
 fn decimal_sum(words: &[u64]) -> Option<i128> {
-    known(words, 3).map(|()| wide(words)).filter(|sum| words[2] == sign(*sum))
+    Some(wide(words)).filter(|sum| words[2] == sign(*sum))
 }
 
 /// The word above a number of 128 bits.

@@ -15,15 +15,17 @@ use parking_lot::RwLock;
 
 use crate::{
     error::QueryError,
-    plan::AggregateCall,
+    plan::{AggregateCall, AggregateFunction},
     stream::{
         change::ChangeBatch,
         operator::{
-            accumulator::{Accumulator, OnlyAdds},
-            chain::batch,
+            accumulator::{Accumulator, OnlyAdds, Signs},
+            chain::{batch, execution},
             changed::Groups,
-            codec::RowCodec,
+            codec::{Encoded, RowCodec},
+            distinct::Distinct,
             newest::cuts_between_equal,
+            packed::Packed,
         },
         state::{RowNumber, Table},
     },
@@ -36,7 +38,7 @@ pub(crate) struct Aggregation {
     schema: SchemaRef,
     keys: Vec<usize>,
     codec: RowCodec,
-    accumulators: Vec<Accumulator>,
+    aggregates: Vec<Kept>,
 }
 
 impl Aggregation {
@@ -45,38 +47,52 @@ impl Aggregation {
     /// # Errors
     /// [`QueryError::Unsupported`] for a type that cannot be a key or be folded.
     pub(crate) fn new(keys: &[usize], calls: &[AggregateCall], schema: &SchemaRef, takes_back: bool) -> Result<Self, QueryError> {
-        let mut accumulators = Vec::with_capacity(calls.len());
+        let mut aggregates = Vec::with_capacity(calls.len());
         let mut at = 0;
         for call in calls {
-            let accumulator = Accumulator::new(call, at, takes_back)?;
-            at += accumulator.words();
-            accumulators.push(accumulator);
+            let kept = Kept::new(call, at, takes_back)?;
+            at += kept.words();
+            aggregates.push(kept);
         }
         let types = schema.fields().iter().take(keys.len()).map(|field| field.data_type().clone()).collect();
-        Ok(Self { schema: Arc::clone(schema), keys: keys.to_vec(), codec: RowCodec::new(types)?, accumulators })
+        Ok(Self { schema: Arc::clone(schema), keys: keys.to_vec(), codec: RowCodec::new(types)?, aggregates })
     }
 
     /// An empty table for it.
     pub(crate) fn table(&self) -> Table {
-        let words = self.accumulators.iter().map(Accumulator::words).sum();
-        Table::new(words, self.accumulators.iter().filter_map(Accumulator::text_word).collect())
+        let words = self.aggregates.iter().map(Kept::words).sum();
+        Table::new(words, self.aggregates.iter().filter_map(Kept::text_word).collect())
     }
 
-    /// Folds a batch into the open step of the table, which readers cannot look into meanwhile.
+    /// Empty tables for the different values that it counts, one for each such aggregate.
+    pub(crate) fn values(&self) -> Vec<Table> {
+        self.aggregates.iter().filter(|kept| matches!(kept, Kept::Distinct(..))).map(|_| Distinct::table()).collect()
+    }
+
+    /// Folds a batch into the open step of the table, which readers cannot look into meanwhile, and of the tables of values.
     ///
     /// # Errors
     /// [`QueryError::Execution`] where columns do not fit the plan, which is a fault of ours.
-    pub(crate) fn fold(&self, table: &RwLock<Table>, input: ChangeBatch, hasher: &DefaultHashBuilder) -> Result<(), QueryError> {
+    pub(crate) fn fold(
+        &self,
+        table: &RwLock<Table>,
+        values: &mut [Table],
+        input: ChangeBatch,
+        hasher: &DefaultHashBuilder,
+    ) -> Result<(), QueryError> {
         let input = self.without_groupless(input)?;
         let keys = self.codec.encode_keys(&self.key_columns(&input))?;
         let hashes: Vec<u64> = (0..input.len()).map(|row| hasher.hash_one(keys.get(row))).collect();
         let mut groups = Vec::with_capacity(input.len());
         let mut table = table.write();
         groups.extend((0..input.len()).map(|row| table.touch(hashes[row], keys.get(row), input.rowtime[row])));
-        for accumulator in &self.accumulators {
+        let folded = Folded { groups: &groups, keys: &keys, input: &input };
+        let mut values = values.iter_mut();
+        for kept in &self.aggregates {
+            let of_values = if matches!(kept, Kept::Distinct(..)) { values.next() } else { None };
             match input.ops.as_deref() {
-                None => accumulator.fold(&mut table, &groups, input.rows.columns(), OnlyAdds)?,
-                Some(ops) => accumulator.fold(&mut table, &groups, input.rows.columns(), ops)?,
+                None => kept.fold(&mut table, of_values, &folded, OnlyAdds)?,
+                Some(ops) => kept.fold(&mut table, of_values, &folded, ops)?,
             }
         }
         Ok(())
@@ -114,8 +130,8 @@ impl Aggregation {
     pub(crate) fn read(&self, table: &Table, rows: &[(RowNumber, &[u64])]) -> Result<Groups, QueryError> {
         let words: Vec<&[u64]> = rows.iter().map(|(_, words)| *words).collect();
         let mut columns = self.codec.decode(rows.iter().map(|(row, _)| table.key(*row)))?;
-        for accumulator in &self.accumulators {
-            columns.push(accumulator.results(table, &words)?);
+        for kept in &self.aggregates {
+            columns.push(kept.results(table, &words)?);
         }
         let rowtime = words.iter().map(|words| Table::rowtime(words)).collect();
         Ok(Groups { rows: batch(&self.schema, columns, rows.len())?, rowtime })
@@ -124,5 +140,70 @@ impl Aggregation {
     /// How the groups are told apart.
     pub(crate) fn keys(&self) -> &RowCodec {
         &self.codec
+    }
+}
+
+/// What the rows of a group keep for one aggregate.
+#[derive(Debug)]
+enum Kept {
+    /// Words alone.
+    Words(Accumulator),
+    /// A word, and the values in a table beside.
+    Distinct(Accumulator, Distinct),
+    /// Values in a blob.
+    Packed(Packed),
+}
+
+/// A batch, and which group each of its rows belongs to.
+struct Folded<'a> {
+    groups: &'a [RowNumber],
+    keys: &'a Encoded,
+    input: &'a ChangeBatch,
+}
+
+impl Kept {
+    fn new(call: &AggregateCall, at: usize, takes_back: bool) -> Result<Self, QueryError> {
+        if let Some(packed) = Packed::new(call, at, takes_back)? {
+            return Ok(Self::Packed(packed));
+        }
+        let accumulator = Accumulator::new(call, at)?;
+        if call.function == AggregateFunction::CountDistinct {
+            return Ok(Self::Distinct(accumulator, Distinct::new(call, at)?));
+        }
+        Ok(Self::Words(accumulator))
+    }
+
+    fn words(&self) -> usize {
+        match self {
+            Self::Words(accumulator) | Self::Distinct(accumulator, _) => accumulator.words(),
+            Self::Packed(_) => 1,
+        }
+    }
+
+    fn text_word(&self) -> Option<usize> {
+        match self {
+            Self::Words(accumulator) | Self::Distinct(accumulator, _) => accumulator.text_word(),
+            Self::Packed(packed) => Some(packed.text_word()),
+        }
+    }
+
+    fn fold(&self, table: &mut Table, values: Option<&mut Table>, folded: &Folded<'_>, signs: impl Signs) -> Result<(), QueryError> {
+        let Folded { groups, keys, input } = folded;
+        let columns = input.rows.columns();
+        match self {
+            Self::Words(accumulator) => accumulator.fold(table, groups, columns, signs),
+            Self::Distinct(_, distinct) => {
+                let values = values.ok_or_else(|| execution("no table for the values that are counted"))?;
+                distinct.fold((table, values), (groups, keys), columns, signs)
+            }
+            Self::Packed(packed) => packed.fold(table, (groups, &input.positions), columns, signs),
+        }
+    }
+
+    fn results(&self, table: &Table, rows: &[&[u64]]) -> Result<ArrayRef, QueryError> {
+        match self {
+            Self::Words(accumulator) | Self::Distinct(accumulator, _) => accumulator.results(table, rows),
+            Self::Packed(packed) => packed.results(table, rows),
+        }
     }
 }

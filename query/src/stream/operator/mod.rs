@@ -8,5 +8,8 @@ pub(crate) mod chain;
 pub(crate) mod changed;
 pub(crate) mod codec;
 pub(crate) mod copy;
+pub(crate) mod distinct;
+pub(crate) mod moments;
 pub(crate) mod newest;
+pub(crate) mod packed;
 pub(crate) mod sink;
