@@ -8,6 +8,7 @@ use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, ListArray, UInt64Array, new_null_array},
     buffer::{NullBuffer, OffsetBuffer},
     compute::{concat, take},
+    datatypes::Float64Type,
     row::{RowConverter, Rows, SortField},
     util::display::{ArrayFormatter, FormatOptions},
 };
@@ -19,6 +20,7 @@ use super::{
     input::{Fault, Input, Str},
     text::{count, joined},
     types,
+    written::double,
 };
 use crate::plan::MAX_VALUE_BYTES;
 
@@ -289,6 +291,9 @@ fn join(input: &Input<'_>) -> Result<ArrayRef> {
 fn element_texts(elements: &ArrayRef) -> Result<Vec<Option<String>>> {
     if let Some(texts) = elements.as_string_opt::<i32>() {
         return Ok(texts.iter().map(|text| text.map(str::to_owned)).collect());
+    }
+    if let Some(numbers) = elements.as_primitive_opt::<Float64Type>() {
+        return Ok(numbers.iter().map(|number| number.map(double)).collect());
     }
     let options = FormatOptions::default();
     let formatter = ArrayFormatter::try_new(elements.as_ref(), &options)?;

@@ -28,7 +28,7 @@ use datafusion::{
 use super::{
     definition::Body,
     input::{Input, Operand, internal},
-    lambda::{LambdaBody, LambdaInput},
+    lambda::{Lambda, LambdaInput},
     pattern::Coercion,
     registry::{Chosen, Function},
 };
@@ -74,7 +74,7 @@ impl Function {
         Ok(self.call(self.choose(arguments, Coercion::Narrowing)?, Vec::new()))
     }
 
-    pub(crate) fn call(&'static self, chosen: Chosen, lambdas: Vec<LambdaBody>) -> Call {
+    pub(crate) fn call(&'static self, chosen: Chosen, lambdas: Vec<Lambda>) -> Call {
         let Chosen { place, coerced, returns, .. } = chosen;
         let bound = Bound { place, returns: returns.clone(), values: coerced.len(), lambdas: lambdas.into() };
         Call { udf: Arc::new(ScalarUDF::from(Registered::bound(self, bound))), coerced, returns }
@@ -168,7 +168,7 @@ pub(crate) struct Bound {
     returns: DataType,
     /// Number of value arguments; behind them stand what lambdas captured.
     values: usize,
-    lambdas: Arc<[LambdaBody]>,
+    lambdas: Arc<[Lambda]>,
 }
 
 impl Registered {
@@ -219,7 +219,7 @@ impl Registered {
             let input = Input::new(operands, rows, &bound.returns, failed);
             let made = match form.body {
                 Body::Kernel(kernel) => kernel(&input)?,
-                Body::Lambda(body) => body(&LambdaInput { input: &input, bodies: &bound.lambdas, values: bound.values })?,
+                Body::Lambda(body) => body(&LambdaInput { input: &input, lambdas: &bound.lambdas, values: bound.values })?,
             };
             if bound.returns.is_nested() { input.bounded(made)? } else { made }
         };
@@ -294,7 +294,7 @@ impl PartialEq for Registered {
 }
 
 /// Whether two calls have the very same lambdas: what a lambda means is not seen in its text alone.
-fn same(left: &Arc<[LambdaBody]>, right: &Arc<[LambdaBody]>) -> bool {
+fn same(left: &Arc<[Lambda]>, right: &Arc<[Lambda]>) -> bool {
     left.is_empty() && right.is_empty() || Arc::ptr_eq(left, right)
 }
 

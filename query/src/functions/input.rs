@@ -9,13 +9,14 @@ use arrow::{
     array::{
         Array, ArrayRef, BinaryArray, BinaryBuilder, BooleanArray, BooleanBuilder, Date32Array, Date32Builder, Decimal128Array,
         Decimal128Builder, Float64Array, Float64Builder, Int32Array, Int32Builder, Int64Array, Int64Builder, ListArray, ListBuilder,
-        MapArray, StringArray, StringBuilder, Time32MillisecondArray, Time32MillisecondBuilder, TimestampMillisecondArray,
-        TimestampMillisecondBuilder, UInt32Array,
+        MapArray, MapBuilder, MapFieldNames, StringArray, StringBuilder, Time32MillisecondArray, Time32MillisecondBuilder,
+        TimestampMillisecondArray, TimestampMillisecondBuilder, UInt32Array,
     },
     compute::{nullif, take},
     datatypes::DataType,
 };
 use datafusion::common::{DataFusionError, Result};
+use hashbrown::HashMap;
 
 use super::types;
 use crate::plan::{MAX_BATCH_BYTES, MAX_VALUE_BYTES, sizes_of};
@@ -377,6 +378,54 @@ made_lists! {
     &[u8], BinaryBuilder, DataType::Binary, |value| value.map_or(0, <[u8]>::len);
     i32, Int32Builder, DataType::Int32, |_value| 4;
     i64, Int64Builder, DataType::Int64, |_value| 8;
+}
+
+/// Texts by text: the entries of a map, each key once with its last value.
+#[derive(Default)]
+pub(crate) struct Pairs {
+    entries: Vec<(String, Option<String>)>,
+    places: HashMap<String, usize>,
+}
+
+impl Pairs {
+    /// Puts an entry, in the place of one that has its key.
+    pub(crate) fn put(&mut self, key: &str, value: Option<String>) {
+        match self.places.get(key).and_then(|at| self.entries.get_mut(*at)) {
+            Some(known) => known.1 = value,
+            None => {
+                self.places.insert(key.to_owned(), self.entries.len());
+                self.entries.push((key.to_owned(), value));
+            }
+        }
+    }
+}
+
+impl Made for Pairs {
+    type Builder = MapBuilder<StringBuilder, StringBuilder>;
+
+    fn builder(_rows: usize, _returns: &DataType) -> Self::Builder {
+        let names = MapFieldNames { entry: "entries".to_owned(), key: "key".to_owned(), value: "value".to_owned() };
+        MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new())
+    }
+
+    fn append(builder: &mut Self::Builder, value: Option<Self>) {
+        let is_given = value.is_some();
+        for (key, value) in value.into_iter().flat_map(|pairs| pairs.entries) {
+            builder.keys().append_value(key);
+            builder.values().append_option(value);
+        }
+        // It only fails if there are more keys than values.
+        let appended = builder.append(is_given);
+        debug_assert!(appended.is_ok());
+    }
+
+    fn finish(mut builder: Self::Builder) -> ArrayRef {
+        std::sync::Arc::new(builder.finish())
+    }
+
+    fn bytes(&self) -> usize {
+        self.entries.iter().map(|(key, value)| 2 * ELEMENT + key.len() + value.as_ref().map_or(0, String::len)).sum()
+    }
 }
 
 /// What a kernel's closure may return.

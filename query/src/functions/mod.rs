@@ -4,20 +4,29 @@
 //! DESCRIBE, and [`udfs`] gives the same functions to DataFusion's planner. What always holds: a kernel is total. Where a row has
 //! no value it gives NULL and tells the row, and no call makes much out of little.
 
-#![allow(dead_code, reason = "the families that follow use all of it")]
-
 mod arrays;
+mod bytes;
+pub(crate) mod calendar;
 mod call;
+mod chance;
 mod choice;
+mod compiled;
+mod dates;
 mod definition;
 mod input;
+mod json;
 mod lambda;
+mod maps;
+mod masks;
 mod math;
 mod pattern;
+mod regex;
 mod registry;
 mod rounding;
 mod text;
 mod types;
+mod urls;
+pub(crate) mod written;
 
 pub use call::{Argument, Call};
 pub(crate) use call::{Prepared, Registered};

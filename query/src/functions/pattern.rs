@@ -137,7 +137,7 @@ impl Pattern {
                 })
             }
             (Self::Array(element), DataType::List(field)) => element.fits(field.data_type(), coercion, bound),
-            (Self::Map(key, value), DataType::Map(entries, _)) => match types::entry_types(entries) {
+            (Self::Map(key, value), DataType::Map(..)) => match types::map_parts(given) {
                 Some((given_key, given_value)) => key.fits(given_key, coercion, bound) && value.fits(given_value, coercion, bound),
                 None => false,
             },
@@ -172,6 +172,15 @@ impl Pattern {
         match self {
             Self::Lambda(_, result) => result.fits(given, Coercion::Widening, bound),
             _ => false,
+        }
+    }
+
+    /// The result of a lambda, if its type follows from the other arguments.
+    pub(crate) fn known(&self, bound: &Bindings) -> Option<DataType> {
+        let Self::Lambda(_, result) = self else { return None };
+        match result.as_ref() {
+            Self::Any(letter) => bound.of(*letter).cloned(),
+            other => Some(other.filled(bound)),
         }
     }
 

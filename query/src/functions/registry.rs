@@ -13,13 +13,13 @@ use arrow::datatypes::DataType;
 use datafusion::logical_expr::ScalarUDF;
 
 use super::{
-    arrays,
+    arrays, bytes,
     call::{Argument, Registered},
-    choice,
+    chance, choice, dates,
     definition::{Body, Definition, Family, Form, Scope},
-    math,
+    json, lambda, maps, masks, math,
     pattern::{Bindings, Coercion, Pattern},
-    rounding, text, types,
+    regex, rounding, text, types, urls,
 };
 use crate::{catalog::type_name, error::QueryError};
 
@@ -51,8 +51,18 @@ static FUNCTIONS: LazyLock<BTreeMap<&'static str, Function>> = LazyLock::new(|| 
     let families = [
         (Family::Math, math::FUNCTIONS),
         (Family::Math, rounding::FUNCTIONS),
+        (Family::Math, chance::RANDOM),
         (Family::Text, text::FUNCTIONS),
+        (Family::Text, masks::FUNCTIONS),
+        (Family::Text, chance::UUID),
+        (Family::Bytes, bytes::FUNCTIONS),
+        (Family::Regex, regex::FUNCTIONS),
         (Family::Array, arrays::FUNCTIONS),
+        (Family::Map, maps::FUNCTIONS),
+        (Family::Lambda, lambda::FUNCTIONS),
+        (Family::Json, json::FUNCTIONS),
+        (Family::Time, dates::FUNCTIONS),
+        (Family::Url, urls::FUNCTIONS),
         (Family::Choice, choice::FUNCTIONS),
     ];
     let functions =
@@ -232,7 +242,7 @@ fn fits(form: &Form, given: &[Argument<'_>], canonical: &[DataType], coercion: C
 }
 
 impl Argument<'_> {
-    fn canonical(&self) -> DataType {
+    pub(crate) fn canonical(&self) -> DataType {
         match self {
             Self::Value(data_type) => types::canonical(data_type),
             Self::Lambda { .. } => DataType::Null,

@@ -2,57 +2,24 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef, Fields, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef};
 
-use crate::catalog::timestamp_type;
+pub(crate) use crate::catalog::types::{array_of as list_of, map_of, map_parts, struct_of, time_type as time, timestamp_type as timestamp};
 
 /// Most digits of a DECIMAL.
 pub(crate) const MAX_DIGITS: u8 = 38;
-
-/// TIME: milliseconds of a day.
-pub(crate) fn time() -> DataType {
-    DataType::Time32(TimeUnit::Millisecond)
-}
-
-/// TIMESTAMP: milliseconds since 1970, UTC.
-pub(crate) fn timestamp() -> DataType {
-    timestamp_type()
-}
-
-/// ARRAY of a type.
-pub(crate) fn list_of(element: DataType) -> DataType {
-    DataType::List(element_field(element))
-}
 
 /// The field of an array's elements.
 pub(crate) fn element_field(element: DataType) -> FieldRef {
     Arc::new(Field::new("item", element, true))
 }
 
-/// MAP of two types.
-pub(crate) fn map_of(key: DataType, value: DataType) -> DataType {
-    DataType::Map(entries_field(key, value), false)
-}
-
 /// The field of a map's entries.
 pub(crate) fn entries_field(key: DataType, value: DataType) -> FieldRef {
-    let entry = Fields::from(vec![Field::new("key", key, false), Field::new("value", value, true)]);
-    Arc::new(Field::new("entries", DataType::Struct(entry), false))
-}
-
-/// STRUCT of fields in this order.
-pub(crate) fn struct_of(fields: impl IntoIterator<Item = (String, DataType)>) -> DataType {
-    DataType::Struct(fields.into_iter().map(|(name, data_type)| Field::new(name, data_type, true)).collect())
-}
-
-/// Types of key and value of a map, by the field of its entries.
-pub(crate) fn entry_types(entries: &Field) -> Option<(&DataType, &DataType)> {
-    match entries.data_type() {
-        DataType::Struct(fields) => match fields.as_ref() {
-            [key, value] => Some((key.data_type(), value.data_type())),
-            _ => None,
-        },
-        _ => None,
+    match map_of(key, value) {
+        DataType::Map(entries, _) => entries,
+        // There is no other.
+        other => element_field(other),
     }
 }
 
@@ -72,7 +39,7 @@ pub(crate) fn canonical(given: &DataType) -> DataType {
         DataType::List(element) | DataType::LargeList(element) | DataType::FixedSizeList(element, _) => {
             list_of(canonical(element.data_type()))
         }
-        DataType::Map(entries, _) => match entry_types(entries) {
+        DataType::Map(..) => match map_parts(given) {
             Some((key, value)) => map_of(canonical(key), canonical(value)),
             None => given.clone(),
         },
@@ -93,8 +60,8 @@ pub(crate) fn common(left: &DataType, right: &DataType) -> Option<DataType> {
         (Int64, decimal @ Decimal128(..)) | (decimal @ Decimal128(..), Int64) => wider_decimal(&Decimal128(19, 0), decimal)?,
         (Decimal128(..), Decimal128(..)) => wider_decimal(left, right)?,
         (List(left), List(right)) => list_of(common(left.data_type(), right.data_type())?),
-        (Map(left, _), Map(right, _)) => {
-            let ((left_key, left_value), (right_key, right_value)) = (entry_types(left)?, entry_types(right)?);
+        (Map(..), Map(..)) => {
+            let ((left_key, left_value), (right_key, right_value)) = (map_parts(left)?, map_parts(right)?);
             map_of(common(left_key, right_key)?, common(left_value, right_value)?)
         }
         _ => return None,
