@@ -48,6 +48,7 @@ stories! {
     faults
     formats
     functions
+    ksql
     push
     refused
     session

@@ -26,6 +26,7 @@ impl Core {
     pub(super) fn insert(&self, insert: &InsertValues, request: &Request) -> Result<Answer, QueryError> {
         let catalog = self.snapshot();
         let (dialect, parameters) = (self.dialect(&request.session), request.parameters.as_slice());
+        let expressions = self.expressions.of(dialect);
         let source = Arc::clone(catalog.source(&insert.name)?);
         check_writable(&source)?;
         let targets = targets(&source, &insert.columns)?;
@@ -43,7 +44,7 @@ impl Core {
                     Some(written) => {
                         let mut written = written.clone();
                         self.expand_types(&catalog, dialect, &mut written)?;
-                        self.expressions.constant(&written, &column.data_type, parameters).map_err(|error| in_row(number, error))?
+                        expressions.constant(&written, &column.data_type, parameters).map_err(|error| in_row(number, error))?
                     }
                     None => null(&column.data_type)?,
                 };
@@ -53,7 +54,7 @@ impl Core {
                 values.push(value);
             }
             let time = targets.iter().position(|target| *target == Target::RowTime).and_then(|at| row.get(at));
-            let time = time.map(|written| self.expressions.constant(written, &timestamp_type(), parameters)).transpose()?;
+            let time = time.map(|written| expressions.constant(written, &timestamp_type(), parameters)).transpose()?;
             times.push(match time {
                 Some(ScalarValue::TimestampMillisecond(Some(ms), _)) => Some(Timestamp::new(ms)),
                 _ => None,

@@ -226,7 +226,7 @@ impl Core {
     /// Plans a SELECT against a catalog.
     fn chain(&self, catalog: &Catalog, select: &Select, dialect: Dialect, parameters: &[ScalarValue]) -> Result<select::Chain, QueryError> {
         let find = |name: &str| catalog.find(self.log.as_ref(), name);
-        let scope = Scope { find: &find, expressions: &self.expressions, dialect, parameters };
+        let scope = Scope { find: &find, expressions: &self.expressions.of(dialect), dialect, parameters };
         let mut query = select.query.clone();
         self.expand_types(catalog, dialect, query.as_mut())?;
         select::plan(&query, &scope)

@@ -24,7 +24,7 @@ mod regex;
 mod registry;
 mod rounding;
 mod text;
-mod types;
+pub(crate) mod types;
 mod urls;
 pub(crate) mod written;
 

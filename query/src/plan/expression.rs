@@ -29,11 +29,11 @@ use datafusion::{
 };
 
 use crate::{
-    catalog::type_name,
+    catalog::{nearest, type_name},
     error::QueryError,
     functions::{self, Registered},
-    plan::{aggregates, fault, total},
-    sql::types::NestedTypes,
+    plan::{aggregates, fault, resolve::Resolver, total},
+    sql::{Dialect, DialectKind, types::NestedTypes},
 };
 
 /// Functions whose answer depends on more than their arguments: a view folded again would differ.
@@ -164,6 +164,7 @@ impl std::fmt::Display for Expression {
 #[derive(Clone)]
 pub struct Expressions {
     state: Arc<SessionState>,
+    dialect: Dialect,
 }
 
 impl Default for Expressions {
@@ -186,7 +187,57 @@ impl Expressions {
             .with_expr_planners(SessionStateDefaults::default_expr_planners())
             .with_type_planner(Arc::new(NestedTypes))
             .build();
-        Self { state: Arc::new(state) }
+        Self { state: Arc::new(state), dialect: Dialect::STANDARD }
+    }
+
+    /// The same, for statements of a dialect.
+    #[must_use]
+    pub fn of(&self, dialect: Dialect) -> Self {
+        Self { state: Arc::clone(&self.state), dialect }
+    }
+
+    /// The dialect of the statements.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// The aggregate of a name, whatever its case.
+    pub(super) fn aggregate(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        self.state.aggregate_functions().get(&name.to_lowercase()).cloned()
+    }
+
+    /// A function of DataFusion's that may be called, whatever the case of its name.
+    ///
+    /// # Errors
+    /// [`QueryError::Unknown`] with the nearest name, [`QueryError::Invalid`] for one that is refused.
+    pub(super) fn function(&self, name: &str) -> Result<Arc<ScalarUDF>, QueryError> {
+        let lower = name.to_lowercase();
+        if let Some(function) = self.state.scalar_functions().get(&lower) {
+            return Ok(Arc::clone(function));
+        }
+        if let Some(refused) = refusal(&lower) {
+            return Err(refused);
+        }
+        let ours = functions::all().map(|function| function.name());
+        let hint = nearest(&lower, self.state.scalar_functions().keys().map(String::as_str).chain(ours));
+        Err(QueryError::Unknown { what: "function", name: name.to_owned(), hint, place: None })
+    }
+
+    /// The expression in the types that its functions take, by DataFusion's rules.
+    ///
+    /// # Errors
+    /// [`QueryError::Invalid`] where types do not fit.
+    pub(super) fn coerced(&self, expr: Expr, schema: &DFSchema) -> Result<Expr, QueryError> {
+        let context = self.context(schema);
+        ExprSimplifier::new(context).coerce(expr, schema).map_err(fault::of_planning)
+    }
+
+    fn context(&self, schema: &DFSchema) -> SimplifyContext {
+        SimplifyContext::builder()
+            .with_schema(Arc::new(schema.clone()))
+            .with_config_options(Arc::clone(self.state.config_options()))
+            .build()
     }
 
     /// Gives every name of an expression its meaning among the columns of `schema`; `$n` becomes its value.
@@ -198,6 +249,11 @@ impl Expressions {
     }
 
     fn resolve_here(&self, written: &ast::Expr, schema: &DFSchema, parameters: &[ScalarValue]) -> Result<Expr, QueryError> {
+        if self.dialect.kind == DialectKind::Ksql {
+            let resolved = Resolver::new(self, self.dialect, schema, parameters).resolve(written)?;
+            check(&resolved.expr)?;
+            return Ok(resolved.expr);
+        }
         let with_alias = ast::ExprWithAlias { expr: written.clone(), alias: None };
         let expr = match self.state.create_logical_expr_from_sql_expr(with_alias, schema) {
             Ok(expr) => expr,
@@ -217,12 +273,7 @@ impl Expressions {
     }
 
     fn compile_here(&self, expr: Expr, schema: &DFSchema) -> Result<Expression, QueryError> {
-        let context = SimplifyContext::builder()
-            .with_schema(Arc::new(schema.clone()))
-            .with_config_options(Arc::clone(self.state.config_options()))
-            .build();
-        let coerced = ExprSimplifier::new(context.clone()).coerce(expr, schema).map_err(fault::of_planning)?;
-        let expr = lazily(coerced, &context)?;
+        let expr = lazily(self.coerced(expr, schema)?, &self.context(schema))?;
         let physical = create_physical_expr(&expr, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default());
         let physical = physical.map_err(fault::of_planning)?;
         let data_type = physical.data_type(schema.as_arrow()).map_err(fault::of_planning)?;
@@ -248,7 +299,10 @@ impl Expressions {
     /// [`QueryError::Invalid`] where there is none.
     pub fn constant(&self, written: &ast::Expr, data_type: &DataType, parameters: &[ScalarValue]) -> Result<ScalarValue, QueryError> {
         let schema = DFSchema::empty();
-        let expr = self.resolve(written, &schema, parameters)?;
+        let expr = match self.dialect.kind {
+            DialectKind::Standard => self.resolve(written, &schema, parameters)?,
+            DialectKind::Ksql => with_stack(|| Resolver::new(self, self.dialect, &schema, parameters).resolve_as(written, data_type))?.expr,
+        };
         let options = arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(1));
         let one_row = RecordBatch::try_new_with_options(Arc::clone(schema.inner()), Vec::new(), &options)
             .map_err(|error| QueryError::Execution(error.to_string()))?;
@@ -295,20 +349,23 @@ fn refused_function(written: &ast::Expr) -> Option<QueryError> {
     let mut found = None;
     let _ = ast::visit_expressions(written, |expr| {
         if let ast::Expr::Function(call) = expr {
-            let name = call.name.to_string().to_lowercase();
-            let reason = if NOT_REPEATABLE.contains(&name.as_str()) {
-                WOULD_DIFFER
-            } else if REFUSED.contains(&name.as_str()) {
-                "it makes much out of little, or tells about the machine"
-            } else {
-                return std::ops::ControlFlow::Continue(());
-            };
-            found = Some(QueryError::Invalid(format!("{name}() is refused here: {reason}")));
-            return std::ops::ControlFlow::Break(());
+            found = refusal(&call.name.to_string().to_lowercase());
         }
-        std::ops::ControlFlow::Continue(())
+        if found.is_some() { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) }
     });
     found
+}
+
+/// Why a function is refused, if it is.
+fn refusal(name: &str) -> Option<QueryError> {
+    let reason = if NOT_REPEATABLE.contains(&name) {
+        WOULD_DIFFER
+    } else if REFUSED.contains(&name) {
+        "it makes much out of little, or tells about the machine"
+    } else {
+        return None;
+    };
+    Some(QueryError::Invalid(format!("{name}() is refused here: {reason}")))
 }
 
 fn with_parameters(expr: Expr, parameters: &[ScalarValue]) -> Result<Expr, QueryError> {

@@ -35,7 +35,10 @@ use datafusion::{
 
 use crate::functions::{Prepared, Registered};
 
-use super::growth::{Bound, Growth, MAX_BATCH_BYTES, MAX_VALUE_BYTES, MAX_WORK_BYTES, sizes_of};
+use super::{
+    growth::{Bound, Growth, MAX_BATCH_BYTES, MAX_VALUE_BYTES, MAX_WORK_BYTES, sizes_of},
+    kernel::{KernelFunction, PreparedKernel},
+};
 
 /// The outermost node of an expression, over its operands.
 #[derive(Debug)]
@@ -44,8 +47,8 @@ pub(crate) struct Operation {
     inner: Arc<dyn PhysicalExpr>,
     operands: SchemaRef,
     kernel: Kernel,
-    /// The call, if it is one of a function of ours.
-    registered: Option<Prepared>,
+    /// The call, if it is one of ours.
+    ours: Option<Ours>,
     data_type: DataType,
     /// None: the values have a fixed size.
     growth: Option<Growth>,
@@ -69,6 +72,24 @@ enum Kernel {
     Registered,
     /// All rows at once, then by halves.
     Halves,
+}
+
+/// A call of ours, ready to be computed.
+#[derive(Debug)]
+enum Ours {
+    /// Of the registry.
+    Function(Prepared),
+    /// Of what is written with signs and brackets.
+    Kernel(PreparedKernel),
+}
+
+impl Ours {
+    fn is_repeatable(&self) -> bool {
+        match self {
+            Self::Function(call) => call.is_repeatable(),
+            Self::Kernel(_) => true,
+        }
+    }
 }
 
 impl Operation {
@@ -125,7 +146,8 @@ impl Operation {
             reason = format!("a value cannot be cast to {data_type}");
         } else if let Some(function) = node.downcast_ref::<ScalarFunctionExpr>() {
             reason = format!("{} failed", function.name());
-            if function.fun().inner().is::<Registered>() {
+            let inner = function.fun().inner();
+            if inner.is::<Registered>() || inner.is::<KernelFunction>() {
                 kernel = Kernel::Registered;
             }
         } else if node.is::<NegativeExpr>() {
@@ -154,7 +176,7 @@ impl Operation {
         if let Some(growth) = &growth {
             reason = format!("{reason}, {}", growth.limit());
         }
-        let mut operation = Self { inner, operands: Arc::new(Schema::new(fields)), kernel, registered: None, data_type, growth, reason };
+        let mut operation = Self { inner, operands: Arc::new(Schema::new(fields)), kernel, ours: None, data_type, growth, reason };
         if operation.kernel == Kernel::Halves && operation.fails_without_values() {
             operation.kernel = Kernel::Never;
         }
@@ -163,11 +185,14 @@ impl Operation {
 
     /// A call of a function of ours over columns and literals.
     fn of_ours(inner: Arc<dyn PhysicalExpr>, operands: Schema, data_type: DataType, reason: String) -> Result<Self> {
-        let registered = match inner.downcast_ref::<ScalarFunctionExpr>() {
-            Some(call) => Some(Prepared::of(call, &operands)?),
+        let ours = match inner.downcast_ref::<ScalarFunctionExpr>() {
+            Some(call) => Some(match PreparedKernel::of(call)? {
+                Some(kernel) => Ours::Kernel(kernel),
+                None => Ours::Function(Prepared::of(call, &operands)?),
+            }),
             None => None,
         };
-        Ok(Self { inner, operands: Arc::new(operands), kernel: Kernel::Registered, registered, data_type, growth: None, reason })
+        Ok(Self { inner, operands: Arc::new(operands), kernel: Kernel::Registered, ours, data_type, growth: None, reason })
     }
 
     /// Whether not even NULL can be computed: then there is no use in looking for rows at fault.
@@ -197,7 +222,7 @@ impl Operation {
     /// [`DataFusionError::ResourcesExhausted`] if the values of several rows together have more than [`MAX_BATCH_BYTES`]; else only
     /// of operands that do not fit the operation.
     pub(crate) fn compute(&self, operands: Vec<ArrayRef>, rows: usize, failed: &mut Vec<usize>) -> Result<ArrayRef> {
-        let is_repeatable = self.registered.as_ref().is_none_or(Prepared::is_repeatable);
+        let is_repeatable = self.ours.as_ref().is_none_or(Ours::is_repeatable);
         if operands.is_empty() && is_repeatable {
             return self.constant(rows, failed);
         }
@@ -269,8 +294,11 @@ impl Operation {
     }
 
     fn ours(&self, operands: &[ArrayRef], rows: usize, failed: &mut Vec<usize>) -> Result<ArrayRef> {
-        let Some(registered) = &self.registered else { return Err(DataFusionError::Internal("a call of no function".to_owned())) };
-        registered.compute(operands, rows, failed)
+        match &self.ours {
+            Some(Ours::Function(call)) => call.compute(operands, rows, failed),
+            Some(Ours::Kernel(call)) => call.compute(operands, rows, failed),
+            None => Err(DataFusionError::Internal("a call of no function".to_owned())),
+        }
     }
 
     fn cast(&self, operands: &[ArrayRef], failed: &mut Vec<usize>) -> Result<ArrayRef> {

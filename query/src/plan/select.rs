@@ -24,7 +24,7 @@ use super::{
 use crate::{
     catalog::{Column, Source, SourceKind, WantedColumn, type_name, types::kept_as},
     error::QueryError,
-    sql::{Dialect, dialect::Changelog},
+    sql::{Dialect, DialectKind, dialect::Changelog, sugar},
 };
 
 /// What a statement may refer to.
@@ -235,8 +235,12 @@ fn named_items(
                 items.extend(star(source, alias));
             }
             ast::SelectItem::Wildcard(_) | ast::SelectItem::QualifiedWildcard(..) => return unsupported("such a *"),
+            ast::SelectItem::UnnamedExpr(expr) if all_fields_of(expr).is_some() => {
+                let Some(of) = all_fields_of(expr) else { continue };
+                items.extend(fields(&of, schema, scope)?);
+            }
             ast::SelectItem::UnnamedExpr(expr) => {
-                let name = own_name(expr, items.len(), scope.dialect);
+                let name = own_name(expr, &items, schema, scope.dialect);
                 items.push((name, scope.expressions.resolve(expr, schema, scope.parameters)?));
             }
             ast::SelectItem::ExprWithAlias { expr, alias } => {
@@ -271,15 +275,73 @@ fn star(source: &Source, alias: &str) -> Vec<(String, Expr)> {
     names.map(named).collect()
 }
 
-/// The name of a column without AS: that of the column or function, else `column_n`.
-fn own_name(expr: &ast::Expr, place: usize, dialect: Dialect) -> String {
+/// The struct whose fields `expr` stands for, if that is `struct->*`.
+fn all_fields_of(expr: &ast::Expr) -> Option<ast::Expr> {
     match expr {
-        ast::Expr::Identifier(ident) => dialect.name(ident),
-        ast::Expr::CompoundIdentifier(idents) => idents.last().map_or_else(String::new, |ident| dialect.name(ident)),
-        ast::Expr::Function(call) => call.name.to_string().to_lowercase(),
-        ast::Expr::Cast { expr, .. } | ast::Expr::Nested(expr) => own_name(expr, place, dialect),
-        _ => format!("column_{}", place + 1),
+        ast::Expr::CompoundIdentifier(idents) => {
+            let (last, of) = idents.split_last()?;
+            (sugar::field(last) == Some(sugar::ALL_FIELDS)).then(|| ast::Expr::CompoundIdentifier(of.to_vec()))
+        }
+        ast::Expr::CompoundFieldAccess { root, access_chain } => {
+            let (last, of) = access_chain.split_last()?;
+            let ast::AccessExpr::Dot(ast::Expr::Identifier(ident)) = last else { return None };
+            let of = ast::Expr::CompoundFieldAccess { root: root.clone(), access_chain: of.to_vec() };
+            (sugar::field(ident) == Some(sugar::ALL_FIELDS)).then_some(of)
+        }
+        _ => None,
     }
+}
+
+/// The fields of a struct as columns.
+fn fields(of: &ast::Expr, schema: &DFSchema, scope: &Scope<'_>) -> Result<Vec<(String, Expr)>, QueryError> {
+    let given = scope.expressions.resolve(of, schema, scope.parameters)?;
+    let data_type = scope.expressions.compile(given, schema)?.data_type().clone();
+    let DataType::Struct(fields) = &data_type else {
+        return Err(QueryError::Invalid(format!("->* takes a STRUCT, not {}", type_name(&data_type))));
+    };
+    let field = |name: &String| {
+        let access = ast::AccessExpr::Dot(ast::Expr::Identifier(ast::Ident::with_quote('"', name)));
+        let written = ast::Expr::CompoundFieldAccess { root: Box::new(of.clone()), access_chain: vec![access] };
+        Ok((name.clone(), scope.expressions.resolve(&written, schema, scope.parameters)?))
+    };
+    fields.iter().map(|one| field(one.name())).collect()
+}
+
+/// The name of a column without AS: that of the column, field or function, else a number in the order of the list.
+fn own_name(expr: &ast::Expr, before: &[(String, Expr)], schema: &DFSchema, dialect: Dialect) -> String {
+    let last = |ident: &ast::Ident| sugar::field(ident).map_or_else(|| dialect.name(ident), str::to_owned);
+    match (expr, dialect.kind) {
+        (ast::Expr::Identifier(ident), _) => dialect.name(ident),
+        (ast::Expr::CompoundIdentifier(idents), DialectKind::Standard) => idents.last().map_or_else(String::new, last),
+        (ast::Expr::CompoundIdentifier(idents), DialectKind::Ksql) => {
+            let name = idents.last().map_or_else(String::new, last);
+            let is_field = idents.last().is_some_and(|ident| sugar::field(ident).is_some());
+            if is_field { unique(&name, before, schema) } else { name }
+        }
+        (ast::Expr::CompoundFieldAccess { access_chain, .. }, DialectKind::Ksql) => match access_chain.last() {
+            Some(ast::AccessExpr::Dot(ast::Expr::Identifier(ident))) => unique(&last(ident), before, schema),
+            _ => numbered(before, schema),
+        },
+        (ast::Expr::Nested(expr), _) => own_name(expr, before, schema, dialect),
+        (ast::Expr::Function(call), DialectKind::Standard) => call.name.to_string().to_lowercase(),
+        (ast::Expr::Cast { expr, .. }, DialectKind::Standard) => own_name(expr, before, schema, dialect),
+        (_, DialectKind::Standard) => format!("column_{}", before.len() + 1),
+        (_, DialectKind::Ksql) => numbered(before, schema),
+    }
+}
+
+/// `KSQL_COL_n`, with the first number that names no other column.
+fn numbered(before: &[(String, Expr)], schema: &DFSchema) -> String {
+    let taken = |name: &String| before.iter().any(|(other, _)| other == name) || schema.fields().iter().any(|field| field.name() == name);
+    let mut names = (0..).map(|number| format!("KSQL_COL_{number}"));
+    names.find(|name| !taken(name)).unwrap_or_default()
+}
+
+/// The name of a field, with the first number that makes it that of no other column.
+fn unique(name: &str, before: &[(String, Expr)], schema: &DFSchema) -> String {
+    let taken = |name: &String| before.iter().any(|(other, _)| other == name) || schema.fields().iter().any(|field| field.name() == name);
+    let mut names = std::iter::once(name.to_owned()).chain((1..).map(|number| format!("{name}_{number}")));
+    names.find(|name| !taken(name)).unwrap_or_default()
 }
 
 /// What GROUP BY names: expressions, names or places of the SELECT list.

@@ -5,6 +5,7 @@ pub mod guard;
 pub mod parser;
 pub mod session;
 pub mod statement;
+pub mod sugar;
 mod tokens;
 pub mod types;
 

@@ -8,6 +8,8 @@ mod options;
 mod session;
 mod show;
 
+use std::ops::ControlFlow;
+
 use datafusion::sql::sqlparser::{
     ast::{self, Expr, Value},
     dialect::GenericDialect,
@@ -17,8 +19,9 @@ use datafusion::sql::sqlparser::{
 };
 
 use super::{
-    Dialect, guard,
-    statement::{Select, Statement},
+    Dialect, DialectKind, guard,
+    statement::{Explained, Select, Statement},
+    sugar,
     tokens::{Tail, as_written, cut_emit, end_of, fold, is_word, place_of, refuse_clauses, shown, syntax, tokenize, unexpected},
     types::quote_types,
 };
@@ -98,12 +101,40 @@ pub fn parse(text: &str, dialect: Dialect) -> Result<Statement, QueryError> {
 fn parse_tokens(tokens: Vec<TokenWithSpan>, text: &str, dialect: Dialect) -> Result<Statement, QueryError> {
     let (tokens, tail) = cut_emit(tokens, end_of(text))?;
     refuse_clauses(&tokens)?;
-    let tokens = quote_types(tokens, dialect)?;
+    let tokens = sugar::rewrite(quote_types(tokens, dialect)?);
     let parser = Parser::new(&GenericDialect {}).with_recursion_limit(PARSER_DEPTH).with_tokens_with_locations(tokens);
     let mut statement = StatementParser { parser, dialect, tail };
-    let parsed = statement.statement()?;
+    let mut parsed = statement.statement()?;
     statement.end()?;
+    if dialect.kind == DialectKind::Standard {
+        lower(&mut parsed);
+    }
     Ok(parsed)
+}
+
+/// Leaves nothing in the expressions of a statement that DataFusion's planner does not know.
+fn lower(statement: &mut Statement) {
+    let in_query = |query: &mut ast::Query| {
+        let _: ControlFlow<()> = ast::visit_expressions_mut(query, |expr| {
+            sugar::lower(expr);
+            ControlFlow::Continue(())
+        });
+    };
+    match statement {
+        Statement::CreateAs(create) => in_query(&mut create.select.query),
+        Statement::Push(select) => in_query(&mut select.query),
+        Statement::Pull(query) => in_query(query),
+        Statement::Explain(Explained::Statement(explained)) => lower(explained),
+        Statement::InsertValues(insert) => {
+            for value in insert.rows.iter_mut().flatten() {
+                let _: ControlFlow<()> = ast::visit_expressions_mut(value, |expr| {
+                    sugar::lower(expr);
+                    ControlFlow::Continue(())
+                });
+            }
+        }
+        _ => {}
+    }
 }
 
 struct StatementParser<'a> {
