@@ -1,7 +1,7 @@
 //! What our SQL writes and sqlparser would not read as it is meant: rewritten in the tokens, before it sees them.
 //!
 //! `a->b` becomes a name with a dot, which binds as tightly; the parameters of a lambda in brackets become one name; STRUCT and MAP
-//! before a bracket become names of functions. Such names have quotes that no text can write, by which they are known again.
+//! before a bracket become names of functions; digits and the letters right behind them become one name. Such names have quotes that no text can write, by which they are known again.
 
 use datafusion::sql::sqlparser::{
     ast::{self, FunctionArg, FunctionArgExpr, FunctionArgOperator, FunctionArguments, Ident},
@@ -118,6 +118,16 @@ pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
                 }
                 at += 1;
             }
+            // A name may begin with digits.
+            (Token::Number(digits, false), Some(Token::Word(word)))
+                if word.quote_style.is_none()
+                    && digits.bytes().all(|byte| byte.is_ascii_digit())
+                    && tokens.get(at + 1).is_some_and(|word| word.span.start == one.span.end) =>
+            {
+                let word = Word { value: format!("{digits}{}", word.value), quote_style: None, keyword: Keyword::NoKeyword };
+                given.push(TokenWithSpan { token: Token::Word(word), span: one.span });
+                at += 2;
+            }
             (Token::LParen, Some(Token::Word(_))) => match parameters_at(&tokens, at) {
                 Some((names, end)) => {
                     given.push(TokenWithSpan { token: quoted(&names.join(","), PARAMETERS), span: one.span });
@@ -169,5 +179,6 @@ mod tests {
         assert_eq!(rewritten("f((a, b) => a + b, x => (x))").len(), 14);
         assert_eq!(rewritten("(a, b), (c)").len(), 9);
         assert_eq!(rewritten("(a, b").len(), 4);
+        assert_eq!(rewritten("x AS 1r, 2 r, 3.5e"), ["x", "AS", "1r", ",", "2", "r", ",", "3.5", "e"]);
     }
 }

@@ -397,11 +397,7 @@ impl Run<'_> {
                 return failed(format!("{name} is a {kind}"));
             }
             if let Some(wanted) = expected.get("schema").text() {
-                let mark = |key: bool| match (key, source.kind) {
-                    (false, _) => "",
-                    (true, SourceKind::Stream) => " KEY",
-                    (true, SourceKind::Table) => " PRIMARY KEY",
-                };
+                let mark = |key: bool| if key { " KEY" } else { "" };
                 let columns = source.columns.iter().map(|one| format!("`{}` {}{}", one.name, type_text(&one.data_type), mark(one.key)));
                 let given = columns.collect::<Vec<_>>().join(", ");
                 if normal(wanted) != normal(&given) {
@@ -442,7 +438,8 @@ fn is_select(text: &str) -> bool {
 /// A schema in one way of writing: no quotes, one space, short names of types.
 fn normal(schema: &str) -> String {
     let upper = schema.replace('`', "").to_uppercase();
-    let words = upper.replace("VARCHAR", "STRING").replace("INTEGER", "INT").replace(", ", ",").replace(" ,", ",");
+    let words =
+        upper.replace("PRIMARY KEY", "KEY").replace("VARCHAR", "STRING").replace("INTEGER", "INT").replace(", ", ",").replace(" ,", ",");
     words.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 

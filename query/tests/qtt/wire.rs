@@ -21,7 +21,7 @@ impl<'a> Side<'a> {
     }
 
     pub fn value(source: &'a Source) -> Self {
-        Self { format: "json".to_owned(), columns: source.columns.iter().filter(|column| !column.key).collect() }
+        Self { format: source.value_format.as_str().to_owned(), columns: source.columns.iter().filter(|column| !column.key).collect() }
     }
 
     /// The type by which values are compared.
