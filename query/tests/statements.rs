@@ -52,6 +52,7 @@ stories! {
     push
     refused
     session
+    sources
     stars
     tables
     types

@@ -28,6 +28,11 @@ pub enum Change {
         /// Its query.
         query: Option<Arc<QueryDef>>,
     },
+    /// A source that was declared is another one from now on.
+    Replace {
+        /// The source.
+        source: Arc<Source>,
+    },
     /// A source is gone, and the query that wrote it.
     Drop {
         /// Its name.
@@ -57,6 +62,7 @@ pub enum Change {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Stored {
     Create { source: Box<StoredSource>, query: Option<StoredQuery> },
+    Replace { source: Box<StoredSource> },
     Drop { name: String },
     CreateType { name: String, r#type: String },
     DropType { name: String },
@@ -138,6 +144,8 @@ struct StoredQuery {
     fingerprint: String,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     types: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    widths: BTreeMap<String, usize>,
 }
 
 impl Change {
@@ -150,6 +158,7 @@ impl Change {
             Self::Create { source, query } => {
                 Stored::Create { source: Box::new(StoredSource::of(source)), query: query.as_deref().map(StoredQuery::of) }
             }
+            Self::Replace { source } => Stored::Replace { source: Box::new(StoredSource::of(source)) },
             Self::Drop { name } => Stored::Drop { name: name.clone() },
             Self::CreateType { name, data_type } => Stored::CreateType { name: name.clone(), r#type: type_name(data_type) },
             Self::DropType { name } => Stored::DropType { name: name.clone() },
@@ -169,6 +178,7 @@ impl Change {
                 source: Arc::new(source.into_source()?),
                 query: query.map(StoredQuery::into_query).transpose()?.map(Arc::new),
             },
+            Stored::Replace { source } => Self::Replace { source: Arc::new(source.into_source()?) },
             Stored::Drop { name } => Self::Drop { name },
             Stored::CreateType { name, r#type } => Self::CreateType { name, data_type: stored_type(&r#type)? },
             Stored::DropType { name } => Self::DropType { name },
@@ -272,6 +282,7 @@ impl StoredQuery {
             dialect: query.dialect,
             start: query.start.get(),
             fingerprint: format!("{:016x}", query.fingerprint),
+            widths: query.widths.clone(),
             types: query.types.iter().map(|(name, data_type)| (name.clone(), type_name(data_type))).collect(),
         }
     }
@@ -285,6 +296,7 @@ impl StoredQuery {
             dialect: self.dialect,
             start: Position::new(self.start),
             fingerprint: u64::from_str_radix(&self.fingerprint, 16).map_err(|error| format!("fingerprint: {error}"))?,
+            widths: self.widths,
             types: self.types.into_iter().map(|(name, text)| Ok((name, stored_type(&text)?))).collect::<Result<_, String>>()?,
         })
     }
@@ -367,6 +379,7 @@ mod tests {
             start,
             fingerprint,
             types,
+            widths: BTreeMap::from([("s".to_owned(), 2)]),
         })
     }
 
@@ -375,6 +388,7 @@ mod tests {
         for change in [
             Change::Create { source: source("a", None), query: None },
             Change::Create { source: source("a", Some("q")), query: Some(query("q", "a", "s")) },
+            Change::Replace { source: source("a", None) },
             Change::Drop { name: "a".to_owned() },
             Change::Terminate { query: QueryId::new("q") },
             Change::CreateType { name: "A".to_owned(), data_type: array_of(struct_of([("B", DataType::Int32)])) },

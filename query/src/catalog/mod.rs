@@ -299,6 +299,8 @@ pub struct QueryDef {
     pub fingerprint: u64,
     /// What the names of CREATE TYPE in its statement stood for when it was created.
     pub types: BTreeMap<String, DataType>,
+    /// How many columns each of its sources had then; those added later are not seen.
+    pub widths: BTreeMap<String, usize>,
 }
 
 /// What there is, at one moment.
@@ -384,14 +386,22 @@ impl Catalog {
         &self.types
     }
 
-    /// The catalog as a query sees it: names of types stand for what they did when it was created.
+    /// The catalog as a query sees it: names of types stand for what they did when it was created, sources have the columns
+    /// that they had.
     #[must_use]
     pub fn as_seen_by(self: &Arc<Self>, query: &QueryDef) -> Arc<Self> {
-        if query.types.iter().all(|(name, data_type)| self.types.get(name) == Some(data_type)) {
+        let is_wider = |(name, width): &(&String, &usize)| self.sources.get(*name).is_some_and(|source| source.columns.len() > **width);
+        let same_types = query.types.iter().all(|(name, data_type)| self.types.get(name) == Some(data_type));
+        if same_types && !query.widths.iter().any(|one| is_wider(&one)) {
             return Arc::clone(self);
         }
         let mut seen = (**self).clone();
         seen.types.extend(query.types.clone());
+        for (name, width) in query.widths.iter().filter(is_wider) {
+            if let Some(source) = seen.sources.get_mut(name) {
+                Arc::make_mut(source).columns.truncate(*width);
+            }
+        }
         Arc::new(seen)
     }
 
@@ -421,6 +431,9 @@ impl Catalog {
             Change::Create { source, query } => {
                 self.sources.insert(source.name.clone(), Arc::clone(source));
                 self.queries.extend(query.clone());
+            }
+            Change::Replace { source } => {
+                self.sources.insert(source.name.clone(), Arc::clone(source));
             }
             Change::Drop { name } => {
                 if let Some(source) = self.sources.remove(name) {

@@ -86,7 +86,8 @@ impl EncodedRows<'_> {
         match format {
             Format::None => None,
             Format::Kafka => self.columns(key).next()?.2.bytes(row),
-            Format::Json => Some(self.object(row, key)),
+            // A key of NULLs alone is no key.
+            Format::Json => Some(self.object(row, key)).filter(|_| !key || self.columns(true).any(|(.., cells)| !cells.is_null(row))),
             Format::JsonValue => {
                 let (_, _, cells) = self.columns(key).next()?;
                 let mut text = String::new();

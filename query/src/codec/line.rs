@@ -85,8 +85,7 @@ fn needs_quotes(value: &str, first: bool, delimiter: Delimiter) -> bool {
         // Else a line of one empty value would be an empty line.
         return first;
     };
-    let is_text_data = matches!(start, ' ' | '!' | '#'..='+' | '-'..='~');
-    start <= '#' || (first && !is_text_data) || end <= ' ' || value.contains(['\n', '\r', '"', delimiter.get()])
+    start <= '#' || (first && !start.is_ascii_alphanumeric()) || end <= ' ' || value.contains(['\n', '\r', '"', delimiter.get()])
 }
 
 #[cfg(test)]
@@ -126,7 +125,7 @@ mod tests {
         };
         for (value, first, later) in [
             ("a b", "a b", "a b"),
-            ("-5", "-5", "-5"),
+            ("-5", "\"-5\"", "-5"),
             ("", "\"\"", ""),
             ("a,b", "\"a,b\"", "\"a,b\""),
             ("say \"x\"", "\"say \"\"x\"\"\"", "\"say \"\"x\"\"\""),
@@ -134,7 +133,7 @@ mod tests {
             ("a ", "\"a \"", "\"a \""),
             ("#1", "\"#1\"", "\"#1\""),
             ("ä", "\"ä\"", "ä"),
-            ("(1)", "(1)", "(1)"),
+            ("(1)", "\"(1)\"", "(1)"),
         ] {
             assert_eq!((written(value, true).as_str(), written(value, false).as_str()), (first, later), "{value:?}");
         }

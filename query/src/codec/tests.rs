@@ -529,7 +529,7 @@ fn a_single_column_needs_no_object_around_it() {
     let line = |data_type: DataType, json: &str| text(both_ways(comma, &data_type, json));
     assert_eq!(line(DataType::Utf8, r#""a,b""#).as_deref(), Some("\"a,b\""));
     assert_eq!(line(DataType::Float64, "1e10").as_deref(), Some("1.0E10"));
-    assert_eq!(line(DataType::Decimal128(6, 2), "-1.5").as_deref(), Some("-1.50"));
+    assert_eq!(line(DataType::Decimal128(6, 2), "-1.5").as_deref(), Some("\"-1.50\""));
     assert_eq!(line(DataType::Date32, "\"1970-01-11\"").as_deref(), Some("10"));
     assert_eq!(line(DataType::Binary, "\"AAE=\"").as_deref(), Some("AAE="));
     assert_eq!(line(DataType::Int32, "null"), None);

@@ -183,7 +183,7 @@ fn digits(text: &str, scale: i32, beyond: Fraction) -> Result<i128, Reason> {
     };
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let digits = || whole.bytes().chain(fraction.bytes());
-    if whole.is_empty() || !digits().all(|byte| byte.is_ascii_digit()) {
+    if whole.len() + fraction.len() == 0 || !digits().all(|byte| byte.is_ascii_digit()) {
         return Err(NOT_A_NUMBER);
     }
     if digits().all(|byte| byte == b'0') {

@@ -11,17 +11,28 @@ use crate::{
     answer::{Answer, Request},
     catalog::{Pseudo, Source, SourceKind, WantedColumn, type_name},
     error::QueryError,
-    sql::{Statement, statement::Show},
+    sql::{
+        Statement,
+        session::{SETTINGS, Session, Setting},
+        statement::Show,
+    },
     supervisor::QueryState,
 };
 
 impl Core {
-    pub(super) fn show(&self, show: Show) -> Result<Answer, QueryError> {
+    pub(super) fn show(&self, show: Show, session: &Session) -> Result<Answer, QueryError> {
         match show {
             Show::Streams => self.show_sources(SourceKind::Stream),
             Show::Tables => self.show_sources(SourceKind::Table),
             Show::Queries => self.show_queries(),
-            Show::Topics => self.show_topics(),
+            Show::Topics => self.show_topics(false),
+            Show::AllTopics => self.show_topics(true),
+            Show::Properties => self.show_properties(session),
+            Show::Variables => {
+                let (names, values): (Vec<_>, Vec<_>) =
+                    session.variables().map(|(name, value)| (Some(name.to_owned()), Some(value.to_owned()))).unzip();
+                rows(self.head(), vec![("name", texts(names.into_iter())), ("value", texts(values.into_iter()))])
+            }
             Show::Types => {
                 let catalog = self.snapshot();
                 let named = catalog.types().iter();
@@ -66,14 +77,24 @@ impl Core {
         )
     }
 
-    fn show_topics(&self) -> Result<Answer, QueryError> {
-        let topics: Vec<_> = self.log.topics().into_iter().filter(|topic| !topic.name.is_system()).collect();
-        let mut records = Vec::new();
-        for topic in &topics {
-            // Ends last: what is removed meanwhile lies below them.
-            let (firsts, ends) = (self.log.firsts(&topic.name)?, self.log.ends(&topic.name)?);
-            records.push(firsts.iter().zip(&ends).map(|(first, end)| end.get().saturating_sub(first.get())).sum());
-        }
+    /// Every setting that does something: what the session says, or what holds without.
+    fn show_properties(&self, session: &Session) -> Result<Answer, QueryError> {
+        let value = |setting: &Setting| session.setting(setting.name).unwrap_or(setting.default).to_owned();
+        let said = |setting: &Setting| if session.setting(setting.name).is_some() { "session" } else { "default" };
+        rows(
+            self.head(),
+            vec![
+                ("name", texts(SETTINGS.iter().map(|setting| Some(setting.name.to_owned())))),
+                ("value", texts(SETTINGS.iter().map(|setting| Some(value(setting))))),
+                ("set_by", texts(SETTINGS.iter().map(|setting| Some(said(setting).to_owned())))),
+                ("about", texts(SETTINGS.iter().map(|setting| Some(setting.about.to_owned())))),
+            ],
+        )
+    }
+
+    fn show_topics(&self, all: bool) -> Result<Answer, QueryError> {
+        let topics: Vec<_> = self.log.topics().into_iter().filter(|topic| all || !topic.name.is_system()).collect();
+        let records = topics.iter().map(|topic| self.records(&topic.name)).collect::<Result<Vec<_>, _>>()?;
         rows(
             self.head(),
             vec![
@@ -131,7 +152,7 @@ pub(super) fn lines(at: Position, text: &str) -> Result<Answer, QueryError> {
     rows(at, vec![("plan", texts(text.lines().map(|line| Some(line.to_owned()))))])
 }
 
-fn state_of(state: &QueryState) -> String {
+pub(super) fn state_of(state: &QueryState) -> String {
     match state {
         QueryState::Folding { at, end } => format!("folding, at {at} of {end}"),
         QueryState::Running => "running".to_owned(),
@@ -140,10 +161,10 @@ fn state_of(state: &QueryState) -> String {
     }
 }
 
-fn texts(values: impl Iterator<Item = Option<String>>) -> ArrayRef {
+pub(super) fn texts(values: impl Iterator<Item = Option<String>>) -> ArrayRef {
     Arc::new(values.collect::<StringArray>())
 }
 
-fn numbers(values: impl Iterator<Item = u64>) -> ArrayRef {
+pub(super) fn numbers(values: impl Iterator<Item = u64>) -> ArrayRef {
     Arc::new(Int64Array::from_iter_values(values.map(|value| i64::try_from(value).unwrap_or(i64::MAX))))
 }

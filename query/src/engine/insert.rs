@@ -12,7 +12,7 @@ use crate::{
     catalog::{Source, SourceKind, nearest, schema_of, timestamp_type},
     codec::Encoder,
     error::QueryError,
-    sql::statement::InsertValues,
+    sql::{Dialect, DialectKind, statement::InsertValues},
 };
 
 /// Where a written value goes.
@@ -29,9 +29,13 @@ impl Core {
         let expressions = self.expressions.of(dialect);
         let source = Arc::clone(catalog.source(&insert.name)?);
         check_writable(&source)?;
-        let targets = targets(&source, &insert.columns)?;
+        let targets = targets(&source, dialect, &insert.columns)?;
 
         let mut columns: Vec<Vec<ScalarValue>> = vec![Vec::with_capacity(insert.rows.len()); source.columns.len()];
+        let rowtime_type = match dialect.kind {
+            DialectKind::Standard => timestamp_type(),
+            DialectKind::Ksql => DataType::Int64,
+        };
         let mut times = Vec::with_capacity(insert.rows.len());
         for (number, row) in insert.rows.iter().enumerate() {
             if row.len() != targets.len() {
@@ -54,9 +58,9 @@ impl Core {
                 values.push(value);
             }
             let time = targets.iter().position(|target| *target == Target::RowTime).and_then(|at| row.get(at));
-            let time = time.map(|written| expressions.constant(written, &timestamp_type(), parameters)).transpose()?;
+            let time = time.map(|written| expressions.constant(written, &rowtime_type, parameters)).transpose()?;
             times.push(match time {
-                Some(ScalarValue::TimestampMillisecond(Some(ms), _)) => Some(Timestamp::new(ms)),
+                Some(ScalarValue::TimestampMillisecond(Some(ms), _) | ScalarValue::Int64(Some(ms))) => Some(Timestamp::new(ms)),
                 _ => None,
             });
         }
@@ -75,10 +79,13 @@ impl Core {
     }
 }
 
-fn check_writable(source: &Source) -> Result<(), QueryError> {
+pub(super) fn check_writable(source: &Source) -> Result<(), QueryError> {
     let name = &source.name;
     if let (Some(query), SourceKind::Table) = (&source.query, source.kind) {
         return Err(QueryError::Invalid(format!("table {name} is written by query {query}; insert into what it reads")));
+    }
+    if source.read_only {
+        return Err(QueryError::Invalid(format!("{name} is a SOURCE: it is only read")));
     }
     if source.topic_kind == TopicKind::Events {
         return Err(QueryError::Unsupported(format!(
@@ -92,15 +99,20 @@ fn check_writable(source: &Source) -> Result<(), QueryError> {
     Ok(())
 }
 
-fn targets(source: &Source, named: &[String]) -> Result<Vec<Target>, QueryError> {
+fn targets(source: &Source, dialect: Dialect, named: &[String]) -> Result<Vec<Target>, QueryError> {
+    let header = |name: &str| QueryError::Invalid(format!("column {name} is a header of the record, which is only read"));
     if named.is_empty() {
+        if let Some(column) = source.headers.first().and_then(|header| source.columns.get(header.place)) {
+            return Err(header(&column.name));
+        }
         return Ok((0..source.columns.len()).map(Target::Column).collect());
     }
     let mut targets = Vec::new();
     for name in named {
         let target = match source.columns.iter().position(|column| column.name == *name) {
+            Some(place) if source.header(place).is_some() => return Err(header(name)),
             Some(place) => Target::Column(place),
-            None if name == "rowtime" => Target::RowTime,
+            None if *name == dialect.fold("rowtime") => Target::RowTime,
             None => {
                 let hint = nearest(name, source.columns.iter().map(|column| column.name.as_str()));
                 return Err(QueryError::Unknown { what: "column", name: name.clone(), hint, place: None });
@@ -114,7 +126,7 @@ fn targets(source: &Source, named: &[String]) -> Result<Vec<Target>, QueryError>
     Ok(targets)
 }
 
-fn null(data_type: &DataType) -> Result<ScalarValue, QueryError> {
+pub(super) fn null(data_type: &DataType) -> Result<ScalarValue, QueryError> {
     ScalarValue::try_from(data_type).map_err(|error| QueryError::Execution(error.to_string()))
 }
 

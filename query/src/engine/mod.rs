@@ -3,8 +3,12 @@
 //! Catalog changes are made by one thread (`engine/worker`), one at a time, in the order in which they were asked for; everything
 //! else reads a snapshot of the catalog.
 
+mod assert;
 mod create;
+mod delete;
 mod describe;
+mod drop;
+mod extended;
 mod insert;
 mod types;
 mod worker;
@@ -108,13 +112,18 @@ impl Engine {
                 core.expand_types(&catalog, dialect, query.as_mut())?;
                 self.pull.answer(&catalog, &query, dialect.kind, &self.within_bounds(request)).await
             }
-            Statement::Show(show) => core.show(show),
+            Statement::Show(show) => core.show(show, &request.session),
+            Statement::ShowExtended(show) => core.show_extended(show),
+            Statement::AssertTopic(assert) => core.assert_topic(&assert, core.timeout(&request)).await,
             Statement::Session(change) => core.change_session(request.session, change),
-            Statement::Describe { name } => core.describe(&name),
+            Statement::Describe { name, extended: false } => core.describe(&name),
+            Statement::Describe { name, extended: true } => core.describe_extended(&name),
             Statement::Explain(explained) => self.explain(&explained, &request).await,
             change @ (Statement::CreateSource(_)
             | Statement::CreateAs(_)
             | Statement::InsertValues(_)
+            | Statement::Delete(_)
+            | Statement::Alter(_)
             | Statement::Drop(_)
             | Statement::CreateType { .. }
             | Statement::DropType { .. }

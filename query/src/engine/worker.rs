@@ -19,9 +19,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Core, done};
 use crate::{
     answer::{Answer, Request},
-    catalog::{CATALOG_TOPIC, Change, SourceKind},
+    catalog::{CATALOG_TOPIC, Change},
     error::QueryError,
-    sql::{Statement, statement::DropSource},
+    sql::Statement,
 };
 
 /// Statements that may wait for their turn.
@@ -113,6 +113,8 @@ impl Core {
             Statement::InsertValues(insert) => self.insert(&insert, request),
             Statement::CreateType { name, if_not_exists, data_type } => self.create_type(name, if_not_exists, &data_type),
             Statement::DropType { name, if_exists } => self.drop_type(name, if_exists),
+            Statement::Delete(delete) => self.delete(&delete, request),
+            Statement::Alter(alter) => self.alter(alter, request),
             Statement::Drop(drop) => self.drop_source(&drop),
             Statement::Terminate { query } => self.terminate(&query),
             _ => Err(QueryError::Execution("this statement changes nothing".to_owned())),
@@ -125,7 +127,7 @@ impl Core {
         let topic = CATALOG_TOPIC.parse().map_err(LogError::from)?;
         let write = Write::Records { topic, partition: Some(PartitionId::new(0)), records: vec![record] };
         let purpose = match change {
-            Change::Create { .. } | Change::CreateType { .. } => Purpose::Data,
+            Change::Create { .. } | Change::Replace { .. } | Change::CreateType { .. } => Purpose::Data,
             Change::Drop { .. } | Change::DropType { .. } | Change::Terminate { .. } => Purpose::Upkeep,
         };
         let appended = self.append_for(purpose, write)?;
@@ -145,48 +147,6 @@ impl Core {
         Ok(block_on(self.log.append(append)?)?)
     }
 
-    fn drop_source(&self, statement: &DropSource) -> Result<Answer, QueryError> {
-        let catalog = self.snapshot();
-        let source = match catalog.source(&statement.name) {
-            Ok(source) => source,
-            Err(_) if statement.if_exists => return Ok(done(self.head(), format!("{} {} does not exist", statement.kind, statement.name))),
-            Err(error) => return Err(error),
-        };
-        let name = &source.name;
-        if source.kind != statement.kind {
-            let right = match source.kind {
-                SourceKind::Stream => "DROP STREAM",
-                SourceKind::Table => "DROP TABLE",
-            };
-            return Err(QueryError::Invalid(format!("{name} is a {}; use {right} {name}", source.kind)));
-        }
-        let dependants: Vec<&str> = catalog.dependants(name).map(|query| query.id.as_str()).collect();
-        if !dependants.is_empty() {
-            return Err(QueryError::InUse { name: name.clone(), dependants: dependants.join(", ") });
-        }
-        let end = self.commit(&Change::Drop { name: name.clone() })?;
-        let mut what = format!("{} {name} dropped; topic {} stays", source.kind, source.topic);
-        if let Some(query) = &source.query {
-            self.end_query(query);
-            what = format!("{what}; query {query} ended");
-        }
-        Ok(done(end, what))
-    }
-
-    /// Deletes a topic that nothing in the catalog is made of: no source is declared over it or fed into it, no query reads it.
-    fn delete_topic(&self, name: &TopicName) -> Result<Answer, QueryError> {
-        let catalog = self.snapshot();
-        let declared = catalog.sources().filter(|source| source.topic == *name).map(|source| format!("{} {}", source.kind, source.name));
-        let is_declared = catalog.source(name.as_str()).is_ok();
-        let reading = catalog.dependants(name.as_str()).filter(|_| !is_declared).map(|query| format!("query {}", query.id));
-        let owners: Vec<String> = declared.chain(reading).collect();
-        if !owners.is_empty() {
-            return Err(LogError::TopicInUse { topic: name.clone(), owners }.into());
-        }
-        self.log.delete_topic(name)?;
-        Ok(done(self.head(), format!("topic {name} deleted")))
-    }
-
     fn terminate(&self, id: &str) -> Result<Answer, QueryError> {
         let catalog = self.snapshot();
         let query = catalog.query(id)?;
@@ -202,7 +162,7 @@ impl Core {
         Ok(done(end, format!("query {} ended; {} stays as it is", query.id, query.sink)))
     }
 
-    fn end_query(&self, query: &crate::catalog::QueryId) {
+    pub(super) fn end_query(&self, query: &crate::catalog::QueryId) {
         block_on(self.supervisor.stop(query.as_str()));
         self.log.release(query.as_str());
         self.failed.write().remove(query);

@@ -2,6 +2,8 @@
 //!
 //! Names are folded already as the dialect says. Nothing here was checked against a catalog.
 
+use std::time::Duration;
+
 use datafusion::sql::sqlparser::ast;
 
 use super::{dialect::Changelog, session::SessionChange, types::TypeExpr};
@@ -20,7 +22,13 @@ pub enum Statement {
     Push(Select),
     /// Any other query: it ends.
     Pull(Box<ast::Query>),
-    /// `DROP STREAM | TABLE [IF EXISTS] name`.
+    /// `ALTER STREAM | TABLE name ADD ...`.
+    Alter(AlterSource),
+    /// `DELETE FROM table WHERE ...`.
+    Delete(Delete),
+    /// `ASSERT ... TOPIC ...`.
+    AssertTopic(AssertTopic),
+    /// `DROP STREAM | TABLE [IF EXISTS] name [CASCADE] [DELETE TOPIC]`.
     Drop(DropSource),
     /// `CREATE TYPE [IF NOT EXISTS] name AS type`.
     CreateType {
@@ -40,10 +48,14 @@ pub enum Statement {
     },
     /// `SHOW | LIST ...`.
     Show(Show),
-    /// `DESCRIBE name`.
+    /// `SHOW | LIST ... EXTENDED`.
+    ShowExtended(Show),
+    /// `DESCRIBE name [EXTENDED]`.
     Describe {
         /// Of a stream, table or topic.
         name: String,
+        /// Whether everything is told.
+        extended: bool,
     },
     /// `EXPLAIN statement` or `EXPLAIN query`.
     Explain(Explained),
@@ -65,6 +77,10 @@ pub struct CreateSource {
     pub name: String,
     /// Whether one that exists is no error.
     pub if_not_exists: bool,
+    /// Whether it takes the place of one that exists.
+    pub or_replace: bool,
+    /// Whether it is only read (`SOURCE`).
+    pub read_only: bool,
     /// Columns as declared, in their order.
     pub columns: Vec<ColumnDef>,
     /// What stands in WITH.
@@ -78,19 +94,66 @@ pub struct ColumnDef {
     pub name: String,
     /// Type, as written.
     pub data_type: TypeExpr,
-    /// Whether it was marked KEY or PRIMARY KEY.
-    pub key: Option<KeyMark>,
+    /// What stands behind its type.
+    pub mark: Option<ColumnMark>,
     /// Where its name stands.
     pub place: Place,
 }
 
-/// How a key column was marked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyMark {
+/// How a column that is no part of the value is marked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ColumnMark {
     /// `KEY`, of a stream.
     Key,
     /// `PRIMARY KEY`, of a table.
     PrimaryKey,
+    /// `HEADERS`: all headers of a record.
+    Headers,
+    /// `HEADER('name')`: the value of one.
+    Header(String),
+}
+
+impl ColumnMark {
+    /// Whether the column lies in the key.
+    #[must_use]
+    pub const fn is_key(&self) -> bool {
+        matches!(self, Self::Key | Self::PrimaryKey)
+    }
+}
+
+/// `ALTER STREAM | TABLE name ADD [COLUMN] column type, ...`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AlterSource {
+    /// Stream or table.
+    pub kind: SourceKind,
+    /// Name.
+    pub name: String,
+    /// The columns that are added.
+    pub columns: Vec<ColumnDef>,
+}
+
+/// `DELETE FROM table WHERE ...`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delete {
+    /// Table.
+    pub name: String,
+    /// Says which key.
+    pub selection: ast::Expr,
+}
+
+/// `ASSERT [NOT EXISTS] TOPIC name [WITH (...)] [TIMEOUT n unit]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AssertTopic {
+    /// Name of the topic.
+    pub name: String,
+    /// Whether it must be there, or must not.
+    pub exists: bool,
+    /// Number of its partitions.
+    pub partitions: Option<u32>,
+    /// Number of its copies.
+    pub replicas: Option<i32>,
+    /// How long it is waited for.
+    pub timeout: Duration,
 }
 
 /// `WITH (key = 'value', ...)`, each key known and given once.
@@ -174,7 +237,7 @@ pub struct InsertValues {
     pub rows: Vec<Vec<ast::Expr>>,
 }
 
-/// `DROP STREAM | TABLE [IF EXISTS] name`.
+/// `DROP STREAM | TABLE [IF EXISTS] name [CASCADE] [DELETE TOPIC]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DropSource {
     /// Stream or table.
@@ -183,6 +246,10 @@ pub struct DropSource {
     pub name: String,
     /// Whether one that does not exist is no error.
     pub if_exists: bool,
+    /// Whether what is made of it is dropped with it.
+    pub cascade: bool,
+    /// Whether its topic is deleted with it.
+    pub delete_topic: bool,
 }
 
 /// What SHOW lists.
@@ -194,8 +261,14 @@ pub enum Show {
     Tables,
     /// Persistent queries.
     Queries,
-    /// Topics.
+    /// Topics but foldlog's own.
     Topics,
+    /// Topics, foldlog's own too.
+    AllTopics,
+    /// Settings of the session, and what holds where it has none.
+    Properties,
+    /// Variables of the session.
+    Variables,
     /// What CREATE TYPE made.
     Types,
 }

@@ -207,6 +207,7 @@ pub fn definition(name: &str) -> QueryDef {
         start: Position::default(),
         fingerprint: 1,
         types: BTreeMap::new(),
+        widths: BTreeMap::new(),
     }
 }
 

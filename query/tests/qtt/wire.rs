@@ -21,7 +21,9 @@ impl<'a> Side<'a> {
     }
 
     pub fn value(source: &'a Source) -> Self {
-        Self { format: source.value_format.as_str().to_owned(), columns: source.columns.iter().filter(|column| !column.key).collect() }
+        let is_written = |(place, column): &(usize, &Column)| !column.key && source.header(*place).is_none();
+        let columns = source.columns.iter().enumerate().filter(is_written).map(|(_, column)| column).collect();
+        Self { format: source.value_format.as_str().to_owned(), columns }
     }
 
     /// The type by which values are compared.

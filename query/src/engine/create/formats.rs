@@ -61,6 +61,24 @@ pub(super) fn formats(columns: &[&Column], options: &Options, defaults: Defaults
     Ok(Formats { key, value, reading })
 }
 
+/// Whether the formats of a source hold all of its columns.
+///
+/// # Errors
+/// [`QueryError::Invalid`] with the column that they do not hold.
+pub(super) fn check_holds(source: &Source) -> Result<(), QueryError> {
+    let values: Vec<&Column> = source.written_columns().filter(|column| !source.is_in_key(column)).collect();
+    match source.value_format {
+        Format::None => Ok(()),
+        Format::Json => values.iter().try_for_each(|column| check_json(&column.name, &column.data_type)),
+        Format::Kafka => check_kafka("value_format", "value", &values),
+        Format::Delimited(_) => check_delimited("value_format", &values),
+        Format::JsonValue if values.len() == 1 => Ok(()),
+        Format::JsonValue => {
+            Err(QueryError::Invalid(format!("the values of {} are written without names, so there is one column", source.name)))
+        }
+    }
+}
+
 fn key_format(keys: &[&Column], options: &Options, defaults: Defaults<'_>) -> Result<Format, QueryError> {
     const WHAT: &str = "key_format";
     let written = options.key_format.as_deref().or(options.format.as_deref());
@@ -166,6 +184,8 @@ fn wrapped(values: &[&Column], named: Named, options: &Options, session: &Sessio
     }
     match named {
         Named::Json => Ok(wrap),
+        // What has no names of columns is never wrapped, and may be told so.
+        Named::Kafka | Named::Delimited if !wrap => Ok(false),
         Named::None | Named::Kafka | Named::Delimited => {
             Err(QueryError::Invalid("wrap_single_value is for JSON: other formats have no names of columns to wrap with".to_owned()))
         }

@@ -3,6 +3,7 @@
 mod declare;
 mod formats;
 mod options;
+mod replace;
 mod sink;
 
 use std::sync::Arc;

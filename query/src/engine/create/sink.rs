@@ -1,6 +1,6 @@
 //! Streams and tables that a query writes.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use foldlog_log::{LogError, Position, TopicKind, TopicName};
 
@@ -69,6 +69,7 @@ impl Core {
             start,
             fingerprint: plan.fingerprint,
             types: self.types_used(&catalog, dialect, &create.select.query)?,
+            widths: BTreeMap::from([(reads.name.clone(), reads.columns.len())]),
         });
 
         // An empty topic of the right shape that is there already stays as its creator wanted it.

@@ -4,7 +4,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::{
     super::{
-        statement::{ColumnDef, CreateAs, CreateSource, DropSource, KeyMark, Options, Statement},
+        statement::{AlterSource, ColumnDef, ColumnMark, CreateAs, CreateSource, DropSource, Options, Statement},
         tokens::{is_word, place_of, unexpected},
         types::parse_type,
     },
@@ -19,13 +19,14 @@ impl StatementParser<'_> {
         if self.word("TYPE") {
             return self.create_type();
         }
-        for refused in ["OR", "SOURCE", "EXTERNAL", "FUNCTION", "DATABASE", "SCHEMA", "VIEW", "INDEX", "UNBOUNDED"] {
+        for refused in ["EXTERNAL", "FUNCTION", "DATABASE", "SCHEMA", "VIEW", "INDEX", "UNBOUNDED"] {
             if is_word(&next.token, refused) {
                 let hint = if refused == "VIEW" { "; use CREATE TABLE ... AS SELECT" } else { "" };
-                let name = if refused == "OR" { "OR REPLACE" } else { refused };
-                return Err(QueryError::Unsupported(format!("CREATE {name}{hint}")));
+                return Err(QueryError::Unsupported(format!("CREATE {refused}{hint}")));
             }
         }
+        let or_replace = self.words(&["OR", "REPLACE"])?;
+        let read_only = self.word("SOURCE");
         let kind = self.kind()?;
         let if_not_exists = self.words(&["IF", "NOT", "EXISTS"])?;
         let name = self.name()?;
@@ -33,6 +34,12 @@ impl StatementParser<'_> {
         let options = if self.word("WITH") { self.options()? } else { Options::default() };
         let is_select = self.word("AS");
         match (columns, is_select) {
+            (None, true) if or_replace => {
+                Err(QueryError::Unsupported("CREATE OR REPLACE ... AS SELECT; drop what the query makes, and create it again".to_owned()))
+            }
+            (None, true) if read_only => {
+                Err(QueryError::Invalid(format!("{name} is written by its query, so it is no SOURCE; leave that word out")))
+            }
             (None, true) => {
                 let select = self.select()?;
                 if select.limit.is_some() {
@@ -41,7 +48,9 @@ impl StatementParser<'_> {
                 Ok(Statement::CreateAs(CreateAs { kind, name, if_not_exists, options, select }))
             }
             (Some(_), true) => Err(QueryError::Invalid(format!("columns of {name} come from its SELECT; leave the list of columns out"))),
-            (Some(columns), false) => Ok(Statement::CreateSource(CreateSource { kind, name, if_not_exists, columns, options })),
+            (Some(columns), false) => {
+                Ok(Statement::CreateSource(CreateSource { kind, name, if_not_exists, or_replace, read_only, columns, options }))
+            }
             (None, false) => {
                 let next = self.parser.peek_token();
                 Err(unexpected("a list of columns, WITH or AS SELECT", Some(&next), next.span.start))
@@ -85,14 +94,36 @@ impl StatementParser<'_> {
         let place = place_of(self.parser.peek_token().span.start);
         let name = self.name()?;
         let data_type = parse_type(&mut self.parser, self.dialect)?;
-        let key = if self.words(&["PRIMARY", "KEY"])? {
-            Some(KeyMark::PrimaryKey)
+        let mark = if self.words(&["PRIMARY", "KEY"])? {
+            Some(ColumnMark::PrimaryKey)
         } else if self.word("KEY") {
-            Some(KeyMark::Key)
+            Some(ColumnMark::Key)
+        } else if self.word("HEADERS") {
+            Some(ColumnMark::Headers)
+        } else if self.word("HEADER") {
+            self.expect(&Token::LParen)?;
+            let name = self.text("the name of a header in quotes")?;
+            self.expect(&Token::RParen)?;
+            Some(ColumnMark::Header(name))
         } else {
             None
         };
-        Ok(ColumnDef { name, data_type, key, place })
+        Ok(ColumnDef { name, data_type, mark, place })
+    }
+
+    pub(super) fn alter(&mut self) -> Result<Statement, QueryError> {
+        self.parser.next_token();
+        let kind = self.kind()?;
+        let name = self.name()?;
+        let mut columns = Vec::new();
+        loop {
+            self.expect_word("ADD")?;
+            self.word("COLUMN");
+            columns.push(self.column()?);
+            if !self.parser.consume_token(&Token::Comma) {
+                return Ok(Statement::Alter(AlterSource { kind, name, columns }));
+            }
+        }
     }
 
     pub(super) fn drop(&mut self) -> Result<Statement, QueryError> {
@@ -104,12 +135,8 @@ impl StatementParser<'_> {
         let kind = self.kind()?;
         let if_exists = self.words(&["IF", "EXISTS"])?;
         let name = self.name()?;
-        if self.word("CASCADE") {
-            return Err(QueryError::Unsupported("DROP ... CASCADE; drop what depends on it first".to_owned()));
-        }
-        if self.words(&["DELETE", "TOPIC"])? {
-            return Err(QueryError::Unsupported("DROP ... DELETE TOPIC; topics are kept".to_owned()));
-        }
-        Ok(Statement::Drop(DropSource { kind, name, if_exists }))
+        let cascade = self.word("CASCADE");
+        let delete_topic = self.words(&["DELETE", "TOPIC"])?;
+        Ok(Statement::Drop(DropSource { kind, name, if_exists, cascade, delete_topic }))
     }
 }

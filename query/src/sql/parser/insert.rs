@@ -1,10 +1,10 @@
-//! INSERT INTO.
+//! INSERT INTO and DELETE FROM.
 
 use datafusion::sql::sqlparser::{parser::Parser, tokenizer::Token};
 
 use super::{
     super::{
-        statement::{InsertValues, Statement},
+        statement::{Delete, InsertValues, Statement},
         tokens::{is_word, place_of, syntax},
     },
     StatementParser,
@@ -12,6 +12,17 @@ use super::{
 use crate::error::QueryError;
 
 impl StatementParser<'_> {
+    /// `DELETE FROM table WHERE ...`.
+    pub(super) fn delete(&mut self) -> Result<Statement, QueryError> {
+        self.parser.next_token();
+        self.expect_word("FROM")?;
+        let name = self.name()?;
+        self.expect_word("WHERE")?;
+        let at = place_of(self.parser.peek_token().span.start);
+        let selection = self.parser.parse_expr().map_err(|error| syntax(&error, at))?;
+        Ok(Statement::Delete(Delete { name, selection }))
+    }
+
     pub(super) fn insert(&mut self) -> Result<Statement, QueryError> {
         self.parser.next_token();
         self.expect_word("INTO")?;

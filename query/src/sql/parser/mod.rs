@@ -2,6 +2,7 @@
 //!
 //! Called by `engine`. `EMIT CHANGES` is cut off the tokens before sqlparser sees them, for it would take EMIT for an alias.
 
+mod assert;
 mod create;
 mod insert;
 mod options;
@@ -30,9 +31,11 @@ use crate::{catalog, error::QueryError};
 /// Depth to which sqlparser may recurse; the guard's nesting stays well below it.
 const PARSER_DEPTH: usize = 4 * guard::MAX_DEPTH;
 
-const STATEMENTS: [&str; 15] = [
+const STATEMENTS: [&str; 18] = [
     "CREATE",
+    "ALTER",
     "INSERT",
+    "DELETE",
     "SELECT",
     "WITH",
     "VALUES",
@@ -42,6 +45,7 @@ const STATEMENTS: [&str; 15] = [
     "DESCRIBE",
     "EXPLAIN",
     "TERMINATE",
+    "ASSERT",
     "SET",
     "UNSET",
     "DEFINE",
@@ -49,10 +53,8 @@ const STATEMENTS: [&str; 15] = [
 ];
 
 /// Statements of SQL or of ksqlDB that we know and refuse by name.
-const REFUSED: [&str; 34] = [
-    "ALTER",
+const REFUSED: [&str; 31] = [
     "ANALYZE",
-    "ASSERT",
     "ATTACH",
     "BEGIN",
     "CALL",
@@ -60,7 +62,6 @@ const REFUSED: [&str; 34] = [
     "COPY",
     "DEALLOCATE",
     "DECLARE",
-    "DELETE",
     "DETACH",
     "DO",
     "EXECUTE",
@@ -157,10 +158,10 @@ impl StatementParser<'_> {
             "INSERT" => self.insert(),
             "DROP" => self.drop(),
             "SHOW" | "LIST" => self.show(),
-            "DESCRIBE" => {
-                self.parser.next_token();
-                Ok(Statement::Describe { name: self.name()? })
-            }
+            "DESCRIBE" => self.describe(),
+            "ALTER" => self.alter(),
+            "DELETE" => self.delete(),
+            "ASSERT" => self.assert(),
             "EXPLAIN" => self.explain(),
             "TERMINATE" => {
                 self.parser.next_token();

@@ -27,7 +27,7 @@ impl StatementParser<'_> {
     }
 
     /// A string in quotes.
-    fn text(&mut self, wanted: &str) -> Result<String, QueryError> {
+    pub(super) fn text(&mut self, wanted: &str) -> Result<String, QueryError> {
         let next = self.parser.next_token();
         match next.token {
             Token::SingleQuotedString(text) => Ok(text),

@@ -20,14 +20,30 @@ impl StatementParser<'_> {
             ("QUERIES", Show::Queries),
             ("TOPICS", Show::Topics),
             ("TYPES", Show::Types),
+            ("PROPERTIES", Show::Properties),
+            ("VARIABLES", Show::Variables),
         ];
+        if self.words(&["ALL", "TOPICS"])? {
+            return Ok(self.perhaps_extended(Show::AllTopics));
+        }
         for (word, show) in known {
             if self.word(word) {
-                return Ok(Statement::Show(show));
+                return Ok(self.perhaps_extended(show));
             }
         }
         let next = self.parser.peek_token();
-        Err(unexpected("STREAMS, TABLES, QUERIES, TOPICS or TYPES", Some(&next), next.span.start))
+        Err(unexpected("STREAMS, TABLES, QUERIES, [ALL] TOPICS, TYPES, PROPERTIES or VARIABLES", Some(&next), next.span.start))
+    }
+
+    fn perhaps_extended(&mut self, show: Show) -> Statement {
+        let can_be = matches!(show, Show::Streams | Show::Tables | Show::Queries | Show::Topics | Show::AllTopics);
+        if can_be && self.word("EXTENDED") { Statement::ShowExtended(show) } else { Statement::Show(show) }
+    }
+
+    /// `DESCRIBE name [EXTENDED]`.
+    pub(super) fn describe(&mut self) -> Result<Statement, QueryError> {
+        self.parser.next_token();
+        Ok(Statement::Describe { name: self.name()?, extended: self.word("EXTENDED") })
     }
 
     pub(super) fn explain(&mut self) -> Result<Statement, QueryError> {

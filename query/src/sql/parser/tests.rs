@@ -7,7 +7,7 @@ use crate::{
     catalog::SourceKind,
     sql::{
         split,
-        statement::{Emit, KeyMark, Options},
+        statement::{ColumnMark, Emit, Options},
         types::TypeExpr,
     },
 };
@@ -31,11 +31,11 @@ fn a_source_keeps_its_columns_key_and_options() {
         panic!("not a source")
     };
     assert_eq!((create.name.as_str(), create.kind, create.if_not_exists), ("flights", SourceKind::Stream, true));
-    let columns: Vec<_> = create.columns.iter().map(|one| (one.name.as_str(), one.data_type.clone(), one.key)).collect();
+    let columns: Vec<_> = create.columns.iter().map(|one| (one.name.as_str(), one.data_type.clone(), one.mark.clone())).collect();
     assert_eq!(
         columns,
         [
-            ("id", TypeExpr::Known(DataType::Utf8), Some(KeyMark::Key)),
+            ("id", TypeExpr::Known(DataType::Utf8), Some(ColumnMark::Key)),
             ("Delay", TypeExpr::Known(DataType::Int32), None),
             ("cost", TypeExpr::Known(DataType::Decimal128(10, 2)), None),
         ]
@@ -63,6 +63,18 @@ fn every_statement_is_known() {
         "SHOW QUERIES",
         "SHOW TOPICS",
         "LIST TYPES",
+        "LIST ALL TOPICS EXTENDED",
+        "SHOW STREAMS EXTENDED",
+        "SHOW PROPERTIES",
+        "DESCRIBE a EXTENDED",
+        "CREATE OR REPLACE STREAM a (x INT) WITH (topic = 'a')",
+        "CREATE SOURCE TABLE a (x INT PRIMARY KEY, h ARRAY<STRUCT<key STRING, value BYTES>> HEADERS)",
+        "CREATE STREAM a (x BYTES HEADER('x'))",
+        "ALTER STREAM a ADD COLUMN x INT, ADD y ARRAY<INT>",
+        "DROP STREAM IF EXISTS a CASCADE DELETE TOPIC",
+        "DELETE FROM a WHERE x = 1 AND y = 'b'",
+        "ASSERT TOPIC a",
+        "ASSERT NOT EXISTS TOPIC 'a.b' WITH (partitions = 1) TIMEOUT 10 SECONDS",
         "CREATE TYPE IF NOT EXISTS a AS STRUCT<x INT, y ARRAY<INT>>",
         "DROP TYPE IF EXISTS a",
         "DESCRIBE \"a.b\"",
@@ -89,7 +101,7 @@ fn an_error_tells_where_what_was_expected_and_what_is_near() {
     for (text, message) in [
         (
             "SELEC 1",
-            "line 1, column 1: expected a statement (CREATE, INSERT, SELECT, WITH, VALUES, DROP, SHOW, LIST, DESCRIBE, EXPLAIN, TERMINATE, SET, UNSET, DEFINE, UNDEFINE), found SELEC; did you mean SELECT?",
+            "line 1, column 1: expected a statement (CREATE, ALTER, INSERT, DELETE, SELECT, WITH, VALUES, DROP, SHOW, LIST, DESCRIBE, EXPLAIN, TERMINATE, ASSERT, SET, UNSET, DEFINE, UNDEFINE), found SELEC; did you mean SELECT?",
         ),
         ("SELECT\n  a FROM", "line 2, column 9: expected identifier, found the end"),
         ("", "line 1, column 1: expected a statement, found the end"),
@@ -110,7 +122,7 @@ fn an_error_tells_where_what_was_expected_and_what_is_near() {
         ("CREATE STREAM select (a INT)", "line 1, column 15: select is a word of SQL; write \"select\" to use it as a name"),
         ("CREATE STREAM s", "line 1, column 16: expected a list of columns, WITH or AS SELECT, found the end"),
         ("SELECT 1; SELECT 2", "line 1, column 9: expected the end: one statement at a time, except in a script"),
-        ("SHOW STREAM", "line 1, column 6: expected STREAMS, TABLES, QUERIES, TOPICS or TYPES, found STREAM"),
+        ("SHOW STREAM", "line 1, column 6: expected STREAMS, TABLES, QUERIES, [ALL] TOPICS, TYPES, PROPERTIES or VARIABLES, found STREAM"),
         ("SHOW TABLES EMIT CHANGES", "line 1, column 13: EMIT CHANGES belongs to a SELECT"),
         ("SELECT 1 EMIT CHANGES LIMIT x", "line 1, column 29: expected a number of rows after LIMIT, found x"),
         (
@@ -129,7 +141,6 @@ fn what_we_do_not_have_is_refused_by_name() {
         ("PREPARE p AS SELECT 1", "the statement PREPARE"),
         ("EXECUTE p", "the statement EXECUTE"),
         ("UPDATE t SET a = 1", "the statement UPDATE"),
-        ("DELETE FROM t", "the statement DELETE"),
         ("CREATE EXTERNAL TABLE t (a INT) LOCATION 'file:///x'", "CREATE EXTERNAL"),
         ("CREATE FUNCTION f() RETURN 1", "CREATE FUNCTION"),
         ("EXPLAIN ANALYZE SELECT 1", "EXPLAIN ANALYZE"),
@@ -137,8 +148,6 @@ fn what_we_do_not_have_is_refused_by_name() {
         ("SELECT 1 INTO t FROM u", "SELECT ... INTO"),
         ("CREATE STREAM a (b INT) WITH (window_type='SESSION')", "window_type in WITH"),
         ("CREATE STREAM a (b INT) WITH (value_schema_id=1)", "value_schema_id in WITH"),
-        ("DROP TABLE a CASCADE", "CASCADE"),
-        ("DROP TABLE a DELETE TOPIC", "DELETE TOPIC"),
         ("CREATE OR REPLACE TABLE a AS SELECT 1", "OR REPLACE"),
         ("INSERT INTO a SELECT 1", "INSERT INTO ... SELECT"),
         ("SELECT a FROM t EMIT FINAL", "EMIT FINAL"),

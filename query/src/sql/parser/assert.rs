@@ -1,0 +1,72 @@
+//! ASSERT TOPIC, for scripts and migrations.
+
+use std::time::Duration;
+
+use datafusion::sql::sqlparser::tokenizer::Token;
+
+use super::{
+    super::{
+        statement::{AssertTopic, Statement},
+        tokens::{is_word, unexpected},
+    },
+    StatementParser,
+};
+use crate::error::QueryError;
+
+impl StatementParser<'_> {
+    /// `ASSERT [NOT EXISTS] TOPIC name [WITH (partitions = n, replicas = n)] [TIMEOUT n unit]`.
+    pub(super) fn assert(&mut self) -> Result<Statement, QueryError> {
+        self.parser.next_token();
+        let exists = !self.words(&["NOT", "EXISTS"])?;
+        let next = self.parser.peek_token();
+        for (word, what) in [
+            ("SCHEMA", "there is no registry of schemas"),
+            ("VALUES", FOR_TESTS),
+            ("NULL", FOR_TESTS),
+            ("STREAM", FOR_TESTS),
+            ("TABLE", FOR_TESTS),
+        ] {
+            if is_word(&next.token, word) {
+                return Err(QueryError::Unsupported(format!("ASSERT {word}: {what}")));
+            }
+        }
+        self.expect_word("TOPIC")?;
+        let name = self.topic_name()?;
+        let options = if self.word("WITH") { self.options()? } else { Default::default() };
+        let told = crate::sql::statement::Options { partitions: options.partitions, replicas: options.replicas, ..Default::default() };
+        if options != told {
+            return Err(QueryError::Invalid("WITH of ASSERT TOPIC takes partitions and replicas alone".to_owned()));
+        }
+        let timeout = if self.word("TIMEOUT") { self.duration()? } else { Duration::from_secs(1) };
+        let (partitions, replicas) = (options.partitions, options.replicas);
+        Ok(Statement::AssertTopic(AssertTopic { name, exists, partitions, replicas, timeout }))
+    }
+
+    /// The name of a topic: in quotes, or as it is written, for names of topics keep their case.
+    fn topic_name(&mut self) -> Result<String, QueryError> {
+        match &self.parser.peek_token().token {
+            Token::SingleQuotedString(text) => {
+                self.parser.next_token();
+                Ok(text.clone())
+            }
+            _ => self.name(),
+        }
+    }
+
+    /// `10 SECONDS`.
+    fn duration(&mut self) -> Result<Duration, QueryError> {
+        let number = self.parser.next_token();
+        let count: Option<u64> = match &number.token {
+            Token::Number(digits, _) => digits.parse().ok(),
+            _ => None,
+        };
+        let count = count.ok_or_else(|| unexpected("a number", Some(&number), number.span.start))?;
+        let unit = self.parser.next_token();
+        let ms = [("MILLISECOND", 1), ("SECOND", 1_000), ("MINUTE", 60_000), ("HOUR", 3_600_000), ("DAY", 86_400_000)];
+        let ms = ms.into_iter().find(|(name, _)| is_word(&unit.token, name) || is_word(&unit.token, &format!("{name}S")));
+        let (_, ms) = ms.ok_or_else(|| unexpected("MILLISECONDS, SECONDS, MINUTES, HOURS or DAYS", Some(&unit), unit.span.start))?;
+        Ok(Duration::from_millis(count.saturating_mul(ms)))
+    }
+}
+
+const FOR_TESTS: &str = "that is for files of tests";
