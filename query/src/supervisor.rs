@@ -522,7 +522,7 @@ impl Shape {
                 let content = Content::Groups(Aggregation::new(keys, calls, schema, false)?, None);
                 (content, Chain::new(after)?.after_filter(having.clone()))
             }
-            [Node::Copy { .. } | Node::Filter { .. } | Node::Project { .. }, ..] => {
+            [Node::Copy { .. } | Node::Filter { .. } | Node::Project { .. } | Node::Explode { .. }, ..] => {
                 return Err(QueryError::Execution("a plan keeps rows for nobody".to_owned()));
             }
         };

@@ -43,6 +43,8 @@ stories! {
     arithmetic
     chains
     collected
+    keys
+    explode
     declare
     expressions
     faults

@@ -238,7 +238,7 @@ impl Core {
         let scope = Scope { find: &find, expressions: &self.expressions.of(dialect), dialect, parameters };
         let mut query = select.query.clone();
         self.expand_types(catalog, dialect, query.as_mut())?;
-        select::plan(&query, &scope)
+        select::plan(&query, select.partition_by.as_deref(), &scope)
     }
 
     /// Plans a push query.

@@ -32,7 +32,7 @@ use crate::{
     catalog::{nearest, type_name},
     error::QueryError,
     functions::{self, Registered},
-    plan::{aggregates, fault, resolve::Resolver, total},
+    plan::{aggregates, fault, resolve::Resolver, table_functions, total},
     sql::{Dialect, DialectKind, types::NestedTypes},
 };
 
@@ -181,7 +181,7 @@ impl Expressions {
         config.options_mut().sql_parser.map_string_types_to_utf8view = false;
         let state = SessionStateBuilder::new()
             .with_config(config)
-            .with_scalar_functions(without(scalar_functions(), &NOT_REPEATABLE))
+            .with_scalar_functions(repeatable_functions())
             .with_aggregate_functions(aggregate_functions())
             .with_window_functions(SessionStateDefaults::default_window_functions())
             .with_expr_planners(SessionStateDefaults::default_expr_planners())
@@ -329,6 +329,13 @@ pub(crate) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     // Behind those of DataFusion: of two with one name the last is meant.
     all.extend(functions::udfs(false));
     all
+}
+
+/// The functions of a query that may be folded again, table functions among them.
+fn repeatable_functions() -> Vec<Arc<ScalarUDF>> {
+    let mut functions = without(scalar_functions(), &NOT_REPEATABLE);
+    functions.extend(table_functions::known_to_datafusion());
+    functions
 }
 
 /// DataFusion's aggregates, and ours under the names of some of them.

@@ -95,7 +95,7 @@ impl<'a> Grouping<'a> {
             items.push(item(name, expr, key, &folded, self.expressions)?);
         }
         let key_names = self.keys.iter().map(plain_name).collect();
-        Ok(Chain { scan, nodes, items, grouped: true, key_names, changelog: Changelog::Coalesced })
+        Ok(Chain { scan, nodes, items, grouped: true, key_names, changelog: Changelog::Coalesced, is_rekeyed: false, strict_keys: false })
     }
 
     /// The expression over the fold's columns: keys and aggregates become columns, and no other column is left.
@@ -218,7 +218,7 @@ fn call_column(place: usize) -> String {
     format!("call_{place}")
 }
 
-fn plain_name(key: &Expr) -> String {
+pub(super) fn plain_name(key: &Expr) -> String {
     match key {
         Expr::Column(column) => column.name.clone(),
         other => other.human_display().to_string(),

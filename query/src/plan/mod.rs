@@ -10,6 +10,7 @@ mod operation;
 mod resolve;
 pub mod select;
 pub mod streaming;
+pub mod table_functions;
 mod total;
 
 pub(crate) use expression::with_stack;
@@ -17,3 +18,4 @@ pub use expression::{Evaluated, Expression, Expressions, RowError};
 pub(crate) use growth::{MAX_BATCH_BYTES, MAX_VALUE_BYTES, MAX_WORK_BYTES, bytes_of, sizes_of};
 pub(crate) use operation::Operation;
 pub use streaming::{AggregateCall, AggregateFunction, Node, OperatorId, Sink, SourceScan, StreamPlan};
+pub use table_functions::TableFunction;

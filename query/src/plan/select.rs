@@ -18,8 +18,9 @@ use datafusion::{
 use super::{
     expression::{Expression, Expressions, with_stack},
     fault,
-    grouping::Grouping,
+    grouping::{Grouping, plain_name},
     streaming::{Node, OperatorId, SourceScan},
+    table_functions::{Compiled, Exploded, has_table_function},
 };
 use crate::{
     catalog::{Column, Source, SourceKind, WantedColumn, type_name, types::kept_as},
@@ -54,6 +55,10 @@ pub struct Chain {
     pub key_names: Vec<String>,
     /// What of a step is written, if the result is a table.
     pub changelog: Changelog,
+    /// Whether PARTITION BY chose the key.
+    pub is_rekeyed: bool,
+    /// Whether every key column must be selected, once, and something beside.
+    pub strict_keys: bool,
 }
 
 /// A column of the result.
@@ -71,11 +76,11 @@ pub struct Item {
 ///
 /// # Errors
 /// [`QueryError::Unsupported`] for what a query that does not end cannot do, else what is wrong with names and types.
-pub fn plan(query: &ast::Query, scope: &Scope<'_>) -> Result<Chain, QueryError> {
-    with_stack(|| plan_here(query, scope))
+pub fn plan(query: &ast::Query, partition_by: Option<&[ast::Expr]>, scope: &Scope<'_>) -> Result<Chain, QueryError> {
+    with_stack(|| plan_here(query, partition_by, scope))
 }
 
-fn plan_here(query: &ast::Query, scope: &Scope<'_>) -> Result<Chain, QueryError> {
+fn plan_here(query: &ast::Query, partition_by: Option<&[ast::Expr]>, scope: &Scope<'_>) -> Result<Chain, QueryError> {
     let select = only_select(query)?;
     let (source, alias) = only_source(select, scope)?;
     let all = source.all_columns();
@@ -85,11 +90,29 @@ fn plan_here(query: &ast::Query, scope: &Scope<'_>) -> Result<Chain, QueryError>
     if filter.as_ref().is_some_and(has_aggregate) {
         return Err(QueryError::Invalid("WHERE cannot contain an aggregate; use HAVING".to_owned()));
     }
-    let named = named_items(select, &source, &alias, &full, scope)?;
+    let mut named = named_items(select, &source, &alias, &full, scope)?;
+    let partition = partition_by.map(|written| Partition::new(written, &named, &full, scope)).transpose()?;
+    if let (Some(partition), [ast::SelectItem::Wildcard(_)]) = (&partition, select.projection.as_slice()) {
+        partition.reorder(&source, &mut named);
+    }
     let having = select.having.as_ref().map(|written| having_expression(written, &named, &full, scope)).transpose()?;
     let groups = group_expressions(select, &named, &full, scope)?;
 
     let grouped = !groups.is_empty() || having.is_some() || named.iter().any(|(_, expr)| has_aggregate(expr));
+    match (&partition, grouped) {
+        (Some(_), true) => return unsupported("PARTITION BY beside GROUP BY"),
+        (Some(_), _) if source.kind == SourceKind::Table => {
+            return Err(QueryError::Invalid(format!("PARTITION BY over table {}: the key of a table cannot be changed", source.name)));
+        }
+        _ => {}
+    }
+    let explodes = named.iter().any(|(_, expr)| has_table_function(expr));
+    if filter.iter().chain(&groups).chain(&having).any(has_table_function) || (explodes && grouped) {
+        return unsupported("a table function in WHERE, GROUP BY and HAVING, or beside them");
+    }
+    if explodes && source.kind == SourceKind::Table {
+        return Err(QueryError::Invalid(format!("table functions are for streams; {} is a table", source.name)));
+    }
     // What a record of a table replaces is known by its key.
     let keys = if source.kind == SourceKind::Table { source.key_count() } else { 0 };
     let used = filter.iter().chain(&groups).chain(&having).chain(named.iter().map(|(_, expr)| expr));
@@ -103,21 +126,85 @@ fn plan_here(query: &ast::Query, scope: &Scope<'_>) -> Result<Chain, QueryError>
         nodes.push(Node::Filter { id: next_id(&nodes), predicate });
     }
     if grouped {
-        let changelog = scope.dialect.changelog;
+        let (changelog, strict_keys) = (scope.dialect.changelog, scope.dialect.strict_keys);
         let grouping = Grouping::new(groups, input, scope, keys)?;
-        return Ok(Chain { changelog, ..grouping.chain(scan, nodes, named, having)? });
+        return Ok(Chain { changelog, strict_keys, ..grouping.chain(scan, nodes, named, having)? });
     }
 
-    let mut items = Vec::new();
+    let key_of = |expr: &Expr| match (&partition, expr) {
+        (Some(partition), expr) => partition.key(expr),
+        (None, Expr::Column(column)) => source.columns.iter().position(|one| one.key && one.name == column.name),
+        (None, _) => None,
+    };
+    let mut exploded = Exploded::default();
+    let mut computed = Vec::new();
     for (name, expr) in named {
-        let key = match &expr {
-            Expr::Column(column) => source.columns.iter().position(|one| one.key && one.name == column.name),
-            _ => None,
-        };
+        let key = key_of(&expr);
+        computed.push((name, exploded.take_out(expr)?, key));
+    }
+    let mut input = input;
+    if let Some(Compiled { calls, fields }) = exploded.compiled(&input, scope.expressions)? {
+        let added = DFSchema::try_from(Schema::new(fields)).map_err(fault::of_planning)?;
+        input = input.join(&added).map_err(fault::of_planning)?;
+        let schema = schema_of_fields(input.fields().iter().map(|field| Field::clone(field)).collect());
+        nodes.push(Node::Explode { id: next_id(&nodes), calls, schema });
+    }
+    let mut items = Vec::new();
+    for (name, expr, key) in computed {
         items.push(item(name, expr, key, &input, scope.expressions)?);
     }
-    let key_names = source.columns.iter().filter(|column| column.key).map(|column| column.name.clone()).collect();
-    Ok(Chain { scan, nodes, items, grouped, key_names, changelog: scope.dialect.changelog })
+    let of_source = || source.columns.iter().filter(|column| column.key).map(|column| column.name.clone()).collect();
+    let key_names = partition.as_ref().map_or_else(of_source, Partition::names);
+    let Dialect { changelog, strict_keys, .. } = scope.dialect;
+    Ok(Chain { scan, nodes, items, grouped, key_names, changelog, is_rekeyed: partition.is_some(), strict_keys })
+}
+
+/// What PARTITION BY says: the expressions that are the key; none for NULL.
+struct Partition {
+    keys: Vec<Expr>,
+}
+
+impl Partition {
+    fn new(written: &[ast::Expr], items: &[(String, Expr)], schema: &DFSchema, scope: &Scope<'_>) -> Result<Self, QueryError> {
+        let mut keys: Vec<Expr> = Vec::new();
+        for one in written {
+            let key = match (scope.expressions.resolve(one, schema, scope.parameters), one) {
+                (Ok(expr), _) => expr,
+                (Err(error), ast::Expr::Identifier(ident)) => {
+                    let name = scope.dialect.name(ident);
+                    items.iter().find(|(item, _)| *item == name).map(|(_, expr)| expr.clone()).ok_or(error)?
+                }
+                (Err(error), _) => return Err(error),
+            };
+            let is_null = matches!(&key, Expr::Literal(value, _) if value.is_null());
+            match (is_null, written.len()) {
+                (true, 1) => return Ok(Self { keys }),
+                (true, _) => return Err(QueryError::Invalid("PARTITION BY NULL takes the key away, and stands alone".to_owned())),
+                (false, _) if has_aggregate(&key) || has_table_function(&key) => {
+                    return Err(QueryError::Invalid("PARTITION BY cannot contain an aggregate or a table function".to_owned()));
+                }
+                (false, _) if !keys.contains(&key) => keys.push(key),
+                (false, _) => {}
+            }
+        }
+        Ok(Self { keys })
+    }
+
+    /// Which key column an expression is.
+    fn key(&self, expr: &Expr) -> Option<usize> {
+        self.keys.iter().position(|key| key == expr)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.keys.iter().map(plain_name).collect()
+    }
+
+    /// Puts what was the key behind the other columns of a `*`.
+    fn reorder(&self, source: &Source, items: &mut [(String, Expr)]) {
+        let was_key =
+            |expr: &Expr| matches!(expr, Expr::Column(column) if source.columns.iter().any(|one| one.key && one.name == column.name));
+        items.sort_by_key(|(_, expr)| was_key(expr) && self.key(expr).is_none());
+    }
 }
 
 /// The id of the next operator.

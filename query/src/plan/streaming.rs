@@ -10,6 +10,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use super::{
     expression::{Expression, with_stack},
     select::{Chain, Item, next_id},
+    table_functions::TableFunction,
 };
 use crate::{
     catalog::{Column, Source, SourceKind, WantedColumn, schema_of, type_name},
@@ -54,6 +55,15 @@ pub enum Node {
         id: OperatorId,
         /// One expression over the input a column of `schema`.
         expressions: Vec<Expression>,
+        /// Names and types of the output.
+        schema: SchemaRef,
+    },
+    /// Makes several rows of each: columns of the input, repeated, then one a call.
+    Explode {
+        /// Id.
+        id: OperatorId,
+        /// Table functions with their arguments, over the input.
+        calls: Vec<(TableFunction, Expression)>,
         /// Names and types of the output.
         schema: SchemaRef,
     },
@@ -314,10 +324,19 @@ impl Chain {
     pub fn sink_items(&self, kind: SourceKind, sink: &str) -> Result<Vec<Item>, QueryError> {
         let mut keys = Vec::new();
         for (key, name) in self.key_names.iter().enumerate() {
-            match self.items.iter().find(|item| item.key == Some(key)) {
+            let mut named = self.items.iter().filter(|item| item.key == Some(key));
+            if let (true, Some(_), Some(second)) = (self.strict_keys, named.clone().next(), named.clone().nth(1)) {
+                let twice = &second.column.name;
+                return Err(QueryError::Invalid(format!(
+                    "{twice} is {name}, which is part of the key of {sink}, a second time; use AS_VALUE({name})"
+                )));
+            }
+            match named.next() {
                 Some(item) => keys.push(item),
-                None if kind == SourceKind::Table => {
-                    return Err(QueryError::Invalid(format!("the SELECT list must contain {name}: it is part of the key of table {sink}")));
+                None if kind == SourceKind::Table || self.is_rekeyed || self.strict_keys => {
+                    return Err(QueryError::Invalid(format!(
+                        "the SELECT list must contain {name}: it is part of the key of {kind} {sink}"
+                    )));
                 }
                 None => {
                     keys.clear();
@@ -331,6 +350,9 @@ impl Chain {
         let items: Vec<Item> = keys.iter().map(|item| marked(item, true)).chain(rest.map(|item| marked(item, false))).collect();
         for item in &items {
             check_column_name(&item.column.name)?;
+        }
+        if self.strict_keys && items.iter().all(|item| item.column.key) {
+            return Err(QueryError::Invalid(format!("the SELECT list of {kind} {sink} has nothing but its key; add a column")));
         }
         Ok(items)
     }
@@ -372,7 +394,9 @@ impl Node {
             Self::Filter { .. } => None,
             // The columns behind the keys, which the aggregate that follows names anew.
             Self::Copy { .. } => None,
-            Self::Project { schema, .. } | Self::Newest { schema, .. } | Self::Aggregate { schema, .. } => Some(Arc::clone(schema)),
+            Self::Project { schema, .. } | Self::Explode { schema, .. } | Self::Newest { schema, .. } | Self::Aggregate { schema, .. } => {
+                Some(Arc::clone(schema))
+            }
         }
     }
 }
@@ -419,6 +443,10 @@ impl StreamPlan {
                         if text == *field.name() { text } else { format!("{text} AS {}", field.name()) }
                     });
                     format!("#{} project {}", id.0, each.collect::<Vec<_>>().join(", "))
+                }
+                Node::Explode { id, calls, .. } => {
+                    let calls: Vec<String> = calls.iter().map(|(function, argument)| format!("{function}({argument})")).collect();
+                    format!("#{} rows of {}", id.0, calls.join(", "))
                 }
                 Node::Copy { id, keys, .. } => {
                     format!("#{} take back what is replaced; state: a copy of the rows by {keys} key columns", id.0)

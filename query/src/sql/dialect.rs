@@ -23,6 +23,8 @@ pub struct Dialect {
     pub start: Start,
     /// What a table's query writes of a step unless told (`WITH (changelog = ...)`).
     pub changelog: Changelog,
+    /// Whether a query's SELECT list must have every key column of its result, once, and something beside.
+    pub strict_keys: bool,
     /// What aggregates give where the dialects differ.
     pub aggregates: AggregateRules,
     /// Whether a number in GROUP BY is a place of the SELECT list, rather than a constant.
@@ -140,6 +142,7 @@ impl Dialect {
         null_comparison: NullComparison::Null,
         start: Start::Earliest,
         changelog: Changelog::Coalesced,
+        strict_keys: false,
         aggregates: AggregateRules::Standard,
         group_by_places: true,
     };
@@ -152,6 +155,7 @@ impl Dialect {
         null_comparison: NullComparison::False,
         start: Start::Latest,
         changelog: Changelog::Every,
+        strict_keys: true,
         aggregates: AggregateRules::Ksql,
         group_by_places: false,
     };

@@ -213,6 +213,8 @@ pub struct CreateAs {
 pub struct Select {
     /// The query, without its EMIT and LIMIT.
     pub query: Box<ast::Query>,
+    /// What PARTITION BY says, if it was written.
+    pub partition_by: Option<Vec<ast::Expr>>,
     /// Whether EMIT CHANGES was written; CREATE ... AS does not need it.
     pub emit: Option<Emit>,
     /// Ends after so many rows.

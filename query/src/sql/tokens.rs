@@ -133,8 +133,10 @@ pub(super) fn lower_first(message: &str) -> String {
 }
 
 /// What stood at a query's end and is not sqlparser's.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Tail {
+    /// What stands behind PARTITION BY, with an end.
+    pub(super) partition: Option<(Place, Vec<TokenWithSpan>)>,
     pub(super) emit: Option<(Emit, Place)>,
     pub(super) limit: Option<u64>,
 }
@@ -176,24 +178,43 @@ pub(super) fn cut_emit(mut tokens: Vec<TokenWithSpan>, end: Location) -> Result<
     Ok((tokens, tail))
 }
 
+/// Takes `PARTITION BY ...` of a query out of its tokens, with an end behind it; one within brackets is that of a window function.
+pub(super) fn cut_partition(mut tokens: Vec<TokenWithSpan>, tail: &mut Tail) -> Vec<TokenWithSpan> {
+    let is = |tokens: &[TokenWithSpan], at: usize, text: &str| tokens.get(at).is_some_and(|one| is_word(&one.token, text));
+    let mut depth = 0_usize;
+    let mut found = None;
+    for (at, one) in tokens.iter().enumerate() {
+        match &one.token {
+            Token::LParen => depth += 1,
+            Token::RParen => depth = depth.saturating_sub(1),
+            _ if depth > 0 => {}
+            token => match found {
+                None if is_word(token, "PARTITION") && is(&tokens, at + 1, "BY") => found = Some((at, tokens.len())),
+                Some((start, end)) if at < end && (*token == Token::EOF || is_word(token, "HAVING") || is_word(token, "LIMIT")) => {
+                    found = Some((start, at));
+                }
+                _ => {}
+            },
+        }
+    }
+    let Some((start, end)) = found else { return tokens };
+    let behind = tokens.get(end).map_or(Span::empty(), |one| one.span);
+    let mut cut: Vec<TokenWithSpan> = tokens.drain(start..end).collect();
+    let place = cut.first().map_or(Place { line: 1, column: 1 }, |one| place_of(one.span.start));
+    cut.drain(..2);
+    cut.push(TokenWithSpan { token: Token::EOF, span: behind });
+    tail.partition = Some((place, cut));
+    tokens
+}
+
 /// Refuses by name the clauses of ksqlDB that are not there yet: sqlparser would take them for something else.
 pub(super) fn refuse_clauses(tokens: &[TokenWithSpan]) -> Result<(), QueryError> {
-    let mut depth = 0_usize;
     for (at, one) in tokens.iter().enumerate() {
         let next = |ahead: usize| tokens.get(at + ahead).map(|one| &one.token);
         let next_is = |text: &str| next(1).is_some_and(|token| is_word(token, text));
         let window = ["TUMBLING", "HOPPING", "SESSION"].into_iter().find(|kind| next_is(kind) && next(2) == Some(&Token::LParen));
         let clause = match &one.token {
-            Token::LParen => {
-                depth += 1;
-                continue;
-            }
-            Token::RParen => {
-                depth = depth.saturating_sub(1);
-                continue;
-            }
             token if is_word(token, "WINDOW") => window.map(|kind| format!("WINDOW {kind}")),
-            token if is_word(token, "PARTITION") && depth == 0 && next_is("BY") => Some("PARTITION BY".to_owned()),
             token if is_word(token, "WITHIN") && matches!(next(1), Some(Token::LParen | Token::Number(..))) => Some("WITHIN".to_owned()),
             _ => None,
         };

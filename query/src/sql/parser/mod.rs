@@ -23,10 +23,15 @@ use super::{
     Dialect, DialectKind, guard,
     statement::{Explained, Select, Statement},
     sugar,
-    tokens::{Tail, as_written, cut_emit, end_of, fold, is_word, place_of, refuse_clauses, shown, syntax, tokenize, unexpected},
+    tokens::{
+        Tail, as_written, cut_emit, cut_partition, end_of, fold, is_word, place_of, refuse_clauses, shown, syntax, tokenize, unexpected,
+    },
     types::quote_types,
 };
-use crate::{catalog, error::QueryError};
+use crate::{
+    catalog,
+    error::{Place, QueryError},
+};
 
 /// Depth to which sqlparser may recurse; the guard's nesting stays well below it.
 const PARSER_DEPTH: usize = 4 * guard::MAX_DEPTH;
@@ -100,8 +105,12 @@ pub fn parse(text: &str, dialect: Dialect) -> Result<Statement, QueryError> {
 }
 
 fn parse_tokens(tokens: Vec<TokenWithSpan>, text: &str, dialect: Dialect) -> Result<Statement, QueryError> {
-    let (tokens, tail) = cut_emit(tokens, end_of(text))?;
+    let (tokens, mut tail) = cut_emit(tokens, end_of(text))?;
     refuse_clauses(&tokens)?;
+    let tokens = cut_partition(tokens, &mut tail);
+    if let Some((_, partition)) = &mut tail.partition {
+        *partition = sugar::rewrite(quote_types(std::mem::take(partition), dialect)?);
+    }
     let tokens = sugar::rewrite(quote_types(tokens, dialect)?);
     let parser = Parser::new(&GenericDialect {}).with_recursion_limit(PARSER_DEPTH).with_tokens_with_locations(tokens);
     let mut statement = StatementParser { parser, dialect, tail };
@@ -121,9 +130,18 @@ fn lower(statement: &mut Statement) {
             ControlFlow::Continue(())
         });
     };
+    let in_select = |select: &mut Select| {
+        in_query(&mut select.query);
+        select.partition_by.iter_mut().flatten().for_each(|expr| {
+            let _: ControlFlow<()> = ast::visit_expressions_mut(expr, |expr| {
+                sugar::lower(expr);
+                ControlFlow::Continue(())
+            });
+        });
+    };
     match statement {
-        Statement::CreateAs(create) => in_query(&mut create.select.query),
-        Statement::Push(select) => in_query(&mut select.query),
+        Statement::CreateAs(create) => in_select(&mut create.select),
+        Statement::Push(select) => in_select(select),
         Statement::Pull(query) => in_query(query),
         Statement::Explain(Explained::Statement(explained)) => lower(explained),
         Statement::InsertValues(insert) => {
@@ -194,6 +212,10 @@ impl StatementParser<'_> {
             }
             _ => return Err(unexpected("the end of the statement", Some(&next), next.span.start)),
         }
+        if let Some((place, _)) = self.tail.partition {
+            let message = "PARTITION BY belongs to a SELECT that does not end: CREATE STREAM ... AS, or EMIT CHANGES".to_owned();
+            return Err(QueryError::Syntax { place, message });
+        }
         match self.tail.emit {
             Some((_, place)) => Err(QueryError::Syntax { place, message: "EMIT CHANGES belongs to a SELECT".to_owned() }),
             None => Ok(()),
@@ -241,7 +263,8 @@ impl StatementParser<'_> {
                 _ => return Err(QueryError::Invalid("a query that does not end takes one LIMIT with a number, and no OFFSET".to_owned())),
             }
         }
-        Ok(Select { query, emit: tail.emit.map(|(emit, _)| emit), limit })
+        let partition_by = tail.partition.map(|(place, tokens)| partition_by(place, tokens)).transpose()?;
+        Ok(Select { query, partition_by, emit: tail.emit.map(|(emit, _)| emit), limit })
     }
 
     /// A name, with dots if it is quoted or written so; folded.
@@ -297,6 +320,17 @@ impl StatementParser<'_> {
         }
         let next = self.parser.peek_token();
         Err(unexpected(&token.to_string(), Some(&next), next.span.start))
+    }
+}
+
+/// The expressions behind PARTITION BY.
+fn partition_by(place: Place, tokens: Vec<TokenWithSpan>) -> Result<Vec<Expr>, QueryError> {
+    let mut parser = Parser::new(&GenericDialect {}).with_recursion_limit(PARSER_DEPTH).with_tokens_with_locations(tokens);
+    let written = parser.parse_comma_separated(Parser::parse_expr).map_err(|error| syntax(&error, place))?;
+    let next = parser.peek_token();
+    match next.token {
+        Token::EOF => Ok(written),
+        _ => Err(unexpected("HAVING, EMIT or the end of the statement", Some(&next), next.span.start)),
     }
 }
 

@@ -91,6 +91,7 @@ fn every_statement_is_known() {
         "(SELECT 1) UNION (SELECT 2)",
         "VALUES (1)",
         "EXPLAIN CREATE TABLE a AS SELECT k, count(*) FROM t GROUP BY k",
+        "CREATE STREAM a AS SELECT * FROM t WHERE b IN (1) PARTITION BY k, upper(b) EMIT CHANGES",
     ] {
         ok(text);
     }
@@ -123,6 +124,15 @@ fn an_error_tells_where_what_was_expected_and_what_is_near() {
         ("CREATE STREAM s", "line 1, column 16: expected a list of columns, WITH or AS SELECT, found the end"),
         ("SELECT 1; SELECT 2", "line 1, column 9: expected the end: one statement at a time, except in a script"),
         ("SHOW STREAM", "line 1, column 6: expected STREAMS, TABLES, QUERIES, [ALL] TOPICS, TYPES, PROPERTIES or VARIABLES, found STREAM"),
+        (
+            "SELECT * FROM t PARTITION BY k",
+            "line 1, column 17: PARTITION BY belongs to a SELECT that does not end: CREATE STREAM ... AS, or EMIT CHANGES",
+        ),
+        ("SELECT * FROM t PARTITION BY EMIT CHANGES", "line 1, column 42: expected an expression, found the end"),
+        (
+            "CREATE STREAM a AS SELECT * FROM t PARTITION BY k WHERE x",
+            "line 1, column 51: expected HAVING, EMIT or the end of the statement, found WHERE",
+        ),
         ("SHOW TABLES EMIT CHANGES", "line 1, column 13: EMIT CHANGES belongs to a SELECT"),
         ("SELECT 1 EMIT CHANGES LIMIT x", "line 1, column 29: expected a number of rows after LIMIT, found x"),
         (
@@ -152,7 +162,6 @@ fn what_we_do_not_have_is_refused_by_name() {
         ("INSERT INTO a SELECT 1", "INSERT INTO ... SELECT"),
         ("SELECT a FROM t EMIT FINAL", "EMIT FINAL"),
         ("CREATE TABLE a AS SELECT k, COUNT(*) FROM t WINDOW TUMBLING (SIZE 1 HOUR) GROUP BY k", "WINDOW TUMBLING at line 1, column 45"),
-        ("CREATE STREAM a AS SELECT * FROM t PARTITION BY k", "PARTITION BY at line 1, column 36"),
         ("SELECT * FROM t JOIN u WITHIN 1 HOUR ON t.k = u.k EMIT CHANGES", "WITHIN at line 1, column 24"),
         ("SELECT * FROM t JOIN u WITHIN (1 HOUR, 2 HOURS) ON t.k = u.k EMIT CHANGES", "WITHIN at line 1, column 24"),
     ] {

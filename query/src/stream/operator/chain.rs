@@ -15,8 +15,8 @@ use arrow::{
 
 use crate::{
     error::QueryError,
-    plan::{Expression, MAX_BATCH_BYTES, Node, RowError, bytes_of},
-    stream::change::ChangeBatch,
+    plan::{Expression, MAX_BATCH_BYTES, Node, RowError, TableFunction, bytes_of},
+    stream::{change::ChangeBatch, operator::explode},
 };
 
 /// What became NULL: position of the record, and why.
@@ -34,6 +34,7 @@ pub(crate) struct Chain {
 enum Step {
     Filter(Expression),
     Project(Vec<Expression>, SchemaRef),
+    Explode(Vec<(TableFunction, Expression)>, SchemaRef),
 }
 
 impl Chain {
@@ -45,6 +46,7 @@ impl Chain {
         let step = |node: &Node| match node {
             Node::Filter { predicate, .. } => Ok(Step::Filter(predicate.clone())),
             Node::Project { expressions, schema, .. } => Ok(Step::Project(expressions.clone(), Arc::clone(schema))),
+            Node::Explode { calls, schema, .. } => Ok(Step::Explode(calls.clone(), Arc::clone(schema))),
             Node::Aggregate { .. } | Node::Copy { .. } | Node::Newest { .. } => {
                 Err(QueryError::Unsupported("GROUP BY over the result of a GROUP BY in one query".to_owned()))
             }
@@ -98,6 +100,9 @@ impl Chain {
                     let columns = project(expressions, &input.rows, |errors| tell(&input, &errors, faults))?;
                     input.rows = batch(schema, columns, input.len())?;
                 }
+                Step::Explode(calls, schema) => {
+                    input = explode::run(calls, schema, &input, &mut |errors| tell(&input, errors, faults))?;
+                }
             }
         }
         Ok(input)
@@ -135,6 +140,7 @@ impl Chain {
                 Step::Project(expressions, schema) => {
                     rows = batch(schema, project(expressions, &rows, tell)?, rows.num_rows())?;
                 }
+                Step::Explode(..) => return Err(QueryError::Unsupported("a table function over a table".to_owned())),
             }
         }
         Ok((rows, kept))

@@ -9,6 +9,7 @@ pub(crate) mod changed;
 pub(crate) mod codec;
 pub(crate) mod copy;
 pub(crate) mod distinct;
+pub(crate) mod explode;
 pub(crate) mod moments;
 pub(crate) mod newest;
 pub(crate) mod packed;

@@ -1,0 +1,145 @@
+//! Table functions: several rows of one, the columns of which are repeated.
+//!
+//! Run by `operator/chain`. Rows keep their order; those of one row have its position and time.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, ListArray, UInt32Array, UInt32Builder},
+    buffer::OffsetBuffer,
+    compute::{take, take_record_batch},
+    datatypes::SchemaRef,
+};
+
+use crate::{
+    error::QueryError,
+    plan::{Expression, MAX_BATCH_BYTES, RowError, TableFunction, bytes_of},
+    stream::{
+        change::ChangeBatch,
+        operator::chain::{batch, execution},
+    },
+};
+
+/// Elements of an array of which CUBE_EXPLODE makes rows: as many as give 65,536.
+const MOST_CUBED: usize = 16;
+
+/// What one call makes of each row of a batch.
+struct Rows {
+    /// The values of all rows, one behind the other.
+    values: ArrayRef,
+    offsets: OffsetBuffer<i32>,
+}
+
+/// Runs table functions side by side; what fails makes no row, and is told.
+///
+/// # Errors
+/// [`QueryError::ResourceExhausted`] if they make too much of so many rows, never of a single one; [`QueryError::Execution`]
+/// where columns do not fit the plan, which is a fault of ours.
+pub(crate) fn run(
+    calls: &[(TableFunction, Expression)],
+    schema: &SchemaRef,
+    input: &ChangeBatch,
+    tell: &mut dyn FnMut(&[RowError]),
+) -> Result<ChangeBatch, QueryError> {
+    let mut made = Vec::with_capacity(calls.len());
+    for (function, argument) in calls {
+        let evaluated = argument.evaluate(&input.rows)?;
+        tell(&evaluated.errors);
+        let lists = evaluated.values.as_list_opt::<i32>().ok_or_else(|| execution("a table function's argument is no ARRAY"))?;
+        made.push(match function {
+            TableFunction::Explode => exploded(lists),
+            TableFunction::CubeExplode => cubed(lists, tell)?,
+        });
+    }
+    let count = |rows: &Rows, row: usize| rows.offsets.get(row..row + 2).map_or(0, |ends| length(ends[1] - ends[0]));
+    let longest: Vec<usize> = (0..input.len()).map(|row| made.iter().map(|rows| count(rows, row)).max().unwrap_or(0)).collect();
+    let total: usize = longest.iter().sum();
+    let bytes_of_row = input.rows.columns().iter().map(bytes_of).sum::<usize>() / input.len().max(1);
+    if total.saturating_mul(bytes_of_row + 16) > MAX_BATCH_BYTES && input.len() > 1 {
+        return Err(QueryError::ResourceExhausted(format!("more than {MAX_BATCH_BYTES} bytes are made of one batch of rows")));
+    }
+
+    let repeated: Vec<usize> = longest.iter().enumerate().flat_map(|(row, times)| std::iter::repeat_n(row, *times)).collect();
+    let places = UInt32Array::from_iter_values(repeated.iter().map(|row| u32::try_from(*row).unwrap_or(u32::MAX)));
+    let mut columns = take_record_batch(&input.rows, &places).map_err(execution)?.columns().to_vec();
+    for rows in &made {
+        columns.push(filled_up(rows, &longest)?);
+    }
+    Ok(ChangeBatch {
+        rows: batch(schema, columns, total)?,
+        ops: None,
+        rowtime: repeated.iter().filter_map(|row| input.rowtime.get(*row).copied()).collect(),
+        positions: repeated.iter().filter_map(|row| input.positions.get(*row).copied()).collect(),
+        // A record without a value has no array.
+        value_null: None,
+    })
+}
+
+/// One value for each of the rows that all calls together make of each row: NULL behind the last of this call.
+fn filled_up(rows: &Rows, longest: &[usize]) -> Result<ArrayRef, QueryError> {
+    let mut places = UInt32Builder::with_capacity(longest.iter().sum());
+    for (row, times) in longest.iter().enumerate() {
+        let (start, end) = rows.offsets.get(row..row + 2).map_or((0, 0), |ends| (ends[0], ends[1]));
+        for time in 0..*times {
+            let place = i32::try_from(time).ok().map(|time| start + time).filter(|place| *place < end);
+            places.append_option(place.and_then(|place| u32::try_from(place).ok()));
+        }
+    }
+    take(&rows.values, &places.finish(), None).map_err(execution)
+}
+
+/// The elements of each array.
+fn exploded(lists: &ListArray) -> Rows {
+    let mut places = UInt32Builder::new();
+    let mut lengths = Vec::with_capacity(lists.len());
+    for row in 0..lists.len() {
+        let range = elements(lists, row);
+        lengths.push(range.len());
+        range.for_each(|element| places.append_value(u32::try_from(element).unwrap_or(u32::MAX)));
+    }
+    let places = places.finish();
+    let values = take(lists.values(), &places, None).unwrap_or_else(|_| arrow::array::new_null_array(&lists.value_type(), places.len()));
+    Rows { values, offsets: OffsetBuffer::from_lengths(lengths) }
+}
+
+/// The places of a row's elements; none of an array that is NULL.
+fn elements(lists: &ListArray, row: usize) -> std::ops::Range<usize> {
+    match lists.value_offsets().get(row..row + 2) {
+        Some(ends) if lists.is_valid(row) => length(ends[0])..length(ends[1]),
+        _ => 0..0,
+    }
+}
+
+/// For each array every choice of its elements, NULL in place of the others: the first element is the last to come, and the last
+/// changes from row to row.
+fn cubed(lists: &ListArray, tell: &mut dyn FnMut(&[RowError])) -> Result<Rows, QueryError> {
+    let mut places = UInt32Builder::new();
+    let (mut rows, mut widths) = (Vec::with_capacity(lists.len()), Vec::new());
+    for row in 0..lists.len() {
+        let range = elements(lists, row);
+        let there: Vec<usize> = range.clone().filter(|element| lists.values().is_valid(*element)).collect();
+        if there.len() > MOST_CUBED {
+            tell(&[RowError { row, reason: format!("cube_explode takes arrays of at most {MOST_CUBED} values") }]);
+            rows.push(0);
+            continue;
+        }
+        let choices = if lists.is_valid(row) { 1_usize << there.len() } else { 0 };
+        for choice in 0..choices {
+            for element in range.clone() {
+                let bit = there.iter().position(|known| *known == element).map(|place| there.len() - 1 - place);
+                let is_chosen = bit.is_some_and(|bit| choice >> bit & 1 == 1);
+                places.append_option(is_chosen.then(|| u32::try_from(element).ok()).flatten());
+            }
+            widths.push(range.len());
+        }
+        rows.push(choices);
+    }
+    let arrow::datatypes::DataType::List(item) = lists.data_type() else { return Err(execution("not an ARRAY")) };
+    let values = take(lists.values(), &places.finish(), None).map_err(execution)?;
+    let values = ListArray::try_new(Arc::clone(item), OffsetBuffer::from_lengths(widths), values, None).map_err(execution)?;
+    Ok(Rows { values: Arc::new(values), offsets: OffsetBuffer::from_lengths(rows) })
+}
+
+fn length(offset: i32) -> usize {
+    usize::try_from(offset).unwrap_or_default()
+}
