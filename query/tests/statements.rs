@@ -57,6 +57,7 @@ stories! {
     sources
     stars
     tables
+    times
     types
     views
 }

@@ -202,7 +202,8 @@ fn double_text(number: f64) -> String {
     }
     let text = format!("{number:E}");
     match text.split_once('E') {
-        Some((mantissa, exponent)) if !mantissa.contains('.') => format!("{mantissa}.0E{exponent}"),
+        // Java writes two digits at least, those that are nearest.
+        Some((mantissa, _)) if !mantissa.contains('.') => format!("{number:.1E}"),
         _ => text,
     }
 }
@@ -221,6 +222,7 @@ mod tests {
             (9_999_999.5, "9999999.5"),
             (1.25e-5, "1.25E-5"),
             (-1e300, "-1.0E300"),
+            (5e-324, "4.9E-324"),
             (f64::NAN, "NaN"),
             (f64::NEG_INFINITY, "-Infinity"),
         ] {

@@ -11,10 +11,12 @@ use bytes::Bytes;
 use super::{
     cells::{Cells, quoted},
     line,
+    value::Reason,
 };
 use crate::{
-    catalog::{Column, Delimiter, Format, Source},
+    catalog::{Column, Delimiter, Format, Reading, Source},
     error::QueryError,
+    functions::calendar::{Pattern, Zone},
 };
 
 /// Encodes rows of one source.
@@ -23,6 +25,8 @@ pub struct Encoder {
     source: Arc<Source>,
     /// `"name":` of each column, escaped.
     names: Vec<String>,
+    /// How the column with the time is written, if it is text.
+    pattern: Option<Arc<Pattern>>,
 }
 
 impl Encoder {
@@ -30,7 +34,9 @@ impl Encoder {
     #[must_use]
     pub fn new(source: Arc<Source>) -> Self {
         let names = source.columns.iter().map(|column| format!("{}:", quoted(&column.name))).collect();
-        Self { source, names }
+        // What does not compile was refused when the sink was made.
+        let pattern = source.timestamp_format.as_deref().and_then(|pattern| Pattern::compile(pattern).ok()).map(Arc::new);
+        Self { source, names, pattern }
     }
 
     /// Looks at a batch whose columns are those of the source, in their order; further columns are ignored.
@@ -96,6 +102,32 @@ impl EncodedRows<'_> {
             }
             Format::Delimited(delimiter) => self.line(row, key, delimiter),
         }
+    }
+
+    /// When a row happened, if a column of the sink says so: milliseconds, none for NULL.
+    ///
+    /// # Errors
+    /// Why the column says no time.
+    #[must_use = "a row that says no time may have to be left out"]
+    pub fn time(&self, row: usize) -> Result<Option<i64>, Reason> {
+        let Some(cells) = self.encoder.source.timestamp.and_then(|place| self.columns.get(place)) else { return Ok(None) };
+        if cells.is_null(row) {
+            return Ok(None);
+        }
+        match (cells, &self.encoder.pattern) {
+            (Cells::Int64(array), _) => Ok(Some(array.value(row))),
+            (Cells::Timestamp(array), _) => Ok(Some(array.value(row))),
+            (Cells::Utf8(array), Some(pattern)) => {
+                pattern.parse_timestamp(array.value(row), &Zone::UTC).map(Some).ok_or("not written as timestamp_format says")
+            }
+            _ => Err("says no time"),
+        }
+    }
+
+    /// Whether a row whose time cannot be told is left out.
+    #[must_use]
+    pub fn needs_time(&self) -> bool {
+        self.encoder.source.reading == Reading::Coerced
     }
 
     /// The columns of a key or value, with their names as JSON has them.

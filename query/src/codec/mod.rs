@@ -33,6 +33,7 @@ use crate::{
         value::Reason,
     },
     error::QueryError,
+    functions::calendar::{Pattern, Zone},
 };
 
 pub use encode::{EncodedRows, Encoder, json_of};
@@ -109,6 +110,8 @@ struct TimeField {
     name: String,
     from: Origin,
     builder: Builder,
+    /// How it is written, if it is text.
+    pattern: Option<Pattern>,
 }
 
 impl Decoder {
@@ -150,7 +153,8 @@ impl Decoder {
             Some(place) => {
                 let (column, from) = source.columns.get(place).zip(origin_of(place)).ok_or_else(missing)?;
                 let builder = Builder::new(&column.data_type, 1)?;
-                Some(TimeField { name: column.name.clone(), from, builder })
+                let pattern = source.timestamp_format.as_deref().map(Pattern::compile).transpose().map_err(QueryError::Invalid)?;
+                Some(TimeField { name: column.name.clone(), from, builder, pattern })
             }
         };
         let has_key = source.columns.iter().any(|column| column.key);
@@ -197,6 +201,11 @@ impl Decoder {
         let mut limits = Limits::new(reading, bytes);
         let mut counts = true;
         let rowtime = match self.rowtime(record, &mut limits) {
+            // Kafka's streams have no time before 1970.
+            Ok(rowtime) if rowtime < 0 && reading == Reading::Coerced => {
+                counts = faults.value("ROWTIME", "before 1970", reading);
+                rowtime
+            }
             Ok(rowtime) => rowtime,
             Err((column, reason)) => {
                 counts = faults.value(column, reason, reading);
@@ -242,7 +251,8 @@ impl Decoder {
             Origin::Headers(_) | Origin::Pseudo(_) => Cell::Absent,
         };
         // JSON is what nearly all records are: a number is taken from it without building a column of one row.
-        if let Cell::Json(value) = cell {
+        if let (Cell::Json(value), None) = (&cell, &time.pattern) {
+            let value = *value;
             let given = match (value.kind, time.builder.data_type()) {
                 (Kind::Null, _) => return Ok(own),
                 (_, DataType::Int64) => value::int64(value, limits.reading),
@@ -255,6 +265,10 @@ impl Decoder {
         done.map_err(|reason| (time.name.as_str(), reason))?;
         if values.is_null(0) {
             return Ok(own);
+        }
+        if let Some(pattern) = &time.pattern {
+            let text = values.as_string::<i32>().value(0);
+            return pattern.parse_timestamp(text, &Zone::UTC).ok_or((time.name.as_str(), "not written as timestamp_format says"));
         }
         Ok(match values.data_type() {
             DataType::Int64 => values.as_primitive::<Int64Type>().value(0),

@@ -406,7 +406,8 @@ impl Node {
 /// # Errors
 /// [`QueryError::Invalid`].
 pub fn check_column_name(name: &str) -> Result<(), QueryError> {
-    if ["rowtime", "rowpartition", "rowoffset"].contains(&name) {
+    let is_taken = |taken: &&str| name == *taken || name == taken.to_uppercase();
+    if ["rowtime", "rowpartition", "rowoffset"].iter().any(is_taken) {
         return Err(QueryError::Invalid(format!("every stream and table has a column {name}; choose another name (AS ...)")));
     }
     Ok(())

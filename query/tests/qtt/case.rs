@@ -239,8 +239,8 @@ impl Run<'_> {
         let key = source.map_or_else(|| undeclared(key), |source| Side::key(source).encode(key));
         let value = source.map_or_else(|| undeclared(value), |source| Side::value(source).encode(value));
         let headers = input.get("headers").list().iter().map(|header| {
-            let bytes = header.get("VALUE").text().and_then(|text| BASE64_STANDARD.decode(text).ok());
-            (header.get("KEY").text().unwrap_or_default().into(), bytes.map(Into::into))
+            let bytes = header.get("value").text().and_then(|text| BASE64_STANDARD.decode(text).ok());
+            (header.get("key").text().unwrap_or_default().into(), bytes.map(Into::into))
         });
         let time = Timestamp::new(input.get("timestamp").integer().unwrap_or(0));
         let record = NewRecord { key, value, headers: headers.collect(), time: Some(time) };

@@ -58,7 +58,7 @@ impl Core {
         let is_header = |place: usize| headers.iter().any(|header| header.place == place);
         let written: Vec<&Column> = columns.iter().enumerate().filter(|(place, _)| !is_header(*place)).map(|(_, column)| column).collect();
         let formats = formats(&written, &options, Defaults { dialect, session: &request.session, inherited: None })?;
-        let timestamp = timestamp_column(&columns, &options)?;
+        let (timestamp, timestamp_format) = timestamp_column(&columns, &options)?;
         let topic = self.declared_topic(kind, &name, &options)?;
         check_events(kind, &topic, &columns, formats.key)?;
         Ok(Source {
@@ -72,7 +72,7 @@ impl Core {
             reading: formats.reading,
             headers,
             timestamp,
-            timestamp_format: None,
+            timestamp_format,
             read_only,
             query: None,
             sql: request.sql.clone(),
@@ -118,7 +118,7 @@ impl Core {
 
     /// The topic of a declared source: one that exists, or a new one if the number of its partitions is told.
     fn declared_topic(&self, kind: SourceKind, name: &str, options: &Options) -> Result<Arc<Topic>, QueryError> {
-        let topic_name = topic_name(name, options)?;
+        let topic_name = topic_name(name, "", options)?;
         match (self.log.topic(&topic_name), options.partitions) {
             (Ok(topic), Some(partitions)) if topic.settings.partitions != partitions => {
                 let existing = topic.settings.partitions;

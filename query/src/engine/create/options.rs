@@ -8,32 +8,52 @@ use foldlog_log::{LogError, Retention, TopicKind, TopicName, TopicSettings};
 use crate::{
     catalog::{Column, timestamp_type, type_name},
     error::QueryError,
+    functions::calendar::Pattern,
     sql::statement::Options,
 };
 
-pub(super) fn topic_name(name: &str, options: &Options) -> Result<TopicName, QueryError> {
-    let named = options.topic.as_deref().unwrap_or(name);
+/// The topic that WITH names, else the one called as the source, behind what the session has such names begin with.
+pub(super) fn topic_name(name: &str, prefix: &str, options: &Options) -> Result<TopicName, QueryError> {
+    let made = format!("{prefix}{name}");
+    let named = options.topic.as_deref().unwrap_or(&made);
     named.parse().map_err(|error| match options.topic {
         Some(_) => QueryError::Log(LogError::InvalidName(error)),
-        None => QueryError::Invalid(format!("{name} is no name for a topic; name one with WITH (topic = '...')")),
+        None => QueryError::Invalid(format!("{made} is no name for a topic; name one with WITH (topic = '...')")),
     })
 }
 
-pub(super) fn timestamp_column(columns: &[Column], options: &Options) -> Result<Option<usize>, QueryError> {
-    let Some(name) = &options.timestamp else { return Ok(None) };
-    let Some(place) = columns.iter().position(|column| column.name == *name) else {
+/// The column that says when a record happened, and the pattern in which it is written if it is text.
+///
+/// # Errors
+/// [`QueryError::Unknown`] for a column that there is not, [`QueryError::Invalid`] for one that says no time.
+pub(super) fn timestamp_column(columns: &[Column], options: &Options) -> Result<(Option<usize>, Option<String>), QueryError> {
+    let Some(name) = &options.timestamp else {
+        return match &options.timestamp_format {
+            None => Ok((None, None)),
+            Some(_) => Err(QueryError::Invalid("timestamp_format needs timestamp, the column that is written so".to_owned())),
+        };
+    };
+    let Some((place, column)) = columns.iter().enumerate().find(|(_, column)| column.name == *name) else {
         let hint = crate::catalog::nearest(name, columns.iter().map(|column| column.name.as_str()));
         return Err(QueryError::Unknown { what: "column", name: name.clone(), hint, place: None });
     };
-    match columns.get(place).map(|column| &column.data_type) {
-        Some(DataType::Int64) => Ok(Some(place)),
-        Some(other) if *other == timestamp_type() => Ok(Some(place)),
-        other => {
-            let given = other.map(type_name).unwrap_or_default();
-            Err(QueryError::Invalid(format!(
-                "timestamp = '{name}': the column must be TIMESTAMP, or BIGINT with milliseconds, it is {given}"
-            )))
+    let is_time = column.data_type == DataType::Int64 || column.data_type == timestamp_type();
+    match (&options.timestamp_format, column.data_type == DataType::Utf8) {
+        (None, false) if is_time => Ok((Some(place), None)),
+        (Some(pattern), true) => {
+            Pattern::compile(pattern).map_err(|reason| QueryError::Invalid(format!("timestamp_format = '{pattern}': {reason}")))?;
+            Ok((Some(place), Some(pattern.clone())))
         }
+        (None, true) => Err(QueryError::Invalid(format!(
+            "timestamp = '{name}': a column of text needs timestamp_format, the pattern in which it is written"
+        ))),
+        (Some(_), false) if is_time => {
+            Err(QueryError::Invalid(format!("timestamp_format is for a column of text; column {name} is {}", type_name(&column.data_type))))
+        }
+        (None | Some(_), false) => Err(QueryError::Invalid(format!(
+            "timestamp = '{name}': the column must be TIMESTAMP, BIGINT with milliseconds, or VARCHAR with a timestamp_format, it is {}",
+            type_name(&column.data_type)
+        ))),
     }
 }
 

@@ -17,8 +17,9 @@ use crate::{
     error::QueryError,
     plan::StreamPlan,
     sql::{
-        Dialect,
+        Dialect, DialectKind,
         dialect::Start,
+        session::OUTPUT_TOPIC_PREFIX,
         statement::{CreateAs, Options},
     },
     stream::commit::PROGRESS_TOPIC,
@@ -162,10 +163,14 @@ impl Core {
             SourceKind::Stream => TopicKind::Records,
             SourceKind::Table => TopicKind::Table,
         };
+        if dialect.kind == DialectKind::Ksql && columns.iter().all(|column| column.key) {
+            return Err(QueryError::Invalid(format!("{name} has no columns but those of the key; add AS_VALUE(...) of one")));
+        }
         let written: Vec<&Column> = columns.iter().collect();
         let formats = formats(&written, options, Defaults { dialect, session: &request.session, inherited: Some(reads) })?;
-        let timestamp = timestamp_column(&columns, options)?;
-        let topic = self.sink_topic(catalog, topic_kind, name, options)?;
+        let (timestamp, timestamp_format) = timestamp_column(&columns, options)?;
+        let prefix = request.session.setting(OUTPUT_TOPIC_PREFIX).unwrap_or_default();
+        let topic = self.sink_topic(catalog, topic_kind, name, prefix, options)?;
         Ok(Source {
             name: name.clone(),
             kind: *kind,
@@ -177,7 +182,7 @@ impl Core {
             reading: formats.reading,
             headers: Vec::new(),
             timestamp,
-            timestamp_format: None,
+            timestamp_format,
             read_only: false,
             query: None,
             sql: request.sql.clone(),
@@ -185,8 +190,8 @@ impl Core {
     }
 
     /// A topic for a query's output that nothing was written to: the one named, else the source's name or its next generation.
-    fn sink_topic(&self, catalog: &Catalog, kind: TopicKind, name: &str, options: &Options) -> Result<TopicName, QueryError> {
-        let first = topic_name(name, options)?;
+    fn sink_topic(&self, catalog: &Catalog, kind: TopicKind, name: &str, prefix: &str, options: &Options) -> Result<TopicName, QueryError> {
+        let first = topic_name(name, prefix, options)?;
         if first.is_system() {
             return Err(QueryError::Invalid(format!("names of topics that begin with {} are foldlog's own", TopicName::SYSTEM_PREFIX)));
         }

@@ -64,6 +64,9 @@ const ABBREVIATIONS: [(&str, &str); 42] = [
 ];
 
 impl Zone {
+    /// Coordinated universal time.
+    pub(crate) const UTC: Self = Self::Region(Tz::UTC);
+
     /// A zone by its id: a region, an offset, or an offset behind UTC, GMT or UT.
     pub(crate) fn parse(id: &str) -> Option<Self> {
         if id == "Z" || id.starts_with(['+', '-']) {

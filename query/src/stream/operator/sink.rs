@@ -46,7 +46,23 @@ impl TopicSink {
                 faults.push((position, format!("the result has {size} bytes, a record may have {MAX_RECORD_LEN}; it was not written")));
                 continue;
             }
-            let time = output.rowtime.get(row).copied().map(Timestamp::new);
+            let own = output.rowtime.get(row).copied();
+            let time = match rows.time(row) {
+                _ if without_value => own,
+                Ok(Some(time)) if time >= 0 || !rows.needs_time() => Some(time),
+                Ok(None) => own,
+                outcome => {
+                    let reason = outcome.err().unwrap_or("before 1970");
+                    let position = output.positions.get(row).copied().unwrap_or_default();
+                    let what = if rows.needs_time() { "it was not written" } else { "it has its row's time" };
+                    faults.push((position, format!("the column with the time is {reason}; {what}")));
+                    if rows.needs_time() {
+                        continue;
+                    }
+                    own
+                }
+            };
+            let time = time.map(Timestamp::new);
             records.push(NewRecord { key, value, headers: Vec::new(), time });
         }
         Ok(records)
