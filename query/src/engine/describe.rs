@@ -33,6 +33,7 @@ impl Core {
                     session.variables().map(|(name, value)| (Some(name.to_owned()), Some(value.to_owned()))).unzip();
                 rows(self.head(), vec![("name", texts(names.into_iter())), ("value", texts(values.into_iter()))])
             }
+            Show::Functions => self.show_functions(),
             Show::Types => {
                 let catalog = self.snapshot();
                 let named = catalog.types().iter();

@@ -24,7 +24,7 @@ impl Core {
             Show::Queries => self.queries_extended(),
             Show::Topics => self.topics_extended(false),
             Show::AllTopics => self.topics_extended(true),
-            Show::Types | Show::Properties | Show::Variables => {
+            Show::Types | Show::Properties | Show::Variables | Show::Functions => {
                 Err(QueryError::Invalid("EXTENDED is for streams, tables, queries and topics".to_owned()))
             }
         }

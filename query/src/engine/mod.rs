@@ -9,6 +9,7 @@ mod delete;
 mod describe;
 mod drop;
 mod extended;
+mod functions;
 mod insert;
 mod types;
 mod worker;
@@ -118,6 +119,7 @@ impl Engine {
             Statement::Session(change) => core.change_session(request.session, change),
             Statement::Describe { name, extended: false } => core.describe(&name),
             Statement::Describe { name, extended: true } => core.describe_extended(&name),
+            Statement::DescribeFunction { name } => core.describe_function(&name),
             Statement::Explain(explained) => self.explain(&explained, &request).await,
             change @ (Statement::CreateSource(_)
             | Statement::CreateAs(_)

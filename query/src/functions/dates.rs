@@ -4,7 +4,7 @@ use std::{cell::RefCell, rc::Rc};
 
 use arrow::array::ArrayRef;
 use chrono::DateTime;
-use datafusion::common::Result;
+use datafusion::common::{Result, ScalarValue};
 
 use super::{
     calendar::{Pattern, Zone},
@@ -162,17 +162,35 @@ pub(super) const FUNCTIONS: &[Definition] = &[
     ),
     Definition::new(
         "unix_date",
-        "The days of a date since 1970-01-01.",
-        &[form("date DATE -> INT", |input| input.map1::<Day, _>(|days| days))],
+        "The days of a date since 1970-01-01; without one those of today.",
+        &[
+            form("-> INT", |input| input.each(|_| Err::<i32, Fault>(Fault))).not_repeatable(),
+            form("date DATE -> INT", |input| input.map1::<Day, _>(|days| days)),
+        ],
         &[("unix_date(from_days(31))", "31")],
     ),
     Definition::new(
         "unix_timestamp",
-        "The milliseconds of a timestamp since 1970-01-01T00:00Z.",
-        &[form("timestamp TIMESTAMP -> BIGINT", |input| input.map1::<Moment, _>(|millis| millis))],
+        "The milliseconds of a timestamp since 1970-01-01T00:00Z; without one those of the moment at which the query began.",
+        &[
+            form("-> BIGINT", |input| input.each(|_| Err::<i64, Fault>(Fault))).not_repeatable(),
+            form("timestamp TIMESTAMP -> BIGINT", |input| input.map1::<Moment, _>(|millis| millis)),
+        ],
         &[("unix_timestamp(from_unixtime(1000))", "1000")],
     ),
 ];
+
+/// The value of a call that means the time of the query, `UNIX_TIMESTAMP()` or `UNIX_DATE()`; none for any other.
+///
+/// Kernels have no clock: whoever plans a query puts this in place of the call.
+#[must_use]
+pub fn of_query(name: &str, arguments: usize, now_ms: i64) -> Option<ScalarValue> {
+    match (name, arguments) {
+        ("unix_timestamp", 0) => Some(ScalarValue::Int64(Some(now_ms))),
+        ("unix_date", 0) => Some(ScalarValue::Int32(i32::try_from(now_ms.div_euclid(DAY_MS)).ok())),
+        _ => None,
+    }
+}
 
 thread_local! {
     static PATTERNS: RefCell<Compiled<Pattern>> = const { RefCell::new(Compiled::new()) };

@@ -322,3 +322,134 @@ fn reduce(call: &LambdaInput<'_, '_>, range: impl Fn(usize) -> Option<std::ops::
     let sources: Vec<&dyn Array> = finished.iter().map(AsRef::as_ref).collect();
     Ok(interleave(&sources, &places)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::{
+        array::{Int64Array, MapArray, StringArray, StructArray},
+        buffer::{NullBuffer, OffsetBuffer},
+        datatypes::Int64Type,
+        util::display::{ArrayFormatter, FormatOptions},
+    };
+    use datafusion::{
+        common::DFSchema,
+        sql::sqlparser::{dialect::GenericDialect, parser::Parser},
+    };
+
+    use super::{
+        super::{call::Registered, find, input::Operand, types},
+        *,
+    };
+    use crate::plan::Expressions;
+
+    /// Parameters and body of a lambda.
+    type Written<'a> = (&'a [&'a str], &'a str);
+
+    fn lists(given: &[Option<&[Option<i64>]>]) -> ArrayRef {
+        let given = given.iter().map(|list| list.map(<[Option<i64>]>::to_vec));
+        let made = arrow::array::ListArray::from_iter_primitive::<Int64Type, _, _>(given);
+        cast(&made, &types::list_of(DataType::Int64)).unwrap()
+    }
+
+    /// `{a: 1, b: 2}`, `{a: 3}` and NULL.
+    fn maps() -> ArrayRef {
+        let DataType::Map(field, _) = types::map_of(DataType::Utf8, DataType::Int64) else { panic!("a map") };
+        let DataType::Struct(fields) = field.data_type() else { panic!("entries") };
+        let columns: Vec<ArrayRef> = vec![Arc::new(StringArray::from(vec!["a", "b", "a"])), Arc::new(Int64Array::from(vec![1, 2, 3]))];
+        let entries = StructArray::new(fields.clone(), columns, None);
+        let nulls = NullBuffer::from(vec![true, true, false]);
+        Arc::new(MapArray::new(Arc::clone(&field), OffsetBuffer::from_lengths([2, 1, 0]), entries, Some(nulls), false))
+    }
+
+    fn resolved(name: &str, values: &[ArrayRef], lambdas: &[Written<'_>], captured: &[(&str, ArrayRef)]) -> Result<Call, QueryError> {
+        let function = find(name).unwrap();
+        let types: Vec<DataType> = values.iter().map(|one| one.data_type().clone()).collect();
+        let mut arguments: Vec<Argument<'_>> = types.iter().map(Argument::Value).collect();
+        arguments.extend(lambdas.iter().map(|(parameters, _)| Argument::Lambda { parameters: parameters.len() }));
+        let expressions = Expressions::new();
+        let mut bodies = Vec::new();
+        for ((names, body), types) in lambdas.iter().zip(function.lambda_parameters(&arguments)?) {
+            let parameters = names.iter().zip(types).map(|(name, data_type)| Field::new(*name, data_type, true));
+            let behind = captured.iter().map(|(name, column)| Field::new(*name, column.data_type().clone(), true));
+            let schema = DFSchema::try_from(Schema::new(parameters.chain(behind).collect::<Vec<_>>())).unwrap();
+            let written = Parser::new(&GenericDialect {}).try_with_sql(body).unwrap().parse_expr().unwrap();
+            let body = expressions.compile(expressions.resolve(&written, &schema, &[])?, &schema)?;
+            bodies.push(LambdaBody { body, parameters: names.len(), captured: captured.len() });
+        }
+        function.with_lambdas(&arguments, bodies)
+    }
+
+    /// The values as text, and the rows that failed.
+    fn computed(name: &str, values: &[ArrayRef], lambdas: &[Written<'_>], captured: &[(&str, ArrayRef)]) -> (Vec<String>, Vec<usize>) {
+        let call = resolved(name, values, lambdas, captured).unwrap();
+        let registered = call.udf.inner().downcast_ref::<Registered>().unwrap();
+        let operands: Vec<Operand> =
+            values.iter().chain(captured.iter().map(|(_, column)| column)).map(|one| Operand::column(Arc::clone(one))).collect();
+        let (rows, mut failed) = (values[0].len(), Vec::new());
+        let made = registered.compute(&registered.bind(&[]).unwrap(), &operands, rows, &mut failed).unwrap();
+        assert_eq!(made.data_type(), &call.returns);
+        let options = FormatOptions::default().with_null("NULL");
+        let shown = ArrayFormatter::try_new(made.as_ref(), &options).unwrap();
+        ((0..rows).map(|row| shown.value(row).to_string()).collect(), failed)
+    }
+
+    #[test]
+    fn a_lambda_is_called_for_each_element() {
+        let given = lists(&[Some(&[Some(1), Some(2)]), None, Some(&[]), Some(&[Some(3), None])]);
+        let (values, failed) = computed("transform", &[Arc::clone(&given)], &[(&["x"], "x * 2")], &[]);
+        assert_eq!((values, failed), (vec!["[2, 4]".into(), "NULL".into(), "[]".into(), "[6, NULL]".into()], vec![]));
+        let (values, _) = computed("filter", &[Arc::clone(&given)], &[(&["x"], "x > 1")], &[]);
+        assert_eq!(values, ["[2]", "NULL", "[]", "[3]"]);
+        let by: ArrayRef = Arc::new(Int64Array::from(vec![Some(10), Some(20), Some(30), Some(40)]));
+        let (values, _) = computed("transform", &[given], &[(&["x"], "x + c")], &[("c", by)]);
+        assert_eq!(values, ["[11, 12]", "NULL", "[]", "[43, NULL]"]);
+    }
+
+    #[test]
+    fn an_element_that_fails_fails_its_row_alone() {
+        let given = lists(&[Some(&[Some(1), Some(0)]), Some(&[Some(5)])]);
+        let (values, failed) = computed("transform", &[Arc::clone(&given)], &[(&["x"], "10 / x")], &[]);
+        assert_eq!((values, failed), (vec!["NULL".into(), "[2]".into()], vec![0]));
+        let state: ArrayRef = Arc::new(Int64Array::from(vec![100, 100]));
+        let (values, failed) = computed("reduce", &[given, state], &[(&["s", "x"], "s / x")], &[]);
+        assert_eq!((values, failed), (vec!["NULL".into(), "20".into()], vec![0]));
+    }
+
+    #[test]
+    fn a_state_goes_through_the_elements_in_their_order() {
+        let given = lists(&[Some(&[Some(1), Some(2), Some(3)]), None, Some(&[]), Some(&[Some(4)]), Some(&[Some(5), Some(6)])]);
+        let state: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), Some(2), Some(3), None, Some(5)]));
+        let (values, failed) = computed("reduce", &[given, state], &[(&["s", "x"], "s * 10 + x")], &[]);
+        assert_eq!((values, failed), (vec!["1123".into(), "2".into(), "3".into(), "NULL".into(), "556".into()], vec![]));
+        let state: ArrayRef = Arc::new(StringArray::from(vec!["", "-", "x"]));
+        let (values, _) = computed("reduce", &[maps(), state], &[(&["s", "k", "v"], "s || k || v")], &[]);
+        assert_eq!(values, ["a1b2", "-a3", "x"]);
+    }
+
+    #[test]
+    fn maps_keep_each_key_once() {
+        let (values, failed) = computed("transform", &[maps()], &[(&["k", "v"], "upper(k)"), (&["k", "v"], "v + 1")], &[]);
+        assert_eq!((values, failed), (vec!["{A: 2, B: 3}".into(), "{A: 4}".into(), "NULL".into()], vec![]));
+        let (values, failed) = computed("transform", &[maps()], &[(&["k", "v"], "'same'"), (&["k", "v"], "v")], &[]);
+        assert_eq!((values, failed), (vec!["NULL".into(), "{same: 3}".into(), "NULL".into()], vec![0]));
+        let (values, _) = computed("filter", &[maps()], &[(&["k", "v"], "v < 2 OR k = 'b'")], &[]);
+        assert_eq!(values, ["{a: 1, b: 2}", "{}", "NULL"]);
+    }
+
+    #[test]
+    fn a_lambda_that_gives_something_else_is_refused() {
+        let (given, state): (ArrayRef, ArrayRef) = (lists(&[None]), Arc::new(Int64Array::from(vec![1])));
+        let refused =
+            |name: &str, values: &[ArrayRef], lambda: Written<'_>| resolved(name, values, &[lambda], &[]).unwrap_err().to_string();
+        assert_eq!(
+            refused("filter", &[Arc::clone(&given)], (&["x"], "x + 1")),
+            "a lambda of FILTER gives BIGINT where BOOLEAN is wanted; CAST one to the other"
+        );
+        assert_eq!(
+            refused("reduce", &[Arc::clone(&given), Arc::clone(&state)], (&["s", "x"], "s * 1.5")),
+            "a lambda of REDUCE gives DOUBLE where BIGINT is wanted; CAST one to the other"
+        );
+        assert!(refused("transform", &[state], (&["x"], "x")).starts_with("there is no TRANSFORM(BIGINT, a lambda of 1); there are:"));
+        assert!(refused("filter", &[given], (&["x", "y"], "x > y")).starts_with("there is no FILTER(ARRAY<BIGINT>, a lambda of 2)"));
+    }
+}

@@ -25,14 +25,17 @@ mod registry;
 mod rounding;
 mod text;
 pub(crate) mod types;
+pub(crate) mod units;
 mod urls;
 pub(crate) mod written;
 
 pub use call::{Argument, Call};
 pub(crate) use call::{Prepared, Registered};
+pub use dates::of_query;
 pub use definition::{Family, Scope};
 pub use lambda::LambdaBody;
 pub use registry::{Function, all, find, udfs};
+pub use units::is_unit;
 
 #[cfg(test)]
 mod tests;

@@ -254,7 +254,9 @@ impl Expressions {
             check(&resolved.expr)?;
             return Ok(resolved.expr);
         }
-        let with_alias = ast::ExprWithAlias { expr: written.clone(), alias: None };
+        let mut expr = written.clone();
+        functions::units::as_texts(&mut expr);
+        let with_alias = ast::ExprWithAlias { expr, alias: None };
         let expr = match self.state.create_logical_expr_from_sql_expr(with_alias, schema) {
             Ok(expr) => expr,
             Err(error) => return Err(refused_function(written).unwrap_or_else(|| fault::of_planning(error))),

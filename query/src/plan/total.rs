@@ -61,9 +61,11 @@ pub fn make_total(expression: Arc<dyn PhysicalExpr>, input: &Schema) -> Result<(
 pub fn collect(expression: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<(ArrayRef, Vec<RowError>)> {
     let rows = batch.num_rows();
     let numbered = with_row_numbers(batch)?;
-    FAILED.with_borrow_mut(Vec::clear);
-    let values = expression.evaluate(&numbered)?.into_array(rows)?;
-    let mut errors = FAILED.take();
+    // An expression may be part of another: the body of a lambda is evaluated within a call.
+    let outer = FAILED.take();
+    let values = expression.evaluate(&numbered).and_then(|values| values.into_array(rows));
+    let mut errors = FAILED.replace(outer);
+    let values = values?;
     errors.sort_by_key(|error| error.row);
     Ok((values, errors))
 }

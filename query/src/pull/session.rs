@@ -46,6 +46,7 @@ use crate::{
     catalog::types::kept_as,
     config::QueryConfig,
     error::QueryError,
+    functions::units,
     plan::{expression::scalar_functions, fault},
     sql::types::NestedTypes,
 };
@@ -115,6 +116,7 @@ impl Session {
             schema.register_table(name, table.provider).map_err(query_error)?;
         }
         star::without_hidden(&mut query, &hidden);
+        units::as_texts(&mut query);
         let catalog = MemoryCatalogProvider::new();
         catalog.register_schema(SCHEMA, Arc::new(schema)).map_err(query_error)?;
         let list = MemoryCatalogProviderList::new();

@@ -57,6 +57,11 @@ pub enum Statement {
         /// Whether everything is told.
         extended: bool,
     },
+    /// `DESCRIBE FUNCTION name`.
+    DescribeFunction {
+        /// Name of the function.
+        name: String,
+    },
     /// `EXPLAIN statement` or `EXPLAIN query`.
     Explain(Explained),
     /// `SET`, `UNSET`, `DEFINE`, `UNDEFINE`.
@@ -273,6 +278,8 @@ pub enum Show {
     Variables,
     /// What CREATE TYPE made.
     Types,
+    /// The functions of the registry.
+    Functions,
 }
 
 /// What EXPLAIN explains.

@@ -22,6 +22,7 @@ impl StatementParser<'_> {
             ("TYPES", Show::Types),
             ("PROPERTIES", Show::Properties),
             ("VARIABLES", Show::Variables),
+            ("FUNCTIONS", Show::Functions),
         ];
         if self.words(&["ALL", "TOPICS"])? {
             return Ok(self.perhaps_extended(Show::AllTopics));
@@ -32,7 +33,7 @@ impl StatementParser<'_> {
             }
         }
         let next = self.parser.peek_token();
-        Err(unexpected("STREAMS, TABLES, QUERIES, [ALL] TOPICS, TYPES, PROPERTIES or VARIABLES", Some(&next), next.span.start))
+        Err(unexpected("STREAMS, TABLES, QUERIES, [ALL] TOPICS, TYPES, PROPERTIES, VARIABLES or FUNCTIONS", Some(&next), next.span.start))
     }
 
     fn perhaps_extended(&mut self, show: Show) -> Statement {
@@ -40,10 +41,27 @@ impl StatementParser<'_> {
         if can_be && self.word("EXTENDED") { Statement::ShowExtended(show) } else { Statement::Show(show) }
     }
 
-    /// `DESCRIBE name [EXTENDED]`.
+    /// `DESCRIBE name [EXTENDED]` or `DESCRIBE FUNCTION name`. A source may be called `function`, too.
     pub(super) fn describe(&mut self) -> Result<Statement, QueryError> {
         self.parser.next_token();
+        let of_function = match &self.parser.peek_nth_token(1).token {
+            behind @ Token::Word(_) => is_word(&self.parser.peek_token_ref().token, "FUNCTION") && !is_word(behind, "EXTENDED"),
+            _ => false,
+        };
+        if of_function {
+            self.parser.next_token();
+            return Ok(Statement::DescribeFunction { name: self.function_name()? });
+        }
         Ok(Statement::Describe { name: self.name()?, extended: self.word("EXTENDED") })
+    }
+
+    /// A name that may be a word of SQL, as `replace`.
+    fn function_name(&mut self) -> Result<String, QueryError> {
+        let next = self.parser.next_token();
+        match next.token {
+            Token::Word(word) => Ok(word.value),
+            _ => Err(unexpected("the name of a function", Some(&next), next.span.start)),
+        }
     }
 
     pub(super) fn explain(&mut self) -> Result<Statement, QueryError> {

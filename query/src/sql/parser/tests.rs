@@ -75,6 +75,10 @@ fn every_statement_is_known() {
         "DELETE FROM a WHERE x = 1 AND y = 'b'",
         "ASSERT TOPIC a",
         "ASSERT NOT EXISTS TOPIC 'a.b' WITH (partitions = 1) TIMEOUT 10 SECONDS",
+        "SHOW FUNCTIONS",
+        "DESCRIBE FUNCTION replace",
+        "DESCRIBE function",
+        "DESCRIBE function EXTENDED",
         "CREATE TYPE IF NOT EXISTS a AS STRUCT<x INT, y ARRAY<INT>>",
         "DROP TYPE IF EXISTS a",
         "DESCRIBE \"a.b\"",
@@ -123,7 +127,10 @@ fn an_error_tells_where_what_was_expected_and_what_is_near() {
         ("CREATE STREAM select (a INT)", "line 1, column 15: select is a word of SQL; write \"select\" to use it as a name"),
         ("CREATE STREAM s", "line 1, column 16: expected a list of columns, WITH or AS SELECT, found the end"),
         ("SELECT 1; SELECT 2", "line 1, column 9: expected the end: one statement at a time, except in a script"),
-        ("SHOW STREAM", "line 1, column 6: expected STREAMS, TABLES, QUERIES, [ALL] TOPICS, TYPES, PROPERTIES or VARIABLES, found STREAM"),
+        (
+            "SHOW STREAM",
+            "line 1, column 6: expected STREAMS, TABLES, QUERIES, [ALL] TOPICS, TYPES, PROPERTIES, VARIABLES or FUNCTIONS, found STREAM",
+        ),
         (
             "SELECT * FROM t PARTITION BY k",
             "line 1, column 17: PARTITION BY belongs to a SELECT that does not end: CREATE STREAM ... AS, or EMIT CHANGES",
