@@ -106,6 +106,8 @@ struct Running {
     query: Arc<Query>,
     /// Where it writes.
     topic: TopicName,
+    /// What it reads.
+    reads: TopicName,
     view: Option<Arc<View>>,
     start: Position,
     fingerprint: u64,
@@ -184,7 +186,7 @@ impl Supervisor {
         // What has no state goes on where it was; what has state folds again from its start.
         let from = if shape.fold.is_some() { def.start } else { output_from };
         let state = if from < output_from { QueryState::Folding { at: from, end: output_from } } else { QueryState::Running };
-        let upstream = self.writer(&shape.source)?;
+        let upstream = self.writers(&shape.source)?;
         let reads_log = is_processing_log(&shape.source.topic);
         let query = Arc::new(Query::new(id, &sink.name, upstream, shape.fold.clone(), from, state, reads_log));
         if let Some(recalled) = recalled {
@@ -195,27 +197,31 @@ impl Supervisor {
         let parts = Parts { output_from, start: def.start, ..parts };
         let view = View::of(&query).map(Arc::new);
         let job = self.spawn(&query, parts);
-        let topic = sink.topic.clone();
-        let running = Running { query, topic, view, start: def.start, fingerprint: plan.fingerprint, _job: job };
-        inner.running.write().insert(id.to_owned(), running);
+        let (topic, reads) = (sink.topic.clone(), plan.source()?.source.topic.clone());
+        let mut running = inner.running.write();
+        for reader in running.values().filter(|running| running.reads == topic) {
+            reader.query.add_upstream(&query);
+        }
+        let started = Running { query, topic, reads, view, start: def.start, fingerprint: plan.fingerprint, _job: job };
+        running.insert(id.to_owned(), started);
         Ok(())
     }
 
-    /// The query that writes into a topic, under whatever name that is read.
-    fn writer_of(&self, topic: &TopicName) -> Option<Arc<Query>> {
-        let running = self.inner.running.read();
-        running.values().find(|running| running.topic == *topic).map(|running| Arc::clone(&running.query))
-    }
-
-    /// The query that writes into a source's topic, if one does.
+    /// The queries that write into a source's topic, under whatever name that is read.
     ///
     /// # Errors
-    /// [`QueryError::NotAligned`] if the source's query does not run.
-    pub(crate) fn writer(&self, source: &Source) -> Result<Option<Arc<Query>>, QueryError> {
-        match (self.writer_of(&source.topic), &source.query) {
-            (None, Some(_)) => Err(not_running(source)),
-            (writer, _) => Ok(writer),
+    /// [`QueryError::NotAligned`] if the source's own query does not run.
+    pub(crate) fn writers(&self, source: &Source) -> Result<Vec<Arc<Query>>, QueryError> {
+        let running = self.inner.running.read();
+        if source.query.as_ref().is_some_and(|own| !running.contains_key(own.as_str())) {
+            return Err(not_running(source));
         }
+        Ok(running.values().filter(|running| running.topic == source.topic).map(|running| Arc::clone(&running.query)).collect())
+    }
+
+    /// Whether a query of this id has run, at any time.
+    pub(crate) fn has_run(&self, id: &str) -> bool {
+        self.inner.recalled.lock().contains_key(id) || self.inner.running.read().contains_key(id)
     }
 
     fn intake(&self, plan: &StreamPlan, query: &Arc<Query>, from: Position) -> Result<Box<dyn Intake>, QueryError> {
@@ -354,7 +360,7 @@ impl Supervisor {
         Ok(self.align(views, &[], at_least, timeout).await?.views)
     }
 
-    /// Brings views and topics, each with the query that writes it, to one common position, at or after `at_least`. Readers at once
+    /// Brings views and topics, each with the queries that write it, to one common position, at or after `at_least`. Readers at once
     /// do not wait for each other: positions are announced in some order, tasks go to the lowest first, and it is let go as soon as
     /// all have reached it. Dropping the future lets every query go on.
     ///
@@ -363,7 +369,7 @@ impl Supervisor {
     pub(crate) async fn align(
         &self,
         views: &[Arc<View>],
-        writers: &[Option<Arc<Query>>],
+        writers: &[Vec<Arc<Query>>],
         at_least: Option<Position>,
         timeout: Duration,
     ) -> Result<Aligned, QueryError> {
@@ -396,7 +402,10 @@ impl Supervisor {
             position,
             views: views.iter().map(|view| view.pin_at(position)).collect::<Result<_, _>>()?,
             // Held there, none has written anything that belongs to a later position.
-            ends: writers.iter().map(|writer| writer.as_ref().map_or(position, |writer| writer.shown_below(position))).collect(),
+            ends: writers
+                .iter()
+                .map(|writers| writers.iter().map(|writer| writer.shown_below(position)).fold(position, Position::max))
+                .collect(),
         })
     }
 
@@ -426,7 +435,7 @@ impl Supervisor {
         let Some(fold) = shape.fold.clone() else {
             return Err(QueryError::Unsupported("a push query without state is not folded".to_owned()));
         };
-        let upstream = self.writer(&shape.source)?;
+        let upstream = self.writers(&shape.source)?;
         let query = Arc::new(Query::new("push", "the result", upstream, shape.fold.clone(), from, QueryState::Running, false));
         let (listener, heard) = ChangeListener::new(Arc::clone(fold.schema()), from);
         query.at_frontier(|_, listeners| listeners.push(listener));
@@ -476,8 +485,8 @@ fn hold_all(query: &Arc<Query>, holds: &mut Vec<Hold>) {
     if holds.iter().any(|hold| Arc::ptr_eq(hold.query(), query)) {
         return;
     }
-    if let Some(upstream) = query.live_upstream() {
-        hold_all(upstream, holds);
+    for upstream in query.live_upstream() {
+        hold_all(&upstream, holds);
     }
     holds.push(query.hold());
 }

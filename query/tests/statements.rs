@@ -43,6 +43,7 @@ stories! {
     arithmetic
     chains
     collected
+    inserts
     keys
     explode
     declare

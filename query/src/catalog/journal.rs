@@ -33,6 +33,11 @@ pub enum Change {
         /// The source.
         source: Arc<Source>,
     },
+    /// One more query that writes into a source that there is.
+    Insert {
+        /// The query.
+        query: Arc<QueryDef>,
+    },
     /// A source is gone, and the query that wrote it.
     Drop {
         /// Its name.
@@ -63,6 +68,7 @@ pub enum Change {
 enum Stored {
     Create { source: Box<StoredSource>, query: Option<StoredQuery> },
     Replace { source: Box<StoredSource> },
+    Insert { query: StoredQuery },
     Drop { name: String },
     CreateType { name: String, r#type: String },
     DropType { name: String },
@@ -159,6 +165,7 @@ impl Change {
                 Stored::Create { source: Box::new(StoredSource::of(source)), query: query.as_deref().map(StoredQuery::of) }
             }
             Self::Replace { source } => Stored::Replace { source: Box::new(StoredSource::of(source)) },
+            Self::Insert { query } => Stored::Insert { query: StoredQuery::of(query) },
             Self::Drop { name } => Stored::Drop { name: name.clone() },
             Self::CreateType { name, data_type } => Stored::CreateType { name: name.clone(), r#type: type_name(data_type) },
             Self::DropType { name } => Stored::DropType { name: name.clone() },
@@ -179,6 +186,7 @@ impl Change {
                 query: query.map(StoredQuery::into_query).transpose()?.map(Arc::new),
             },
             Stored::Replace { source } => Self::Replace { source: Arc::new(source.into_source()?) },
+            Stored::Insert { query } => Self::Insert { query: Arc::new(query.into_query()?) },
             Stored::Drop { name } => Self::Drop { name },
             Stored::CreateType { name, r#type } => Self::CreateType { name, data_type: stored_type(&r#type)? },
             Stored::DropType { name } => Self::DropType { name },
@@ -389,6 +397,7 @@ mod tests {
             Change::Create { source: source("a", None), query: None },
             Change::Create { source: source("a", Some("q")), query: Some(query("q", "a", "s")) },
             Change::Replace { source: source("a", None) },
+            Change::Insert { query: query("q", "a", "s") },
             Change::Drop { name: "a".to_owned() },
             Change::Terminate { query: QueryId::new("q") },
             Change::CreateType { name: "A".to_owned(), data_type: array_of(struct_of([("B", DataType::Int32)])) },
@@ -419,8 +428,11 @@ mod tests {
         assert_eq!(catalog.dependants("a").map(|query| query.id.as_str()).collect::<Vec<_>>(), ["q2"]);
         catalog.apply(&Change::Terminate { query: QueryId::new("q2") });
         assert_eq!((catalog.source("b").unwrap().query.clone(), catalog.queries().count()), (None, 1));
+        catalog.apply(&Change::Insert { query: query("q3", "b", "a") });
+        assert_eq!((catalog.depth("b"), catalog.writers("b").count(), catalog.writers("a").count()), (2, 1, 1));
+        catalog.apply(&Change::Terminate { query: QueryId::new("q3") });
         catalog.apply(&Change::Drop { name: "a".to_owned() });
-        assert_eq!((catalog.source("a").is_err(), catalog.queries().count(), catalog.changes()), (true, 0, 5));
+        assert_eq!((catalog.source("a").is_err(), catalog.queries().count(), catalog.changes()), (true, 0, 7));
         assert_eq!(catalog.source("B").unwrap_err().to_string(), "stream or table B does not exist; did you mean b?");
     }
 }

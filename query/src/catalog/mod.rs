@@ -405,17 +405,16 @@ impl Catalog {
         Arc::new(seen)
     }
 
-    /// How many queries lie in a row above a source, the one that writes it included.
+    /// The queries that write into a source: the one that made it, and those that insert.
+    pub fn writers<'a>(&'a self, source: &'a str) -> impl Iterator<Item = &'a Arc<QueryDef>> {
+        self.queries.iter().filter(move |query| query.sink == source)
+    }
+
+    /// How many queries lie in a row above a source, the one that writes it included. No query feeds itself.
     #[must_use]
     pub fn depth(&self, source: &str) -> usize {
-        let mut depth = 0;
-        let mut at = source.to_owned();
-        while let Some(query) = self.queries.iter().find(|query| query.sink == at) {
-            depth += 1;
-            let Some(next) = query.sources.first() else { break };
-            at.clone_from(next);
-        }
-        depth
+        let above = |query: &Arc<QueryDef>| 1 + query.sources.iter().map(|source| self.depth(source)).max().unwrap_or(0);
+        self.writers(source).map(above).max().unwrap_or(0)
     }
 
     /// Number of changes so far: the next query's id is made from it, so that no id comes twice.
@@ -435,6 +434,7 @@ impl Catalog {
             Change::Replace { source } => {
                 self.sources.insert(source.name.clone(), Arc::clone(source));
             }
+            Change::Insert { query } => self.queries.push(Arc::clone(query)),
             Change::Drop { name } => {
                 if let Some(source) = self.sources.remove(name) {
                     self.queries.retain(|query| source.query.as_ref() != Some(&query.id));

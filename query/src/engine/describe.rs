@@ -142,6 +142,7 @@ impl Core {
                 let sink = self.sink(&catalog, create, request)?;
                 Ok(self.persistent(&catalog, create, self.dialect(&request.session), Arc::new(sink))?.describe())
             }
+            Statement::InsertSelect(insert) => Ok(self.feeding(&catalog, insert, self.dialect(&request.session))?.describe()),
             Statement::Push(select) => Ok(self.volatile(select, self.dialect(&request.session), &request.parameters)?.describe()),
             _ => Err(QueryError::Invalid("EXPLAIN takes a SELECT, a CREATE ... AS SELECT or the id of a query".to_owned())),
         }

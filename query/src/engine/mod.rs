@@ -124,6 +124,7 @@ impl Engine {
             change @ (Statement::CreateSource(_)
             | Statement::CreateAs(_)
             | Statement::InsertValues(_)
+            | Statement::InsertSelect(_)
             | Statement::Delete(_)
             | Statement::Alter(_)
             | Statement::Drop(_)
@@ -253,10 +254,12 @@ impl Core {
 
     /// Plans the statement of a query that exists.
     fn plan_of(&self, catalog: &Arc<Catalog>, query: &QueryDef) -> Result<StreamPlan, QueryError> {
-        let Statement::CreateAs(create) = sql::parse(&query.sql, query.dialect.rules())? else {
-            return Err(QueryError::Execution(format!("the statement of query {} makes no query", query.id)));
-        };
-        self.persistent(&catalog.as_seen_by(query), &create, query.dialect.rules(), Arc::clone(catalog.source(&query.sink)?))
+        let (seen, dialect) = (catalog.as_seen_by(query), query.dialect.rules());
+        match sql::parse(&query.sql, dialect)? {
+            Statement::CreateAs(create) => self.persistent(&seen, &create, dialect, Arc::clone(catalog.source(&query.sink)?)),
+            Statement::InsertSelect(insert) => self.feeding(&seen, &insert, dialect),
+            _ => Err(QueryError::Execution(format!("the statement of query {} makes no query", query.id))),
+        }
     }
 
     /// Starts a query that the catalog holds. One that cannot be started is told, and the others go on.

@@ -111,6 +111,7 @@ impl Core {
             Statement::CreateSource(create) => self.create_source(create, request),
             Statement::CreateAs(create) => self.create_as(&create, request),
             Statement::InsertValues(insert) => self.insert(&insert, request),
+            Statement::InsertSelect(insert) => self.insert_select(&insert, request),
             Statement::CreateType { name, if_not_exists, data_type } => self.create_type(name, if_not_exists, &data_type),
             Statement::DropType { name, if_exists } => self.drop_type(name, if_exists),
             Statement::Delete(delete) => self.delete(&delete, request),
@@ -127,7 +128,7 @@ impl Core {
         let topic = CATALOG_TOPIC.parse().map_err(LogError::from)?;
         let write = Write::Records { topic, partition: Some(PartitionId::new(0)), records: vec![record] };
         let purpose = match change {
-            Change::Create { .. } | Change::Replace { .. } | Change::CreateType { .. } => Purpose::Data,
+            Change::Create { .. } | Change::Insert { .. } | Change::Replace { .. } | Change::CreateType { .. } => Purpose::Data,
             Change::Drop { .. } | Change::DropType { .. } | Change::Terminate { .. } => Purpose::Upkeep,
         };
         let appended = self.append_for(purpose, write)?;
@@ -150,7 +151,9 @@ impl Core {
     fn terminate(&self, id: &str) -> Result<Answer, QueryError> {
         let catalog = self.snapshot();
         let query = catalog.query(id)?;
-        let readers: Vec<&str> = catalog.dependants(&query.sink).map(|query| query.id.as_str()).collect();
+        // A stream that was there before the query does without it.
+        let made_it = catalog.source(&query.sink).is_ok_and(|sink| sink.query.as_ref() == Some(&query.id));
+        let readers: Vec<&str> = catalog.dependants(&query.sink).filter(|_| made_it).map(|query| query.id.as_str()).collect();
         if !readers.is_empty() {
             return Err(QueryError::InUse {
                 name: format!("what query {} writes, {},", query.id, query.sink),

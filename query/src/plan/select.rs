@@ -94,6 +94,9 @@ fn plan_here(query: &ast::Query, partition_by: Option<&[ast::Expr]>, scope: &Sco
     let partition = partition_by.map(|written| Partition::new(written, &named, &full, scope)).transpose()?;
     if let (Some(partition), [ast::SelectItem::Wildcard(_)]) = (&partition, select.projection.as_slice()) {
         partition.reorder(&source, &mut named);
+        if scope.dialect.strict_keys {
+            partition.complete(partition_by.unwrap_or_default(), &mut named, &full, scope.dialect);
+        }
     }
     let having = select.having.as_ref().map(|written| having_expression(written, &named, &full, scope)).transpose()?;
     let groups = group_expressions(select, &named, &full, scope)?;
@@ -197,6 +200,20 @@ impl Partition {
 
     fn names(&self) -> Vec<String> {
         self.keys.iter().map(plain_name).collect()
+    }
+
+    /// Adds the keys that a `*` does not have.
+    fn complete(&self, written: &[ast::Expr], items: &mut Vec<(String, Expr)>, schema: &DFSchema, dialect: Dialect) {
+        for (key, written) in self.keys.iter().zip(written).rev() {
+            if items.iter().all(|(_, item)| item != key) {
+                let name = match written {
+                    // What every source has cannot be the name of a column.
+                    ast::Expr::Identifier(_) => numbered(items, schema),
+                    written => own_name(written, items, schema, dialect),
+                };
+                items.insert(0, (name, key.clone()));
+            }
+        }
     }
 
     /// Puts what was the key behind the other columns of a `*`.

@@ -6,9 +6,13 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::{
+    common::{Column as ColumnName, DFSchema},
+    logical_expr::Expr,
+};
 
 use super::{
-    expression::{Expression, with_stack},
+    expression::{Expression, Expressions, with_stack},
     select::{Chain, Item, next_id},
     table_functions::TableFunction,
 };
@@ -355,6 +359,43 @@ impl Chain {
             return Err(QueryError::Invalid(format!("the SELECT list of {kind} {sink} has nothing but its key; add a column")));
         }
         Ok(items)
+    }
+
+    /// Columns of the result in the types of the columns `to`, where those have the same names and numbers fit into them.
+    ///
+    /// # Errors
+    /// [`QueryError::Execution`] where columns do not fit, which is a fault of ours.
+    pub fn widened(mut self, items: Vec<Item>, to: &[Column], expressions: &Expressions) -> Result<(Self, Vec<Item>), QueryError> {
+        let is_wider = |item: &Item, to: &Column| {
+            let rank = |of: &DataType| match of {
+                DataType::Int32 => Some(0),
+                DataType::Int64 => Some(1),
+                DataType::Decimal128(..) => Some(2),
+                DataType::Float64 => Some(3),
+                _ => None,
+            };
+            item.column.name == to.name && rank(&item.column.data_type).zip(rank(&to.data_type)).is_some_and(|(from, to)| from <= to)
+        };
+        let fits = |(item, to): (&Item, &Column)| item.column.data_type == to.data_type || !is_wider(item, to);
+        if items.iter().zip(to).all(fits) {
+            return Ok((self, items));
+        }
+        let columns: Vec<Column> = items.iter().map(|item| item.column.clone()).collect();
+        let schema = schema_of(&columns);
+        let known = DFSchema::try_from(schema.as_ref().clone()).map_err(super::fault::of_planning)?;
+        self.nodes.push(Node::Project {
+            id: next_id(&self.nodes),
+            expressions: items.iter().map(|item| item.expression.clone()).collect(),
+            schema,
+        });
+        let mut widened = Vec::with_capacity(items.len());
+        for (place, item) in items.into_iter().enumerate() {
+            let wanted = to.get(place).filter(|to| is_wider(&item, to)).map_or(&item.column.data_type, |to| &to.data_type).clone();
+            let column = Expr::Column(ColumnName::from_name(&item.column.name));
+            let expression = expressions.compile_as(column, &wanted, &known)?;
+            widened.push(Item { column: Column { data_type: wanted, ..item.column }, expression, key: item.key });
+        }
+        Ok((self, widened))
     }
 
     /// The plan of a persistent query over a sink whose columns are those of `items`.

@@ -234,20 +234,22 @@ impl Pull {
     ) -> Result<Aligned, QueryError> {
         let supervisor = &self.shared.supervisor;
         let is_alone = views.is_empty() && topics.len() == 1;
-        let mut writers = vec![None; topics.len()];
+        let mut writers = vec![Vec::new(); topics.len()];
         if !is_alone || at_least.is_some() {
-            writers = topics.iter().map(|(_, source)| supervisor.writer(source)).collect::<Result<_, _>>()?;
+            writers = topics.iter().map(|(_, source)| supervisor.writers(source)).collect::<Result<_, _>>()?;
         }
-        let written = writers.iter().any(Option::is_some);
+        let written = writers.iter().any(|writers| !writers.is_empty());
         let (position, views) = match views {
             [] if is_alone || !written => {
-                if let (Some(at_least), [Some(writer)]) = (at_least, &writers[..]) {
-                    writer.wait_for(at_least, left(deadline)).await?;
+                if let Some(at_least) = at_least {
+                    for writer in writers.iter().flatten() {
+                        writer.wait_for(at_least, left(deadline)).await?;
+                    }
                 }
                 (self.durable(at_least, deadline).await?, Vec::new())
             }
             // One below another query may have folded a part of what belongs to a later position; alone, that hurts nobody.
-            [view] if topics.is_empty() || (!written && view.query().live_upstream().is_none()) => {
+            [view] if topics.is_empty() || (!written && view.query().live_upstream().is_empty()) => {
                 let pinned = view.pin_from(at_least, left(deadline)).await?;
                 (pinned.position(), vec![pinned])
             }

@@ -18,6 +18,8 @@ pub enum Statement {
     CreateAs(CreateAs),
     /// `INSERT INTO name [(columns)] VALUES (...), ...`.
     InsertValues(InsertValues),
+    /// `INSERT INTO name SELECT ...`.
+    InsertSelect(InsertSelect),
     /// `SELECT ... EMIT CHANGES`: a query that does not end by itself.
     Push(Select),
     /// Any other query: it ends.
@@ -209,6 +211,17 @@ pub struct CreateAs {
     pub if_not_exists: bool,
     /// What stands in WITH.
     pub options: Options,
+    /// The query.
+    pub select: Select,
+}
+
+/// `INSERT INTO name [WITH (query_id = '...')] SELECT ...`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InsertSelect {
+    /// Stream.
+    pub name: String,
+    /// Id that the query is to have.
+    pub query_id: Option<String>,
     /// The query.
     pub select: Select,
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use foldlog_log::Position;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
@@ -49,8 +49,8 @@ struct Reflected {
 pub(crate) struct Query {
     id: String,
     sink: String,
-    /// The query that writes the source, if one does.
-    upstream: Option<Arc<Query>>,
+    /// The queries that write the source; more may come.
+    upstream: RwLock<Vec<Arc<Query>>>,
     reads_processing_log: bool,
     fold: Option<Arc<Fold>>,
     control: Mutex<Control>,
@@ -103,7 +103,7 @@ impl Query {
     pub(crate) fn new(
         id: &str,
         sink: &str,
-        upstream: Option<Arc<Self>>,
+        upstream: Vec<Arc<Self>>,
         fold: Option<Arc<Fold>>,
         from: Position,
         state: QueryState,
@@ -113,8 +113,8 @@ impl Query {
         Self {
             id: id.to_owned(),
             sink: sink.to_owned(),
-            reads_processing_log: reads_processing_log || upstream.as_ref().is_some_and(|upstream| upstream.reads_processing_log),
-            upstream,
+            reads_processing_log: reads_processing_log || upstream.iter().any(|upstream| upstream.reads_processing_log),
+            upstream: RwLock::new(upstream),
             fold,
             control: Mutex::new(Control { reading: from, ..Control::default() }),
             published: Mutex::default(),
@@ -140,9 +140,18 @@ impl Query {
         self.reads_processing_log
     }
 
-    /// The query upstream, if it still moves; what a stopped one wrote is like any other topic.
-    pub(crate) fn live_upstream(&self) -> Option<&Arc<Self>> {
-        self.upstream.as_ref().filter(|upstream| !matches!(upstream.state(), QueryState::Stopped))
+    /// The queries upstream that still move; what a stopped one wrote is like any other topic.
+    pub(crate) fn live_upstream(&self) -> Vec<Arc<Self>> {
+        let upstream = self.upstream.read();
+        upstream.iter().filter(|upstream| !matches!(upstream.state(), QueryState::Stopped)).map(Arc::clone).collect()
+    }
+
+    /// One more query writes the source from now on.
+    pub(crate) fn add_upstream(&self, upstream: &Arc<Self>) {
+        self.upstream.write().push(Arc::clone(upstream));
+        if let Some(job) = self.job.get() {
+            upstream.published.lock().downstream.push(Weak::clone(job));
+        }
     }
 
     pub(crate) fn fold(&self) -> Option<&Arc<Fold>> {
@@ -153,7 +162,7 @@ impl Query {
     pub(crate) fn attach(&self, job: &Weak<Job>) {
         // A query is attached once, when its task is made.
         drop(self.job.set(Weak::clone(job)));
-        if let Some(upstream) = &self.upstream {
+        for upstream in self.upstream.read().iter() {
             let mut published = upstream.published.lock();
             published.downstream.retain(|job| job.strong_count() > 0);
             published.downstream.push(Weak::clone(job));
@@ -297,10 +306,7 @@ impl Query {
     /// The root frontier of a query that has folded its own sources up to `folded`; never beyond that, for not all that lies in
     /// them need be upstream's: a stream that a query writes can be inserted into.
     pub(crate) fn frontier_after(&self, folded: Position) -> Position {
-        match self.live_upstream() {
-            None => folded,
-            Some(upstream) => upstream.reflected_below(folded).min(folded),
-        }
+        self.live_upstream().iter().map(|upstream| upstream.reflected_below(folded)).fold(folded, Position::min)
     }
 
     /// The greatest frontier that shows in this query's records below `end`.
@@ -366,7 +372,7 @@ impl Query {
     /// Where this query stops for an announced root position: there, or behind the last record in which its source shows
     /// what lies below. As long as the source has not got there, nothing beyond the position itself is known to belong to it.
     pub(crate) fn cut_at(&self, announced: Position) -> Position {
-        self.live_upstream().map_or(announced, |upstream| upstream.shown_below(announced))
+        self.live_upstream().iter().map(|upstream| upstream.shown_below(announced)).fold(announced, Position::max)
     }
 
     /// Stops the task where it is, until [`Hold::announce`] or until the hold is dropped.
@@ -425,7 +431,7 @@ mod tests {
     use crate::stream::worker::{Pool, Turn, Work};
 
     fn query(upstream: Option<&Arc<Query>>) -> Arc<Query> {
-        Arc::new(Query::new("q", "q", upstream.cloned(), None, Position::default(), QueryState::Running, false))
+        Arc::new(Query::new("q", "q", upstream.into_iter().cloned().collect(), None, Position::default(), QueryState::Running, false))
     }
 
     fn step(query: &Query, folded: u64, unit_end: Option<u64>) {

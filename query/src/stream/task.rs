@@ -360,7 +360,7 @@ impl Task {
     /// The frontier of a query below another one moves with that one, even if no record comes.
     fn follow_upstream(&self) -> Result<(), QueryError> {
         let query = &self.parts.query;
-        if query.live_upstream().is_none() || !self.pending.is_empty() || query.frontier_after(self.taken_to) <= query.frontier() {
+        if query.live_upstream().is_empty() || !self.pending.is_empty() || query.frontier_after(self.taken_to) <= query.frontier() {
             return Ok(());
         }
         query.publish(&Committed { folded: self.taken_to, versions: None, unit_end: None })

@@ -1,6 +1,7 @@
 //! CREATE: streams and tables declared over a topic, and those that a query writes. Called on the catalog's thread alone.
 
 mod declare;
+mod feed;
 mod formats;
 mod options;
 mod replace;

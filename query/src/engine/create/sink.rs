@@ -38,13 +38,7 @@ impl Core {
         if catalog.source(&create.name).is_ok() {
             return exists(self.head(), create.kind, create.name.clone(), create.if_not_exists);
         }
-        let most = usize::try_from(self.config.max_persistent_queries).unwrap_or(usize::MAX);
-        if catalog.queries().count() >= most {
-            return Err(QueryError::ResourceExhausted(format!(
-                "there are {most} persistent queries already (query.max_persistent_queries)"
-            )));
-        }
-
+        self.check_room_for_query(&catalog)?;
         let dialect = self.dialect(&request.session);
         let mut source = self.sink(&catalog, create, request)?;
         let id = match create.kind {
@@ -57,17 +51,13 @@ impl Core {
 
         let plan = self.persistent(&catalog, create, dialect, Arc::clone(&source))?;
         let reads = Arc::clone(&plan.source()?.source);
-        let start = match dialect.start {
-            Start::Earliest => Position::new(0),
-            Start::Latest => self.head(),
-        };
         let query = Arc::new(QueryDef {
             id: id.clone(),
             sink: create.name.clone(),
             sources: vec![reads.name.clone()],
             sql: request.sql.clone(),
             dialect: dialect.kind,
-            start,
+            start: self.start_of(dialect),
             fingerprint: plan.fingerprint,
             types: self.types_used(&catalog, dialect, &create.select.query)?,
             widths: BTreeMap::from([(reads.name.clone(), reads.columns.len())]),
@@ -92,6 +82,22 @@ impl Core {
             what = format!("{what}; as long as it exists, retention removes nothing more of topic {}", reads.topic);
         }
         Ok(done(end, what))
+    }
+
+    /// Where a query of this dialect starts that is made now.
+    pub(super) fn start_of(&self, dialect: Dialect) -> Position {
+        match dialect.start {
+            Start::Earliest => Position::new(0),
+            Start::Latest => self.head(),
+        }
+    }
+
+    pub(super) fn check_room_for_query(&self, catalog: &Catalog) -> Result<(), QueryError> {
+        let most = usize::try_from(self.config.max_persistent_queries).unwrap_or(usize::MAX);
+        if catalog.queries().count() < most {
+            return Ok(());
+        }
+        Err(QueryError::ResourceExhausted(format!("there are {most} persistent queries already (query.max_persistent_queries)")))
     }
 
     /// Plans the query of CREATE ... AS.

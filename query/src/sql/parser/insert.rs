@@ -4,8 +4,8 @@ use datafusion::sql::sqlparser::{parser::Parser, tokenizer::Token};
 
 use super::{
     super::{
-        statement::{Delete, InsertValues, Statement},
-        tokens::{is_word, place_of, syntax},
+        statement::{Delete, InsertSelect, InsertValues, Statement},
+        tokens::{is_word, place_of, syntax, unexpected},
     },
     StatementParser,
 };
@@ -27,6 +27,7 @@ impl StatementParser<'_> {
         self.parser.next_token();
         self.expect_word("INTO")?;
         let name = self.name()?;
+        let query_id = if self.word("WITH") { Some(self.query_id()?) } else { None };
         let mut columns = Vec::new();
         if self.parser.consume_token(&Token::LParen) {
             loop {
@@ -38,7 +39,19 @@ impl StatementParser<'_> {
             self.expect(&Token::RParen)?;
         }
         if is_word(&self.parser.peek_token().token, "SELECT") {
-            return Err(QueryError::Unsupported("INSERT INTO ... SELECT; use CREATE STREAM ... AS SELECT".to_owned()));
+            if !columns.is_empty() {
+                let message = "the columns of INSERT INTO ... SELECT come from its SELECT list; leave the list of columns out".to_owned();
+                return Err(QueryError::Invalid(message));
+            }
+            let select = self.select()?;
+            if select.limit.is_some() {
+                return Err(QueryError::Invalid("a persistent query takes no LIMIT".to_owned()));
+            }
+            return Ok(Statement::InsertSelect(InsertSelect { name, query_id, select }));
+        }
+        if query_id.is_some() {
+            let next = self.parser.peek_token();
+            return Err(unexpected("SELECT after WITH (query_id = ...)", Some(&next), next.span.start));
         }
         self.expect_word("VALUES")?;
         let mut rows = Vec::new();
@@ -53,5 +66,24 @@ impl StatementParser<'_> {
             }
         }
         Ok(Statement::InsertValues(InsertValues { name, columns, rows }))
+    }
+
+    /// `(query_id = 'name')`.
+    fn query_id(&mut self) -> Result<String, QueryError> {
+        self.expect(&Token::LParen)?;
+        self.expect_word("QUERY_ID")?;
+        self.expect(&Token::Eq)?;
+        let value = self.parser.next_token();
+        let given = match value.token {
+            Token::SingleQuotedString(text) => text,
+            _ => return Err(unexpected("the id of the query in single quotes", Some(&value), value.span.start)),
+        };
+        let fits = !given.is_empty() && given.len() <= 128 && given.chars().all(|one| one.is_ascii_alphanumeric() || "_-".contains(one));
+        if !fits {
+            let message = "the id of a query has 1 to 128 letters, digits, _ and -".to_owned();
+            return Err(QueryError::Syntax { place: place_of(value.span.start), message });
+        }
+        self.expect(&Token::RParen)?;
+        Ok(given)
     }
 }

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, new_null_array, types::Float64Type},
+    array::{Array, ArrayRef, AsArray, MapArray, UInt32Array, new_null_array, types::Float64Type},
+    buffer::OffsetBuffer,
+    compute::take,
     datatypes::DataType,
     row::{RowConverter, SortField},
 };
@@ -70,7 +72,7 @@ impl RowCodec {
         Ok(Encoded::Rows(self.converter.convert_columns(columns).map_err(execution)?))
     }
 
-    /// As [`RowCodec::encode`], in the form in which values are keys: one zero, one NaN.
+    /// As [`RowCodec::encode`], in the form in which values are keys: one zero, one NaN, maps in the order of their keys.
     ///
     /// # Errors
     /// As [`RowCodec::encode`].
@@ -106,10 +108,31 @@ pub(crate) fn key_form(value: f64) -> f64 {
 }
 
 fn canonical(column: &ArrayRef) -> ArrayRef {
-    match column.as_primitive_opt::<Float64Type>() {
-        Some(doubles) => Arc::new(doubles.unary::<_, Float64Type>(key_form)),
-        None => Arc::clone(column),
+    if let Some(doubles) = column.as_primitive_opt::<Float64Type>() {
+        return Arc::new(doubles.unary::<_, Float64Type>(key_form));
     }
+    column.as_map_opt().and_then(sorted).map_or_else(|| Arc::clone(column), |map| Arc::new(map))
+}
+
+/// Maps with their entries in the order of their keys: two with the same entries are one.
+fn sorted(maps: &MapArray) -> Option<MapArray> {
+    let keys = maps.keys();
+    let order = RowConverter::new(vec![SortField::new(keys.data_type().clone())])
+        .and_then(|order| order.convert_columns(&[Arc::clone(keys)]))
+        .ok()?;
+    let mut places: Vec<u32> = Vec::with_capacity(keys.len());
+    let mut lengths = Vec::with_capacity(maps.len());
+    for ends in maps.value_offsets().windows(2) {
+        let range = usize::try_from(*ends.first()?).ok()?..usize::try_from(*ends.last()?).ok()?;
+        lengths.push(range.len());
+        let mut entries: Vec<usize> = range.collect();
+        entries.sort_by(|one, other| order.row(*one).cmp(&order.row(*other)));
+        places.extend(entries.into_iter().filter_map(|place| u32::try_from(place).ok()));
+    }
+    let entries = take(maps.entries(), &UInt32Array::from(places), None).ok()?;
+    let DataType::Map(field, is_sorted) = maps.data_type() else { return None };
+    let offsets = OffsetBuffer::from_lengths(lengths);
+    MapArray::try_new(Arc::clone(field), offsets, entries.as_struct_opt()?.clone(), maps.nulls().cloned(), *is_sorted).ok()
 }
 
 #[cfg(test)]

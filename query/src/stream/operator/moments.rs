@@ -1,23 +1,26 @@
 //! Means and spreads in words: variance of one column, correlation of two. Each word is the bits of a DOUBLE.
 //!
-//! Used by `operator/accumulator`. Folded row by row in position order (Welford's way, which does not lose small spreads around large
-//! means), and taken back by the same steps the other way round; with the last row all words are 0 again.
+//! Used by `operator/accumulator`. Folded row by row in position order (by updates of the squared distances, which do not lose small spreads
+//! around large means), and taken back by the same steps the other way round; with the last row all words are 0 again.
 
-/// Words of a variance: rows, mean, sum of squared distances from it.
+/// Words of a variance: rows, their sum, sum of squared distances from their mean.
 pub(crate) const VARIANCE: usize = 3;
 /// Words of a correlation: rows, two means, two sums of squared distances, sum of the products of distances.
 pub(crate) const CORRELATION: usize = 6;
 
 /// Adds a value to a variance, or takes it back.
 pub(crate) fn add(words: &mut [u64], value: f64, takes_back: bool) {
-    let [rows, mean, squares] = read(words);
-    let (rows, sign) = counted(rows, takes_back);
-    if rows <= 0.0 {
+    let [rows, sum, squares] = read(words);
+    let (left, sign) = counted(rows, takes_back);
+    if left <= 0.0 {
         return words.iter_mut().for_each(|word| *word = 0);
     }
-    let distance = value - mean;
-    let after = mean + sign * distance / rows;
-    write(words, [rows, after, squares + sign * distance * (value - after)]);
+    let after = sum + sign * value;
+    // With and without the value, whichever has it.
+    let (more, of_more) = if takes_back { (rows, sum) } else { (left, after) };
+    let distance = more * value - of_more;
+    let step = if more > 1.0 { distance * distance / (more * (more - 1.0)) } else { 0.0 };
+    write(words, [left, after, squares + sign * step]);
 }
 
 /// Adds a pair to a correlation, or takes it back.
