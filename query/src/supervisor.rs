@@ -442,7 +442,10 @@ impl Supervisor {
         let intake = self.intake(plan, &query, from)?;
         // Of a table the listener is told what it has now, rather than how that came about.
         let is_table = shape.source.kind == SourceKind::Table && plan.changelog == Changelog::Coalesced;
-        let parts = self.parts(plan, &query, shape, intake, from, None)?;
+        let mut parts = self.parts(plan, &query, shape, intake, from, None)?;
+        if plan.changelog == Changelog::Every {
+            parts.limits = parts.limits.one_by_one();
+        }
         let (parts, heard) = if is_table {
             let now = self.inner.log.head().position;
             (Parts { output_from: now, ..parts }, heard.with_coming_snapshot(query.snapshot_at(now)))

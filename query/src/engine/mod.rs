@@ -21,7 +21,7 @@ use arrow::{
     datatypes::{Field, Schema},
     record_batch::RecordBatch,
 };
-use datafusion::common::ScalarValue;
+use datafusion::{common::ScalarValue, sql::sqlparser::ast};
 use foldlog_log::{LogBackend, Position, TopicName, clock::Clock};
 use parking_lot::RwLock;
 
@@ -34,10 +34,10 @@ use crate::{
         Expressions, StreamPlan,
         select::{self, Scope},
     },
-    pull::Pull,
+    pull::{Plain, Pull},
     push::Push,
     sql::{
-        self, Dialect, Piece, Session, SessionChange, Statement,
+        self, Dialect, DialectKind, Piece, Session, SessionChange, Statement,
         statement::{Explained, Select},
     },
     supervisor::{QueryState, QueryStatus, Supervisor},
@@ -111,7 +111,8 @@ impl Engine {
             Statement::Pull(mut query) => {
                 let catalog = core.snapshot();
                 core.expand_types(&catalog, dialect, query.as_mut())?;
-                self.pull.answer(&catalog, &query, dialect.kind, &self.within_bounds(request)).await
+                let plain = core.plain(&catalog, &query, dialect, &request)?;
+                self.pull.answer(&catalog, &query, dialect.kind, plain, &self.within_bounds(request)).await
             }
             Statement::Show(show) => core.show(show, &request.session),
             Statement::ShowExtended(show) => core.show_extended(show),
@@ -250,6 +251,22 @@ impl Core {
         let source = &chain.scan.source;
         let keeps_rows = source.kind == SourceKind::Table && self.supervisor.view_of(source)?.is_none();
         chain.into_volatile(keeps_rows)
+    }
+
+    /// What a bounded SELECT computes that DataFusion only reads for: one over a single source in a dialect that it does not know.
+    fn plain(&self, catalog: &Catalog, query: &ast::Query, dialect: Dialect, request: &Request) -> Result<Option<Plain>, QueryError> {
+        if dialect.kind == DialectKind::Standard {
+            return Ok(None);
+        }
+        let mut query = query.clone();
+        let Ok(limit) = sql::take_limit(&mut query) else { return Ok(None) };
+        let select = Select { query: Box::new(query), partition_by: None, emit: None, limit };
+        match self.chain(catalog, &select, dialect, &request.parameters) {
+            Ok(chain) if chain.grouped => Ok(None),
+            Ok(chain) => Ok(Plain::new(chain.into_volatile(false)?, limit)),
+            Err(QueryError::Unsupported(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Plans the statement of a query that exists.

@@ -6,6 +6,7 @@
 
 mod aggregate;
 mod lookup;
+mod plain;
 mod prepared;
 mod session;
 mod shape;
@@ -38,6 +39,8 @@ use crate::{
     supervisor::{Aligned, Supervisor},
     table::{TopicTable, ViewTable},
 };
+use plain::After;
+pub use plain::Plain;
 use prepared::PreparedLookups;
 use session::{Session, Table, Tables};
 
@@ -114,7 +117,7 @@ impl Pull {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Answers a query; its rows follow as they are computed.
+    /// Answers a query; its rows follow as they are computed. `plain` says what it computes if DataFusion is only to read for it.
     ///
     /// # Errors
     /// Whatever is wrong with the query; [`QueryError::Timeout`], [`QueryError::NotYet`], [`QueryError::NotAligned`],
@@ -124,6 +127,7 @@ impl Pull {
         catalog: &Catalog,
         query: &ast::Query,
         dialect: DialectKind,
+        plain: Option<Plain>,
         request: &Request,
     ) -> Result<Answer, QueryError> {
         let timeout = request.timeout.min(self.shared.max_timeout);
@@ -131,9 +135,12 @@ impl Pull {
         if let Some(answer) = self.look_up(catalog, query, dialect, request, deadline).await? {
             return Ok(answer);
         }
+        let reading = plain.as_ref().map(Plain::reading).transpose()?;
+        let query = reading.as_ref().unwrap_or(query);
         let permit = self.admit(deadline, timeout).await?;
         let fixed = self.fix(catalog, query, request.at_least, deadline).await?;
         let position = fixed.position;
+        let keys = plain.as_ref().map(Plain::keys).unwrap_or_default();
         let (planned, plan) = oneshot::channel();
         let (rows, received) = mpsc::channel(BATCHES_AHEAD);
         let work = Work {
@@ -141,19 +148,13 @@ impl Pull {
             query: with_stack(|| query.clone()),
             parameters: request.parameters.clone(),
             tables: fixed.tables,
+            after: plain.as_ref().map(Plain::after).transpose()?,
             rows,
             _permit: permit,
         };
         self.spawn(work.run(planned, deadline, timeout))?;
         let schema = plan.await.map_err(|_| unexpected())??;
-        Ok(Answer {
-            schema,
-            keys: Vec::new(),
-            batches: Batches::Coming(Box::pin(received_batches(received))),
-            position,
-            done: None,
-            session: None,
-        })
+        Ok(Answer { schema, keys, batches: Batches::Coming(Box::pin(received_batches(received))), position, done: None, session: None })
     }
 
     /// Plans a query without running it, and says what it would read.
@@ -302,6 +303,8 @@ struct Work {
     query: ast::Query,
     parameters: Vec<datafusion::common::ScalarValue>,
     tables: Tables,
+    /// What is computed of the rows that are read.
+    after: Option<After>,
     rows: mpsc::Sender<Message>,
     _permit: Permits,
 }
@@ -328,17 +331,21 @@ impl Work {
     }
 
     async fn compute(self, planned: &mut Option<oneshot::Sender<Result<SchemaRef, QueryError>>>) -> Result<(), QueryError> {
-        let Self { shared, query, parameters, tables, rows, _permit } = self;
+        let Self { shared, query, parameters, tables, mut after, rows, _permit } = self;
         let plan = shared.session.plan(query, parameters, tables).await?;
         let schema = session::plain_schema(&plan.plan.schema())?;
         if let Some(planned) = planned.take() {
-            drop(planned.send(Ok(Arc::clone(&schema))));
+            let given = after.as_ref().map_or_else(|| Arc::clone(&schema), After::schema);
+            drop(planned.send(Ok(given)));
         }
         let physical: Arc<dyn ExecutionPlan> = plan.plan;
         let mut batches = execute_stream(physical, plan.context).map_err(session::query_error)?;
         let mut count = 0;
         while let Some(batch) = batches.next().await {
-            let batch = session::plain_batch(&batch.map_err(session::query_error)?, &schema)?;
+            let mut batch = session::plain_batch(&batch.map_err(session::query_error)?, &schema)?;
+            if let Some(after) = &mut after {
+                batch = after.batch(&batch)?;
+            }
             count += batch.num_rows() as u64;
             if count > shared.max_rows {
                 let most = shared.max_rows;
@@ -346,6 +353,9 @@ impl Work {
             }
             if batch.num_rows() > 0 && rows.send(Message::Batch(batch)).await.is_err() {
                 return Ok(());
+            }
+            if after.as_ref().is_some_and(After::is_done) {
+                break;
             }
         }
         Ok(())

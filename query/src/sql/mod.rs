@@ -10,7 +10,7 @@ mod tokens;
 pub mod types;
 
 pub use dialect::{Dialect, DialectKind};
-pub use parser::parse;
+pub use parser::{parse, take_limit};
 pub use session::{Session, SessionChange};
 pub use statement::{Piece, Statement};
 pub use tokens::{located, split};

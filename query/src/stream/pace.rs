@@ -17,6 +17,14 @@ pub struct StepLimits {
     pub time: Duration,
 }
 
+impl StepLimits {
+    /// The same with one record a step: whoever follows sees the change of each.
+    #[must_use]
+    pub fn one_by_one(self) -> Self {
+        Self { read: ReadLimits { records: 1, ..self.read }, look: 1, ..self }
+    }
+}
+
 impl Default for StepLimits {
     fn default() -> Self {
         Self { read: ReadLimits::default(), look: 1024, time: Duration::from_millis(5) }

@@ -170,15 +170,17 @@ impl Run<'_> {
             Some((topic.get("name").text()?.to_owned(), partitions))
         });
         let records = json.get("inputs").list().iter().filter_map(|record| Some((record.get("topic").text()?.to_owned(), 1)));
-        let mut names: Vec<(String, u32)> = told.chain(records).collect();
+        let mut names: Vec<(String, u32)> = told.collect();
+        let mut made = Vec::new();
         for text in self.case.statements() {
             let upper = text.to_uppercase();
-            let declares = !upper.contains(" AS SELECT") && !upper.contains(" AS\nSELECT") && !upper.contains("PARTITIONS");
+            let declares = !upper.contains(" AS SELECT") && !upper.contains(" AS\nSELECT");
             if let Some(at) = upper.find("KAFKA_TOPIC").filter(|_| declares) {
-                let name = text[at..].split('\'').nth(1).unwrap_or_default();
-                names.push((name.to_owned(), 1));
+                let name = text[at..].split('\'').nth(1).unwrap_or_default().to_owned();
+                if upper.contains("PARTITIONS") { made.push(name) } else { names.push((name, 1)) }
             }
         }
+        names.extend(records.filter(|(name, _)| !made.contains(name)));
         for (name, partitions) in names {
             if let Ok(name) = name.parse::<TopicName>() {
                 // One that is there already was named twice.

@@ -122,6 +122,27 @@ fn parse_tokens(tokens: Vec<TokenWithSpan>, text: &str, dialect: Dialect) -> Res
     Ok(parsed)
 }
 
+/// Takes LIMIT off a query.
+///
+/// # Errors
+/// [`QueryError::Invalid`] if it is more than a number of rows.
+pub fn take_limit(query: &mut ast::Query) -> Result<Option<u64>, QueryError> {
+    match query.limit_clause.take() {
+        None => Ok(None),
+        Some(ast::LimitClause::LimitOffset { limit: Some(Expr::Value(value)), offset: None, limit_by }) if limit_by.is_empty() => {
+            match &value.value {
+                Value::Number(digits, _) => digits.parse().map(Some).map_err(|_| no_such_limit()),
+                _ => Err(no_such_limit()),
+            }
+        }
+        Some(_) => Err(no_such_limit()),
+    }
+}
+
+fn no_such_limit() -> QueryError {
+    QueryError::Invalid("a query that does not end takes one LIMIT with a number, and no OFFSET".to_owned())
+}
+
 /// Leaves nothing in the expressions of a statement that DataFusion's planner does not know.
 fn lower(statement: &mut Statement) {
     let in_query = |query: &mut ast::Query| {
@@ -247,22 +268,10 @@ impl StatementParser<'_> {
     fn select(&mut self) -> Result<Select, QueryError> {
         let mut query = self.bare_query()?;
         let tail = std::mem::take(&mut self.tail);
-        let mut limit = tail.limit;
-        if let Some(clause) = query.limit_clause.take() {
-            let written = match &clause {
-                ast::LimitClause::LimitOffset { limit: Some(Expr::Value(value)), offset: None, limit_by } if limit_by.is_empty() => {
-                    match &value.value {
-                        Value::Number(digits, _) => digits.parse::<u64>().ok(),
-                        _ => None,
-                    }
-                }
-                _ => None,
-            };
-            match (written, limit) {
-                (Some(written), None) => limit = Some(written),
-                _ => return Err(QueryError::Invalid("a query that does not end takes one LIMIT with a number, and no OFFSET".to_owned())),
-            }
-        }
+        let limit = match (take_limit(&mut query)?, tail.limit) {
+            (None, limit) | (limit, None) => limit,
+            (Some(_), Some(_)) => return Err(no_such_limit()),
+        };
         let partition_by = tail.partition.map(|(place, tokens)| partition_by(place, tokens)).transpose()?;
         Ok(Select { query, partition_by, emit: tail.emit.map(|(emit, _)| emit), limit })
     }
