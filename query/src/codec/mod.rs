@@ -12,7 +12,7 @@ mod line;
 mod side;
 mod value;
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use arrow::{
     array::{Array as _, AsArray as _, BooleanArray, BooleanBufferBuilder},
@@ -22,7 +22,8 @@ use arrow::{
     error::ArrowError,
     record_batch::{RecordBatch, RecordBatchOptions},
 };
-use foldlog_log::{LogError, Offset, PartitionId, Position, RecordView, Run};
+use bytes::Bytes;
+use foldlog_log::{LogError, Offset, PartitionId, Position, RecordView, Run, TopicKind};
 
 use crate::{
     catalog::{Pseudo, Reading, Source, WantedColumn},
@@ -56,6 +57,9 @@ pub struct BadInput {
     pub reason: Cow<'static, str>,
 }
 
+/// Headers of records, by position.
+pub type CarriedHeaders = BTreeMap<u64, Vec<(Arc<str>, Option<Bytes>)>>;
+
 /// Rows of a source as columns.
 #[derive(Clone, Debug)]
 pub struct Decoded {
@@ -69,6 +73,8 @@ pub struct Decoded {
     pub value_null: Option<BooleanBuffer>,
     /// Set where the record's key was null, if there is such a row and the source has key columns.
     pub key_null: Option<BooleanBuffer>,
+    /// Headers of the records that have some, by position, where what a query writes of a record carries them on.
+    pub headers: CarriedHeaders,
     /// The first [`TOLD_FAULTS`] faults.
     pub bad: Vec<BadInput>,
     /// Number of all faults.
@@ -85,6 +91,8 @@ pub struct Decoder {
     time: Option<TimeField>,
     has_key: bool,
     reading: Reading,
+    /// Whether headers are carried on.
+    carries: bool,
 }
 
 /// Where a column comes from.
@@ -159,7 +167,9 @@ impl Decoder {
         };
         let has_key = source.columns.iter().any(|column| column.key);
         let (value, key) = (value.into_side(), key.into_side());
-        Ok(Self { schema: source.wanted_schema(wanted), columns, value, key, time, has_key, reading: source.reading })
+        // As in Kafka's streams. The headers of events are what makes them events, and are not passed on.
+        let carries = source.reading == Reading::Coerced && source.topic_kind != TopicKind::Events;
+        Ok(Self { schema: source.wanted_schema(wanted), columns, value, key, time, has_key, reading: source.reading, carries })
     }
 
     /// Schema of the batches: the wanted columns, all nullable.
@@ -235,6 +245,13 @@ impl Decoder {
         pass.any_key_null |= key_null;
         pass.rowtime.push(rowtime);
         pass.positions.push(record.position.get());
+        if self.carries {
+            let owned = |(name, value): (&str, Option<&[u8]>)| (Arc::from(name), value.map(Bytes::copy_from_slice));
+            let headers: Vec<_> = record.headers().map(owned).collect();
+            if !headers.is_empty() {
+                pass.headers.insert(record.position.get(), headers);
+            }
+        }
         if !counts {
             pass.lost.push(pass.positions.len() - 1);
         }
@@ -289,6 +306,7 @@ struct Pass {
     any_key_null: bool,
     /// Rows of records that do not count, ascending.
     lost: Vec<usize>,
+    headers: CarriedHeaders,
     bad: Vec<BadInput>,
     bad_count: u64,
 }
@@ -304,6 +322,7 @@ impl Pass {
             any_value_null: false,
             any_key_null: false,
             lost: Vec::new(),
+            headers: CarriedHeaders::new(),
             bad: Vec::new(),
             bad_count: 0,
         })
@@ -321,6 +340,7 @@ impl Pass {
             positions: self.positions,
             value_null: self.any_value_null.then(|| self.value_null.finish()),
             key_null: self.any_key_null.then(|| self.key_null.finish()),
+            headers: self.headers,
             bad: self.bad,
             bad_count: self.bad_count,
         };
@@ -339,6 +359,7 @@ impl Decoded {
             positions: keep.set_indices().filter_map(|row| self.positions.get(row).copied()).collect(),
             value_null: self.value_null.as_ref().map(kept),
             key_null: self.key_null.as_ref().map(kept),
+            headers: self.headers,
             bad: self.bad,
             bad_count: self.bad_count,
         })

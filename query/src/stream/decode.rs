@@ -14,12 +14,13 @@ use std::{
     task::Waker,
 };
 
+use bytes::Bytes;
 use foldlog_log::{LogBackend, LogError, LogReader, Position, ReadLimits, Selection, TopicId, TopicName};
 use parking_lot::Mutex;
 
 use crate::{
     catalog::{Source, WantedColumn},
-    codec::{BadInput, Decoder},
+    codec::{BadInput, CarriedHeaders, Decoder},
     error::QueryError,
     plan::SourceScan,
     stream::change::ChangeBatch,
@@ -40,6 +41,8 @@ pub(crate) struct Decoded {
     pub(crate) rows: ChangeBatch,
     /// Number of records.
     pub(crate) records: u64,
+    /// Headers that what is written of them carries on.
+    pub(crate) headers: Arc<CarriedHeaders>,
     /// The first faults.
     pub(crate) bad: Vec<BadInput>,
     /// Number of all faults.
@@ -51,7 +54,7 @@ impl Decoded {
         let faults: usize = self.bad.iter().map(|bad| size_of_val(bad) + bad.reason.len()).sum();
         // Row time and position were made room for before it was known which records can be decoded.
         let marks = usize::try_from(self.records).unwrap_or(usize::MAX).saturating_mul(2 * 8);
-        CHUNK_BYTES + self.rows.rows.get_array_memory_size() + marks + faults
+        CHUNK_BYTES + self.rows.rows.get_array_memory_size() + marks + faults + self.headers.values().map(bytes_of_headers).sum::<usize>()
     }
 
     /// What this chunk gives to a reader at `at` that may read to `until`, `most` rows at most; none if it cannot be cut there.
@@ -73,8 +76,13 @@ impl Decoded {
         let skipped = bad.iter().filter(|bad| bad.column.is_none()).count();
         let bad_count = bad.len() as u64;
         let rows = self.rows.slice(start, end - start);
-        Some(Arc::new(Self { from: at, to, records: (rows.len() + skipped) as u64, rows, bad, bad_count }))
+        let headers = Arc::clone(&self.headers);
+        Some(Arc::new(Self { from: at, to, records: (rows.len() + skipped) as u64, headers, rows, bad, bad_count }))
     }
+}
+
+fn bytes_of_headers(headers: &Vec<(Arc<str>, Option<Bytes>)>) -> usize {
+    headers.iter().map(|(name, value)| CHUNK_BYTES / 16 + name.len() + value.as_ref().map_or(0, Bytes::len)).sum()
 }
 
 /// What is asked for at a position.
@@ -339,7 +347,8 @@ impl Cursor {
             positions: decoded.positions,
             value_null: decoded.value_null,
         };
-        Ok(Decoded { from, to: chunk.scanned_to, rows, records, bad: decoded.bad, bad_count: decoded.bad_count })
+        let headers = Arc::new(decoded.headers);
+        Ok(Decoded { from, to: chunk.scanned_to, rows, records, headers, bad: decoded.bad, bad_count: decoded.bad_count })
     }
 }
 

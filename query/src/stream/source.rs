@@ -8,7 +8,7 @@ use foldlog_log::{Position, ReadLimits, TopicName};
 use parking_lot::Mutex;
 
 use crate::{
-    codec::BadInput,
+    codec::{BadInput, CarriedHeaders},
     error::QueryError,
     plan::SourceScan,
     processing_log::Fault,
@@ -26,6 +26,8 @@ pub(crate) struct Taken {
     pub(crate) rows: ChangeBatch,
     /// Records read, those that could not be decoded included.
     pub(crate) records: u64,
+    /// Headers that what is written of them carries on.
+    pub(crate) headers: Arc<CarriedHeaders>,
     /// What could not be decoded; the first few.
     pub(crate) faults: Vec<Fault>,
     /// Number of all faults.
@@ -49,6 +51,7 @@ impl Taken {
         let below = Self {
             rows: self.rows.slice(0, at),
             records: self.records - later_records,
+            headers: Arc::clone(&self.headers),
             faults: first,
             fault_count: self.fault_count - later_faults,
             scanned_to: until,
@@ -207,6 +210,7 @@ impl Stage {
         Ok(Some(Taken {
             rows: chunk.rows.clone(),
             records: chunk.records,
+            headers: Arc::clone(&chunk.headers),
             faults: chunk.bad.iter().map(|bad| fault(self.lane.topic(), bad.clone())).collect(),
             fault_count: chunk.bad_count,
             scanned_to: chunk.to,

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 
 use crate::{
     answer::ChangeOp,
+    codec::CarriedHeaders,
     error::QueryError,
     plan::bytes_of,
     processing_log::{self, Fault, ProcessingLog},
@@ -123,6 +124,8 @@ struct Made {
     /// Versions of the state before and after, if it changed.
     versions: Option<(Version, Version)>,
     records: Vec<NewRecord>,
+    /// Headers of the records that were read, which those written of them carry on.
+    headers: Arc<CarriedHeaders>,
     /// Bytes of the records, with what the log adds.
     written: usize,
     /// Bytes that went into the state.
@@ -154,8 +157,13 @@ impl Made {
     }
 
     fn write(&mut self, sink: &TopicSink, rows: &ChangeBatch) -> Result<(), QueryError> {
-        let records = sink.records(rows, &mut self.faults)?;
-        let bytes = |record: &NewRecord| record.key.as_ref().map_or(0, Bytes::len) + record.value.as_ref().map_or(0, Bytes::len) + BESIDE;
+        let records = sink.records(rows, &self.headers, &mut self.faults)?;
+        let headers = |record: &NewRecord| -> usize {
+            record.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len)).sum()
+        };
+        let bytes = |record: &NewRecord| {
+            record.key.as_ref().map_or(0, Bytes::len) + record.value.as_ref().map_or(0, Bytes::len) + headers(record) + BESIDE
+        };
         self.written += records.iter().map(bytes).sum::<usize>();
         self.records.extend(records);
         if self.written > self.unit_bytes && self.rows > 1 {
@@ -373,7 +381,7 @@ impl Task {
         // A step ends where output begins.
         let silent = taken.scanned_to <= self.parts.output_from;
         let made = loop {
-            let mut made = Made { unit_bytes: self.unit_bytes, ..Made::default() };
+            let mut made = Made { unit_bytes: self.unit_bytes, headers: Arc::clone(&taken.headers), ..Made::default() };
             match self.attempt(&mut taken, silent, &mut made) {
                 Ok(()) => break made,
                 // What is too much for one step is not for several.

@@ -4,7 +4,7 @@ use foldlog_log::{NewRecord, Timestamp, TopicName, batch::MAX_RECORD_LEN};
 
 use crate::{
     answer::ChangeOp,
-    codec::Encoder,
+    codec::{CarriedHeaders, Encoder},
     error::QueryError,
     stream::{change::ChangeBatch, operator::chain::Faults},
 };
@@ -27,12 +27,17 @@ impl TopicSink {
         &self.topic
     }
 
-    /// One record a row: its value, or none for `-D` and for a row without a value. A record too large for the log is a fault
+    /// One record a row, with the headers of the record that it came from, if these are carried on: its value, or none for `-D` and for a row without a value. A record too large for the log is a fault
     /// of its row.
     ///
     /// # Errors
     /// [`QueryError::Execution`] where columns do not fit the sink, which is a fault of ours.
-    pub(crate) fn records(&self, output: &ChangeBatch, faults: &mut Faults) -> Result<Vec<NewRecord>, QueryError> {
+    pub(crate) fn records(
+        &self,
+        output: &ChangeBatch,
+        headers: &CarriedHeaders,
+        faults: &mut Faults,
+    ) -> Result<Vec<NewRecord>, QueryError> {
         let rows = self.encoder.rows(&output.rows)?;
         let mut records = Vec::with_capacity(output.len());
         for row in 0..output.len() {
@@ -40,7 +45,9 @@ impl TopicSink {
             let without_value = deleted || output.value_null.as_ref().is_some_and(|null| null.value(row));
             let key = rows.key(row);
             let value = if without_value { None } else { rows.value(row) };
-            let size = key.as_ref().map_or(0, |key| key.len()) + value.as_ref().map_or(0, |value| value.len());
+            let carried = output.positions.get(row).and_then(|position| headers.get(position)).cloned().unwrap_or_default();
+            let beside: usize = carried.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, |value| value.len())).sum();
+            let size = beside + key.as_ref().map_or(0, |key| key.len()) + value.as_ref().map_or(0, |value| value.len());
             if size > MAX_RECORD_LEN - BESIDE_VALUE {
                 let position = output.positions.get(row).copied().unwrap_or_default();
                 faults.push((position, format!("the result has {size} bytes, a record may have {MAX_RECORD_LEN}; it was not written")));
@@ -63,7 +70,7 @@ impl TopicSink {
                 }
             };
             let time = time.map(Timestamp::new);
-            records.push(NewRecord { key, value, headers: Vec::new(), time });
+            records.push(NewRecord { key, value, headers: carried, time });
         }
         Ok(records)
     }
