@@ -54,7 +54,11 @@ impl Decoded {
         let faults: usize = self.bad.iter().map(|bad| size_of_val(bad) + bad.reason.len()).sum();
         // Row time and position were made room for before it was known which records can be decoded.
         let marks = usize::try_from(self.records).unwrap_or(usize::MAX).saturating_mul(2 * 8);
-        CHUNK_BYTES + self.rows.rows.get_array_memory_size() + marks + faults + self.headers.values().map(bytes_of_headers).sum::<usize>()
+        CHUNK_BYTES
+            + self.rows.rows.get_array_memory_size()
+            + marks
+            + faults
+            + self.headers.values().map(|headers| bytes_of_headers(headers)).sum::<usize>()
     }
 
     /// What this chunk gives to a reader at `at` that may read to `until`, `most` rows at most; none if it cannot be cut there.
@@ -81,7 +85,7 @@ impl Decoded {
     }
 }
 
-fn bytes_of_headers(headers: &Vec<(Arc<str>, Option<Bytes>)>) -> usize {
+fn bytes_of_headers(headers: &[(Arc<str>, Option<Bytes>)]) -> usize {
     headers.iter().map(|(name, value)| CHUNK_BYTES / 16 + name.len() + value.as_ref().map_or(0, Bytes::len)).sum()
 }
 
