@@ -381,19 +381,40 @@ fn limited(items: Items, limit: Option<u64>, permit: OwnedSemaphorePermit) -> It
         }
         let mut item = futures::StreamExt::next(&mut items).await?;
         if let Ok(PushItem::Changes { rows, ops, .. }) = &mut item {
-            let taken = usize::try_from(left).unwrap_or(usize::MAX).min(rows.num_rows());
+            let taken = within_limit(ops, left);
+            left = left.saturating_sub(ops.iter().take(taken).filter(|op| counts(**op)).count() as u64);
             *rows = rows.slice(0, taken);
             ops.truncate(taken);
-            left = left.saturating_sub(taken as u64);
         }
         Some((item, (items, left, permit)))
     }))
+}
+
+/// How many of these rows, from the first on, belong to `limit` changes: both sides of an update are one.
+fn within_limit(ops: &[ChangeOp], limit: u64) -> usize {
+    let mut counted = 0;
+    let is_within = |op: &&ChangeOp| {
+        counted += u64::from(counts(**op));
+        counted <= limit && (counted < limit || counts(**op))
+    };
+    ops.iter().take_while(is_within).count()
+}
+
+fn counts(op: ChangeOp) -> bool {
+    op != ChangeOp::UpdateBefore
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use ChangeOp::{Delete, Insert, UpdateAfter, UpdateBefore};
+
+    #[test]
+    fn an_update_is_one_change_of_a_limit() {
+        let ops = [Insert, UpdateBefore, UpdateAfter, Delete, UpdateBefore, UpdateAfter];
+        let taken: Vec<usize> = (0..6).map(|limit| within_limit(&ops, limit)).collect();
+        assert_eq!(taken, [0, 1, 3, 4, 6, 6]);
+    }
 
     #[test]
     fn an_update_of_which_one_side_passes_is_an_insert_or_a_delete() {

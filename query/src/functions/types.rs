@@ -50,7 +50,7 @@ pub(crate) fn canonical(given: &DataType) -> DataType {
 
 /// The narrowest type that holds all values of both, if there is one.
 pub(crate) fn common(left: &DataType, right: &DataType) -> Option<DataType> {
-    use DataType::{Decimal128, Float64, Int32, Int64, List, Map, Null};
+    use DataType::{Decimal128, Float64, Int32, Int64, List, Map, Null, Struct};
     Some(match (left, right) {
         (left, right) if left == right => left.clone(),
         (Null, other) | (other, Null) => other.clone(),
@@ -63,6 +63,20 @@ pub(crate) fn common(left: &DataType, right: &DataType) -> Option<DataType> {
         (Map(..), Map(..)) => {
             let ((left_key, left_value), (right_key, right_value)) = (map_parts(left)?, map_parts(right)?);
             map_of(common(left_key, right_key)?, common(left_value, right_value)?)
+        }
+        // The fields of both, those of one name in one type.
+        (Struct(left), Struct(right)) => {
+            let mut fields: Vec<(String, DataType)> = Vec::with_capacity(left.len());
+            for field in left {
+                let given = match right.find(field.name()) {
+                    Some((_, other)) => common(field.data_type(), other.data_type())?,
+                    None => field.data_type().clone(),
+                };
+                fields.push((field.name().clone(), given));
+            }
+            let further = right.iter().filter(|field| left.find(field.name()).is_none());
+            fields.extend(further.map(|field| (field.name().clone(), field.data_type().clone())));
+            struct_of(fields)
         }
         _ => return None,
     })

@@ -27,7 +27,9 @@ pub(crate) fn double(number: f64) -> String {
     if size == 0.0 || (1e-3..1e7).contains(&size) {
         return format!("{number:?}");
     }
-    let written = format!("{number:e}");
+    // Of several texts that are read again the same, the nearest with two digits goes before the one with a single digit.
+    let two = format!("{number:.1e}");
+    let written = if two.parse() == Ok(number) { two } else { format!("{number:e}") };
     let (mantissa, exponent) = written.split_once('e').unwrap_or((&written, "0"));
     let point = if mantissa.contains('.') { "" } else { ".0" };
     format!("{mantissa}{point}E{exponent}")

@@ -440,8 +440,13 @@ fn is_select(text: &str) -> bool {
 /// A schema in one way of writing: no quotes, one space, short names of types.
 fn normal(schema: &str) -> String {
     let upper = schema.replace('`', "").to_uppercase();
-    let words =
-        upper.replace("PRIMARY KEY", "KEY").replace("VARCHAR", "STRING").replace("INTEGER", "INT").replace(", ", ",").replace(" ,", ",");
+    let words = upper
+        .replace("PRIMARY KEY", "KEY")
+        .replace("VARCHAR", "STRING")
+        .replace("INTEGER", "INT")
+        .replace(", ", ",")
+        .replace(" ,", ",")
+        .replace("< >", "<>");
     words.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 

@@ -38,7 +38,8 @@ pub fn differ(expected: &Json, actual: &Json, data_type: Option<&DataType>) -> O
             differences.next()
         }
         (Json::Number(wanted), Json::Number(given)) => {
-            let equal = wanted == given || (!is_exact(data_type) && is_close(wanted, given));
+            let is_whole = matches!(data_type, Some(DataType::Int32 | DataType::Int64)) && wanted.strip_suffix(".0") == Some(given);
+            let equal = wanted == given || is_whole || (!is_exact(data_type) && is_close(wanted, given));
             if equal { None } else { said() }
         }
         // NaN and infinity have no number in JSON.

@@ -92,7 +92,7 @@ impl Resolver<'_> {
         let mut values = Vec::new();
         for (place, argument) in written.iter().enumerate() {
             match argument {
-                Written::Value(ast::Expr::Identifier(ident)) if function.takes_unit(place) => {
+                Written::Value(ast::Expr::Identifier(ident)) if function.takes_unit(place) && functions::is_unit(&ident.value) => {
                     values.push(literal(ScalarValue::Utf8(Some(ident.value.clone()))));
                 }
                 Written::Value(value) => values.push(self.resolve(value)?),

@@ -291,6 +291,7 @@ impl<'a> Resolver<'a> {
             let fits = one.constant_as(&of)?;
             given.push(match fits {
                 Some(fits) => fits.expr,
+                None if of == DataType::Utf8 && one.can_be_text() && !one.data_type.is_null() => one.cast_to(&of)?.expr,
                 None => one.widened_to(&of).ok_or(QueryError::Invalid(refused))?.expr,
             });
         }

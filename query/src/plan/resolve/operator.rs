@@ -239,7 +239,14 @@ fn comparable(left: Typed, right: Typed) -> Result<Option<(Typed, Typed)>, Query
     if is_time(&left.data_type) && right.is_text_literal() || right.is_rowtime() && left.is_text_literal() {
         return comparable_time(left, right);
     }
-    let Some(of) = common(&left.data_type, &right.data_type) else { return Ok(None) };
+    let of = match (&left.data_type, &right.data_type) {
+        (DataType::Date32, moment @ DataType::Timestamp(..)) | (moment @ DataType::Timestamp(..), DataType::Date32) => {
+            let moment = moment.clone();
+            return Ok(Some((left.converted_to(&moment), right.converted_to(&moment))));
+        }
+        (left, right) => common(left, right),
+    };
+    let Some(of) = of else { return Ok(None) };
     Ok(left.widened_to(&of).zip(right.widened_to(&of)))
 }
 
