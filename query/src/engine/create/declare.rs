@@ -245,7 +245,7 @@ fn check_events(kind: SourceKind, topic: &Topic, columns: &[Column], key_format:
             "the key of events is the name of their stream: there is no second key column {}",
             second.name
         ))),
-        _ if !matches!(key_format, Format::Kafka | Format::None) => {
+        (Some(_), None) if !matches!(key_format, Format::Kafka | Format::None) => {
             Err(QueryError::Invalid("the key of events is the name of their stream, which is text; leave key_format out".to_owned()))
         }
         _ => Ok(()),

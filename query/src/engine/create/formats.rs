@@ -95,7 +95,16 @@ fn key_format(keys: &[&Column], options: &Options, defaults: Defaults<'_>) -> Re
     let inherited = from.map(|source| source.key_format);
     let delimiter = delimiter("key_delimiter", options.key_delimiter.as_deref(), named, inherited)?;
     if keys.is_empty() {
-        return Ok(Format::None);
+        if let (Some(name), Some(_), true) = (&options.key_format, defaults.inherited, named != Named::None && is_ksql) {
+            return Err(QueryError::Invalid(format!("key_format = '{name}': the result has no key; leave it out, or write PARTITION BY")));
+        }
+        // What was told without a key holds for the keys of what is made of it.
+        return Ok(match (written, named) {
+            (None, _) | (Some(_), Named::None) => Format::None,
+            (Some(_), Named::Kafka) => Format::Kafka,
+            (Some(_), Named::Json) => Format::Json,
+            (Some(_), Named::Delimited) => Format::Delimited(delimiter),
+        });
     }
     for column in keys {
         if has_map(&column.data_type) {
