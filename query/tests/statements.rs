@@ -39,29 +39,28 @@ macro_rules! stories {
     };
 }
 stories! {
-    aggregates
-    arithmetic
-    chains
-    collected
-    inserts
-    keys
-    explode
-    declare
-    expressions
-    faults
-    formats
-    functions
-    ksql
-    push
-    refused
-    session
-    sources
-    stars
-    tables
-    times
-    types
-    views
-}
+aggregates
+arithmetic
+chains
+collected
+inserts
+keys
+explode
+declare
+expressions
+faults
+formats
+functions
+ksql
+push
+refused
+session
+sources
+stars
+tables
+times
+types
+views lambdas }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_aggregate_does_what_its_example_says() {

@@ -52,9 +52,10 @@ impl Pattern {
         Some(zone.to_utc(local)?.and_utc().timestamp_millis())
     }
 
-    /// The day that a text names, since 1970.
+    /// The day that a text names at its front, since 1970. Numbers may have fewer digits than the pattern has letters, and what
+    /// follows is not looked at: ksqlDB reads dates by an older class of Java's than times.
     pub(crate) fn parse_date(&self, text: &str) -> Option<i32> {
-        days_of(self.read(text)?.date()?)
+        if text.len() > MAX_TEXT_BYTES { None } else { days_of(self.parse_front(text)?.date()?) }
     }
 
     /// The time of day that a text names, in milliseconds.
@@ -161,6 +162,15 @@ mod tests {
             assert_eq!(parsed(pattern, text), millis, "{pattern}: {text}");
         }
         assert_eq!(parsed("yyyy", &"2".repeat(10_000)), None);
+        for (pattern, text, days) in [
+            ("yyyy-MM-dd", "1970-01-02", Some(1)),
+            ("yyyy-MM-dd", "1970-1-2 and more", Some(1)),
+            ("yyyyMMdd", "19700102", Some(1)),
+            ("MMM-yyyy", "fEB-1970", Some(31)),
+            ("yyyy-MM-dd", "1970", None),
+        ] {
+            assert_eq!(Pattern::compile(pattern).unwrap().parse_date(text), days, "{pattern}: {text}");
+        }
     }
 
     #[test]

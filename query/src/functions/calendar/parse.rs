@@ -14,6 +14,8 @@ use super::{
 pub(super) struct Read {
     fields: Vec<(Field, i64)>,
     zone: Option<Zone>,
+    /// Whether a number may have fewer digits than its field has letters.
+    takes_short: bool,
 }
 
 impl Pattern {
@@ -22,6 +24,13 @@ impl Pattern {
         let mut read = Read::default();
         let rest = read_items(&self.items, text, &mut read)?;
         rest.is_empty().then_some(read)
+    }
+
+    /// Reads the front of a text, numbers with as few digits as they have.
+    pub(super) fn parse_front(&self, text: &str) -> Option<Read> {
+        let mut read = Read { takes_short: true, ..Read::default() };
+        read_items(&self.items, text, &mut read)?;
+        Some(read)
     }
 }
 
@@ -97,6 +106,7 @@ fn read_field<'t>(field: Field, count: usize, reserved: usize, text: &'t str, re
             let (value, rest) = digits(text, width, width)?;
             (value * 10_i64.pow(u32::try_from(9_usize.saturating_sub(width)).ok()?), rest)
         }
+        Style::Number(_, most) if read.takes_short && reserved == 0 => digits(text, 1, most)?,
         Style::Number(least, most) if least == most => digits(text, least, most)?,
         Style::Number(least, most) => signed(text, least, most, reserved)?,
     };

@@ -60,11 +60,16 @@ pub(super) fn decimal_result(operation: Operation, (p1, s1): (u8, i8), (p2, s2):
 pub(super) struct Arithmetic {
     pub(super) operation: Operation,
     pub(super) returns: DataType,
+    /// Whether NULL is a failure, rather than NULL.
+    pub(super) null_fails: bool,
 }
 
 impl Kernel for Arithmetic {
     fn compute(&self, operands: &[ArrayRef], rows: usize, failed: &mut Vec<usize>) -> Result<ArrayRef> {
         let [left, right] = operands else { return Err(DataFusionError::Internal("two operands are needed".to_owned())) };
+        if self.null_fails {
+            failed.extend((0..rows).filter(|row| left.is_null(*row) || right.is_null(*row)));
+        }
         match (&self.returns, left.data_type(), right.data_type()) {
             (DataType::Int32, ..) => Ok(each::<Int32Type>(left, right, rows, failed, |left, right| match self.operation {
                 Operation::Add => Some(left.wrapping_add(right)),
@@ -217,10 +222,10 @@ mod tests {
         let (left, right): (ArrayRef, ArrayRef) =
             (Arc::new(Int32Array::from(vec![i32::MAX, 7, i32::MIN])), Arc::new(Int32Array::from(vec![1, 0, -1])));
         let mut failed = Vec::new();
-        let add = Arithmetic { operation: Operation::Add, returns: DataType::Int32 };
+        let add = Arithmetic { operation: Operation::Add, returns: DataType::Int32, null_fails: false };
         let sum = add.compute(&[Arc::clone(&left), Arc::clone(&right)], 3, &mut failed).unwrap();
         assert_eq!(sum.as_primitive::<Int32Type>().values(), &[i32::MIN, 7, i32::MAX]);
-        let divide = Arithmetic { operation: Operation::Divide, returns: DataType::Int32 };
+        let divide = Arithmetic { operation: Operation::Divide, returns: DataType::Int32, null_fails: false };
         let quotient = divide.compute(&[left, right], 3, &mut failed).unwrap();
         assert_eq!((quotient.is_null(1), quotient.as_primitive::<Int32Type>().value(2), failed), (true, i32::MIN, vec![1]));
     }
@@ -230,7 +235,7 @@ mod tests {
         // 1.00 / 3.00 has no end; 1.00 / 8.00 = 0.125.
         let (precision, scale) = decimal_result(Operation::Divide, (3, 2), (3, 2)).unwrap();
         assert_eq!((precision, scale), (9, 6));
-        let divide = Arithmetic { operation: Operation::Divide, returns: DataType::Decimal128(precision, scale) };
+        let divide = Arithmetic { operation: Operation::Divide, returns: DataType::Decimal128(precision, scale), null_fails: false };
         let mut failed = Vec::new();
         let values = divide.compute(&[decimals(&[100, 100], 3, 2), decimals(&[300, 800], 3, 2)], 2, &mut failed).unwrap();
         assert_eq!((failed, values.is_null(0), values.as_primitive::<Decimal128Type>().value(1)), (vec![0], true, 125_000));

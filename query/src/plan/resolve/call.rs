@@ -12,7 +12,7 @@ use datafusion::{
     sql::sqlparser::ast::{self, FunctionArg, FunctionArgExpr, FunctionArgOperator, FunctionArguments},
 };
 
-use super::{Resolver, Typed, literal, nested};
+use super::{Resolver, Typed, lambda::WrittenLambda, literal, nested};
 use crate::{
     catalog::types::{map_of, struct_of},
     error::QueryError,
@@ -111,19 +111,19 @@ impl Resolver<'_> {
                 },
             });
         }
-        let lambdas: Vec<(&Vec<String>, &ast::Expr)> = written
+        let lambdas: Vec<WrittenLambda<'_>> = written
             .iter()
             .filter_map(|argument| match argument {
-                Written::Lambda(parameters, body) => Some((parameters, *body)),
-                _ => None,
+                Written::Lambda(parameters, body) => Some((parameters.as_slice(), *body)),
+                Written::Value(_) | Written::Named(..) | Written::Star => None,
             })
             .collect();
         if lambdas.is_empty() {
             let call = function.resolve(&arguments)?;
             return finish(call, values, Vec::new());
         }
-
-        Err(QueryError::Unsupported("a lambda".to_owned()))
+        let (call, captured) = self.with_lambdas(function, &arguments, &lambdas)?;
+        finish(call, values, captured)
     }
 
     fn aggregate(

@@ -7,6 +7,7 @@
 mod arithmetic;
 mod call;
 mod cast;
+mod lambda;
 mod nested;
 mod operator;
 
@@ -37,6 +38,8 @@ pub(super) struct Resolver<'a> {
     pub(super) dialect: Dialect,
     pub(super) schema: &'a DFSchema,
     pub(super) parameters: &'a [ScalarValue],
+    /// Whether this is the body of a lambda: there, arithmetic with NULL is a failure, which takes the whole call with it.
+    pub(super) in_lambda: bool,
 }
 
 /// An expression with its type; `Null` is the type of the literal NULL alone.
@@ -48,7 +51,7 @@ pub(super) struct Typed {
 
 impl<'a> Resolver<'a> {
     pub(super) fn new(expressions: &'a Expressions, dialect: Dialect, schema: &'a DFSchema, parameters: &'a [ScalarValue]) -> Self {
-        Self { expressions, dialect, schema, parameters }
+        Self { expressions, dialect, schema, parameters, in_lambda: false }
     }
 
     /// The meaning of an expression.

@@ -90,8 +90,9 @@ impl Resolver<'_> {
             _ => ((of.clone(), of.clone()), of),
         };
         let (left, right) = (left.converted_to(&to.0), right.converted_to(&to.1));
-        let kernel = Arithmetic { operation, returns: returns.clone() };
-        Ok(Typed { expr: apply(operation.sign(), returns.clone(), kernel, vec![left.expr, right.expr]), data_type: returns })
+        let kernel = Arithmetic { operation, returns: returns.clone(), null_fails: self.in_lambda };
+        let name = if self.in_lambda { format!("{} of no NULL", operation.sign()) } else { operation.sign().to_owned() };
+        Ok(Typed { expr: apply(name, returns.clone(), kernel, vec![left.expr, right.expr]), data_type: returns })
     }
 
     /// A comparison; what is NULL equals nothing, and is less than nothing.
