@@ -82,6 +82,12 @@ impl EncodedRows<'_> {
         self.side(self.encoder.source.key_format, true, row)
     }
 
+    /// Whether every column of a row's key is NULL.
+    #[must_use]
+    pub fn key_is_null(&self, row: usize) -> bool {
+        self.columns(true).all(|(_, _, cells)| cells.is_null(row))
+    }
+
     /// Value of a row's record; none if the value is one column without a name, and NULL.
     #[must_use]
     pub fn value(&self, row: usize) -> Option<Bytes> {
@@ -92,8 +98,7 @@ impl EncodedRows<'_> {
         match format {
             Format::None => None,
             Format::Kafka => self.columns(key).next()?.2.bytes(row),
-            // A key of NULLs alone is no key.
-            Format::Json => Some(self.object(row, key)).filter(|_| !key || self.columns(true).any(|(.., cells)| !cells.is_null(row))),
+            Format::Json => Some(self.object(row, key)),
             Format::JsonValue => {
                 let (_, _, cells) = self.columns(key).next()?;
                 let mut text = String::new();

@@ -12,7 +12,11 @@ mod line;
 mod side;
 mod value;
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use arrow::{
     array::{Array as _, AsArray as _, BooleanArray, BooleanBufferBuilder},
@@ -57,8 +61,17 @@ pub struct BadInput {
     pub reason: Cow<'static, str>,
 }
 
-/// Headers of records, by position.
-pub type CarriedHeaders = BTreeMap<u64, Vec<(Arc<str>, Option<Bytes>)>>;
+/// Headers of one record, in order.
+pub type Headers = Vec<(Arc<str>, Option<Bytes>)>;
+
+/// What records hand on to what is written of them, beside their columns; by position.
+#[derive(Clone, Debug, Default)]
+pub struct Carried {
+    /// Headers of the records that have some.
+    pub headers: BTreeMap<u64, Headers>,
+    /// Records without a key, where a key of NULLs alone would be another one.
+    pub without_key: BTreeSet<u64>,
+}
 
 /// Rows of a source as columns.
 #[derive(Clone, Debug)]
@@ -73,8 +86,8 @@ pub struct Decoded {
     pub value_null: Option<BooleanBuffer>,
     /// Set where the record's key was null, if there is such a row and the source has key columns.
     pub key_null: Option<BooleanBuffer>,
-    /// Headers of the records that have some, by position, where what a query writes of a record carries them on.
-    pub headers: CarriedHeaders,
+    /// What the records hand on to what is written of them.
+    pub carried: Carried,
     /// The first [`TOLD_FAULTS`] faults.
     pub bad: Vec<BadInput>,
     /// Number of all faults.
@@ -90,6 +103,8 @@ pub struct Decoder {
     key: Side,
     time: Option<TimeField>,
     has_key: bool,
+    /// Whether the key has several columns.
+    wide_key: bool,
     reading: Reading,
     /// Whether headers are carried on.
     carries: bool,
@@ -167,9 +182,10 @@ impl Decoder {
         };
         let has_key = source.columns.iter().any(|column| column.key);
         let (value, key) = (value.into_side(), key.into_side());
+        let wide_key = source.key_count() > 1;
         // As in Kafka's streams. The headers of events are what makes them events, and are not passed on.
         let carries = source.reading == Reading::Coerced && source.topic_kind != TopicKind::Events;
-        Ok(Self { schema: source.wanted_schema(wanted), columns, value, key, time, has_key, reading: source.reading, carries })
+        Ok(Self { schema: source.wanted_schema(wanted), columns, value, key, time, has_key, wide_key, reading: source.reading, carries })
     }
 
     /// Schema of the batches: the wanted columns, all nullable.
@@ -243,13 +259,16 @@ impl Decoder {
         let key_null = self.has_key && record.key.is_none();
         pass.key_null.append(key_null);
         pass.any_key_null |= key_null;
+        if key_null && self.wide_key {
+            pass.carried.without_key.insert(record.position.get());
+        }
         pass.rowtime.push(rowtime);
         pass.positions.push(record.position.get());
         if self.carries {
             let owned = |(name, value): (&str, Option<&[u8]>)| (Arc::from(name), value.map(Bytes::copy_from_slice));
             let headers: Vec<_> = record.headers().map(owned).collect();
             if !headers.is_empty() {
-                pass.headers.insert(record.position.get(), headers);
+                pass.carried.headers.insert(record.position.get(), headers);
             }
         }
         if !counts {
@@ -306,7 +325,7 @@ struct Pass {
     any_key_null: bool,
     /// Rows of records that do not count, ascending.
     lost: Vec<usize>,
-    headers: CarriedHeaders,
+    carried: Carried,
     bad: Vec<BadInput>,
     bad_count: u64,
 }
@@ -322,7 +341,7 @@ impl Pass {
             any_value_null: false,
             any_key_null: false,
             lost: Vec::new(),
-            headers: CarriedHeaders::new(),
+            carried: Carried::default(),
             bad: Vec::new(),
             bad_count: 0,
         })
@@ -340,7 +359,7 @@ impl Pass {
             positions: self.positions,
             value_null: self.any_value_null.then(|| self.value_null.finish()),
             key_null: self.any_key_null.then(|| self.key_null.finish()),
-            headers: self.headers,
+            carried: self.carried,
             bad: self.bad,
             bad_count: self.bad_count,
         };
@@ -359,7 +378,7 @@ impl Decoded {
             positions: keep.set_indices().filter_map(|row| self.positions.get(row).copied()).collect(),
             value_null: self.value_null.as_ref().map(kept),
             key_null: self.key_null.as_ref().map(kept),
-            headers: self.headers,
+            carried: self.carried,
             bad: self.bad,
             bad_count: self.bad_count,
         })

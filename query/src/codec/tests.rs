@@ -578,9 +578,9 @@ fn headers_are_columns_that_are_only_read() {
     let encoder = Encoder::new(Arc::clone(&source));
     let written = encoder.rows(&decoded.batch).unwrap().value(0);
     // Only sources of the ksql dialect hand them on to what is written of a record.
-    assert!(decoded.headers.is_empty());
+    assert!(decoded.carried.headers.is_empty());
     let carrying = Source { reading: Reading::Coerced, ..source.as_ref().clone() };
-    let carried = decode_all(&carrying, run_of(TopicKind::Records, &encoded)).headers;
+    let carried = decode_all(&carrying, run_of(TopicKind::Records, &encoded)).carried.headers;
     let names = |position: u64| carried.get(&position).map(|all| all.iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>());
     assert_eq!((names(900), names(901)), (Some(vec!["h".to_owned(), "x".to_owned(), "h".to_owned()]), None));
     assert_eq!(written.as_deref(), Some(&b"{\"a\":1}"[..]));

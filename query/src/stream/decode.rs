@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 
 use crate::{
     catalog::{Source, WantedColumn},
-    codec::{BadInput, CarriedHeaders, Decoder},
+    codec::{BadInput, Carried, Decoder},
     error::QueryError,
     plan::SourceScan,
     stream::change::ChangeBatch,
@@ -41,8 +41,8 @@ pub(crate) struct Decoded {
     pub(crate) rows: ChangeBatch,
     /// Number of records.
     pub(crate) records: u64,
-    /// Headers that what is written of them carries on.
-    pub(crate) headers: Arc<CarriedHeaders>,
+    /// What they hand on to what is written of them.
+    pub(crate) carried: Arc<Carried>,
     /// The first faults.
     pub(crate) bad: Vec<BadInput>,
     /// Number of all faults.
@@ -54,11 +54,7 @@ impl Decoded {
         let faults: usize = self.bad.iter().map(|bad| size_of_val(bad) + bad.reason.len()).sum();
         // Row time and position were made room for before it was known which records can be decoded.
         let marks = usize::try_from(self.records).unwrap_or(usize::MAX).saturating_mul(2 * 8);
-        CHUNK_BYTES
-            + self.rows.rows.get_array_memory_size()
-            + marks
-            + faults
-            + self.headers.values().map(|headers| bytes_of_headers(headers)).sum::<usize>()
+        CHUNK_BYTES + self.rows.rows.get_array_memory_size() + marks + faults + bytes_of(&self.carried)
     }
 
     /// What this chunk gives to a reader at `at` that may read to `until`, `most` rows at most; none if it cannot be cut there.
@@ -80,13 +76,17 @@ impl Decoded {
         let skipped = bad.iter().filter(|bad| bad.column.is_none()).count();
         let bad_count = bad.len() as u64;
         let rows = self.rows.slice(start, end - start);
-        let headers = Arc::clone(&self.headers);
-        Some(Arc::new(Self { from: at, to, records: (rows.len() + skipped) as u64, headers, rows, bad, bad_count }))
+        let carried = Arc::clone(&self.carried);
+        Some(Arc::new(Self { from: at, to, records: (rows.len() + skipped) as u64, carried, rows, bad, bad_count }))
     }
 }
 
-fn bytes_of_headers(headers: &[(Arc<str>, Option<Bytes>)]) -> usize {
-    headers.iter().map(|(name, value)| CHUNK_BYTES / 16 + name.len() + value.as_ref().map_or(0, Bytes::len)).sum()
+/// About what it takes in memory.
+fn bytes_of(carried: &Carried) -> usize {
+    const ENTRY: usize = 64;
+    let headers = carried.headers.values().flatten();
+    let texts: usize = headers.map(|(name, value)| ENTRY + name.len() + value.as_ref().map_or(0, Bytes::len)).sum();
+    texts + (carried.headers.len() + carried.without_key.len()) * ENTRY
 }
 
 /// What is asked for at a position.
@@ -351,8 +351,8 @@ impl Cursor {
             positions: decoded.positions,
             value_null: decoded.value_null,
         };
-        let headers = Arc::new(decoded.headers);
-        Ok(Decoded { from, to: chunk.scanned_to, rows, records, headers, bad: decoded.bad, bad_count: decoded.bad_count })
+        let carried = Arc::new(decoded.carried);
+        Ok(Decoded { from, to: chunk.scanned_to, rows, records, carried, bad: decoded.bad, bad_count: decoded.bad_count })
     }
 }
 

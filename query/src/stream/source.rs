@@ -8,7 +8,7 @@ use foldlog_log::{Position, ReadLimits, TopicName};
 use parking_lot::Mutex;
 
 use crate::{
-    codec::{BadInput, CarriedHeaders},
+    codec::{BadInput, Carried},
     error::QueryError,
     plan::SourceScan,
     processing_log::Fault,
@@ -26,8 +26,8 @@ pub(crate) struct Taken {
     pub(crate) rows: ChangeBatch,
     /// Records read, those that could not be decoded included.
     pub(crate) records: u64,
-    /// Headers that what is written of them carries on.
-    pub(crate) headers: Arc<CarriedHeaders>,
+    /// What they hand on to what is written of them.
+    pub(crate) carried: Arc<Carried>,
     /// What could not be decoded; the first few.
     pub(crate) faults: Vec<Fault>,
     /// Number of all faults.
@@ -51,7 +51,7 @@ impl Taken {
         let below = Self {
             rows: self.rows.slice(0, at),
             records: self.records - later_records,
-            headers: Arc::clone(&self.headers),
+            carried: Arc::clone(&self.carried),
             faults: first,
             fault_count: self.fault_count - later_faults,
             scanned_to: until,
@@ -210,7 +210,7 @@ impl Stage {
         Ok(Some(Taken {
             rows: chunk.rows.clone(),
             records: chunk.records,
-            headers: Arc::clone(&chunk.headers),
+            carried: Arc::clone(&chunk.carried),
             faults: chunk.bad.iter().map(|bad| fault(self.lane.topic(), bad.clone())).collect(),
             fault_count: chunk.bad_count,
             scanned_to: chunk.to,

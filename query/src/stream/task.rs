@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 use crate::{
     answer::ChangeOp,
-    codec::CarriedHeaders,
+    codec::Carried,
     error::QueryError,
     plan::bytes_of,
     processing_log::{self, Fault, ProcessingLog},
@@ -124,8 +124,8 @@ struct Made {
     /// Versions of the state before and after, if it changed.
     versions: Option<(Version, Version)>,
     records: Vec<NewRecord>,
-    /// Headers of the records that were read, which those written of them carry on.
-    headers: Arc<CarriedHeaders>,
+    /// What the records that were read hand on to those written of them.
+    carried: Arc<Carried>,
     /// Bytes of the records, with what the log adds.
     written: usize,
     /// Bytes that went into the state.
@@ -157,7 +157,7 @@ impl Made {
     }
 
     fn write(&mut self, sink: &TopicSink, rows: &ChangeBatch) -> Result<(), QueryError> {
-        let records = sink.records(rows, &self.headers, &mut self.faults)?;
+        let records = sink.records(rows, &self.carried, &mut self.faults)?;
         let headers = |record: &NewRecord| -> usize {
             record.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len)).sum()
         };
@@ -381,7 +381,7 @@ impl Task {
         // A step ends where output begins.
         let silent = taken.scanned_to <= self.parts.output_from;
         let made = loop {
-            let mut made = Made { unit_bytes: self.unit_bytes, headers: Arc::clone(&taken.headers), ..Made::default() };
+            let mut made = Made { unit_bytes: self.unit_bytes, carried: Arc::clone(&taken.carried), ..Made::default() };
             match self.attempt(&mut taken, silent, &mut made) {
                 Ok(()) => break made,
                 // What is too much for one step is not for several.

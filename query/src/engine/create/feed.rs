@@ -60,6 +60,15 @@ impl Core {
         if sink.topic_kind != TopicKind::Records {
             return Err(QueryError::Invalid(format!("topic {} of {} holds events, which no query writes", sink.topic, sink.name)));
         }
+        if sink.read_only {
+            return Err(QueryError::Invalid(format!("{} is a SOURCE: it is only read", sink.name)));
+        }
+        if let Some(column) = sink.headers.first().and_then(|header| sink.columns.get(header.place)) {
+            return Err(QueryError::Invalid(format!(
+                "column {} of {} is a header of the record, which is only read",
+                column.name, sink.name
+            )));
+        }
         let chain = self.chain(catalog, &insert.select, dialect, &[])?;
         let reads = Arc::clone(&chain.scan.source);
         if reads.kind == SourceKind::Table || chain.grouped {

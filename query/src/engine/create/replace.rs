@@ -24,6 +24,11 @@ pub(super) fn check(catalog: &Catalog, dialect: Dialect, old: &Source, new: &Sou
     if old.kind != new.kind {
         return Err(QueryError::Invalid(format!("{name} is a {}, and stays one; drop it first", old.kind)));
     }
+    let writers: Vec<&str> = catalog.queries().filter(|query| query.sink == *name).map(|query| query.id.as_str()).collect();
+    if !writers.is_empty() {
+        let writers = writers.join(", ");
+        return Err(QueryError::Invalid(format!("{name} is what {writers} write into, whose columns are its own; terminate them first")));
+    }
     let Some(changed) = changed(old, new) else { return Ok(()) };
     let mut readers = catalog.dependants(name).map(|query| query.id.as_str()).peekable();
     if dialect.kind == DialectKind::Standard && readers.peek().is_none() {

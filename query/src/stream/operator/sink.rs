@@ -4,7 +4,7 @@ use foldlog_log::{NewRecord, Timestamp, TopicName, batch::MAX_RECORD_LEN};
 
 use crate::{
     answer::ChangeOp,
-    codec::{CarriedHeaders, Encoder},
+    codec::{Carried, Encoder},
     error::QueryError,
     stream::{change::ChangeBatch, operator::chain::Faults},
 };
@@ -32,21 +32,17 @@ impl TopicSink {
     ///
     /// # Errors
     /// [`QueryError::Execution`] where columns do not fit the sink, which is a fault of ours.
-    pub(crate) fn records(
-        &self,
-        output: &ChangeBatch,
-        headers: &CarriedHeaders,
-        faults: &mut Faults,
-    ) -> Result<Vec<NewRecord>, QueryError> {
+    pub(crate) fn records(&self, output: &ChangeBatch, carried: &Carried, faults: &mut Faults) -> Result<Vec<NewRecord>, QueryError> {
         let rows = self.encoder.rows(&output.rows)?;
         let mut records = Vec::with_capacity(output.len());
         for row in 0..output.len() {
             let deleted = output.ops.as_ref().and_then(|ops| ops.get(row)) == Some(&ChangeOp::Delete);
             let without_value = deleted || output.value_null.as_ref().is_some_and(|null| null.value(row));
-            let key = rows.key(row);
+            let keyless = output.positions.get(row).is_some_and(|position| carried.without_key.contains(position));
+            let key = rows.key(row).filter(|_| !keyless || !rows.key_is_null(row));
             let value = if without_value { None } else { rows.value(row) };
-            let carried = output.positions.get(row).and_then(|position| headers.get(position)).cloned().unwrap_or_default();
-            let beside: usize = carried.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, |value| value.len())).sum();
+            let headers = output.positions.get(row).and_then(|position| carried.headers.get(position)).cloned().unwrap_or_default();
+            let beside: usize = headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, |value| value.len())).sum();
             let size = beside + key.as_ref().map_or(0, |key| key.len()) + value.as_ref().map_or(0, |value| value.len());
             if size > MAX_RECORD_LEN - BESIDE_VALUE {
                 let position = output.positions.get(row).copied().unwrap_or_default();
@@ -70,7 +66,7 @@ impl TopicSink {
                 }
             };
             let time = time.map(Timestamp::new);
-            records.push(NewRecord { key, value, headers: carried, time });
+            records.push(NewRecord { key, value, headers, time });
         }
         Ok(records)
     }
