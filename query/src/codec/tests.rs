@@ -585,3 +585,95 @@ fn headers_are_columns_that_are_only_read() {
     assert_eq!((names(900), names(901)), (Some(vec!["h".to_owned(), "x".to_owned(), "h".to_owned()]), None));
     assert_eq!(written.as_deref(), Some(&b"{\"a\":1}"[..]));
 }
+
+/// Every kind of column that is not nested, and one that is.
+fn all_types() -> Vec<(&'static str, DataType)> {
+    vec![
+        ("a", DataType::Int32),
+        ("b", DataType::Boolean),
+        ("c", DataType::Float64),
+        ("d", DataType::Decimal128(20, 3)),
+        ("e", DataType::Utf8),
+        ("f", DataType::Binary),
+        ("g", DataType::Date32),
+        ("h", time_type()),
+        ("i", timestamp_type()),
+        ("j", array_of(order())),
+    ]
+}
+
+/// JSON that is often, and often not, of one of these types.
+fn loose_json() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        value_text(),
+        Just("\"NaN\"".to_owned()),
+        Just("\"AAE=\"".to_owned()),
+        Just("\"2013-01-31\"".to_owned()),
+        Just("\"23:59:59.999\"".to_owned()),
+        (0_i64..86_400_000).prop_map(|ms| ms.to_string()),
+        (-99_999_i64..99_999, 0_u8..4).prop_map(|(number, places)| format!("{number}.{places:03}")),
+    ];
+    leaf.prop_recursive(4, 24, 4, |inner| {
+        let name = prop_oneof![Just("id"), Just("tags"), Just("prices"), Just("x"), Just("ID")];
+        let fields = prop::collection::vec((name, inner.clone()), 0..4);
+        prop_oneof![
+            prop::collection::vec(inner, 0..4).prop_map(|items| format!("[{}]", items.join(","))),
+            fields.prop_map(|fields| {
+                let each = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect::<Vec<_>>();
+                format!("{{{}}}", each.join(", "))
+            }),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_was_read_is_written_and_read_again_the_same(
+        values in prop::collection::vec(loose_json(), 10),
+        lists in prop::collection::vec(loose_json(), 0..3),
+        reading in prop::sample::select(vec![Reading::Exact, Reading::Coerced]),
+    ) {
+        let columns = all_types();
+        let mut texts = values;
+        if let Some(last) = texts.last_mut() {
+            *last = format!("[{}]", lists.join(","));
+        }
+        let fields: Vec<_> = columns.iter().zip(&texts).map(|((name, _), value)| ((*name).to_owned(), value.clone())).collect();
+        let mut source = self::values(&columns);
+        source.reading = reading;
+        let source = Arc::new(source);
+        let first = decode_all(&source, records(&[(None, Some(object(&fields, "").as_bytes()))]));
+        let encoder = Encoder::new(Arc::clone(&source));
+        let encoded = encoder.rows(&first.batch).unwrap();
+        for row in 0..first.batch.num_rows() {
+            let value = encoded.value(row);
+            let again = decode_all(&source, records(&[(None, value.as_deref())]));
+            prop_assert_eq!(again.bad_count, 0, "{:?}", again.bad);
+            prop_assert_eq!(&again.batch, &first.batch.slice(row, 1), "{:?}", value);
+        }
+    }
+
+    #[test]
+    fn no_bytes_panic_whatever_their_format(
+        key in prop::option::of(prop::collection::vec(any::<u8>(), 0..12)),
+        bytes in prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..40),
+            loose_json().prop_map(String::into_bytes),
+            "[a-z0-9,\"\n .-]{0,40}".prop_map(String::into_bytes),
+        ],
+        column in 0_usize..10,
+        reading in prop::sample::select(vec![Reading::Exact, Reading::Coerced]),
+        format in prop::sample::select(vec![Format::Json, Format::JsonValue, Format::Kafka, Format::Delimited(Delimiter::COMMA)]),
+    ) {
+        let (_, data_type) = all_types().swap_remove(column);
+        let mut source = source(TopicKind::Records, format, vec![key_column(&data_type), self::column("v", data_type)]);
+        (source.value_format, source.reading) = (format, reading);
+        let decoded = decode_all(&source, records(&[(key.as_deref(), Some(&bytes))]));
+        prop_assert!(decoded.batch.num_rows() <= 1);
+        prop_assert!(decoded.batch.num_rows() == 1 || decoded.bad_count > 0);
+    }
+}
+
+fn key_column(data_type: &DataType) -> Column {
+    key("k", data_type.clone())
+}
