@@ -36,7 +36,7 @@ pub use groups::{
     Group, GroupChanges, GroupLoss, GroupMember, GroupPartition, GroupPlace, GroupSettings, GroupStatus, OnExhausted, Ordering, Parked,
     ParkedState,
 };
-pub use query::{Answer, Changes, Done, Mark, Pushed};
+pub use query::{Answer, Changes, Done, Mark, Pushed, SqlSession};
 pub use read::{Beginning, Delivery, Reading, Source, Subscription};
 pub use redaction::{Redacting, Redaction};
 pub use session::{AppendSession, Ticket, UnitAppended};

@@ -1,6 +1,9 @@
 //! SQL: statements that end ([`Client::query`]) and queries that do not ([`Client::push`]).
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use foldlog_proto::v1::{self, query_batch::Message};
 use futures::stream::{self, Stream};
@@ -33,6 +36,49 @@ impl Client {
     }
 }
 
+/// Settings and variables of a series of statements, as SET and DEFINE make them. The server keeps none: they go along with each
+/// statement ([`Query::session`], [`Push::session`]), and what a statement changes of them is in its [`Done`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SqlSession {
+    settings: BTreeMap<String, String>,
+    variables: BTreeMap<String, String>,
+}
+
+impl SqlSession {
+    /// Without settings and variables: statements are read by the server's own.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Gives a setting its value, as `SET 'name' = 'value'` does; the server checks it with the next statement.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.settings.insert(name.into(), value.into());
+        self
+    }
+
+    /// Makes the change that a statement asked for, if it did.
+    pub fn apply(&mut self, done: &Done) {
+        use v1::session_change::Kind;
+        let Some(change) = &done.session else { return };
+        let changed = match change.kind() {
+            Kind::Setting => &mut self.settings,
+            Kind::Variable => &mut self.variables,
+            Kind::Unspecified => return,
+        };
+        match &change.value {
+            Some(value) => changed.insert(change.name.clone(), value.clone()),
+            None => changed.remove(&change.name),
+        };
+    }
+
+    fn put_into(&self, request: &mut v1::QueryRequest) {
+        request.settings.clone_from(&self.settings);
+        request.variables.clone_from(&self.variables);
+    }
+}
+
 /// A statement that is being put together.
 #[derive(Debug)]
 #[must_use = "nothing is executed before `run`, `all`, `one` or `execute`"]
@@ -52,6 +98,12 @@ impl Query {
     /// Reflects at least what `token` stands for: waits for it, within the time for the whole.
     pub fn at_least(mut self, token: Token) -> Self {
         self.request.at_least = Token::into_proto(Some(token));
+        self
+    }
+
+    /// Executes it with the settings and variables of a session.
+    pub fn session(mut self, session: &SqlSession) -> Self {
+        session.put_into(&mut self.request);
         self
     }
 
@@ -157,11 +209,13 @@ pub struct Done {
     pub token: Token,
     /// What a statement other than a SELECT did, in a sentence; empty for a SELECT.
     pub message: String,
+    /// What it changes of its session, see [`SqlSession::apply`].
+    session: Option<v1::SessionChange>,
 }
 
 impl Done {
     fn from_proto(done: v1::QueryDone) -> Self {
-        Self { position: done.position, token: Token::from_bytes(done.token), message: done.message }
+        Self { position: done.position, token: Token::from_bytes(done.token), message: done.message, session: done.session }
     }
 }
 
@@ -225,6 +279,12 @@ impl Push {
     /// Begins with a state that reflects at least what `token` stands for.
     pub fn at_least(mut self, token: Token) -> Self {
         self.request.at_least = Token::into_proto(Some(token));
+        self
+    }
+
+    /// Follows it with the settings and variables of a session.
+    pub fn session(mut self, session: &SqlSession) -> Self {
+        session.put_into(&mut self.request);
         self
     }
 

@@ -131,6 +131,19 @@ fn a_topic_is_deleted_when_that_is_really_meant() {
 }
 
 #[test]
+fn a_script_has_a_session_of_its_own() {
+    let server = Server::start();
+    let script = "DEFINE name = 'planes'; SET 'sql.dialect' = 'ksql';
+        CREATE STREAM ${name} (Id INT KEY, n INT) WITH (kafka_topic = 'planes', partitions = 1, value_format = 'JSON');
+        INSERT INTO ${name} VALUES (1, 2147483647);
+        SELECT id, n + 1 AS wraps FROM ${NAME};";
+    assert_eq!(server.rows_with(&["sql"], script), [json!({"ID": 1, "WRAPS": -2_147_483_648})]);
+    let after = server.run(&["sql", "SELECT id FROM ${name}"]);
+    assert!(after.code == Some(1) && after.notes.contains("variable name does not exist"), "{}", after.notes);
+    assert_eq!(server.rows(&["sql", "SELECT \"ID\" AS id FROM \"PLANES\""]), [json!({"id": 1})]);
+}
+
+#[test]
 fn durability_is_asked_for_by_topic_or_append_and_named() {
     let server = Server::start();
     let weak = server.rows(&["topic", "create", "weak", "--durability", "written"]);

@@ -11,7 +11,7 @@ use foldlog_query::{
     Place, QueryError,
     sql::{Dialect, Piece, Statement, parse, split},
 };
-use foldlog_sdk::{Client, Column, Columns, Error, Mark, Row, Token, Value};
+use foldlog_sdk::{Client, Column, Columns, Error, Mark, Row, SqlSession, Token, Value};
 
 use super::{Connection, Stop, failed, parse_token, show_token};
 use crate::cli::{
@@ -57,8 +57,12 @@ impl Sql {
             return Err(Failed::Usage(anyhow!("{}: there is no statement", script.name)).into());
         }
         let client = self.connection.open().await?;
+        let mut session = SqlSession::new();
         for (number, piece) in pieces.iter().enumerate() {
-            let outcome = if is_push(piece) { self.push(&client, piece).await } else { self.execute(&client, piece).await };
+            let outcome = match is_push(piece) {
+                true => self.push(&client, &session, piece).await,
+                false => self.execute(&client, &mut session, piece).await,
+            };
             match outcome {
                 Ok(()) => {}
                 Err(Trouble::Stop(stop)) => return Err(stop),
@@ -90,8 +94,8 @@ impl Sql {
         Ok(Script { name, text: text.trim_start_matches('\u{feff}').to_owned() })
     }
 
-    async fn execute(&self, client: &Client, piece: &Piece) -> Result<(), Trouble> {
-        let mut query = client.query(piece.text.as_str()).timeout(Duration::from_secs(self.timeout));
+    async fn execute(&self, client: &Client, session: &mut SqlSession, piece: &Piece) -> Result<(), Trouble> {
+        let mut query = client.query(piece.text.as_str()).session(session).timeout(Duration::from_secs(self.timeout));
         if let Some(token) = &self.at_least {
             query = query.at_least(token.clone());
         }
@@ -113,6 +117,7 @@ impl Sql {
         }
         while answer.next().await?.is_some() {}
         if let Some(done) = answer.done() {
+            session.apply(done);
             if !done.message.is_empty() {
                 note(&done.message);
             }
@@ -124,8 +129,8 @@ impl Sql {
     }
 
     /// Until the query ends, or Ctrl-C.
-    async fn push(&self, client: &Client, piece: &Piece) -> Result<(), Trouble> {
-        let mut push = client.push(piece.text.as_str());
+    async fn push(&self, client: &Client, session: &SqlSession, piece: &Piece) -> Result<(), Trouble> {
+        let mut push = client.push(piece.text.as_str()).session(session);
         if let Some(token) = &self.at_least {
             push = push.at_least(token.clone());
         }
@@ -165,7 +170,9 @@ impl Sql {
 
 /// The server decides what a statement means; here it only matters which call it belongs to.
 fn is_push(piece: &Piece) -> bool {
-    matches!(parse(&piece.text, Dialect::default()), Ok(Statement::Push(_)))
+    // What the dialect and the variables are the server knows; neither makes another kind of statement of it.
+    let text = piece.text.replace("${", "v_").replace('}', "");
+    matches!(parse(&text, Dialect::default()), Ok(Statement::Push(_)))
 }
 
 #[expect(clippy::disallowed_methods, reason = "a script is the user's file, not the log's")]
