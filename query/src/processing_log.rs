@@ -19,7 +19,7 @@ const MAX_REASON: usize = 512;
 /// One fault of one row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Fault {
-    /// What became of the row: "skipped", or "nulled" where a part of it became NULL.
+    /// What became of the row: "skipped", or "nulled" where a part of it became NULL; "stopped" of a query that went no further.
     pub(crate) what: &'static str,
     /// Where the record lies, if that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,6 +81,12 @@ impl ProcessingLog {
         }
         records
     }
+}
+
+/// The record of a query that was stopped, and why.
+pub(crate) fn stopped(query: &str, position: u64, reason: &str) -> Option<NewRecord> {
+    let fault = Fault { what: "stopped", topic: None, partition: None, offset: None, position, reason: cut(reason) };
+    record(query, &Entry { query, fault: &fault })
 }
 
 fn record(query: &str, entry: &impl Serialize) -> Option<NewRecord> {

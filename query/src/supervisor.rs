@@ -3,7 +3,7 @@
 //! The engine holds one [`Supervisor`]; it owns the workers that run the queries' steps.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -69,6 +69,8 @@ pub struct QueryStatus {
     pub rows_out: u64,
     /// Rows skipped, and values nulled, since the start of the process.
     pub bad_rows: u64,
+    /// Whether it stands still because somebody said PAUSE.
+    pub paused: bool,
 }
 
 /// Memory that a push query with state may take, in bytes.
@@ -92,6 +94,8 @@ struct Inner {
     limits: StepLimits,
     /// How far queries were when they last ended.
     recalled: Mutex<HashMap<String, Recalled>>,
+    /// Queries that stand still, also such that do not run yet.
+    paused: Mutex<HashSet<String>>,
     running: RwLock<BTreeMap<String, Running>>,
     volatile: Mutex<Vec<std::sync::Weak<Query>>>,
 }
@@ -150,6 +154,7 @@ impl Supervisor {
                 state_budget,
                 limits,
                 recalled: Mutex::new(recalled),
+                paused: Mutex::default(),
                 running: RwLock::default(),
                 volatile: Mutex::default(),
             }),
@@ -191,6 +196,9 @@ impl Supervisor {
         let query = Arc::new(Query::new(id, &sink.name, upstream, shape.fold.clone(), from, state, reads_log));
         if let Some(recalled) = recalled {
             query.recall(query.frontier_after(output_from), recalled.end);
+        }
+        if inner.paused.lock().contains(id) {
+            query.pause();
         }
         let intake = self.intake(plan, &query, from)?;
         let parts = self.parts(plan, &query, shape, intake, from, Some(&sink))?;
@@ -263,6 +271,22 @@ impl Supervisor {
             query.attach(job);
             Box::new(Task::new(parts))
         })
+    }
+
+    /// Has a query stand still where it is; one that does not run yet will, where it was before the restart.
+    pub(crate) fn pause(&self, id: &str) {
+        self.inner.paused.lock().insert(id.to_owned());
+        if let Some(running) = self.inner.running.read().get(id) {
+            running.query.pause();
+        }
+    }
+
+    /// Has a query go on.
+    pub(crate) fn resume(&self, id: &str) {
+        self.inner.paused.lock().remove(id);
+        if let Some(running) = self.inner.running.read().get(id) {
+            running.query.resume();
+        }
     }
 
     /// Ends a persistent query after its step; its view goes with it. Ending one that does not run is no error.

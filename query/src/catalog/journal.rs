@@ -38,6 +38,16 @@ pub enum Change {
         /// The query.
         query: Arc<QueryDef>,
     },
+    /// A query stands still.
+    Pause {
+        /// Its id.
+        query: QueryId,
+    },
+    /// A query that stood still goes on.
+    Resume {
+        /// Its id.
+        query: QueryId,
+    },
     /// A source is gone, and the query that wrote it.
     Drop {
         /// Its name.
@@ -69,6 +79,8 @@ enum Stored {
     Create { source: Box<StoredSource>, query: Option<StoredQuery> },
     Replace { source: Box<StoredSource> },
     Insert { query: StoredQuery },
+    Pause { query: String },
+    Resume { query: String },
     Drop { name: String },
     CreateType { name: String, r#type: String },
     DropType { name: String },
@@ -166,6 +178,8 @@ impl Change {
             }
             Self::Replace { source } => Stored::Replace { source: Box::new(StoredSource::of(source)) },
             Self::Insert { query } => Stored::Insert { query: StoredQuery::of(query) },
+            Self::Pause { query } => Stored::Pause { query: query.as_str().to_owned() },
+            Self::Resume { query } => Stored::Resume { query: query.as_str().to_owned() },
             Self::Drop { name } => Stored::Drop { name: name.clone() },
             Self::CreateType { name, data_type } => Stored::CreateType { name: name.clone(), r#type: type_name(data_type) },
             Self::DropType { name } => Stored::DropType { name: name.clone() },
@@ -187,6 +201,8 @@ impl Change {
             },
             Stored::Replace { source } => Self::Replace { source: Arc::new(source.into_source()?) },
             Stored::Insert { query } => Self::Insert { query: Arc::new(query.into_query()?) },
+            Stored::Pause { query } => Self::Pause { query: QueryId::new(&query) },
+            Stored::Resume { query } => Self::Resume { query: QueryId::new(&query) },
             Stored::Drop { name } => Self::Drop { name },
             Stored::CreateType { name, r#type } => Self::CreateType { name, data_type: stored_type(&r#type)? },
             Stored::DropType { name } => Self::DropType { name },
@@ -400,6 +416,8 @@ mod tests {
             Change::Insert { query: query("q", "a", "s") },
             Change::Drop { name: "a".to_owned() },
             Change::Terminate { query: QueryId::new("q") },
+            Change::Pause { query: QueryId::new("q") },
+            Change::Resume { query: QueryId::new("q") },
             Change::CreateType { name: "A".to_owned(), data_type: array_of(struct_of([("B", DataType::Int32)])) },
             Change::DropType { name: "A".to_owned() },
         ] {

@@ -7,7 +7,11 @@ pub mod format;
 mod journal;
 pub mod types;
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use foldlog_log::{LogBackend, Position, Topic, TopicKind, TopicName};
@@ -310,6 +314,8 @@ pub struct Catalog {
     /// In the order in which they were created.
     queries: Vec<Arc<QueryDef>>,
     types: BTreeMap<String, DataType>,
+    /// Those that stand still.
+    paused: BTreeSet<QueryId>,
     /// Number of changes so far.
     changes: u64,
 }
@@ -365,7 +371,7 @@ impl Catalog {
     }
 
     /// All persistent queries, in the order in which they were created: one that reads what another writes comes after it.
-    pub fn queries(&self) -> impl Iterator<Item = &Arc<QueryDef>> {
+    pub fn queries(&self) -> impl DoubleEndedIterator<Item = &Arc<QueryDef>> {
         self.queries.iter()
     }
 
@@ -405,6 +411,12 @@ impl Catalog {
         Arc::new(seen)
     }
 
+    /// Whether a query stands still because somebody said PAUSE.
+    #[must_use]
+    pub fn is_paused(&self, query: &QueryId) -> bool {
+        self.paused.contains(query)
+    }
+
     /// The queries that write into a source: the one that made it, and those that insert.
     pub fn writers<'a>(&'a self, source: &'a str) -> impl Iterator<Item = &'a Arc<QueryDef>> {
         self.queries.iter().filter(move |query| query.sink == source)
@@ -435,8 +447,15 @@ impl Catalog {
                 self.sources.insert(source.name.clone(), Arc::clone(source));
             }
             Change::Insert { query } => self.queries.push(Arc::clone(query)),
+            Change::Pause { query } => {
+                self.paused.insert(query.clone());
+            }
+            Change::Resume { query } => {
+                self.paused.remove(query);
+            }
             Change::Drop { name } => {
                 if let Some(source) = self.sources.remove(name) {
+                    self.paused.retain(|query| source.query.as_ref() != Some(query));
                     self.queries.retain(|query| source.query.as_ref() != Some(&query.id));
                 }
             }
@@ -447,6 +466,7 @@ impl Catalog {
                 self.types.remove(name);
             }
             Change::Terminate { query } => {
+                self.paused.remove(query);
                 self.queries.retain(|one| one.id != *query);
                 for source in self.sources.values_mut().filter(|source| source.query.as_ref() == Some(query)) {
                     Arc::make_mut(source).query = None;

@@ -16,7 +16,7 @@ use crate::{
         session::{SETTINGS, Session, Setting},
         statement::Show,
     },
-    supervisor::QueryState,
+    supervisor::{QueryState, QueryStatus},
 };
 
 impl Core {
@@ -68,7 +68,7 @@ impl Core {
             vec![
                 ("id", texts(queries.iter().map(|status| Some(status.id.clone())))),
                 ("sink", texts(queries.iter().map(|status| Some(status.sink.clone())))),
-                ("state", texts(queries.iter().map(|status| Some(state_of(&status.state))))),
+                ("state", texts(queries.iter().map(|status| Some(state_of(status))))),
                 ("frontier", numbers(queries.iter().map(|status| status.frontier.get()))),
                 ("rows_in", numbers(queries.iter().map(|status| status.rows_in))),
                 ("rows_out", numbers(queries.iter().map(|status| status.rows_out))),
@@ -154,9 +154,10 @@ pub(super) fn lines(at: Position, text: &str) -> Result<Answer, QueryError> {
     rows(at, vec![("plan", texts(text.lines().map(|line| Some(line.to_owned()))))])
 }
 
-pub(super) fn state_of(state: &QueryState) -> String {
-    match state {
+pub(super) fn state_of(status: &QueryStatus) -> String {
+    match &status.state {
         QueryState::Folding { at, end } => format!("folding, at {at} of {end}"),
+        QueryState::Running if status.paused => "paused".to_owned(),
         QueryState::Running => "running".to_owned(),
         QueryState::Stopped => "stopped".to_owned(),
         QueryState::Failed(reason) => format!("failed: {reason}"),

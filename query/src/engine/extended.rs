@@ -101,7 +101,7 @@ impl Core {
                 ("id", texts(queries.iter().map(|status| Some(status.id.clone())))),
                 ("sources", texts(queries.iter().map(|status| Some(of(&status.id)?.sources.join(", "))))),
                 ("sink", texts(queries.iter().map(|status| Some(status.sink.clone())))),
-                ("state", texts(queries.iter().map(|status| Some(state_of(&status.state))))),
+                ("state", texts(queries.iter().map(|status| Some(state_of(status))))),
                 ("starts_at", numbers(queries.iter().map(|status| of(&status.id).map_or(0, |query| query.start.get())))),
                 ("frontier", numbers(queries.iter().map(|status| status.frontier.get()))),
                 ("rows_in", numbers(queries.iter().map(|status| status.rows_in))),

@@ -11,6 +11,7 @@ mod drop;
 mod extended;
 mod functions;
 mod insert;
+mod queries;
 mod types;
 mod worker;
 
@@ -131,7 +132,7 @@ impl Engine {
             | Statement::Drop(_)
             | Statement::CreateType { .. }
             | Statement::DropType { .. }
-            | Statement::Terminate { .. }) => self.changes.make(change, request).await,
+            | Statement::ChangeQueries { .. }) => self.changes.make(change, request).await,
         }
     }
 
@@ -282,6 +283,9 @@ impl Core {
     /// Starts a query that the catalog holds. One that cannot be started is told, and the others go on.
     fn start_again(&self, query: &QueryDef) {
         let catalog = self.snapshot();
+        if catalog.is_paused(&query.id) {
+            self.supervisor.pause(query.id.as_str());
+        }
         // Also for one that cannot be started: the next start may do better.
         let held = self.hold(&catalog, query);
         let started = held.and_then(|()| self.plan_of(&catalog, query)).and_then(|plan| self.supervisor.start(query, &plan));
@@ -341,6 +345,7 @@ impl Core {
                     rows_in: 0,
                     rows_out: 0,
                     bad_rows: 0,
+                    paused: catalog.is_paused(&query.id),
                 })
             })
         });

@@ -117,7 +117,7 @@ impl Core {
             Statement::Delete(delete) => self.delete(&delete, request),
             Statement::Alter(alter) => self.alter(alter, request),
             Statement::Drop(drop) => self.drop_source(&drop),
-            Statement::Terminate { query } => self.terminate(&query),
+            Statement::ChangeQueries { action, query } => self.change_queries(action, query.as_deref()),
             _ => Err(QueryError::Execution("this statement changes nothing".to_owned())),
         }
     }
@@ -129,7 +129,9 @@ impl Core {
         let write = Write::Records { topic, partition: Some(PartitionId::new(0)), records: vec![record] };
         let purpose = match change {
             Change::Create { .. } | Change::Insert { .. } | Change::Replace { .. } | Change::CreateType { .. } => Purpose::Data,
-            Change::Drop { .. } | Change::DropType { .. } | Change::Terminate { .. } => Purpose::Upkeep,
+            Change::Drop { .. } | Change::DropType { .. } | Change::Terminate { .. } | Change::Pause { .. } | Change::Resume { .. } => {
+                Purpose::Upkeep
+            }
         };
         let appended = self.append_for(purpose, write)?;
         let mut catalog = (*self.snapshot()).clone();
@@ -146,23 +148,6 @@ impl Core {
     fn append_for(&self, purpose: Purpose, write: Write) -> Result<Appended, QueryError> {
         let append = Append { writes: vec![write], durability: Some(Durability::Synced), purpose, ..Append::default() };
         Ok(block_on(self.log.append(append)?)?)
-    }
-
-    fn terminate(&self, id: &str) -> Result<Answer, QueryError> {
-        let catalog = self.snapshot();
-        let query = catalog.query(id)?;
-        // A stream that was there before the query does without it.
-        let made_it = catalog.source(&query.sink).is_ok_and(|sink| sink.query.as_ref() == Some(&query.id));
-        let readers: Vec<&str> = catalog.dependants(&query.sink).filter(|_| made_it).map(|query| query.id.as_str()).collect();
-        if !readers.is_empty() {
-            return Err(QueryError::InUse {
-                name: format!("what query {} writes, {},", query.id, query.sink),
-                dependants: readers.join(", "),
-            });
-        }
-        let end = self.commit(&Change::Terminate { query: query.id.clone() })?;
-        self.end_query(&query.id);
-        Ok(done(end, format!("query {} ended; {} stays as it is", query.id, query.sink)))
     }
 
     pub(super) fn end_query(&self, query: &crate::catalog::QueryId) {

@@ -68,10 +68,12 @@ pub enum Statement {
     Explain(Explained),
     /// `SET`, `UNSET`, `DEFINE`, `UNDEFINE`.
     Session(SessionChange),
-    /// `TERMINATE query`.
-    Terminate {
-        /// Id of the query.
-        query: String,
+    /// `TERMINATE | PAUSE | RESUME [QUERY] id | ALL`.
+    ChangeQueries {
+        /// What is done.
+        action: QueryAction,
+        /// Id of the query; none: all of them.
+        query: Option<String>,
     },
 }
 
@@ -293,6 +295,17 @@ pub enum Show {
     Types,
     /// The functions of the registry.
     Functions,
+}
+
+/// What is done to a running query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueryAction {
+    /// It ends.
+    Terminate,
+    /// It stands still, and keeps its state.
+    Pause,
+    /// It goes on.
+    Resume,
 }
 
 /// What EXPLAIN explains.

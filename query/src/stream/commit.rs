@@ -80,6 +80,12 @@ impl SystemTopics {
         }
     }
 
+    /// One fault alone: it belongs to no step.
+    pub(crate) fn fault(&self, record: NewRecord) -> Append {
+        let write = Write::Records { topic: self.processing_log.clone(), partition: Some(PartitionId::new(0)), records: vec![record] };
+        Append { writes: vec![write], ..Append::default() }
+    }
+
     /// One unit: outputs to the sink's topic, faults, progress.
     pub(crate) fn unit(
         &self,

@@ -77,6 +77,8 @@ struct Snapshot {
 #[derive(Default)]
 struct Control {
     stopping: bool,
+    /// Where it stands still until it is resumed, if it is paused.
+    paused_at: Option<Position>,
     /// Announced root positions that no step may cross, by holder; none: it stands still until one is announced.
     holds: BTreeMap<u64, Option<Position>>,
     holders: u64,
@@ -203,6 +205,7 @@ impl Query {
             rows_in: self.rows_in.load(Ordering::Relaxed),
             rows_out: self.rows_out.load(Ordering::Relaxed),
             bad_rows: self.bad_rows.load(Ordering::Relaxed),
+            paused: self.control.lock().paused_at.is_some(),
         }
     }
 
@@ -356,6 +359,22 @@ impl Query {
         self.control.lock().stopping
     }
 
+    /// Stops the task after its step, or where its state was before a restart, until [`Query::resume`].
+    pub(crate) fn pause(&self) {
+        let was_at = match self.state() {
+            QueryState::Folding { end, .. } => end,
+            QueryState::Running | QueryState::Failed(_) | QueryState::Stopped => Position::default(),
+        };
+        let mut control = self.control.lock();
+        control.paused_at = Some(control.reading.max(was_at));
+    }
+
+    /// Lets the task go on.
+    pub(crate) fn resume(&self) {
+        self.control.lock().paused_at = None;
+        self.wake();
+    }
+
     /// How far the next step may read, given the durable end; that much counts as read from now on.
     pub(crate) fn read_up_to(&self, durable: Position) -> Position {
         let mut control = self.control.lock();
@@ -365,6 +384,7 @@ impl Query {
             Some(None) => control.reading,
             Some(Some(announced)) => self.cut_at(*announced).min(durable),
         };
+        let until = control.paused_at.map_or(until, |paused_at| until.min(paused_at.max(control.reading)));
         control.reading = control.reading.max(until);
         until
     }

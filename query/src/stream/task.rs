@@ -259,6 +259,13 @@ impl Task {
 
     fn fail(&mut self, reason: String) -> Turn {
         tracing::error!(query = self.parts.query.id(), reason, "query stopped");
+        // Who reads that log is told by SHOW QUERIES alone; what cannot be appended is told there, too.
+        if self.parts.sink.is_some()
+            && !self.parts.query.reads_processing_log()
+            && let Some(record) = processing_log::stopped(self.parts.query.id(), self.taken_to.get(), &reason)
+        {
+            drop(self.parts.log.append(self.parts.topics.fault(record)));
+        }
         self.parts.query.end(QueryState::Failed(reason));
         Turn::Done
     }

@@ -21,7 +21,7 @@ use datafusion::sql::sqlparser::{
 
 use super::{
     Dialect, DialectKind, guard,
-    statement::{Explained, Select, Statement},
+    statement::{Explained, QueryAction, Select, Statement},
     sugar,
     tokens::{
         Tail, as_written, cut_emit, cut_partition, end_of, fold, is_word, place_of, refuse_clauses, shown, syntax, tokenize, unexpected,
@@ -36,7 +36,7 @@ use crate::{
 /// Depth to which sqlparser may recurse; the guard's nesting stays well below it.
 const PARSER_DEPTH: usize = 4 * guard::MAX_DEPTH;
 
-const STATEMENTS: [&str; 18] = [
+const STATEMENTS: [&str; 20] = [
     "CREATE",
     "ALTER",
     "INSERT",
@@ -50,6 +50,8 @@ const STATEMENTS: [&str; 18] = [
     "DESCRIBE",
     "EXPLAIN",
     "TERMINATE",
+    "PAUSE",
+    "RESUME",
     "ASSERT",
     "SET",
     "UNSET",
@@ -58,7 +60,7 @@ const STATEMENTS: [&str; 18] = [
 ];
 
 /// Statements of SQL or of ksqlDB that we know and refuse by name.
-const REFUSED: [&str; 31] = [
+const REFUSED: [&str; 29] = [
     "ANALYZE",
     "ATTACH",
     "BEGIN",
@@ -79,12 +81,10 @@ const REFUSED: [&str; 31] = [
     "LISTEN",
     "LOAD",
     "MERGE",
-    "PAUSE",
     "PRAGMA",
     "PREPARE",
     "PRINT",
     "RESET",
-    "RESUME",
     "REVOKE",
     "ROLLBACK",
     "TRUNCATE",
@@ -202,11 +202,9 @@ impl StatementParser<'_> {
             "DELETE" => self.delete(),
             "ASSERT" => self.assert(),
             "EXPLAIN" => self.explain(),
-            "TERMINATE" => {
-                self.parser.next_token();
-                self.word("QUERY");
-                Ok(Statement::Terminate { query: self.name()? })
-            }
+            "TERMINATE" => self.change_queries(QueryAction::Terminate),
+            "PAUSE" => self.change_queries(QueryAction::Pause),
+            "RESUME" => self.change_queries(QueryAction::Resume),
             "SET" | "UNSET" | "DEFINE" | "UNDEFINE" => self.session(&word),
             other if REFUSED.contains(&other) => Err(QueryError::Unsupported(format!("the statement {other}"))),
             other => {
@@ -220,6 +218,15 @@ impl StatementParser<'_> {
                 Err(QueryError::Syntax { place: place_of(first.span.start), message })
             }
         }
+    }
+
+    fn change_queries(&mut self, action: QueryAction) -> Result<Statement, QueryError> {
+        self.parser.next_token();
+        if self.word("ALL") {
+            return Ok(Statement::ChangeQueries { action, query: None });
+        }
+        self.word("QUERY");
+        Ok(Statement::ChangeQueries { action, query: Some(self.name()?) })
     }
 
     /// Checks that nothing is left.

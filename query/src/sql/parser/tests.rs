@@ -86,6 +86,9 @@ fn every_statement_is_known() {
         "EXPLAIN ctas_a_1",
         "TERMINATE ctas_a_1",
         "TERMINATE QUERY ctas_a_1",
+        "TERMINATE ALL",
+        "PAUSE ctas_a_1",
+        "resume all",
         "DROP TABLE IF EXISTS a",
         "DROP STREAM a",
         "INSERT INTO a (x, y) VALUES (1, 'b'), (-2, NULL)",
@@ -108,7 +111,7 @@ fn an_error_tells_where_what_was_expected_and_what_is_near() {
     for (text, message) in [
         (
             "SELEC 1",
-            "line 1, column 1: expected a statement (CREATE, ALTER, INSERT, DELETE, SELECT, WITH, VALUES, DROP, SHOW, LIST, DESCRIBE, EXPLAIN, TERMINATE, ASSERT, SET, UNSET, DEFINE, UNDEFINE), found SELEC; did you mean SELECT?",
+            "line 1, column 1: expected a statement (CREATE, ALTER, INSERT, DELETE, SELECT, WITH, VALUES, DROP, SHOW, LIST, DESCRIBE, EXPLAIN, TERMINATE, PAUSE, RESUME, ASSERT, SET, UNSET, DEFINE, UNDEFINE), found SELEC; did you mean SELECT?",
         ),
         ("SELECT\n  a FROM", "line 2, column 9: expected identifier, found the end"),
         ("", "line 1, column 1: expected a statement, found the end"),
