@@ -295,6 +295,8 @@ impl<'a> Resolver<'a> {
             given.push(match fits {
                 Some(fits) => fits.expr,
                 None if of == DataType::Utf8 && one.can_be_text() && !one.data_type.is_null() => one.cast_to(&of)?.expr,
+                // Structs by name: what one of them lacks is NULL.
+                None if is_nested(&of) && !one.data_type.is_null() && cast::can_cast(&one.data_type, &of) => one.cast_to(&of)?.expr,
                 None => one.widened_to(&of).ok_or(QueryError::Invalid(refused))?.expr,
             });
         }
