@@ -426,6 +426,18 @@ mod tests {
     }
 
     #[test]
+    fn what_an_earlier_version_wrote_means_what_it_meant() {
+        let written = br#"{"create":{"source":{"name":"t","kind":"table","topic":"t","topic_kind":"table","columns":[
+            {"name":"k","type":"DECIMAL(5, 2)","key":true},{"name":"v","type":"INTEGER","key":false}],
+            "key_format":"json","timestamp":null,"query":"q","sql":"CREATE ..."},
+            "query":{"id":"q","sink":"t","sources":["s"],"sql":"CREATE ...","start":7,"fingerprint":"00000000000000ff"}}}"#;
+        let Ok(Change::Create { source, query: Some(query) }) = Change::decode(written) else { panic!("not understood") };
+        assert_eq!((source.key_format, source.value_format, source.reading), (Format::Json, Format::Json, Reading::Exact));
+        assert_eq!((source.headers.len(), source.timestamp_format.as_deref(), source.read_only), (0, None, false));
+        assert_eq!((query.dialect, query.types.len(), query.widths.len()), (DialectKind::Standard, 0, 0));
+    }
+
+    #[test]
     fn a_change_that_is_cut_or_flipped_is_an_error_or_another_change_but_never_a_panic() {
         let bytes = Change::Create { source: source("a", Some("q")), query: Some(query("q", "a", "s")) }.encode().unwrap();
         for at in 0..bytes.len() {

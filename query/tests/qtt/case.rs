@@ -441,6 +441,7 @@ fn is_select(text: &str) -> bool {
 fn normal(schema: &str) -> String {
     let upper = schema.replace('`', "").to_uppercase();
     let words = upper
+        .replace("< >", "<>")
         .replace("PRIMARY KEY", "KEY")
         .replace("VARCHAR", "STRING")
         .replace("INTEGER", "INT")

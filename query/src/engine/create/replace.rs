@@ -1,7 +1,7 @@
 //! What of a declared stream or table may become another: CREATE OR REPLACE, ALTER.
 
 use crate::{
-    catalog::{Catalog, Source},
+    catalog::{Catalog, Format, Source},
     error::QueryError,
     sql::{Dialect, DialectKind},
 };
@@ -29,12 +29,17 @@ pub(super) fn check(catalog: &Catalog, dialect: Dialect, old: &Source, new: &Sou
         let writers = writers.join(", ");
         return Err(QueryError::Invalid(format!("{name} is what {writers} write into, whose columns are its own; terminate them first")));
     }
+    let readers: Vec<&str> = catalog.dependants(name).map(|query| query.id.as_str()).collect();
+    if matches!(old.value_format, Format::Delimited(_)) && old.columns.len() != new.columns.len() && !readers.is_empty() {
+        let readers = readers.join(", ");
+        return Err(QueryError::Invalid(format!(
+            "the values of {name} are lines with a value for each column, and {readers} could not read longer ones; terminate them first"
+        )));
+    }
     let Some(changed) = changed(old, new) else { return Ok(()) };
-    let mut readers = catalog.dependants(name).map(|query| query.id.as_str()).peekable();
-    if dialect.kind == DialectKind::Standard && readers.peek().is_none() {
+    if dialect.kind == DialectKind::Standard && readers.is_empty() {
         return Ok(());
     }
-    let readers: Vec<&str> = readers.collect();
     let who = if readers.is_empty() { String::new() } else { format!(", which {} read", readers.join(", ")) };
     Err(QueryError::Invalid(format!("{changed} of {name}{who} must stay; columns may only be added behind the others")))
 }
