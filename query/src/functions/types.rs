@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields};
 
 pub(crate) use crate::catalog::types::{array_of as list_of, map_of, map_parts, struct_of, time_type as time, timestamp_type as timestamp};
 
@@ -64,22 +64,26 @@ pub(crate) fn common(left: &DataType, right: &DataType) -> Option<DataType> {
             let ((left_key, left_value), (right_key, right_value)) = (map_parts(left)?, map_parts(right)?);
             map_of(common(left_key, right_key)?, common(left_value, right_value)?)
         }
-        // The fields of both, those of one name in one type.
-        (Struct(left), Struct(right)) => {
-            let mut fields: Vec<(String, DataType)> = Vec::with_capacity(left.len());
-            for field in left {
-                let given = match right.find(field.name()) {
-                    Some((_, other)) => common(field.data_type(), other.data_type())?,
-                    None => field.data_type().clone(),
-                };
-                fields.push((field.name().clone(), given));
-            }
-            let further = right.iter().filter(|field| left.find(field.name()).is_none());
-            fields.extend(further.map(|field| (field.name().clone(), field.data_type().clone())));
-            struct_of(fields)
-        }
+        (Struct(left), Struct(right)) => common_struct(left, right)?,
         _ => return None,
     })
+}
+
+/// The struct of the fields of both, each in the common type, in the order of the one that has them all, if one has.
+fn common_struct(left: &Fields, right: &Fields) -> Option<DataType> {
+    let has_all = |one: &Fields, other: &Fields| other.iter().all(|field| one.find(field.name()).is_some());
+    let (first, second) = if has_all(right, left) { (right, left) } else { (left, right) };
+    let mut fields = Vec::with_capacity(first.len());
+    for field in first {
+        let data_type = match second.find(field.name()) {
+            Some((_, other)) => common(field.data_type(), other.data_type())?,
+            None => field.data_type().clone(),
+        };
+        fields.push((field.name().clone(), data_type));
+    }
+    let behind = second.iter().filter(|field| first.find(field.name()).is_none());
+    fields.extend(behind.map(|field| (field.name().clone(), field.data_type().clone())));
+    Some(struct_of(fields))
 }
 
 /// The narrowest DECIMAL that holds both; none if that has more than 38 digits.
@@ -91,4 +95,25 @@ pub(crate) fn wider_decimal(left: &DataType, right: &DataType) -> Option<DataTyp
     let whole = (i16::from(*left_digits) - i16::from(*left_scale)).max(i16::from(*right_digits) - i16::from(*right_scale));
     let digits = u8::try_from(whole + i16::from(scale)).ok()?;
     (digits <= MAX_DIGITS).then_some(DataType::Decimal128(digits, scale))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_holds_both_holds_every_field_of_both() {
+        use DataType::{Decimal128, Float64, Int32, Int64, Utf8};
+        let of = |fields: &[(&str, DataType)]| struct_of(fields.iter().map(|(name, of)| ((*name).to_owned(), of.clone())));
+        let (left, right) = (of(&[("x", Int32), ("y", Int64)]), of(&[("y", Int32), ("z", Utf8)]));
+        let both = of(&[("x", Int32), ("y", Int64), ("z", Utf8)]);
+        assert_eq!(common(&left, &right), Some(both.clone()));
+        // What is within the other keeps the other's order.
+        assert_eq!(common(&right, &both), Some(both.clone()));
+        assert_eq!(common(&both, &right), Some(both));
+        assert_eq!(common(&left, &of(&[("y", Utf8)])), None);
+        assert_eq!(common(&list_of(Int32), &list_of(Float64)), Some(list_of(Float64)));
+        assert_eq!(common(&Int64, &Decimal128(5, 2)), Some(Decimal128(21, 2)));
+        assert_eq!(common(&Decimal128(38, 0), &Decimal128(38, 38)), None);
+    }
 }
