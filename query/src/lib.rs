@@ -13,6 +13,7 @@ pub mod processing_log;
 pub mod pull;
 pub mod push;
 pub mod sql;
+mod stack;
 pub mod stream;
 pub mod supervisor;
 mod table;

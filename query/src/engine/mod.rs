@@ -41,6 +41,7 @@ use crate::{
         self, Dialect, DialectKind, Piece, Session, SessionChange, Statement,
         statement::{Explained, Select},
     },
+    stack::with_stack,
     supervisor::{QueryState, QueryStatus, Supervisor},
 };
 
@@ -161,9 +162,9 @@ impl Engine {
         let plan = match explained {
             Explained::Statement(statement) => match statement.as_ref() {
                 Statement::Pull(query) => {
-                    let (catalog, mut query) = (self.core.snapshot(), query.clone());
+                    let (catalog, mut query) = (self.core.snapshot(), with_stack(|| query.clone()));
                     self.core.expand_types(&catalog, self.core.dialect(&request.session), query.as_mut())?;
-                    self.pull.explain(&catalog, &query, request).await?
+                    self.pull.explain(&catalog, &query, self.core.dialect(&request.session).kind, request).await?
                 }
                 other => self.core.explain_statement(other, request)?,
             },
@@ -241,9 +242,11 @@ impl Core {
     fn chain(&self, catalog: &Catalog, select: &Select, dialect: Dialect, parameters: &[ScalarValue]) -> Result<select::Chain, QueryError> {
         let find = |name: &str| catalog.find(self.log.as_ref(), name);
         let scope = Scope { find: &find, expressions: &self.expressions.of(dialect), dialect, parameters };
-        let mut query = select.query.clone();
-        self.expand_types(catalog, dialect, query.as_mut())?;
-        select::plan(&query, select.partition_by.as_deref(), &scope)
+        with_stack(|| {
+            let mut query = select.query.clone();
+            self.expand_types(catalog, dialect, query.as_mut())?;
+            select::plan(&query, select.partition_by.as_deref(), &scope)
+        })
     }
 
     /// Plans a push query.
@@ -259,7 +262,7 @@ impl Core {
         if dialect.kind == DialectKind::Standard {
             return Ok(None);
         }
-        let mut query = query.clone();
+        let mut query = with_stack(|| query.clone());
         let Ok(limit) = sql::take_limit(&mut query) else { return Ok(None) };
         let select = Select { query: Box::new(query), partition_by: None, emit: None, limit };
         match self.chain(catalog, &select, dialect, &request.parameters) {

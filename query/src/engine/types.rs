@@ -14,6 +14,7 @@ use crate::{
         Dialect,
         types::{self, TypeExpr},
     },
+    stack::with_stack,
 };
 
 impl Core {
@@ -45,7 +46,7 @@ impl Core {
 
     /// Gives the names of CREATE TYPE in the casts of a statement their meaning.
     pub(super) fn expand_types(&self, catalog: &Catalog, dialect: Dialect, written: &mut impl ast::VisitMut) -> Result<(), QueryError> {
-        types::expand(written, dialect, &|name| catalog.type_made(name))
+        with_stack(|| types::expand(written, dialect, &|name| catalog.type_made(name)))
     }
 
     /// The names of CREATE TYPE that a query uses, and what they stand for.
@@ -55,7 +56,7 @@ impl Core {
         dialect: Dialect,
         query: &ast::Query,
     ) -> Result<BTreeMap<String, DataType>, QueryError> {
-        let names = types::names_in(query, dialect)?;
+        let names = with_stack(|| types::names_in(query, dialect))?;
         Ok(names.into_iter().filter_map(|name| catalog.type_made(&name).map(|data_type| (name, data_type))).collect())
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     catalog::{CATALOG_TOPIC, Change},
     error::QueryError,
     sql::Statement,
+    stack::with_stack,
 };
 
 /// Statements that may wait for their turn.
@@ -50,7 +51,8 @@ impl Changes {
         let (worker, stop) = (Arc::clone(&core), Arc::clone(&stopping));
         let run = move || {
             while let Some(Asked { work, reply }) = waiting.blocking_recv() {
-                let answer = if stop.load(Ordering::Acquire) { Err(QueryError::Stopping) } else { work(&worker) };
+                // A statement is as deep as the guard lets it be, and is copied and dropped here.
+                let answer = if stop.load(Ordering::Acquire) { Err(QueryError::Stopping) } else { with_stack(|| work(&worker)) };
                 // Whoever asked may have stopped waiting; what was done stays done.
                 drop(reply.send(answer));
             }

@@ -34,6 +34,7 @@ use crate::{
     functions::{self, Registered},
     plan::{aggregates, fault, resolve::Resolver, table_functions, total},
     sql::{Dialect, DialectKind, types::NestedTypes},
+    stack::with_stack,
 };
 
 /// Functions whose answer depends on more than their arguments: a view folded again would differ.
@@ -65,13 +66,6 @@ const REFUSED: [&str; 15] = [
 const SHALLOW: usize = 24;
 /// Stack for one level of an expression while it is evaluated: generous even for a build without optimisation.
 const STACK_OF_A_LEVEL: usize = 32 << 10;
-/// Stack for planning; what the guard lets through needs a quarter of it in a build without optimisation.
-const STACK_OF_PLANNING: usize = 64 << 20;
-
-/// Runs a part of planning, whose depth the statement decides, where there is stack enough.
-pub(crate) fn with_stack<T>(work: impl FnOnce() -> T) -> T {
-    stacker::maybe_grow(STACK_OF_PLANNING / 2, STACK_OF_PLANNING, work)
-}
 
 /// An expression over the columns of a batch, with its type.
 #[derive(Clone, Debug)]
@@ -326,16 +320,16 @@ impl Expressions {
 }
 
 /// The functions that any statement may call.
-pub(crate) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
+pub(crate) fn scalar_functions(dialect: DialectKind) -> Vec<Arc<ScalarUDF>> {
     let mut all = without(SessionStateDefaults::default_scalar_functions(), &REFUSED);
     // Behind those of DataFusion: of two with one name the last is meant.
-    all.extend(functions::udfs(false));
+    all.extend(functions::udfs(dialect == DialectKind::Ksql));
     all
 }
 
 /// The functions of a query that may be folded again, table functions among them.
 fn repeatable_functions() -> Vec<Arc<ScalarUDF>> {
-    let mut functions = without(scalar_functions(), &NOT_REPEATABLE);
+    let mut functions = without(scalar_functions(DialectKind::Standard), &NOT_REPEATABLE);
     functions.extend(table_functions::known_to_datafusion());
     functions
 }

@@ -13,7 +13,6 @@ pub mod streaming;
 pub mod table_functions;
 mod total;
 
-pub(crate) use expression::with_stack;
 pub use expression::{Evaluated, Expression, Expressions, RowError};
 pub(crate) use growth::{MAX_BATCH_BYTES, MAX_VALUE_BYTES, MAX_WORK_BYTES, bytes_of, sizes_of};
 pub(crate) use operation::Operation;

@@ -16,7 +16,7 @@ use datafusion::{
 };
 
 use super::{
-    expression::{Expression, Expressions, with_stack},
+    expression::{Expression, Expressions},
     fault,
     grouping::{Grouping, plain_name},
     streaming::{Node, OperatorId, SourceScan},
@@ -26,6 +26,7 @@ use crate::{
     catalog::{Column, Source, SourceKind, WantedColumn, type_name, types::kept_as},
     error::QueryError,
     sql::{Dialect, DialectKind, dialect::Changelog, sugar},
+    stack::with_stack,
 };
 
 /// What a statement may refer to.

@@ -12,7 +12,7 @@ use datafusion::{
 };
 
 use super::{
-    expression::{Expression, Expressions, with_stack},
+    expression::{Expression, Expressions},
     select::{Chain, Item, next_id},
     table_functions::TableFunction,
 };
@@ -20,6 +20,7 @@ use crate::{
     catalog::{Column, Source, SourceKind, WantedColumn, schema_of, type_name},
     error::QueryError,
     sql::dialect::{AggregateRules, Changelog},
+    stack::with_stack,
 };
 
 /// Number of an operator in its plan, given in plan order from 0; its state belongs to this number.

@@ -33,8 +33,8 @@ use crate::{
     catalog::{Catalog, Source},
     config::QueryConfig,
     error::QueryError,
-    plan::with_stack,
     sql::DialectKind,
+    stack::with_stack,
     stream::view::View,
     supervisor::{Aligned, Supervisor},
     table::{TopicTable, ViewTable},
@@ -146,6 +146,7 @@ impl Pull {
         let work = Work {
             shared: Arc::clone(&self.shared),
             query: with_stack(|| query.clone()),
+            dialect,
             parameters: request.parameters.clone(),
             tables: fixed.tables,
             after: plain.as_ref().map(Plain::after).transpose()?,
@@ -161,7 +162,13 @@ impl Pull {
     ///
     /// # Errors
     /// As [`Pull::answer`].
-    pub async fn explain(&self, catalog: &Catalog, query: &ast::Query, request: &Request) -> Result<String, QueryError> {
+    pub async fn explain(
+        &self,
+        catalog: &Catalog,
+        query: &ast::Query,
+        dialect: DialectKind,
+        request: &Request,
+    ) -> Result<String, QueryError> {
         let timeout = request.timeout.min(self.shared.max_timeout);
         let deadline = Instant::now() + timeout;
         if let Some(view) = self.view_to_look_up(catalog, query, request) {
@@ -174,7 +181,7 @@ impl Pull {
         let (query, parameters) = (with_stack(|| query.clone()), request.parameters.clone());
         self.spawn(async move {
             let _permit = permit;
-            let plan = shared.session.plan(query, parameters, fixed.tables).await;
+            let plan = shared.session.plan(query, dialect, parameters, fixed.tables).await;
             let text = plan.map(|plan| displayable(plan.plan.as_ref()).indent(false).to_string());
             // Nobody listens any more if the statement's time is over.
             drop(sender.send(text));
@@ -301,6 +308,7 @@ enum Message {
 struct Work {
     shared: Arc<Shared>,
     query: ast::Query,
+    dialect: DialectKind,
     parameters: Vec<datafusion::common::ScalarValue>,
     tables: Tables,
     /// What is computed of the rows that are read.
@@ -331,8 +339,8 @@ impl Work {
     }
 
     async fn compute(self, planned: &mut Option<oneshot::Sender<Result<SchemaRef, QueryError>>>) -> Result<(), QueryError> {
-        let Self { shared, query, parameters, tables, mut after, rows, _permit } = self;
-        let plan = shared.session.plan(query, parameters, tables).await?;
+        let Self { shared, query, dialect, parameters, tables, mut after, rows, _permit } = self;
+        let plan = shared.session.plan(query, dialect, parameters, tables).await?;
         let schema = session::plain_schema(&plan.plan.schema())?;
         if let Some(planned) = planned.take() {
             let given = after.as_ref().map_or_else(|| Arc::clone(&schema), After::schema);

@@ -48,7 +48,7 @@ use crate::{
     error::QueryError,
     functions::units,
     plan::{expression::scalar_functions, fault},
-    sql::types::NestedTypes,
+    sql::{DialectKind, sugar, types::NestedTypes},
 };
 
 /// Tables of one query, by name.
@@ -66,7 +66,9 @@ const SCHEMA: &str = "public";
 
 /// What all queries share.
 pub(super) struct Session {
-    base: SessionState,
+    standard: SessionState,
+    /// With all functions of ksqlDB under their names.
+    ksql: SessionState,
 }
 
 /// A query, ready to run.
@@ -93,22 +95,30 @@ impl Session {
             .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
             // Names were folded when the text was cut into tokens, as its dialect says.
             .set_bool("datafusion.sql_parser.enable_ident_normalization", false);
-        let base = SessionStateBuilder::new()
+        let standard = SessionStateBuilder::new()
             .with_config(settings)
             .with_runtime_env(runtime)
             .with_expr_planners(SessionStateDefaults::default_expr_planners())
-            .with_scalar_functions(scalar_functions())
+            .with_scalar_functions(scalar_functions(DialectKind::Standard))
             .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
             .with_aggregate_functions(aggregate::functions())
             .with_window_functions(SessionStateDefaults::default_window_functions())
             .with_type_planner(Arc::new(NestedTypes))
             .with_analyzer_rule(Arc::new(TotalArithmetic))
             .build();
-        Ok(Self { base })
+        let functions = scalar_functions(DialectKind::Ksql);
+        let ksql = SessionStateBuilder::new_from_existing(standard.clone()).with_scalar_functions(functions).build();
+        Ok(Self { standard, ksql })
     }
 
     /// Plans a query over these tables and no others.
-    pub(super) async fn plan(&self, mut query: ast::Query, parameters: Vec<ScalarValue>, tables: Tables) -> Result<Planned, QueryError> {
+    pub(super) async fn plan(
+        &self,
+        mut query: ast::Query,
+        dialect: DialectKind,
+        parameters: Vec<ScalarValue>,
+        tables: Tables,
+    ) -> Result<Planned, QueryError> {
         let schema = MemorySchemaProvider::new();
         let mut hidden = Hidden::new();
         for (name, table) in tables {
@@ -117,11 +127,15 @@ impl Session {
         }
         star::without_hidden(&mut query, &hidden);
         units::as_texts(&mut query);
+        sugar::lower(&mut query);
         let catalog = MemoryCatalogProvider::new();
         catalog.register_schema(SCHEMA, Arc::new(schema)).map_err(query_error)?;
         let list = MemoryCatalogProviderList::new();
         list.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
-        let mut state = self.base.clone();
+        let mut state = match dialect {
+            DialectKind::Standard => self.standard.clone(),
+            DialectKind::Ksql => self.ksql.clone(),
+        };
         state.register_catalog_list(Arc::new(list));
         state.mark_start_execution();
         let logical = state.statement_to_plan(statement(&query)).await.map_err(query_error)?;

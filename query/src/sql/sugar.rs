@@ -3,8 +3,10 @@
 //! `a->b` becomes a name with a dot, which binds as tightly; the parameters of a lambda in brackets become one name; STRUCT and MAP
 //! before a bracket become names of functions; digits and the letters right behind them become one name. Such names have quotes that no text can write, by which they are known again.
 
+use std::ops::ControlFlow;
+
 use datafusion::sql::sqlparser::{
-    ast::{self, FunctionArg, FunctionArgExpr, FunctionArgOperator, FunctionArguments, Ident},
+    ast::{self, FunctionArg, FunctionArgExpr, FunctionArgOperator, FunctionArguments, Ident, VisitMut},
     keywords::Keyword,
     tokenizer::{Token, TokenWithSpan, Word},
 };
@@ -17,6 +19,10 @@ const QUOTE: char = '[';
 const FIELD: char = '>';
 /// What begins the name that a lambda's parameters become.
 const PARAMETERS: char = '(';
+
+/// Words of other databases that sqlparser would take for the end of a SELECT list; here they are names like any other.
+const PLAIN: [Keyword; 7] =
+    [Keyword::TOP, Keyword::SORT, Keyword::CLUSTER, Keyword::DISTRIBUTE, Keyword::RETURNING, Keyword::VIEW, Keyword::LATERAL];
 
 /// The field that stands for all fields of a struct, `a->*`.
 pub const ALL_FIELDS: &str = "*";
@@ -37,7 +43,14 @@ pub fn parameters(ident: &Ident) -> Vec<String> {
 }
 
 /// Writes what is left of it as functions and names that DataFusion's planner knows.
-pub(super) fn lower(expr: &mut ast::Expr) {
+pub(crate) fn lower(written: &mut impl VisitMut) {
+    let _: ControlFlow<()> = ast::visit_expressions_mut(written, |expr| {
+        lower_one(expr);
+        ControlFlow::Continue(())
+    });
+}
+
+fn lower_one(expr: &mut ast::Expr) {
     match expr {
         ast::Expr::CompoundIdentifier(idents) => idents.iter_mut().for_each(plain),
         ast::Expr::CompoundFieldAccess { access_chain, .. } => {
@@ -116,6 +129,11 @@ pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
                     let word = Word { keyword: Keyword::NoKeyword, ..word.clone() };
                     given.push(TokenWithSpan { token: Token::Word(word), span: one.span });
                 }
+                at += 1;
+            }
+            (Token::Word(word), _) if PLAIN.contains(&word.keyword) => {
+                let word = Word { keyword: Keyword::NoKeyword, ..word.clone() };
+                given.push(TokenWithSpan { token: Token::Word(word), span: one.span });
                 at += 1;
             }
             // A name may begin with digits.

@@ -45,7 +45,7 @@ impl Core {
             SourceKind::Stream => "csas",
             SourceKind::Table => "ctas",
         };
-        let id = QueryId::new(&format!("{id}_{}_{}", create.name, catalog.changes()));
+        let id = QueryId::new(&format!("{}_{}_{}", dialect.fold(id), create.name, catalog.changes()));
         source.query = Some(id.clone());
         let source = Arc::new(source);
 

@@ -9,8 +9,6 @@ mod options;
 mod session;
 mod show;
 
-use std::ops::ControlFlow;
-
 use datafusion::sql::sqlparser::{
     ast::{self, Expr, Value},
     dialect::GenericDialect,
@@ -31,6 +29,7 @@ use super::{
 use crate::{
     catalog,
     error::{Place, QueryError},
+    stack::with_stack,
 };
 
 /// Depth to which sqlparser may recurse; the guard's nesting stays well below it.
@@ -101,7 +100,7 @@ pub fn parse(text: &str, dialect: Dialect) -> Result<Statement, QueryError> {
     guard::check_text(text, guard::MAX_STATEMENT_BYTES)?;
     let tokens = tokenize(text)?;
     guard::check_tokens(&tokens)?;
-    parse_tokens(fold(tokens, dialect), text, dialect).map_err(|error| as_written(error, text))
+    with_stack(|| parse_tokens(fold(tokens, dialect), text, dialect)).map_err(|error| as_written(error, text))
 }
 
 fn parse_tokens(tokens: Vec<TokenWithSpan>, text: &str, dialect: Dialect) -> Result<Statement, QueryError> {
@@ -145,36 +144,19 @@ fn no_such_limit() -> QueryError {
 
 /// Leaves nothing in the expressions of a statement that DataFusion's planner does not know.
 fn lower(statement: &mut Statement) {
-    let in_query = |query: &mut ast::Query| {
-        let _: ControlFlow<()> = ast::visit_expressions_mut(query, |expr| {
-            sugar::lower(expr);
-            ControlFlow::Continue(())
-        });
-    };
-    let in_select = |select: &mut Select| {
-        in_query(&mut select.query);
-        select.partition_by.iter_mut().flatten().for_each(|expr| {
-            let _: ControlFlow<()> = ast::visit_expressions_mut(expr, |expr| {
-                sugar::lower(expr);
-                ControlFlow::Continue(())
-            });
-        });
-    };
     match statement {
-        Statement::CreateAs(create) => in_select(&mut create.select),
-        Statement::Push(select) => in_select(select),
-        Statement::Pull(query) => in_query(query),
+        Statement::CreateAs(create) => lower_select(&mut create.select),
+        Statement::Push(select) => lower_select(select),
+        Statement::Pull(query) => sugar::lower(query.as_mut()),
         Statement::Explain(Explained::Statement(explained)) => lower(explained),
-        Statement::InsertValues(insert) => {
-            for value in insert.rows.iter_mut().flatten() {
-                let _: ControlFlow<()> = ast::visit_expressions_mut(value, |expr| {
-                    sugar::lower(expr);
-                    ControlFlow::Continue(())
-                });
-            }
-        }
+        Statement::InsertValues(insert) => insert.rows.iter_mut().flatten().for_each(sugar::lower),
         _ => {}
     }
+}
+
+fn lower_select(select: &mut Select) {
+    sugar::lower(select.query.as_mut());
+    select.partition_by.iter_mut().flatten().for_each(sugar::lower);
 }
 
 struct StatementParser<'a> {

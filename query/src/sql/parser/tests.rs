@@ -59,6 +59,7 @@ fn emit_changes_makes_a_query_that_does_not_end() {
 fn every_statement_is_known() {
     for text in [
         "SHOW STREAMS",
+        "SELECT a, top, sort, view FROM t",
         "list tables",
         "SHOW QUERIES",
         "SHOW TOPICS",
