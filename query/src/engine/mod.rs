@@ -364,7 +364,7 @@ impl Core {
     fn change_session(&self, mut session: Session, change: SessionChange) -> Result<Answer, QueryError> {
         session.apply(change.clone())?;
         let what = match &change {
-            SessionChange::Set { name, value } => format!("{name} is {value} in this session"),
+            SessionChange::Set { name, value } => format!("{name} is {value} from now on"),
             SessionChange::Unset { name } => format!("{name} is as the server has it"),
             SessionChange::Define { name, value } => format!("${{{name}}} stands for {value}"),
             SessionChange::Undefine { name } => format!("{name} stands for nothing"),
