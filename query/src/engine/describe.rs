@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, StringArray};
 
-use foldlog_log::Position;
+use foldlog_log::{Position, Topic};
 
 use super::{Core, rows};
 use crate::{
@@ -94,17 +94,23 @@ impl Core {
     }
 
     fn show_topics(&self, all: bool) -> Result<Answer, QueryError> {
-        let topics: Vec<_> = self.log.topics().into_iter().filter(|topic| all || !topic.name.is_system()).collect();
+        rows(self.head(), self.topic_columns(&self.listed_topics(all))?)
+    }
+
+    /// The topics that SHOW TOPICS lists; with `all` foldlog's own, too.
+    pub(super) fn listed_topics(&self, all: bool) -> Vec<Arc<Topic>> {
+        self.log.topics().into_iter().filter(|topic| all || !topic.name.is_system()).collect()
+    }
+
+    /// What SHOW TOPICS says of each, extended or not.
+    pub(super) fn topic_columns(&self, topics: &[Arc<Topic>]) -> Result<Vec<(&'static str, ArrayRef)>, QueryError> {
         let records = topics.iter().map(|topic| self.records(&topic.name)).collect::<Result<Vec<_>, _>>()?;
-        rows(
-            self.head(),
-            vec![
-                ("name", texts(topics.iter().map(|topic| Some(topic.name.to_string())))),
-                ("kind", texts(topics.iter().map(|topic| Some(topic.settings.kind.to_string())))),
-                ("partitions", numbers(topics.iter().map(|topic| u64::from(topic.settings.partitions)))),
-                ("records", numbers(records.into_iter())),
-            ],
-        )
+        Ok(vec![
+            ("name", texts(topics.iter().map(|topic| Some(topic.name.to_string())))),
+            ("kind", texts(topics.iter().map(|topic| Some(topic.settings.kind.to_string())))),
+            ("partitions", numbers(topics.iter().map(|topic| u64::from(topic.settings.partitions)))),
+            ("records", numbers(records.into_iter())),
+        ])
     }
 
     pub(super) fn describe(&self, name: &str) -> Result<Answer, QueryError> {

@@ -116,23 +116,15 @@ impl Core {
 
     fn topics_extended(&self, all: bool) -> Result<Answer, QueryError> {
         let catalog = self.snapshot();
-        let topics: Vec<Arc<Topic>> = self.log.topics().into_iter().filter(|topic| all || !topic.name.is_system()).collect();
-        let records = topics.iter().map(|topic| self.records(&topic.name)).collect::<Result<Vec<_>, _>>()?;
+        let topics = self.listed_topics(all);
         let used = |topic: &Topic| {
             let sources = catalog.sources().filter(|source| source.topic == topic.name);
             listed(&sources.map(|source| format!("{} {}", source.kind, source.name)).collect::<Vec<_>>())
         };
-        rows(
-            self.head(),
-            vec![
-                ("name", texts(topics.iter().map(|topic| Some(topic.name.to_string())))),
-                ("kind", texts(topics.iter().map(|topic| Some(topic.settings.kind.to_string())))),
-                ("partitions", numbers(topics.iter().map(|topic| u64::from(topic.settings.partitions)))),
-                ("records", numbers(records.into_iter())),
-                ("retention", texts(topics.iter().map(|topic| Some(topic.settings.retention.to_string())))),
-                ("used_by", texts(topics.iter().map(|topic| used(topic)))),
-            ],
-        )
+        let mut columns = self.topic_columns(&topics)?;
+        columns.push(("retention", texts(topics.iter().map(|topic| Some(topic.settings.retention.to_string())))));
+        columns.push(("used_by", texts(topics.iter().map(|topic| used(topic)))));
+        rows(self.head(), columns)
     }
 
     /// Number of records that a topic has.

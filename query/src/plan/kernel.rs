@@ -89,19 +89,12 @@ impl PreparedKernel {
             }
         };
         let arguments = self.arguments.iter().map(argument).collect::<Result<Vec<_>>>()?;
-        let before = failed.len();
-        let values = self.kernel.compute(&arguments, rows, failed)?;
-        if let Some(told) = failed.get_mut(before..) {
-            told.sort_unstable();
-        }
-        let mut last = None;
-        let mut place = 0;
-        failed.retain(|row| {
-            let is_new = place < before || last != Some(*row);
-            place += 1;
-            last = Some(*row);
-            is_new
-        });
+        // A row of which several elements fail is told once.
+        let mut told = Vec::new();
+        let values = self.kernel.compute(&arguments, rows, &mut told)?;
+        told.sort_unstable();
+        told.dedup();
+        failed.append(&mut told);
         Ok(values)
     }
 }
