@@ -71,6 +71,8 @@ pub struct QueryStatus {
     pub bad_rows: u64,
     /// Whether it stands still because somebody said PAUSE.
     pub paused: bool,
+    /// What it failed at and tries again.
+    pub trouble: Option<String>,
 }
 
 /// Memory that a push query with state may take, in bytes.

@@ -17,16 +17,16 @@ use arrow::{
     array::{AsArray, RecordBatch, types::Int64Type},
     datatypes::{DataType, Field, Schema},
 };
-use common::{PATIENCE, append, column, copied, counted, create, definition, facts, json, read_all, topic};
+use common::{PATIENCE, SteppingClock, append, column, copied, counted, create, definition, facts, json, read_all, topic};
 use datafusion::{
     common::DFSchema,
     logical_expr::cast,
     prelude::{col, lit},
 };
 use foldlog_log::{
-    Append, AppendFuture, Capabilities, Durability, EventQuery, Head, Holder, LogBackend, LogError, LogReader, NewRecord, Offset, Position,
-    ProducerEpoch, ProducerFuture, ProducerKey, Selection, StoredSnapshot, StreamId, StreamState, StreamVersion, Timestamp, Topic,
-    TopicChanges, TopicKind, TopicName, TopicSettings,
+    Append, AppendFuture, Capabilities, Chunk, Durability, EventQuery, Head, Holder, LogBackend, LogError, LogReader, NewRecord, Offset,
+    Position, ProducerEpoch, ProducerFuture, ProducerKey, ReadLimits, Selection, StoredSnapshot, StreamId, StreamState, StreamVersion,
+    Timestamp, Topic, TopicChanges, TopicKind, TopicName, TopicSettings,
     clock::SystemClock,
     testing::{MemoryLog, Random},
 };
@@ -203,7 +203,7 @@ async fn a_token_of_an_append_holds_through_a_chain_of_queries() {
 
 #[tokio::test]
 async fn a_chain_waits_after_a_restart_for_what_its_first_query_had_not_written() {
-    let log = Arc::new(Refusing { log: MemoryLog::new(Arc::new(SystemClock::new())), refusals: AtomicU32::new(0) });
+    let log = Refusing::new(0, 0);
     create(log.as_ref(), "facts", TopicKind::Records, 1);
     let end = append(log.as_ref(), "facts", 0, vec![fact("k", 1)]).await.end;
     // The second query had read that far when the first one had not written yet what follows from the fact.
@@ -226,7 +226,7 @@ async fn a_chain_waits_after_a_restart_for_what_its_first_query_had_not_written(
 
 #[tokio::test]
 async fn a_token_holds_through_a_topic_that_was_declared_again() {
-    let log = Arc::new(Refusing { log: MemoryLog::new(Arc::new(SystemClock::new())), refusals: AtomicU32::new(5) });
+    let log = Refusing::new(5, 0);
     create(log.as_ref(), "facts", TopicKind::Records, 1);
     let end = append(log.as_ref(), "facts", 0, vec![fact("k", 1)]).await.end;
     let supervisor = supervisor(&log);
@@ -334,10 +334,37 @@ fn hear(rows: &RecordBatch, ops: &[ChangeOp], heard: &mut BTreeMap<String, i64>)
     }
 }
 
-/// A log that refuses appends to a topic a number of times.
+/// A log that refuses units of queries, and reads of topics that are not foldlog's own, a number of times.
 struct Refusing {
     log: MemoryLog,
     refusals: AtomicU32,
+    failing_reads: Arc<AtomicU32>,
+}
+
+impl Refusing {
+    fn new(refusals: u32, failing_reads: u32) -> Arc<Self> {
+        let log = MemoryLog::new(Arc::new(SystemClock::new()));
+        Arc::new(Self { log, refusals: AtomicU32::new(refusals), failing_reads: Arc::new(AtomicU32::new(failing_reads)) })
+    }
+}
+
+struct FailingReader {
+    reader: Box<dyn LogReader>,
+    failures: Arc<AtomicU32>,
+}
+
+impl LogReader for FailingReader {
+    fn read(&mut self, until: Position, limits: ReadLimits) -> Result<Chunk, LogError> {
+        let fails = self.failures.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1));
+        if fails.is_ok() {
+            return Err(LogError::Io { doing: "read", path: "the disk".into(), source: std::io::Error::other("a cable is loose") });
+        }
+        self.reader.read(until, limits)
+    }
+
+    fn in_memory(&self) -> bool {
+        self.reader.in_memory()
+    }
 }
 
 impl LogBackend for Refusing {
@@ -412,7 +439,12 @@ impl LogBackend for Refusing {
         self.log.stream_state(topic, stream)
     }
     fn reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError> {
-        self.log.reader(selection)
+        let of_queries = matches!(&selection, Selection::Topics(topics, _) if topics.iter().all(|topic| !topic.is_system()));
+        let reader = self.log.reader(selection)?;
+        if !of_queries {
+            return Ok(reader);
+        }
+        Ok(Box::new(FailingReader { reader, failures: Arc::clone(&self.failing_reads) }))
     }
     fn backward_reader(&self, selection: Selection) -> Result<Box<dyn LogReader>, LogError> {
         self.log.backward_reader(selection)
@@ -430,7 +462,7 @@ impl LogBackend for Refusing {
 
 #[tokio::test]
 async fn a_unit_that_the_log_refuses_waits_and_is_written_once_in_order() {
-    let log = Arc::new(Refusing { log: MemoryLog::new(Arc::new(SystemClock::new())), refusals: AtomicU32::new(5) });
+    let log = Refusing::new(5, 0);
     create(log.as_ref(), "facts", TopicKind::Records, 1);
     let supervisor = supervisor(&log);
     let (plan, _) = copied("copy");
@@ -450,8 +482,54 @@ async fn a_unit_that_the_log_refuses_waits_and_is_written_once_in_order() {
 }
 
 #[tokio::test]
+async fn a_query_that_cannot_read_tries_again_and_misses_nothing() {
+    let log = Refusing::new(0, 3);
+    create(log.as_ref(), "facts", TopicKind::Records, 1);
+    let supervisor = supervisor(&log);
+    let (plan, _) = copied("copy");
+    start(&supervisor, log.as_ref(), "copy", &plan);
+    let end = append(log.as_ref(), "facts", 0, (0..20).map(|n| fact("k", n)).collect()).await.end;
+    while supervisor.queries()[0].trouble.is_none() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(supervisor.queries()[0].state, QueryState::Running, "it is not given up");
+    supervisor.wait("copy", end, PATIENCE).await.unwrap();
+    assert_eq!(read_all(log.as_ref(), &["copy"]).len(), 20);
+    assert_eq!(supervisor.queries()[0].trouble, None);
+    supervisor.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_query_that_fails_again_and_again_stops_with_its_reason_and_others_go_on() {
+    let log = Refusing::new(0, u32::MAX);
+    create(log.as_ref(), "facts", TopicKind::Records, 1);
+    // Time flies, so that nobody waits between the trials.
+    let clock = Arc::new(SteppingClock::new(Duration::from_secs(60)));
+    let shared: Arc<dyn LogBackend> = Arc::<Refusing>::clone(&log);
+    let supervisor = Supervisor::open(shared, clock, &QueryConfig { workers: 1, ..QueryConfig::default() }).unwrap();
+    let (plan, _) = copied("copy");
+    start(&supervisor, log.as_ref(), "copy", &plan);
+    let end = append(log.as_ref(), "facts", 0, vec![fact("k", 1)]).await.end;
+    let failure = supervisor.wait("copy", end, PATIENCE).await.unwrap_err();
+    assert!(failure.to_string().contains("a cable is loose (it was tried 9 times)"), "{failure}");
+    let states: Vec<QueryState> = supervisor.queries().into_iter().map(|status| status.state).collect();
+    assert!(matches!(states.as_slice(), [QueryState::Failed(reason)] if reason.contains("a cable")), "{states:?}");
+    let tried = u32::MAX - log.failing_reads.swap(0, Ordering::AcqRel);
+    assert_eq!(tried, 9);
+    let told = read_all(log.as_ref(), &[processing_log::TOPIC]);
+    let told: Value = serde_json::from_slice(told[0].value.as_ref().unwrap()).unwrap();
+    assert_eq!((&told["query"], &told["what"]), (&value!("copy"), &value!("stopped")));
+
+    let (plan, _) = copied("other");
+    start(&supervisor, log.as_ref(), "other", &plan);
+    supervisor.wait("other", end, PATIENCE).await.unwrap();
+    assert_eq!(read_all(log.as_ref(), &["other"]).len(), 1);
+    supervisor.shut_down().await;
+}
+
+#[tokio::test]
 async fn a_query_whose_unit_the_log_refuses_stops_and_writes_it_after_the_next_start() {
-    let log = Arc::new(Refusing { log: MemoryLog::new(Arc::new(SystemClock::new())), refusals: AtomicU32::new(u32::MAX) });
+    let log = Refusing::new(u32::MAX, 0);
     create(log.as_ref(), "facts", TopicKind::Records, 1);
     let (plan, _) = copied("copy");
     let first = supervisor(&log);

@@ -161,6 +161,9 @@ pub(super) fn lines(at: Position, text: &str) -> Result<Answer, QueryError> {
 }
 
 pub(super) fn state_of(status: &QueryStatus) -> String {
+    if let (Some(reason), QueryState::Folding { .. } | QueryState::Running) = (&status.trouble, &status.state) {
+        return format!("failed and tries again: {reason}");
+    }
     match &status.state {
         QueryState::Folding { at, end } => format!("folding, at {at} of {end}"),
         QueryState::Running if status.paused => "paused".to_owned(),

@@ -349,6 +349,7 @@ impl Core {
                     rows_out: 0,
                     bad_rows: 0,
                     paused: catalog.is_paused(&query.id),
+                    trouble: None,
                 })
             })
         });

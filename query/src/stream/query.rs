@@ -57,6 +57,8 @@ pub(crate) struct Query {
     published: Mutex<Published>,
     /// Who waits for the view as it is at a position; until then nobody hears of changes.
     snapshot: Mutex<Option<Snapshot>>,
+    /// What it failed at and tries again.
+    trouble: Mutex<Option<String>>,
     reached: watch::Sender<Reached>,
     job: OnceLock<Weak<Job>>,
     /// Records read.
@@ -121,6 +123,7 @@ impl Query {
             control: Mutex::new(Control { reading: from, ..Control::default() }),
             published: Mutex::default(),
             snapshot: Mutex::default(),
+            trouble: Mutex::default(),
             reached: watch::Sender::new(reached),
             job: OnceLock::new(),
             rows_in: AtomicU64::new(0),
@@ -206,7 +209,13 @@ impl Query {
             rows_out: self.rows_out.load(Ordering::Relaxed),
             bad_rows: self.bad_rows.load(Ordering::Relaxed),
             paused: self.control.lock().paused_at.is_some(),
+            trouble: self.trouble.lock().clone(),
         }
+    }
+
+    /// Says what the query failed at and will try again, or that it is over that.
+    pub(crate) fn troubled(&self, reason: Option<&str>) {
+        *self.trouble.lock() = reason.map(str::to_owned);
     }
 
     /// Why the view cannot be read now, if it cannot.

@@ -59,6 +59,10 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 const RETRY_AFTER: Duration = Duration::from_millis(20);
 /// How long a unit waits that the disk had no room for.
 const RETRY_DISK_AFTER: Duration = Duration::from_secs(1);
+/// How often a query tries again what the log failed at, without a step between, before it is stopped.
+const RETRIES: u32 = 8;
+/// How long it waits before the first of them; twice as long before each further one.
+const FIRST_RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// What a task is made of.
 pub(crate) struct Parts {
@@ -104,6 +108,9 @@ pub(crate) struct Task {
     /// Progress that no unit has told yet, and when the last one did.
     untold: bool,
     told_at: Duration,
+    /// How often the log failed since the last step, and when to try again.
+    failures: u32,
+    tries_again_at: Option<Duration>,
     processing_log: ProcessingLog,
 }
 
@@ -210,12 +217,17 @@ impl Durable {
 
 impl Work for Task {
     fn turn(&mut self, waker: &Waker) -> Turn {
+        if let Some(wait) = self.still_waits() {
+            return Turn::Later(wait);
+        }
         match self.go(&mut Context::from_waker(waker)) {
             Ok(turn) => turn,
             Err(QueryError::Stopping | QueryError::Log(LogError::Stopping | LogError::Unknown)) => {
                 self.parts.query.end(QueryState::Stopped);
                 Turn::Done
             }
+            // Nothing of a step was folded before its rows were read, and a unit that was not written is still there.
+            Err(error @ QueryError::Log(_)) => self.try_again(&chain_of(&error)),
             Err(error) => self.fail(chain_of(&error)),
         }
     }
@@ -252,8 +264,45 @@ impl Task {
             under_way: None,
             untold: false,
             told_at: parts.clock.monotonic(),
+            failures: 0,
+            tries_again_at: None,
             processing_log: ProcessingLog::default(),
             parts,
+        }
+    }
+
+    /// How long it is until a failed query tries again, whatever wakes it before; one that is to stop does so at once.
+    fn still_waits(&mut self) -> Option<Duration> {
+        let wait = self.tries_again_at?.saturating_sub(self.parts.clock.monotonic());
+        if wait.is_zero() || self.parts.query.stopping() {
+            self.tries_again_at = None;
+            return None;
+        }
+        Some(wait)
+    }
+
+    /// What the log failed at may succeed later; what fails again and again ends the query.
+    fn try_again(&mut self, reason: &str) -> Turn {
+        if self.parts.query.stopping() {
+            self.parts.query.end(QueryState::Stopped);
+            return Turn::Done;
+        }
+        if self.failures == RETRIES {
+            return self.fail(format!("{reason} (it was tried {} times)", self.failures + 1));
+        }
+        let wait = FIRST_RETRY_AFTER * 2_u32.pow(self.failures);
+        tracing::warn!(query = self.parts.query.id(), reason, wait_ms = wait.as_millis(), "query failed and tries again");
+        self.failures += 1;
+        self.tries_again_at = Some(self.parts.clock.monotonic() + wait);
+        self.parts.query.troubled(Some(reason));
+        Turn::Later(wait)
+    }
+
+    /// The log does what is asked of it again.
+    fn recovered(&mut self) {
+        if self.failures > 0 {
+            self.failures = 0;
+            self.parts.query.troubled(None);
         }
     }
 
@@ -364,6 +413,7 @@ impl Task {
 
     fn publish(&mut self, appended: Option<&Appended>) -> Result<(), QueryError> {
         let Some(step) = self.pending.pop_front() else { return Ok(()) };
+        self.recovered();
         self.parts.query.rows_out.fetch_add(step.rows_out, Ordering::Relaxed);
         self.parts.query.publish(&Committed {
             folded: step.folded,
