@@ -9,8 +9,9 @@ use std::{
 };
 
 use foldlog_log::{LogBackend, Position, ReadLimits, TopicName, clock::Clock};
+use futures::executor::block_on;
 use parking_lot::{Mutex, RwLock};
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     catalog::{Column, QueryDef, Source, SourceKind},
@@ -28,6 +29,7 @@ use crate::{
         pace::StepLimits,
         query::{Hold, Query},
         source::{AheadIntake, Intake},
+        succession::Succession,
         task::{Parts, Task, is_processing_log},
         view::{Pinned, View},
         worker::{Job, Pool},
@@ -80,6 +82,53 @@ const VOLATILE_STATE: usize = 256 << 20;
 /// Undo that a view may hold for its readers, whatever its budget.
 const LEAST_UNDO: usize = 64 << 20;
 
+/// Whose place a query takes.
+struct Succeeds {
+    /// Id of the query.
+    id: String,
+    /// Where the log says so: who has seen that is not shown the old one.
+    from: Position,
+}
+
+/// Queries that take another one's place, and those that have since the start of the process.
+#[derive(Default)]
+struct TakenOver {
+    /// Who will, and where the log says so.
+    due: Vec<(String, Position)>,
+    /// Where the log says that one does, and the end of what it wrote for that; oldest first.
+    places: Vec<(Position, Position)>,
+}
+
+/// Take-overs that are remembered one by one.
+const MOST_TAKEN_OVER: usize = 1_000;
+
+impl TakenOver {
+    fn note(&mut self, id: &str, from: Position, end: Position) {
+        self.forget(id);
+        self.places.push((from, end));
+        if self.places.len() > MOST_TAKEN_OVER {
+            // Who has seen the first waits for the end of the second, which is long past.
+            let (first, end) = self.places.remove(0);
+            if let Some(second) = self.places.first_mut() {
+                *second = (second.0.min(first), second.1.max(end));
+            }
+        }
+    }
+
+    /// A query will not take another one's place any more.
+    fn forget(&mut self, id: &str) {
+        self.due.retain(|(due, _)| due != id);
+    }
+
+    /// What must be reflected for who has seen a position: the differences, too, that were written behind it. None while one is due.
+    fn at_least(&self, seen: Position) -> Option<Position> {
+        if self.due.iter().any(|(_, from)| *from <= seen) {
+            return None;
+        }
+        Some(self.places.iter().filter(|(from, _)| *from <= seen).map(|(_, end)| *end).fold(seen, Position::max))
+    }
+}
+
 /// All running queries. Cheap to clone.
 #[derive(Clone)]
 pub struct Supervisor {
@@ -99,7 +148,27 @@ struct Inner {
     /// Queries that stand still, also such that do not run yet.
     paused: Mutex<HashSet<String>>,
     running: RwLock<BTreeMap<String, Running>>,
+    taken_over: watch::Sender<TakenOver>,
     volatile: Mutex<Vec<std::sync::Weak<Query>>>,
+}
+
+impl Inner {
+    /// Has a query that is like the one before it be read in its place.
+    fn take_over(&self, id: &str, end: Position) {
+        let mut running = self.running.write();
+        let Some(new) = running.get_mut(id) else { return };
+        let (Some(old), query, topic) = (new.succeeds.take(), Arc::clone(&new.query), new.topic.clone()) else { return };
+        let before = running.remove(&old.id);
+        for reader in running.values().filter(|running| running.reads == topic) {
+            reader.query.add_upstream(&query);
+        }
+        drop(running);
+        if let Some(before) = before {
+            before.query.stop();
+        }
+        self.log.release(&old.id);
+        self.taken_over.send_modify(|taken_over| taken_over.note(id, old.from, end));
+    }
 }
 
 impl Drop for Inner {
@@ -115,6 +184,9 @@ struct Running {
     /// What it reads.
     reads: TopicName,
     view: Option<Arc<View>>,
+    sink: Arc<Source>,
+    /// The query whose place it takes; until then that one is read.
+    succeeds: Option<Succeeds>,
     start: Position,
     fingerprint: u64,
     /// Keeps the task alive.
@@ -158,6 +230,7 @@ impl Supervisor {
                 recalled: Mutex::new(recalled),
                 paused: Mutex::default(),
                 running: RwLock::default(),
+                taken_over: watch::Sender::default(),
                 volatile: Mutex::default(),
             }),
         })
@@ -170,6 +243,35 @@ impl Supervisor {
     /// [`QueryError::Unsupported`] for a plan that cannot be run, [`QueryError::Exists`], [`QueryError::Log`],
     /// [`QueryError::NotAligned`] if the query that writes its source does not run.
     pub fn start(&self, def: &QueryDef, plan: &StreamPlan) -> Result<(), QueryError> {
+        self.launch(def, plan, None)
+    }
+
+    /// As [`Supervisor::start`], beside the query whose place it takes: that one goes on, and is read, until the new one has folded as
+    /// much; then it ends. `from` is where the log says that it does.
+    ///
+    /// # Errors
+    /// As [`Supervisor::start`].
+    pub(crate) fn start_beside(&self, old: &str, from: Position, def: &QueryDef, plan: &StreamPlan) -> Result<(), QueryError> {
+        let ending = {
+            let mut running = self.inner.running.write();
+            // One that has not taken its place yet leaves it to this one.
+            let before = running.get_mut(old).and_then(|old| old.succeeds.take());
+            before.and_then(|before| Some((before.id, running.remove(old)?)))
+        };
+        if let Some((before, ending)) = ending {
+            block_on(self.end(ending));
+            self.inner.taken_over.send_modify(|taken_over| taken_over.forget(old));
+            self.inner.log.release(old);
+            return self.launch(def, plan, Some(Succeeds { id: before, from }));
+        }
+        if self.inner.running.read().contains_key(old) {
+            return self.launch(def, plan, Some(Succeeds { id: old.to_owned(), from }));
+        }
+        self.inner.log.release(old);
+        self.launch(def, plan, None)
+    }
+
+    fn launch(&self, def: &QueryDef, plan: &StreamPlan, succeeds: Option<Succeeds>) -> Result<(), QueryError> {
         let inner = &self.inner;
         let id = def.id.as_str();
         if inner.running.read().contains_key(id) {
@@ -192,10 +294,18 @@ impl Supervisor {
         let shape = Shape::of(plan, inner.state_budget)?;
         // What has no state goes on where it was; what has state folds again from its start.
         let from = if shape.fold.is_some() { def.start } else { output_from };
+        let query_of = |before: &Succeeds| inner.running.read().get(&before.id).map(|running| Arc::clone(&running.query));
+        let before = succeeds.as_ref().and_then(query_of);
+        let is_successor = def.succeeds && recalled.is_none();
+        // What it has to fold before it is like the one before it.
+        let output_from = if is_successor { inner.log.head().position } else { output_from };
         let state = if from < output_from { QueryState::Folding { at: from, end: output_from } } else { QueryState::Running };
         let upstream = self.writers(&shape.source)?;
         let reads_log = is_processing_log(&shape.source.topic);
         let query = Arc::new(Query::new(id, &sink.name, upstream, shape.fold.clone(), from, state, reads_log));
+        if is_successor {
+            query.succeeds();
+        }
         if let Some(recalled) = recalled {
             query.recall(query.frontier_after(output_from), recalled.end);
         }
@@ -204,15 +314,33 @@ impl Supervisor {
         }
         let intake = self.intake(plan, &query, from)?;
         let parts = self.parts(plan, &query, shape, intake, from, Some(&sink))?;
-        let parts = Parts { output_from, start: def.start, ..parts };
+        let succession = is_successor.then(|| {
+            let (weak, id) = (Arc::downgrade(&self.inner), id.to_owned());
+            let take_over = move |end| {
+                if let Some(inner) = weak.upgrade() {
+                    inner.take_over(&id, end);
+                }
+            };
+            Succession { before: before.clone(), take_over: Box::new(take_over), difference: None }
+        });
+        let parts = Parts { output_from, start: def.start, succession, ..parts };
         let view = View::of(&query).map(Arc::new);
-        let job = self.spawn(&query, parts);
         let (topic, reads) = (sink.topic.clone(), plan.source()?.source.topic.clone());
+        let (start, fingerprint) = (def.start, plan.fingerprint);
+        // Held until it is there: whoever takes another one's place looks for itself here.
         let mut running = inner.running.write();
-        for reader in running.values().filter(|running| running.reads == topic) {
+        let job = self.spawn(&query, parts);
+        if let Some(before) = &before {
+            before.tells(&Arc::downgrade(&job));
+            query.wake();
+        }
+        for reader in running.values().filter(|running| running.reads == topic && succeeds.is_none()) {
             reader.query.add_upstream(&query);
         }
-        let started = Running { query, topic, reads, view, start: def.start, fingerprint: plan.fingerprint, _job: job };
+        if let Some(succeeds) = &succeeds {
+            inner.taken_over.send_modify(|taken_over| taken_over.due.push((id.to_owned(), succeeds.from)));
+        }
+        let started = Running { query, topic, reads, view, sink, succeeds, start, fingerprint, _job: job };
         running.insert(id.to_owned(), started);
         Ok(())
     }
@@ -226,7 +354,8 @@ impl Supervisor {
         if source.query.as_ref().is_some_and(|own| !running.contains_key(own.as_str())) {
             return Err(not_running(source));
         }
-        Ok(running.values().filter(|running| running.topic == source.topic).map(|running| Arc::clone(&running.query)).collect())
+        let writes = |running: &&Running| running.topic == source.topic && running.succeeds.is_none();
+        Ok(running.values().filter(writes).map(|running| Arc::clone(&running.query)).collect())
     }
 
     /// Whether a query of this id has run, at any time.
@@ -263,6 +392,7 @@ impl Supervisor {
             output_from: from,
             start: from,
             fingerprint: plan.fingerprint,
+            succession: None,
             state_budget: if sink.is_some() { inner.state_budget } else { VOLATILE_STATE },
             limits: inner.limits,
         })
@@ -293,12 +423,71 @@ impl Supervisor {
 
     /// Ends a persistent query after its step; its view goes with it. Ending one that does not run is no error.
     pub async fn stop(&self, id: &str) {
-        let Some(running) = self.inner.running.write().remove(id) else { return };
+        let mut ending = Vec::new();
+        {
+            let mut running = self.inner.running.write();
+            let mut next = Some(id.to_owned());
+            while let Some(one) = next.and_then(|id| running.remove(&id)) {
+                next = one.succeeds.as_ref().map(|before| before.id.clone());
+                ending.push(one);
+            }
+        }
+        if ending.len() > 1 {
+            self.inner.taken_over.send_modify(|taken_over| taken_over.forget(id));
+        }
+        for running in ending {
+            self.end(running).await;
+        }
+    }
+
+    /// Ends a query that was taken out.
+    async fn end(&self, running: Running) {
+        let id = running.query.id();
         running.query.stop();
         ended(&running.query).await;
+        if running.query.is_succeeding() {
+            return;
+        }
         let progress = Progress { position: running.query.folded().get(), start: running.start.get(), fingerprint: running.fingerprint };
         let end = self.inner.log.head().position;
         self.inner.recalled.lock().insert(id.to_owned(), Recalled { progress, end });
+    }
+
+    /// Where a query was when it ended; its start if it never ran.
+    pub(crate) fn position_of(&self, def: &QueryDef) -> Position {
+        let recalled = self.inner.recalled.lock();
+        let own = recalled.get(def.id.as_str()).filter(|recalled| recalled.progress.start == def.start.get());
+        own.map_or(def.start, |recalled| Position::new(recalled.progress.position)).max(def.start)
+    }
+
+    /// The sources that are read as they were, for whoever takes their query's place is not there yet.
+    pub(crate) fn served(&self) -> Vec<Arc<Source>> {
+        let running = self.inner.running.read();
+        running.values().filter_map(|new| running.get(&new.succeeds.as_ref()?.id)).map(|old| Arc::clone(&old.sink)).collect()
+    }
+
+    /// What must be reflected for who has seen a position; none while a query takes another one's place that the log names below it.
+    pub(crate) fn at_least(&self, seen: Position) -> Option<Position> {
+        self.inner.taken_over.borrow().at_least(seen)
+    }
+
+    /// Waits until nobody reads what was replaced before a position that was seen; gives what must be reflected then.
+    ///
+    /// # Errors
+    /// [`QueryError::Timeout`].
+    pub(crate) async fn taken_over(&self, seen: Position, timeout: Duration) -> Result<Position, QueryError> {
+        let mut changed = self.inner.taken_over.subscribe();
+        let deadline = Instant::now() + timeout;
+        loop {
+            changed.mark_unchanged();
+            if let Some(at_least) = self.at_least(seen) {
+                return Ok(at_least);
+            }
+            if tokio::time::timeout_at(deadline, changed.changed()).await.is_err() {
+                let what = "waiting for a table that is replaced (SHOW QUERIES says how far it is)".to_owned();
+                return Err(QueryError::Timeout { what, limit_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX) });
+            }
+        }
     }
 
     /// Ends every query after its step, then the workers.
@@ -342,7 +531,8 @@ impl Supervisor {
     #[must_use]
     pub fn view(&self, name: &str) -> Option<Arc<View>> {
         let running = self.inner.running.read();
-        running.values().filter_map(|running| running.view.as_ref()).find(|view| view.name() == name).cloned()
+        let read = running.values().filter(|running| running.succeeds.is_none());
+        read.filter_map(|running| running.view.as_ref()).find(|view| view.name() == name).cloned()
     }
 
     /// The view behind a source; none for one that is read as a topic.

@@ -57,6 +57,7 @@ stories! {
     paused
     push
     refused
+    replaced
     session
     sources
     stars

@@ -28,10 +28,12 @@ pub enum Change {
         /// Its query.
         query: Option<Arc<QueryDef>>,
     },
-    /// A source that was declared is another one from now on.
+    /// A source is another one from now on, and so is the query that writes it, if one does.
     Replace {
         /// The source.
         source: Arc<Source>,
+        /// Its new query.
+        query: Option<Arc<QueryDef>>,
     },
     /// One more query that writes into a source that there is.
     Insert {
@@ -76,15 +78,37 @@ pub enum Change {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Stored {
-    Create { source: Box<StoredSource>, query: Option<StoredQuery> },
-    Replace { source: Box<StoredSource> },
-    Insert { query: StoredQuery },
-    Pause { query: String },
-    Resume { query: String },
-    Drop { name: String },
-    CreateType { name: String, r#type: String },
-    DropType { name: String },
-    Terminate { query: String },
+    Create {
+        source: Box<StoredSource>,
+        query: Option<StoredQuery>,
+    },
+    Replace {
+        source: Box<StoredSource>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        query: Option<StoredQuery>,
+    },
+    Insert {
+        query: StoredQuery,
+    },
+    Pause {
+        query: String,
+    },
+    Resume {
+        query: String,
+    },
+    Drop {
+        name: String,
+    },
+    CreateType {
+        name: String,
+        r#type: String,
+    },
+    DropType {
+        name: String,
+    },
+    Terminate {
+        query: String,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -164,6 +188,8 @@ struct StoredQuery {
     types: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     widths: BTreeMap<String, usize>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    succeeds: bool,
 }
 
 impl Change {
@@ -176,7 +202,9 @@ impl Change {
             Self::Create { source, query } => {
                 Stored::Create { source: Box::new(StoredSource::of(source)), query: query.as_deref().map(StoredQuery::of) }
             }
-            Self::Replace { source } => Stored::Replace { source: Box::new(StoredSource::of(source)) },
+            Self::Replace { source, query } => {
+                Stored::Replace { source: Box::new(StoredSource::of(source)), query: query.as_deref().map(StoredQuery::of) }
+            }
             Self::Insert { query } => Stored::Insert { query: StoredQuery::of(query) },
             Self::Pause { query } => Stored::Pause { query: query.as_str().to_owned() },
             Self::Resume { query } => Stored::Resume { query: query.as_str().to_owned() },
@@ -199,7 +227,10 @@ impl Change {
                 source: Arc::new(source.into_source()?),
                 query: query.map(StoredQuery::into_query).transpose()?.map(Arc::new),
             },
-            Stored::Replace { source } => Self::Replace { source: Arc::new(source.into_source()?) },
+            Stored::Replace { source, query } => Self::Replace {
+                source: Arc::new(source.into_source()?),
+                query: query.map(StoredQuery::into_query).transpose()?.map(Arc::new),
+            },
             Stored::Insert { query } => Self::Insert { query: Arc::new(query.into_query()?) },
             Stored::Pause { query } => Self::Pause { query: QueryId::new(&query) },
             Stored::Resume { query } => Self::Resume { query: QueryId::new(&query) },
@@ -307,6 +338,7 @@ impl StoredQuery {
             start: query.start.get(),
             fingerprint: format!("{:016x}", query.fingerprint),
             widths: query.widths.clone(),
+            succeeds: query.succeeds,
             types: query.types.iter().map(|(name, data_type)| (name.clone(), type_name(data_type))).collect(),
         }
     }
@@ -321,6 +353,7 @@ impl StoredQuery {
             start: Position::new(self.start),
             fingerprint: u64::from_str_radix(&self.fingerprint, 16).map_err(|error| format!("fingerprint: {error}"))?,
             widths: self.widths,
+            succeeds: self.succeeds,
             types: self.types.into_iter().map(|(name, text)| Ok((name, stored_type(&text)?))).collect::<Result<_, String>>()?,
         })
     }
@@ -404,6 +437,7 @@ mod tests {
             fingerprint,
             types,
             widths: BTreeMap::from([("s".to_owned(), 2)]),
+            succeeds: id == "successor",
         })
     }
 
@@ -412,7 +446,8 @@ mod tests {
         for change in [
             Change::Create { source: source("a", None), query: None },
             Change::Create { source: source("a", Some("q")), query: Some(query("q", "a", "s")) },
-            Change::Replace { source: source("a", None) },
+            Change::Replace { source: source("a", None), query: None },
+            Change::Replace { source: source("a", Some("successor")), query: Some(query("successor", "a", "s")) },
             Change::Insert { query: query("q", "a", "s") },
             Change::Drop { name: "a".to_owned() },
             Change::Terminate { query: QueryId::new("q") },

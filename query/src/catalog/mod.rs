@@ -305,6 +305,8 @@ pub struct QueryDef {
     pub types: BTreeMap<String, DataType>,
     /// How many columns each of its sources had then; those added later are not seen.
     pub widths: BTreeMap<String, usize>,
+    /// Whether its topic holds the table of the query that it replaces: before anything else it writes the difference.
+    pub succeeds: bool,
 }
 
 /// What there is, at one moment.
@@ -435,6 +437,29 @@ impl Catalog {
         self.changes
     }
 
+    /// Puts a query in another one's place, before all that depends on it: it may read what came after the old one.
+    fn replace_query(&mut self, old: Option<QueryId>, query: &Arc<QueryDef>) {
+        self.paused.retain(|paused| old.as_ref() != Some(paused));
+        let others = std::mem::take(&mut self.queries).into_iter().filter(|other| old.as_ref() != Some(&other.id));
+        let mut fed: BTreeSet<String> = BTreeSet::from([query.sink.clone()]);
+        let (below, beside): (Vec<_>, Vec<_>) = others.partition(|other| {
+            let is_below = other.sources.iter().any(|source| fed.contains(source));
+            if is_below {
+                fed.insert(other.sink.clone());
+            }
+            is_below
+        });
+        self.queries = beside.into_iter().chain([Arc::clone(query)]).chain(below).collect();
+    }
+
+    /// The same with other sources of these names.
+    #[must_use]
+    pub fn with_sources(&self, sources: impl IntoIterator<Item = Arc<Source>>) -> Self {
+        let mut catalog = self.clone();
+        catalog.sources.extend(sources.into_iter().map(|source| (source.name.clone(), source)));
+        catalog
+    }
+
     /// Applies one change. A change that does not fit what there is changes nothing but the count.
     pub fn apply(&mut self, change: &Change) {
         self.changes += 1;
@@ -443,8 +468,11 @@ impl Catalog {
                 self.sources.insert(source.name.clone(), Arc::clone(source));
                 self.queries.extend(query.clone());
             }
-            Change::Replace { source } => {
-                self.sources.insert(source.name.clone(), Arc::clone(source));
+            Change::Replace { source, query } => {
+                let old = self.sources.insert(source.name.clone(), Arc::clone(source));
+                if let Some(query) = query {
+                    self.replace_query(old.and_then(|old| old.query.clone()), query);
+                }
             }
             Change::Insert { query } => self.queries.push(Arc::clone(query)),
             Change::Pause { query } => {

@@ -145,8 +145,12 @@ impl Core {
         let catalog = self.snapshot();
         match statement {
             Statement::CreateAs(create) => {
-                let sink = self.sink(&catalog, create, request)?;
-                Ok(self.persistent(&catalog, create, self.dialect(&request.session), Arc::new(sink))?.describe())
+                let (sink, told) = match self.explain_replacement(&catalog, create, request)? {
+                    Some((sink, told)) => (sink, Some(told)),
+                    None => (self.sink(&catalog, create, request, None)?, None),
+                };
+                let plan = self.persistent(&catalog, create, self.dialect(&request.session), Arc::new(sink))?.describe();
+                Ok(told.map_or(plan.clone(), |told| format!("{told}\n{plan}")))
             }
             Statement::InsertSelect(insert) => Ok(self.feeding(&catalog, insert, self.dialect(&request.session))?.describe()),
             Statement::Push(select) => Ok(self.volatile(select, self.dialect(&request.session), &request.parameters)?.describe()),

@@ -96,7 +96,10 @@ impl Engine {
     /// # Errors
     /// Whatever is wrong with the statement, and what went wrong while it was answered.
     pub async fn execute(&self, request: Request) -> Result<Answer, QueryError> {
-        let request = substituted(request)?;
+        let mut request = substituted(request)?;
+        if let Some(seen) = request.at_least {
+            request.at_least = Some(self.core.at_least(seen, &request).await?);
+        }
         if let Some(answer) = self.pull.answer_prepared(self.core.dialect(&request.session).kind, &request) {
             return Ok(answer);
         }
@@ -111,7 +114,7 @@ impl Engine {
         match sql::parse(&request.sql, dialect)? {
             Statement::Push(_) => Err(QueryError::Invalid("SELECT ... EMIT CHANGES does not end; run it as a push query".to_owned())),
             Statement::Pull(mut query) => {
-                let catalog = core.snapshot();
+                let catalog = core.readable();
                 core.expand_types(&catalog, dialect, query.as_mut())?;
                 let plain = core.plain(&catalog, &query, dialect, &request)?;
                 self.pull.answer(&catalog, &query, dialect.kind, plain, &self.within_bounds(request)).await
@@ -142,7 +145,10 @@ impl Engine {
     /// # Errors
     /// As [`Engine::execute`].
     pub async fn push(&self, request: Request) -> Result<PushAnswer, QueryError> {
-        let request = substituted(request)?;
+        let mut request = substituted(request)?;
+        if let Some(seen) = request.at_least {
+            request.at_least = Some(self.core.at_least(seen, &request).await?);
+        }
         let text = request.sql.clone();
         self.push_anew(request).await.map_err(|error| sql::located(error, &text))
     }
@@ -162,7 +168,7 @@ impl Engine {
         let plan = match explained {
             Explained::Statement(statement) => match statement.as_ref() {
                 Statement::Pull(query) => {
-                    let (catalog, mut query) = (self.core.snapshot(), with_stack(|| query.clone()));
+                    let (catalog, mut query) = (self.core.readable(), with_stack(|| query.clone()));
                     self.core.expand_types(&catalog, self.core.dialect(&request.session), query.as_mut())?;
                     self.pull.explain(&catalog, &query, self.core.dialect(&request.session).kind, request).await?
                 }
@@ -233,6 +239,21 @@ impl Core {
         Arc::clone(&self.catalog.read())
     }
 
+    /// What must be reflected for a request that has seen a position: also what is written when a table is replaced that the log names
+    /// below it.
+    async fn at_least(&self, seen: Position, request: &Request) -> Result<Position, QueryError> {
+        match self.supervisor.at_least(seen) {
+            Some(at_least) => Ok(at_least),
+            None => self.supervisor.taken_over(seen, self.timeout(request)).await,
+        }
+    }
+
+    /// What there is to read: views whose query is being replaced are as they were.
+    fn readable(&self) -> Arc<Catalog> {
+        let (catalog, served) = (self.snapshot(), self.supervisor.served());
+        if served.is_empty() { catalog } else { Arc::new(catalog.with_sources(served)) }
+    }
+
     /// The rules of a session's statements.
     fn dialect(&self, session: &Session) -> Dialect {
         session.dialect(self.config.dialect)
@@ -251,7 +272,7 @@ impl Core {
 
     /// Plans a push query.
     fn volatile(&self, select: &Select, dialect: Dialect, parameters: &[ScalarValue]) -> Result<StreamPlan, QueryError> {
-        let chain = self.chain(&self.snapshot(), select, dialect, parameters)?;
+        let chain = self.chain(&self.readable(), select, dialect, parameters)?;
         let source = &chain.scan.source;
         let keeps_rows = source.kind == SourceKind::Table && self.supervisor.view_of(source)?.is_none();
         chain.into_volatile(keeps_rows)

@@ -211,6 +211,8 @@ pub struct CreateAs {
     pub name: String,
     /// Whether one that exists is no error.
     pub if_not_exists: bool,
+    /// Whether one that exists is replaced.
+    pub or_replace: bool,
     /// What stands in WITH.
     pub options: Options,
     /// The query.

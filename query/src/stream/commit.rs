@@ -86,6 +86,12 @@ impl SystemTopics {
         Append { writes: vec![write], ..Append::default() }
     }
 
+    /// Outputs to the sink's topic alone.
+    pub(crate) fn outputs(topic: &TopicName, records: Vec<NewRecord>) -> Append {
+        let write = Write::Records { topic: topic.clone(), partition: None, records };
+        Append { writes: vec![write], durability: Some(Durability::Synced), ..Append::default() }
+    }
+
     /// One unit: outputs to the sink's topic, faults, progress.
     pub(crate) fn unit(
         &self,

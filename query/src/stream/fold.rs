@@ -291,6 +291,28 @@ impl Fold {
         Ok(ChangeBatch { rows, ops: Some(ops.into_iter().flatten().collect()), rowtime, positions, value_null: None })
     }
 
+    /// Rows of the newest version as the sink of a table writes them, from row number `from` on, at most `most`, and the number of the
+    /// row that follows; none at the end.
+    ///
+    /// # Errors
+    /// As [`Fold::outputs`].
+    pub(crate) fn rows_from(
+        &self,
+        from: RowNumber,
+        most: usize,
+        faults: &mut Faults,
+    ) -> Result<(ChangeBatch, Option<RowNumber>), QueryError> {
+        let (rows, version, end) = {
+            let table = self.table.read();
+            let (version, all) = (table.version(), table.rows());
+            let end = RowNumber::try_from(all.min(from as usize + most)).map_err(execution)?;
+            let rows = rows_within(&table, from..end, version, SCAN_BYTES);
+            (Changed::from(&table, rows.clone(), version), version, (rows.end as usize).lt(&all).then_some(rows.end))
+        };
+        // What fails between the state and a row is told when the row changes; here it has no record of its own.
+        Ok((self.outputs(&rows, (version, version), 0, faults)?, end))
+    }
+
     /// Which of the rows were rows of the table before.
     fn were(&self, before: Option<Groups>, existed: &[bool]) -> Result<Vec<bool>, QueryError> {
         let Some(before) = before else { return Ok(existed.to_vec()) };

@@ -10,6 +10,7 @@ pub mod pace;
 pub(crate) mod query;
 pub(crate) mod source;
 pub(crate) mod state;
+pub(crate) mod succession;
 pub(crate) mod task;
 pub mod view;
 pub(crate) mod worker;

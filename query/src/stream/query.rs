@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc, OnceLock, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -57,6 +57,8 @@ pub(crate) struct Query {
     published: Mutex<Published>,
     /// Who waits for the view as it is at a position; until then nobody hears of changes.
     snapshot: Mutex<Option<Snapshot>>,
+    /// Whether its topic holds what another query wrote, and not yet its own table.
+    succeeding: AtomicBool,
     /// What it failed at and tries again.
     trouble: Mutex<Option<String>>,
     reached: watch::Sender<Reached>,
@@ -123,6 +125,7 @@ impl Query {
             control: Mutex::new(Control { reading: from, ..Control::default() }),
             published: Mutex::default(),
             snapshot: Mutex::default(),
+            succeeding: AtomicBool::new(false),
             trouble: Mutex::default(),
             reached: watch::Sender::new(reached),
             job: OnceLock::new(),
@@ -156,6 +159,36 @@ impl Query {
         self.upstream.write().push(Arc::clone(upstream));
         if let Some(job) = self.job.get() {
             upstream.published.lock().downstream.push(Weak::clone(job));
+        }
+    }
+
+    /// Its topic holds what another query wrote.
+    pub(crate) fn succeeds(&self) {
+        self.succeeding.store(true, Ordering::Release);
+    }
+
+    /// Its topic holds its own table.
+    pub(crate) fn has_succeeded(&self) {
+        self.succeeding.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn is_succeeding(&self) -> bool {
+        self.succeeding.load(Ordering::Acquire)
+    }
+
+    /// A task is given a turn whenever this query publishes a step, or ends.
+    pub(crate) fn tells(&self, job: &Weak<Job>) {
+        self.published.lock().downstream.push(Weak::clone(job));
+    }
+
+    /// Whether it was told to stand still, and everything that it read by then is committed; one that has ended stands still, too.
+    pub(crate) fn stands_still(&self) -> bool {
+        let reached = self.reached.borrow().clone();
+        let control = self.control.lock();
+        match reached.state {
+            QueryState::Failed(_) | QueryState::Stopped => true,
+            QueryState::Running => control.paused_at.is_some() && reached.folded >= control.reading,
+            QueryState::Folding { .. } => false,
         }
     }
 
@@ -284,7 +317,9 @@ impl Query {
         if tells {
             self.tell(&mut published, frontier, changes);
         }
-        if let Some(end) = step.unit_end {
+        if !step.shows {
+            // Nobody below learns of it before the topic holds it.
+        } else if let Some(end) = step.unit_end {
             published.reflected.push_back(Reflected { frontier, end });
         } else if let Some(last) = published.reflected.back_mut() {
             last.frontier = last.frontier.max(frontier);
@@ -422,6 +457,8 @@ pub(crate) struct Committed {
     pub(crate) versions: Option<(Version, Version)>,
     /// End of the unit that it wrote, if it wrote one.
     pub(crate) unit_end: Option<Position>,
+    /// Whether what it writes shows all of it; not while it succeeds another query.
+    pub(crate) shows: bool,
 }
 
 /// Keeps a task from reading beyond an announced position while it lives. Of several, the task obeys the lowest: whoever
@@ -464,7 +501,9 @@ mod tests {
     }
 
     fn step(query: &Query, folded: u64, unit_end: Option<u64>) {
-        query.publish(&Committed { folded: Position::new(folded), versions: None, unit_end: unit_end.map(Position::new) }).unwrap();
+        query
+            .publish(&Committed { folded: Position::new(folded), versions: None, unit_end: unit_end.map(Position::new), shows: true })
+            .unwrap();
     }
 
     #[test]

@@ -39,6 +39,7 @@ use crate::{
         query::{Committed, Query},
         source::{Intake, Taken},
         state::Version,
+        succession::{Difference, Piece, Succession},
         worker::{Turn, Work},
     },
     supervisor::QueryState,
@@ -83,6 +84,8 @@ pub(crate) struct Parts {
     /// Where the query's fold starts, for its progress.
     pub(crate) start: Position,
     pub(crate) fingerprint: u64,
+    /// What it has to do before it writes, if it takes another one's place; until then nothing is output.
+    pub(crate) succession: Option<Succession>,
     /// Memory that the state may take, in bytes.
     pub(crate) state_budget: usize,
     pub(crate) limits: StepLimits,
@@ -121,6 +124,8 @@ struct Step {
     /// What it writes; kept until it is durable, for the case that the log refuses it.
     unit: Option<Append>,
     rows_out: u64,
+    /// The topic holds this query's table from now on.
+    takes_over: bool,
 }
 
 /// What a step has made so far.
@@ -351,7 +356,10 @@ impl Task {
             }
             let durable = self.durable.poll(context).ok_or(QueryError::Stopping)?;
             let until = self.parts.query.read_up_to(self.bounded(durable));
-            if self.taken_to >= until {
+            if self.taken_to >= until || self.is_succeeding() {
+                if let Some(turn) = self.succeed()? {
+                    return Ok(turn);
+                }
                 self.follow_upstream()?;
                 return Ok(Turn::Wait);
             }
@@ -363,6 +371,51 @@ impl Task {
             self.pending.push_back(step);
             computed = true;
         }
+    }
+
+    /// Whether it writes the difference to what another query has written: then the table stands still.
+    fn is_succeeding(&self) -> bool {
+        self.parts.succession.as_ref().is_some_and(|succession| succession.difference.is_some())
+    }
+
+    /// Once all that there is is folded, takes the place of another query: none if there is no other, or nothing to do.
+    fn succeed(&mut self) -> Result<Option<Turn>, QueryError> {
+        let (Some(succession), Some(fold), Some(sink)) = (&mut self.parts.succession, &self.parts.fold, &self.parts.sink) else {
+            return Ok(None);
+        };
+        if !self.pending.is_empty() {
+            return Ok(Some(Turn::Wait));
+        }
+        if let Some(before) = &succession.before {
+            before.pause();
+            // It wakes this task with each step.
+            if !before.stands_still() {
+                return Ok(Some(Turn::Wait));
+            }
+            if self.taken_to < before.folded() {
+                return Ok(Some(Turn::Again));
+            }
+        }
+        let mut difference = match succession.difference.take() {
+            Some(difference) => difference,
+            None => Difference::new(self.parts.log.as_ref(), sink.topic(), self.parts.log.head().position)?,
+        };
+        // What fails here begins again.
+        let mut faults = Faults::new();
+        let piece = difference.next(fold, sink, self.parts.state_budget, &mut faults)?;
+        succession.difference = Some(difference);
+        let (records, is_last) = match piece {
+            Piece::Nothing => return Ok(Some(Turn::Again)),
+            Piece::Some(records) => (records, false),
+            Piece::Last(records) => (records, true),
+        };
+        let (id, topic, rows_out) = (self.parts.query.id(), sink.topic(), records.len() as u64);
+        let unit = match is_last {
+            true => self.parts.topics.unit(id, Some((topic, records)), Vec::new(), self.progress())?,
+            false => SystemTopics::outputs(topic, records),
+        };
+        self.pending.push_back(Step { folded: self.taken_to, versions: None, unit: Some(unit), rows_out, takes_over: is_last });
+        Ok(Some(Turn::Again))
     }
 
     /// A step ends where output begins.
@@ -419,7 +472,14 @@ impl Task {
             folded: step.folded,
             versions: step.versions,
             unit_end: appended.map(|appended| appended.end),
-        })
+            shows: step.takes_over || self.parts.succession.is_none(),
+        })?;
+        if let Some(succession) = self.parts.succession.take_if(|_| step.takes_over) {
+            self.parts.output_from = step.folded;
+            self.parts.query.has_succeeded();
+            (succession.take_over)(appended.map_or(step.folded, |appended| appended.end));
+        }
+        Ok(())
     }
 
     /// The frontier of a query below another one moves with that one, even if no record comes.
@@ -428,7 +488,8 @@ impl Task {
         if query.live_upstream().is_empty() || !self.pending.is_empty() || query.frontier_after(self.taken_to) <= query.frontier() {
             return Ok(());
         }
-        query.publish(&Committed { folded: self.taken_to, versions: None, unit_end: None })
+        let shows = self.parts.succession.is_none();
+        query.publish(&Committed { folded: self.taken_to, versions: None, unit_end: None, shows })
     }
 
     /// Takes a step's worth of rows and folds them; none if they are still being decoded.
@@ -436,7 +497,7 @@ impl Task {
         self.pace.begin();
         let Some(mut taken) = self.take(until, waker)? else { return Ok(None) };
         // A step ends where output begins.
-        let silent = taken.scanned_to <= self.parts.output_from;
+        let silent = taken.scanned_to <= self.parts.output_from || self.parts.succession.is_some();
         let made = loop {
             let mut made = Made { unit_bytes: self.unit_bytes, carried: Arc::clone(&taken.carried), ..Made::default() };
             match self.attempt(&mut taken, silent, &mut made) {
@@ -458,7 +519,7 @@ impl Task {
         let Taken { records, mut faults, mut fault_count, scanned_to, .. } = taken;
         self.parts.query.rows_in.fetch_add(records, Ordering::Relaxed);
         self.taken_to = scanned_to;
-        let mut step = Step { folded: scanned_to, versions: made.versions, unit: None, rows_out: 0 };
+        let mut step = Step { folded: scanned_to, versions: made.versions, unit: None, rows_out: 0, takes_over: false };
         if silent {
             return Ok(Some(step));
         }
@@ -638,7 +699,7 @@ impl Task {
         }
         self.untold = false;
         let unit = self.parts.topics.unit(self.parts.query.id(), None, Vec::new(), self.progress()).ok();
-        self.pending.push_back(Step { folded: self.taken_to, versions: None, unit, rows_out: 0 });
+        self.pending.push_back(Step { folded: self.taken_to, versions: None, unit, rows_out: 0, takes_over: false });
         true
     }
 }

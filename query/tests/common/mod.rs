@@ -208,6 +208,7 @@ pub fn definition(name: &str) -> QueryDef {
         fingerprint: 1,
         types: BTreeMap::new(),
         widths: BTreeMap::new(),
+        succeeds: false,
     }
 }
 

@@ -43,7 +43,7 @@ impl Core {
             return Ok(done(end, what));
         };
         replace::check(&catalog, dialect, old, &source)?;
-        let end = self.commit(&Change::Replace { source: Arc::new(source) })?;
+        let end = self.commit(&Change::Replace { source: Arc::new(source), query: None })?;
         Ok(done(end, format!("{what} replaced")))
     }
 
@@ -113,7 +113,7 @@ impl Core {
         replace::check(&catalog, self.dialect(&request.session), old, &source)?;
         check_holds(&source)?;
         let what = format!("{} {} has {} now, too", source.kind, source.name, added.join(", "));
-        Ok(done(self.commit(&Change::Replace { source: Arc::new(source) })?, what))
+        Ok(done(self.commit(&Change::Replace { source: Arc::new(source), query: None })?, what))
     }
 
     /// The topic of a declared source: one that exists, or a new one if the number of its partitions is told.

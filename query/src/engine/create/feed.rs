@@ -39,6 +39,7 @@ impl Core {
             fingerprint: plan.fingerprint,
             types: self.types_used(&catalog, dialect, &insert.select.query)?,
             widths: BTreeMap::from([(reads.name.clone(), reads.columns.len())]),
+            succeeds: false,
         });
         let release = |_: &QueryError| self.log.release(id.as_str());
         self.hold(&catalog, &query).inspect_err(release)?;
@@ -90,7 +91,7 @@ impl Core {
     }
 
     /// Whether records of a topic get into a source, by whatever way.
-    fn is_fed_by(&self, catalog: &Catalog, source: &Source, topic: &TopicName) -> bool {
+    pub(super) fn is_fed_by(&self, catalog: &Catalog, source: &Source, topic: &TopicName) -> bool {
         let mut topics = vec![source.topic.clone()];
         let mut next = 0;
         while let Some(at) = topics.get(next).cloned() {

@@ -6,6 +6,7 @@ mod formats;
 mod options;
 mod replace;
 mod sink;
+mod successor;
 
 use std::sync::Arc;
 

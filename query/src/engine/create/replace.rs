@@ -45,7 +45,7 @@ pub(super) fn check(catalog: &Catalog, dialect: Dialect, old: &Source, new: &Sou
 }
 
 /// What is not as before, but for columns that were added.
-fn changed(old: &Source, new: &Source) -> Option<&'static str> {
+pub(super) fn changed(old: &Source, new: &Source) -> Option<&'static str> {
     let keeps_columns = new.columns.get(..old.columns.len()) == Some(old.columns.as_slice()) && old.key_count() == new.key_count();
     if !keeps_columns {
         return Some("the columns");

@@ -32,42 +32,28 @@ const SINK_PARTITIONS: u32 = 1;
 /// Generations of a topic that are looked at.
 const MAX_GENERATIONS: u32 = 1_000;
 
+/// What CREATE ... AS makes.
+pub(super) struct Written {
+    pub(super) source: Arc<Source>,
+    pub(super) query: Arc<QueryDef>,
+    pub(super) plan: StreamPlan,
+}
+
 impl Core {
     pub(in crate::engine) fn create_as(&self, create: &CreateAs, request: &Request) -> Result<Answer, QueryError> {
         let catalog = self.snapshot();
-        if catalog.source(&create.name).is_ok() {
+        if let Ok(old) = catalog.source(&create.name) {
+            if create.or_replace {
+                return self.replace_query(&catalog, Arc::clone(old), create, request);
+            }
             return exists(self.head(), create.kind, create.name.clone(), create.if_not_exists);
         }
         self.check_room_for_query(&catalog)?;
         let dialect = self.dialect(&request.session);
-        let mut source = self.sink(&catalog, create, request)?;
-        let id = match create.kind {
-            SourceKind::Stream => "csas",
-            SourceKind::Table => "ctas",
-        };
-        let id = QueryId::new(&format!("{}_{}_{}", dialect.fold(id), create.name, catalog.changes()));
-        source.query = Some(id.clone());
-        let source = Arc::new(source);
-
-        let plan = self.persistent(&catalog, create, dialect, Arc::clone(&source))?;
-        let reads = Arc::clone(&plan.source()?.source);
-        let query = Arc::new(QueryDef {
-            id: id.clone(),
-            sink: create.name.clone(),
-            sources: vec![reads.name.clone()],
-            sql: request.sql.clone(),
-            dialect: dialect.kind,
-            start: self.start_of(dialect),
-            fingerprint: plan.fingerprint,
-            types: self.types_used(&catalog, dialect, &create.select.query)?,
-            widths: BTreeMap::from([(reads.name.clone(), reads.columns.len())]),
-        });
-
-        // An empty topic of the right shape that is there already stays as its creator wanted it.
-        if self.log.topic(&source.topic).is_err() {
-            let partitions = create.options.partitions.unwrap_or(SINK_PARTITIONS);
-            self.log.create_topic(source.topic.clone(), topic_settings(source.topic_kind, partitions, &create.options)?)?;
-        }
+        let sink = self.sink(&catalog, create, request, None)?;
+        let Written { source, query, plan } = self.written(&catalog, create, request, sink, self.start_of(dialect))?;
+        let (id, reads) = (&query.id, &plan.source()?.source);
+        self.make_topic(&source, &create.options)?;
         let release = |_: &QueryError| self.log.release(id.as_str());
         self.hold(&catalog, &query).inspect_err(release)?;
         let change = Change::Create { source: Arc::clone(&source), query: Some(Arc::clone(&query)) };
@@ -82,6 +68,49 @@ impl Core {
             what = format!("{what}; as long as it exists, retention removes nothing more of topic {}", reads.topic);
         }
         Ok(done(end, what))
+    }
+
+    /// A source and its query, which starts at a position, from a new id on.
+    pub(super) fn written(
+        &self,
+        catalog: &Catalog,
+        create: &CreateAs,
+        request: &Request,
+        mut source: Source,
+        start: Position,
+    ) -> Result<Written, QueryError> {
+        let dialect = self.dialect(&request.session);
+        let id = match create.kind {
+            SourceKind::Stream => "csas",
+            SourceKind::Table => "ctas",
+        };
+        let id = QueryId::new(&format!("{}_{}_{}", dialect.fold(id), create.name, catalog.changes()));
+        source.query = Some(id.clone());
+        let source = Arc::new(source);
+        let plan = self.persistent(catalog, create, dialect, Arc::clone(&source))?;
+        let reads = &plan.source()?.source;
+        let query = Arc::new(QueryDef {
+            id,
+            sink: create.name.clone(),
+            sources: vec![reads.name.clone()],
+            sql: request.sql.clone(),
+            dialect: dialect.kind,
+            start,
+            fingerprint: plan.fingerprint,
+            types: self.types_used(catalog, dialect, &create.select.query)?,
+            widths: BTreeMap::from([(reads.name.clone(), reads.columns.len())]),
+            succeeds: false,
+        });
+        Ok(Written { source, query, plan })
+    }
+
+    /// An empty topic of the right shape that is there already stays as its creator wanted it.
+    pub(super) fn make_topic(&self, source: &Source, options: &Options) -> Result<(), QueryError> {
+        if self.log.topic(&source.topic).is_err() {
+            let partitions = options.partitions.unwrap_or(SINK_PARTITIONS);
+            self.log.create_topic(source.topic.clone(), topic_settings(source.topic_kind, partitions, options)?)?;
+        }
+        Ok(())
     }
 
     /// Where a query of this dialect starts that is made now.
@@ -114,8 +143,14 @@ impl Core {
         Ok(chain.into_persistent(items, sink))
     }
 
-    /// The source that CREATE ... AS makes, without its query's id.
-    pub(in crate::engine) fn sink(&self, catalog: &Catalog, create: &CreateAs, request: &Request) -> Result<Source, QueryError> {
+    /// The source that CREATE ... AS makes, without its query's id; over the topic of the one that it replaces, if that is told.
+    pub(in crate::engine) fn sink(
+        &self,
+        catalog: &Catalog,
+        create: &CreateAs,
+        request: &Request,
+        replaced: Option<&Source>,
+    ) -> Result<Source, QueryError> {
         let CreateAs { kind, name, options, select, .. } = create;
         if *kind == SourceKind::Stream && options.changelog.is_some() {
             return Err(QueryError::Invalid(format!("changelog is for tables: of stream {name} every record is written")));
@@ -176,7 +211,10 @@ impl Core {
         let formats = formats(&written, options, Defaults { dialect, session: &request.session, inherited: Some(reads) })?;
         let (timestamp, timestamp_format) = timestamp_column(&columns, options)?;
         let prefix = request.session.setting(OUTPUT_TOPIC_PREFIX).unwrap_or_default();
-        let topic = self.sink_topic(catalog, topic_kind, name, prefix, options)?;
+        let topic = match replaced {
+            Some(replaced) => replaced.topic.clone(),
+            None => self.sink_topic(catalog, topic_kind, name, prefix, options)?,
+        };
         Ok(Source {
             name: name.clone(),
             kind: *kind,

@@ -34,9 +34,6 @@ impl StatementParser<'_> {
         let options = if self.word("WITH") { self.options()? } else { Options::default() };
         let is_select = self.word("AS");
         match (columns, is_select) {
-            (None, true) if or_replace => {
-                Err(QueryError::Unsupported("CREATE OR REPLACE ... AS SELECT; drop what the query makes, and create it again".to_owned()))
-            }
             (None, true) if read_only => {
                 Err(QueryError::Invalid(format!("{name} is written by its query, so it is no SOURCE; leave that word out")))
             }
@@ -45,7 +42,7 @@ impl StatementParser<'_> {
                 if select.limit.is_some() {
                     return Err(QueryError::Invalid("a persistent query takes no LIMIT".to_owned()));
                 }
-                Ok(Statement::CreateAs(CreateAs { kind, name, if_not_exists, options, select }))
+                Ok(Statement::CreateAs(CreateAs { kind, name, if_not_exists, or_replace, options, select }))
             }
             (Some(_), true) => Err(QueryError::Invalid(format!("columns of {name} come from its SELECT; leave the list of columns out"))),
             (Some(columns), false) => {

@@ -174,7 +174,6 @@ fn what_we_do_not_have_is_refused_by_name() {
         ("SELECT 1 INTO t FROM u", "SELECT ... INTO"),
         ("CREATE STREAM a (b INT) WITH (window_type='SESSION')", "window_type in WITH"),
         ("CREATE STREAM a (b INT) WITH (value_schema_id=1)", "value_schema_id in WITH"),
-        ("CREATE OR REPLACE TABLE a AS SELECT 1", "OR REPLACE"),
         ("SELECT a FROM t EMIT FINAL", "EMIT FINAL"),
         ("CREATE TABLE a AS SELECT k, COUNT(*) FROM t WINDOW TUMBLING (SIZE 1 HOUR) GROUP BY k", "WINDOW TUMBLING at line 1, column 45"),
         ("SELECT * FROM t JOIN u WITHIN 1 HOUR ON t.k = u.k EMIT CHANGES", "WITHIN at line 1, column 24"),

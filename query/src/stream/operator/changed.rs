@@ -46,6 +46,12 @@ impl Changed {
         changed
     }
 
+    /// Rows from a number on, as what is new; those that are not there at the version are among them.
+    pub(crate) fn from(table: &Table, rows: Range<RowNumber>, version: Version) -> Vec<Self> {
+        let bytes = |row| table.key(row).len() + table.row_at(row, version).map_or(0, |words| table.text_bytes(words));
+        rows.map(|row| Self { row, existed: false, bytes: bytes(row) }).collect()
+    }
+
     /// How many of these rows, from the first on, together have no more than so many bytes of keys and texts; at least one.
     pub(crate) fn within(rows: &[Self], bytes: usize) -> usize {
         within(rows.iter().map(|row| row.bytes), bytes).min(rows.len())
