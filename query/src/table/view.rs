@@ -104,15 +104,11 @@ impl TableProvider for ViewTable {
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         let found = self.lookups(filters).is_some();
-        let names = self.schema.fields().iter().take(self.keys).map(|field| field.name().as_str());
-        let mut open: Vec<&str> = if found { names.collect() } else { Vec::new() };
-        // The first filter on each key column is the one that is looked up; a second one on it is left to DataFusion.
-        let of = |one: &&Expr| {
-            let place = filter::values(one).and_then(|(name, _)| open.iter().position(|open| *open == name));
-            place.map_or(TableProviderFilterPushDown::Unsupported, |place| {
-                open.swap_remove(place);
-                TableProviderFilterPushDown::Exact
-            })
+        let is_key = |name: &str| self.schema.fields().iter().take(self.keys).any(|field| field.name() == name);
+        // Never exact: what is pushed down may be rewritten afterwards into something that names no keys any more, and all rows are read.
+        let of = |one: &&Expr| match filter::values(one) {
+            Some((name, _)) if found && is_key(name) => TableProviderFilterPushDown::Inexact,
+            _ => TableProviderFilterPushDown::Unsupported,
         };
         Ok(filters.iter().map(of).collect())
     }
