@@ -206,6 +206,25 @@ async fn a_lookup_answers_as_the_plan_does() {
             assert!(!shop.execute(&format!("EXPLAIN {planned}")).await[0].starts_with("Lookup"), "{planned}");
         }
     }
+    for (keys, rows) in [
+        ("'bob', 'ann'", vec!["bob|10", "ann|12"]),
+        ("'ann', 'nobody', 'ann'", vec!["ann|12"]),
+        ("'nobody'", vec![]),
+        ("'o''neil', 'ann'", vec!["ann|12"]),
+    ] {
+        let direct = format!("SELECT customer, total FROM totals WHERE customer IN ({keys})");
+        // The first is parsed, the second is known.
+        assert_eq!(shop.execute(&direct).await, rows, "{direct}");
+        assert_eq!(shop.execute(&direct).await, rows, "{direct}");
+        assert!(shop.execute(&format!("EXPLAIN {direct}")).await[0].starts_with("Lookup: view totals"), "{direct}");
+    }
+    for planned in
+        ["customer NOT IN ('ann', 'cyd')", "customer IN ('bob', NULL)", "customer IN ('bob') AND n > 0", "customer IN ('bob', 'a' || 'b')"]
+    {
+        let planned = format!("SELECT customer, total FROM totals WHERE {planned}");
+        assert_eq!(shop.execute(&planned).await, ["bob|10"], "{planned}");
+        assert!(!shop.execute(&format!("EXPLAIN {planned}")).await[0].starts_with("Lookup"), "{planned}");
+    }
     let answer =
         shop.ask(with_parameters("SELECT total, customer FROM totals WHERE $1 = customer", vec![ScalarValue::from("bob")])).await.unwrap();
     assert_eq!(answer.keys, [1]);

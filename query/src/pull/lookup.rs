@@ -1,4 +1,5 @@
-//! Recognises `SELECT columns FROM view WHERE key = value [AND key = value ...]`, which needs no planning.
+//! Recognises `SELECT columns FROM view WHERE key = value [AND key = value ...]`, which needs no planning; one of the columns may have
+//! several values: `key IN (value, ...)`.
 //!
 //! Pure. Whatever is not exactly that is left to DataFusion, which gives the same answer more slowly.
 
@@ -15,12 +16,16 @@ use datafusion::{
 /// One value for each key column, in the order of the view.
 pub(super) type Key = Vec<ScalarValue>;
 
+/// Keys that are looked up at once; what asks for more is planned.
+const MOST_KEYS: usize = 100;
+
 /// A query that names one table and values for columns of it.
 pub(super) struct Lookup {
     table: String,
     /// Column and name in the answer; none: all of them.
     columns: Option<Vec<(String, String)>>,
-    equals: Vec<(String, Operand)>,
+    /// A column, and one of these values for it.
+    equals: Vec<(String, Vec<Operand>)>,
     literals: Vec<ScalarValue>,
 }
 
@@ -139,7 +144,17 @@ impl Lookup {
                     _ => return None,
                 };
                 let operand = self.operand(&value.value)?;
-                self.equals.push((ident.value.clone(), operand));
+                self.equals.push((ident.value.clone(), vec![operand]));
+                Some(())
+            }
+            Expr::InList { expr, list, negated: false } => {
+                let Expr::Identifier(ident) = &**expr else { return None };
+                let operand = |value: &Expr| match value {
+                    Expr::Value(value) => self.operand(&value.value),
+                    _ => None,
+                };
+                let operands: Vec<Operand> = list.iter().map(operand).collect::<Option<_>>()?;
+                self.equals.push((ident.value.clone(), operands));
                 Some(())
             }
             _ => None,
@@ -161,14 +176,16 @@ impl Lookup {
         Some(Operand::Literal(self.literals.len() - 1))
     }
 
-    /// What gives the key of a view whose first `keys` columns are its key; none unless each is compared once, and nothing else.
+    /// What gives the keys of a view whose first `keys` columns are its key; none unless each is compared once, and nothing else, and
+    /// at most one with several values.
     pub(super) fn key(&self, schema: &Schema, keys: usize) -> Option<KeyMaker> {
-        if keys == 0 || self.equals.len() != keys {
+        let several = self.equals.iter().filter(|(_, operands)| operands.len() != 1).count();
+        if keys == 0 || self.equals.len() != keys || several > 1 {
             return None;
         }
         let part_of = |field: &Arc<Field>| {
-            let (_, operand) = self.equals.iter().find(|(name, _)| name == field.name())?;
-            Some((operand.clone(), field.data_type().clone()))
+            let (_, operands) = self.equals.iter().find(|(name, _)| name == field.name())?;
+            (1..=MOST_KEYS).contains(&operands.len()).then(|| (operands.clone(), field.data_type().clone()))
         };
         Some(KeyMaker { parts: schema.fields().iter().take(keys).map(part_of).collect::<Option<_>>()? })
     }
@@ -197,21 +214,30 @@ impl Lookup {
     }
 }
 
-/// Where the values of a key come from.
+/// Where the values of keys come from.
 pub(super) struct KeyMaker {
-    /// One for each key column, with its type.
-    parts: Vec<(Operand, DataType)>,
+    /// One for each key column, with its type: one value for all keys, or one for each.
+    parts: Vec<(Vec<Operand>, DataType)>,
 }
 
 impl KeyMaker {
-    /// The key; none if a value is missing or has another type than its column.
-    pub(super) fn key(&self, literals: &[ScalarValue], parameters: &[ScalarValue]) -> Option<Key> {
-        let value = |(operand, data_type): &(Operand, DataType)| match operand {
+    /// The keys, each once; none if a value is missing or has another type than its column.
+    pub(super) fn keys(&self, literals: &[ScalarValue], parameters: &[ScalarValue]) -> Option<Vec<Key>> {
+        let value = |operand: &Operand, data_type: &DataType| match operand {
             Operand::Literal(place) => same_type(literals.get(*place)?, data_type),
             Operand::Parameter(place) => same_type(parameters.get(*place)?, data_type),
             Operand::Boolean(value) => same_type(&ScalarValue::Boolean(Some(*value)), data_type),
         };
-        self.parts.iter().map(value).collect()
+        let number = self.parts.iter().map(|(operands, _)| operands.len()).max()?;
+        let mut keys: Vec<Key> = Vec::with_capacity(number);
+        for at in 0..number {
+            let part = |(operands, data_type): &(Vec<Operand>, DataType)| value(operands.get(at).or(operands.first())?, data_type);
+            let key: Key = self.parts.iter().map(part).collect::<Option<_>>()?;
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        Some(keys)
     }
 }
 

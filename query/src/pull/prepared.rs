@@ -1,4 +1,4 @@
-//! The short way of a query that names one view and one value for each of its key columns: no plan, no threads, and from the second
+//! The short way of a query that names one view and values for each of its key columns: no plan, no threads, and from the second
 //! time on no parser either.
 //!
 //! Called by `pull` and, before a statement is parsed, by `engine`. What always holds: what a remembered lookup does not answer
@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
+use arrow::{compute::concat_batches, datatypes::SchemaRef, record_batch::RecordBatch};
 use datafusion::{common::ScalarValue, error::DataFusionError, sql::sqlparser::ast};
 use parking_lot::RwLock;
 use tokio::time::Instant;
@@ -28,6 +28,9 @@ use crate::{
     sql::DialectKind,
     stream::view::View,
 };
+
+/// Bytes of several rows that are answered in one piece.
+const MOST_BYTES: usize = 4 << 20;
 
 /// Lookups that are remembered; one more, and all are forgotten.
 const MOST: usize = 512;
@@ -65,18 +68,24 @@ impl PreparedLookups {
 }
 
 impl Prepared {
-    /// The answer, read from the view as it is now.
-    fn answer(&self, view: &View, key: &Key) -> Result<Answer, QueryError> {
-        let (row, position) = view.get(key)?;
-        let row = row.map(|row| self.named(&row)).transpose()?;
-        Ok(Answer {
+    /// The answer, read from the view as it is now; none if the rows are too large to be put together at once.
+    fn answer(&self, view: &View, keys: &[Key]) -> Result<Option<Answer>, QueryError> {
+        let (found, position) = view.get(keys)?;
+        let bytes: usize = found.iter().map(RecordBatch::get_array_memory_size).sum();
+        let rows = match found.as_slice() {
+            [] => None,
+            [row] => Some(self.named(row)?),
+            _ if bytes > MOST_BYTES => return Ok(None),
+            rows => Some(self.named(&concat_batches(&view.schema(), rows).map_err(|fault| session::query_error(fault.into()))?)?),
+        };
+        Ok(Some(Answer {
             schema: Arc::clone(&self.schema),
             keys: self.keys.clone(),
-            batches: Batches::AtHand(row),
+            batches: Batches::AtHand(rows),
             position,
             done: None,
             session: None,
-        })
+        }))
     }
 
     /// The columns that are asked for, under the names of the answer.
@@ -96,8 +105,8 @@ impl Pull {
         if request.at_least.is_some_and(|wanted| view.frontier() < wanted) {
             return None;
         }
-        let key = prepared.key.key(&literals, &request.parameters)?;
-        prepared.answer(&view, &key).ok()
+        let keys = prepared.key.keys(&literals, &request.parameters)?;
+        prepared.answer(&view, &keys).ok().flatten()
     }
 
     /// Answers a lookup without planning it, and remembers it; none for any other query.
@@ -110,21 +119,21 @@ impl Pull {
         deadline: Instant,
     ) -> Result<Option<Answer>, QueryError> {
         let Some((view, prepared, literals)) = self.prepare(catalog, query) else { return Ok(None) };
-        let Some(key) = prepared.key.key(&literals, &request.parameters) else { return Ok(None) };
+        let Some(keys) = prepared.key.keys(&literals, &request.parameters) else { return Ok(None) };
         if let Some(at_least) = request.at_least {
             view.wait(at_least, left(deadline)).await?;
         }
-        let answer = prepared.answer(&view, &key)?;
+        let Some(answer) = prepared.answer(&view, &keys)? else { return Ok(None) };
         if let Some(shape) = Shape::of(&request.sql).filter(|shape| shape.literals == literals) {
             self.shared.prepared.remember(dialect, shape, Arc::new(prepared));
         }
         Ok(Some(answer))
     }
 
-    /// The view in which a query looks one key up, if that is all it does.
+    /// The view in which a query looks keys up, if that is all it does.
     pub(super) fn view_to_look_up(&self, catalog: &Catalog, query: &ast::Query, request: &Request) -> Option<Arc<View>> {
         let (view, prepared, literals) = self.prepare(catalog, query)?;
-        prepared.key.key(&literals, &request.parameters)?;
+        prepared.key.keys(&literals, &request.parameters)?;
         Some(view)
     }
 

@@ -100,18 +100,25 @@ impl View {
         self.readable(|_, _| Pinned::new(&self.fold, position))
     }
 
-    /// The row under a key now, if there is one, and the position at which that is so: one value for each key column, of its type.
+    /// The rows under keys now, a batch for each that is there, and the position at which that is so. A key is one value for each
+    /// key column, of its type.
     ///
     /// # Errors
     /// As [`View::pin`].
-    pub(crate) fn get(&self, key: &[ScalarValue]) -> Result<(Option<RecordBatch>, Position), QueryError> {
+    pub(crate) fn get(&self, keys: &[Vec<ScalarValue>]) -> Result<(Vec<RecordBatch>, Position), QueryError> {
         if let Some(error) = self.query.unreadable() {
             return Err(error);
         }
-        let key = key_columns(key, self.fold.key_types())?;
-        let (found, position) = self.query.at_frontier(|position, _| (self.fold.find(&key), position));
-        let row = found?.map(|group| self.fold.row(group)).transpose()?.flatten();
-        Ok((row, position))
+        let keys: Vec<Vec<ArrayRef>> = keys.iter().map(|key| key_columns(key, self.fold.key_types())).collect::<Result<_, _>>()?;
+        let find = |position, _: &mut Vec<Listener>| (keys.iter().map(|key| self.fold.find(key)).collect::<Vec<_>>(), position);
+        let (found, position) = self.query.at_frontier(find);
+        let mut rows = Vec::with_capacity(found.len());
+        for group in found {
+            if let Some(group) = group? {
+                rows.extend(self.fold.row(group)?);
+            }
+        }
+        Ok((rows, position))
     }
 
     /// Its rows now, and every change after.
