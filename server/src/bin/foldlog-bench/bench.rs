@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use foldlog_proto::v1::{CreateTopicRequest, QueryRequest, Rows, query_batch, query_client::QueryClient, topics_client::TopicsClient};
+use foldlog_proto::v1::{
+    CreateTopicRequest, GetHeadRequest, Head, QueryRequest, Rows, column_values::Values, query_batch, query_client::QueryClient,
+    topics_client::TopicsClient,
+};
 use prost::bytes::Bytes;
 use tempfile::TempDir;
 use tonic::transport::Channel;
@@ -100,6 +103,39 @@ impl Bench {
     }
 }
 
+/// What it took a query to come to the end.
+pub struct Run {
+    /// Its id.
+    pub query: String,
+    /// From the statement to the last durable unit.
+    pub seconds: f64,
+    /// Of the server meanwhile.
+    pub processor_seconds: f64,
+}
+
+/// A query as `SHOW QUERIES` tells it.
+struct Status {
+    id: String,
+    state: String,
+    frontier: u64,
+}
+
+impl Status {
+    /// The one that writes `sink`.
+    fn of(rows: &Rows, sink: &str) -> Option<Self> {
+        let texts = |column: usize| match &rows.columns.get(column)?.values {
+            Some(Values::Texts(texts)) => Some(&texts.values),
+            _ => None,
+        };
+        let place = texts(1)?.iter().position(|named| named == sink)?;
+        let frontier = match &rows.columns.get(3)?.values {
+            Some(Values::Integers(numbers)) => u64::try_from(*numbers.values.get(place)?).ok()?,
+            _ => return None,
+        };
+        Some(Self { id: texts(0)?.get(place)?.clone(), state: texts(2)?.get(place)?.clone(), frontier })
+    }
+}
+
 impl Subject {
     /// Makes the stream over the measured topic.
     pub async fn declare(&self) -> anyhow::Result<()> {
@@ -127,8 +163,8 @@ impl Subject {
     /// Waits until the view reflects everything below the log's end of now; tells how long that took.
     pub async fn view_caught_up(&self) -> anyhow::Result<Duration> {
         let began = Instant::now();
-        let head = child::event_log(self.channel.clone()).get_head(foldlog_proto::v1::GetHeadRequest::default()).await?;
-        self.view_reflects(head.into_inner().token).await?;
+        let head = self.head().await?;
+        self.view_reflects(head.token).await?;
         Ok(began.elapsed())
     }
 
@@ -138,6 +174,40 @@ impl Subject {
         let request = QueryRequest { sql, at_least: token, timeout: Some(timeout), ..QueryRequest::default() };
         execute(self.channel.clone(), request).await.context("the view does not catch up")?;
         Ok(())
+    }
+
+    /// Makes a query that writes `sink`, and waits until everything that was in the log before is reflected and durable.
+    pub async fn run(&self, sql: &str, sink: &str) -> anyhow::Result<Run> {
+        let head = self.head().await?.position;
+        let (began, before) = (Instant::now(), self.cpu()?);
+        self.sql(sql).await?;
+        let query = loop {
+            let queries = self.sql("SHOW QUERIES").await?;
+            let status = queries.iter().find_map(|rows| Status::of(rows, sink)).with_context(|| format!("no query writes {sink}"))?;
+            anyhow::ensure!(status.state == "running" || status.state.starts_with("folding"), "the query is {}", status.state);
+            if status.frontier >= head {
+                break status.id;
+            }
+            anyhow::ensure!(began.elapsed() < PATIENCE, "the query is at {} of {head}", status.frontier);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        };
+        let (seconds, processor_seconds) = (began.elapsed().as_secs_f64(), self.cpu()?.saturating_sub(before).as_secs_f64());
+        Ok(Run { query, seconds, processor_seconds })
+    }
+
+    /// How far the query is that is least far; no position if there is none.
+    pub async fn least_frontier(&self) -> anyhow::Result<u64> {
+        let queries = self.sql("SHOW QUERIES").await?;
+        let frontiers = queries.iter().flat_map(|rows| match rows.columns.get(3).and_then(|column| column.values.as_ref()) {
+            Some(Values::Integers(numbers)) => numbers.values.as_slice(),
+            _ => &[],
+        });
+        Ok(frontiers.min().and_then(|least| u64::try_from(*least).ok()).unwrap_or_default())
+    }
+
+    /// The end of the log.
+    pub async fn head(&self) -> anyhow::Result<Head> {
+        Ok(child::event_log(self.channel.clone()).get_head(GetHeadRequest::default()).await?.into_inner())
     }
 
     /// Waits until the server has come to rest: what it left to write would disturb the next measurement.
@@ -164,6 +234,27 @@ impl Subject {
     /// Processor time of the server so far.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
         processor_time(self.server.pid())
+    }
+
+    /// Threads that the server has.
+    pub fn threads(&self) -> anyhow::Result<usize> {
+        let path = format!("/proc/{}/task", self.server.pid());
+        Ok(std::fs::read_dir(&path).with_context(|| format!("cannot list {path}"))?.count())
+    }
+
+    /// A number that the server tells whoever watches it.
+    pub async fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let url = self.server.url();
+        let address = url.trim_start_matches("http://");
+        let mut stream = tokio::net::TcpStream::connect(address).await.context("cannot connect")?;
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        let text = String::from_utf8_lossy(&answer);
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim_start_matches("_total").trim().parse().ok());
+        value.with_context(|| format!("{name} is not among the server's numbers"))
     }
 }
 

@@ -14,17 +14,22 @@ mod beside;
 mod disk;
 mod echo;
 mod encoded;
+mod fanout;
 mod flat;
 mod folders;
 mod grid;
 mod inside;
 mod load;
 mod lookups;
+mod many;
+mod nexmark;
 mod peers;
 mod queries;
+mod records;
 mod report;
 mod restart;
 mod sessions;
+mod sums;
 mod syscalls;
 mod turns;
 
@@ -117,7 +122,16 @@ fn main() -> ExitCode {
 /// Every goal.
 fn names() -> Vec<&'static str> {
     let appends = [inside::NAMES.as_slice(), &appends::NAMES, &sessions::NAMES, &beside::NAMES, &grid::NAMES];
-    let others = [queries::NAMES.as_slice(), &["G14"], &flat::NAMES, &restart::NAMES, &["SYNCS", "SYNC-EACH"]];
+    let others = [
+        queries::NAMES.as_slice(),
+        &["G14"],
+        &nexmark::NAMES,
+        &many::NAMES,
+        &fanout::NAMES,
+        &flat::NAMES,
+        &restart::NAMES,
+        &["SYNCS", "SYNC-EACH"],
+    ];
     [appends.concat(), others.concat()].concat()
 }
 
@@ -168,6 +182,26 @@ async fn measure(goals: Goals) -> anyhow::Result<bool> {
         && let Err(failed) = lookups::goals(&bench, &mut report).await
     {
         report.failed("G14", &failed);
+    }
+    if report.wants_any(&nexmark::NAMES)
+        && let Err(failed) = nexmark::goals(&bench, &mut report).await
+    {
+        report.failed("NEXMARK", &failed);
+    }
+    if report.wants_any(&many::NAMES)
+        && let Err(failed) = many::goals(&bench, &mut report).await
+    {
+        report.failed("MANY", &failed);
+    }
+    if report.wants_any(&fanout::NAMES)
+        && let Err(failed) = fanout::goals(&bench, &mut report).await
+    {
+        report.failed("FANOUT", &failed);
+    }
+    if report.wants_any(&sums::NAMES)
+        && let Err(failed) = sums::goals(&bench, &mut report).await
+    {
+        report.failed("G20k", &failed);
     }
     if report.wants_any(&flat::NAMES)
         && let Err(failed) = flat::goals(&bench, &mut report).await
