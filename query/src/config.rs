@@ -10,9 +10,12 @@ use crate::sql::DialectKind;
 pub struct QueryConfig {
     /// Threads that fold. Default: one a core. 1 to 1,024.
     pub workers: u32,
-    /// Pull and push queries that run at once; more wait in line, then are refused. Default 64: enough to keep every core
-    /// busy, few enough that each gets memory. 1 to 10,000.
+    /// Pull queries that run at once; more wait in line, then are refused. Default 64: enough to keep every core busy, few enough
+    /// that each gets memory. 1 to 10,000.
     pub max_running_queries: u32,
+    /// Push queries that run at once; more are refused. Default 10,000: most follow what others have computed, and wait. 1 to
+    /// 100,000.
+    pub max_push_queries: u32,
     /// Persistent queries of a folder. Default 1,000. 1 to 10,000.
     pub max_persistent_queries: u32,
     /// Memory for pull queries together, in MiB. Default 256: a sort or join beyond it is refused, appends are not disturbed. 16
@@ -35,6 +38,7 @@ impl Default for QueryConfig {
         Self {
             workers: cores,
             max_running_queries: 64,
+            max_push_queries: 10_000,
             max_persistent_queries: 1_000,
             memory_mib: 256,
             state_mib: 4_096,
@@ -54,6 +58,7 @@ impl QueryConfig {
         let fields = [
             ("workers", u64::from(self.workers), 1, 1_024),
             ("max_running_queries", u64::from(self.max_running_queries), 1, 10_000),
+            ("max_push_queries", u64::from(self.max_push_queries), 1, 100_000),
             ("max_persistent_queries", u64::from(self.max_persistent_queries), 1, 10_000),
             ("memory_mib", self.memory_mib, 16, 1_048_576),
             ("state_mib", self.state_mib, 1, 1_048_576),

@@ -66,7 +66,7 @@ impl Push {
     /// Over this log and these views.
     #[must_use]
     pub fn new(log: Arc<dyn LogBackend>, supervisor: Supervisor, config: &QueryConfig) -> Self {
-        Self { log, supervisor, running: Arc::new(Semaphore::new(config.max_running_queries as usize)) }
+        Self { log, supervisor, running: Arc::new(Semaphore::new(config.max_push_queries as usize)) }
     }
 
     /// Starts a query that ends after `limit` rows, if there is a limit.

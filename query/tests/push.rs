@@ -238,7 +238,7 @@ async fn a_push_query_may_fold() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dropping_an_answer_gives_its_place_back() {
-    let shop = Shop::with(QueryConfig { max_running_queries: 2, ..QueryConfig::default() }).await;
+    let shop = Shop::with(QueryConfig { max_push_queries: 2, ..QueryConfig::default() }).await;
     let sql = "SELECT item FROM orders EMIT CHANGES";
     let held = (shop.push(sql).await, shop.push(sql).await);
     assert!(matches!(shop.engine.push(request(sql)).await, Err(QueryError::ResourceExhausted(_))));
