@@ -463,7 +463,7 @@ impl Structs {
         let mut done = found;
         for (place, child) in self.children.iter_mut().enumerate() {
             if found.is_ok() {
-                let one = child.append_json(self.names.found(place, Some(value.raw.as_bytes())), limits);
+                let one = child.append_json(self.names.found(place, value.raw), limits);
                 done = done.and(one);
             } else {
                 child.append_null();

@@ -1,15 +1,17 @@
 //! Finds the wanted fields of a JSON object without building what nobody wants.
 //!
 //! The whole payload is checked against RFC 8259 (so whether a row exists does not depend on the columns wanted), but only
-//! spans of the wanted fields are kept. Rules: the last of several fields with one name counts; a field named exactly as the
+//! spans of the wanted fields are kept; its text is checked once, and spans are cut from what was checked. Rules: the last of several fields with one name counts; a field named exactly as the
 //! column is preferred to one that differs in the case of ASCII letters; nesting beyond [`MAX_DEPTH`] is refused.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use hashbrown::HashMap;
 
 /// Deepest nesting of objects and arrays.
 pub(super) const MAX_DEPTH: u32 = 128;
 
-/// Most field names of one object whose place is remembered.
+/// Most field names that are remembered, and most places of one object.
 const REMEMBERED_NAMES: usize = 1024;
 
 /// Why a payload is not a JSON object.
@@ -23,15 +25,6 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at byte {}", self.what, self.at)
     }
-}
-
-/// What a payload is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Payload {
-    /// Bytes whose columns were found.
-    There,
-    /// No bytes, or `null` where an object was due.
-    Null,
 }
 
 /// What stands in a span.
@@ -72,12 +65,14 @@ pub(super) struct Fields {
     names: Vec<String>,
     found: Vec<Option<Span>>,
     /// Which name stood at which place of the last object: objects of one topic mostly look alike.
-    order: Vec<(Box<[u8]>, Target)>,
+    order: Vec<(Arc<[u8]>, Target)>,
+    /// Names that were met, as they are written: where objects of several looks take turns, no name is looked up twice.
+    known: HashMap<Arc<[u8]>, Target>,
 }
 
 impl Fields {
     pub(super) fn new(names: Vec<String>) -> Self {
-        Self { found: vec![None; names.len()], names, order: Vec::new() }
+        Self { found: vec![None; names.len()], names, order: Vec::new(), known: HashMap::new() }
     }
 
     /// Forgets what was found.
@@ -86,18 +81,16 @@ impl Fields {
     }
 
     /// The value of a field in the payload scanned last.
-    pub(super) fn found<'a>(&self, place: usize, payload: Option<&'a [u8]>) -> Option<Value<'a>> {
+    #[inline]
+    pub(super) fn found<'a>(&self, place: usize, payload: &'a str) -> Option<Value<'a>> {
         let span = (*self.found.get(place)?)?;
-        let raw = std::str::from_utf8(payload?.get(span.start..span.end)?).ok()?;
-        Some(Value { kind: span.kind, raw })
+        Some(Value { kind: span.kind, raw: payload.get(span.start..span.end)? })
     }
 
-    /// Checks a payload and finds the wanted fields.
-    pub(super) fn scan(&mut self, payload: &[u8]) -> Result<Payload, Fault> {
+    /// Checks a payload and finds the wanted fields; none if it is `null`.
+    pub(super) fn scan<'a>(&mut self, payload: &'a [u8]) -> Result<Option<&'a str>, Fault> {
         self.clear();
-        if let Err(fault) = std::str::from_utf8(payload) {
-            return Err(Fault { what: "invalid UTF-8", at: fault.valid_up_to() });
-        }
+        let text = text_of(payload)?;
         let mut scan = Scanner { bytes: payload, at: 0 };
         scan.space();
         match scan.peek() {
@@ -108,13 +101,13 @@ impl Fields {
             Some(b'n') => {
                 scan.literal(b"null")?;
                 scan.end()?;
-                return Ok(Payload::Null);
+                return Ok(None);
             }
             Some(_) => return scan.fault("expected {"),
             None => return scan.fault("empty"),
         }
         scan.end()?;
-        Ok(Payload::There)
+        Ok(Some(text))
     }
 
     /// Finds the wanted fields of a value inside a payload that was checked already.
@@ -166,14 +159,26 @@ impl Fields {
         {
             return *target;
         }
-        let plain = std::str::from_utf8(name).ok()?;
-        let target = if escaped { unescape(plain).and_then(|name| self.look_up(&name)) } else { self.look_up(plain) };
+        let (name, target) = match self.known.get_key_value(name) {
+            Some((name, target)) => (Arc::clone(name), *target),
+            None => self.meet(name, escaped)?,
+        };
         if let Some(slot) = self.order.get_mut(ordinal) {
-            *slot = (name.into(), target);
+            *slot = (name, target);
         } else if self.order.len() < REMEMBERED_NAMES {
-            self.order.push((name.into(), target));
+            self.order.push((name, target));
         }
         target
+    }
+
+    fn meet(&mut self, name: &[u8], escaped: bool) -> Option<(Arc<[u8]>, Target)> {
+        let plain = std::str::from_utf8(name).ok()?;
+        let target = if escaped { unescape(plain).and_then(|name| self.look_up(&name)) } else { self.look_up(plain) };
+        let name: Arc<[u8]> = name.into();
+        if self.known.len() < REMEMBERED_NAMES {
+            self.known.insert(Arc::clone(&name), target);
+        }
+        Some((name, target))
     }
 
     fn look_up(&self, name: &str) -> Target {
@@ -182,9 +187,13 @@ impl Fields {
     }
 }
 
+fn text_of(payload: &[u8]) -> Result<&str, Fault> {
+    std::str::from_utf8(payload).map_err(|fault| Fault { what: "invalid UTF-8", at: fault.valid_up_to() })
+}
+
 /// Checks a payload that is one value, and finds it.
 pub(super) fn whole(payload: &[u8]) -> Result<Value<'_>, Fault> {
-    let text = std::str::from_utf8(payload).map_err(|fault| Fault { what: "invalid UTF-8", at: fault.valid_up_to() })?;
+    let text = text_of(payload)?;
     let mut scan = Scanner { bytes: payload, at: 0 };
     scan.space();
     let span = scan.value()?;

@@ -33,8 +33,8 @@ use crate::{
     catalog::{Pseudo, Reading, Source, WantedColumn},
     codec::{
         column::{Builder, Cell, Limits},
-        json::{Kind, Payload},
-        side::{Side, Wanted},
+        json::Kind,
+        side::{Content, Side, Wanted},
         value::Reason,
     },
     error::QueryError,
@@ -211,22 +211,25 @@ impl Decoder {
 
     fn record(&mut self, record: &RecordView<'_>, partition: PartitionId, pass: &mut Pass) -> Result<(), LogError> {
         let mut faults = Faults { pass_bad: &mut pass.bad, count: &mut pass.bad_count, record, partition };
-        let payload = match self.value.read(record.value) {
-            Ok(payload) => payload,
+        let value = match self.value.read(record.value) {
+            Ok(value) => value,
             Err(reason) => {
                 faults.row(reason);
                 return Ok(());
             }
         };
-        if let Err(reason) = self.key.read(record.key) {
-            faults.row(format!("key: {reason}").into());
-            return Ok(());
-        }
+        let key = match self.key.read(record.key) {
+            Ok(key) => key,
+            Err(reason) => {
+                faults.row(format!("key: {reason}").into());
+                return Ok(());
+            }
+        };
         let bytes = record.value.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len);
         let reading = self.reading;
         let mut limits = Limits::new(reading, bytes);
         let mut counts = true;
-        let rowtime = match self.rowtime(record, &mut limits) {
+        let rowtime = match self.rowtime(record, (key, value), &mut limits) {
             // Kafka's streams have no time before 1970.
             Ok(rowtime) if rowtime < 0 && reading == Reading::Coerced => {
                 counts = faults.value("ROWTIME", "before 1970", reading);
@@ -240,8 +243,8 @@ impl Decoder {
         };
         for (target, builder) in self.columns.iter().zip(&mut pass.builders) {
             let done = match &target.from {
-                Origin::Value(number) => builder.append(self.value.cell(*number, record.value), &mut limits),
-                Origin::Key(number) => builder.append(self.key.cell(*number, record.key), &mut limits),
+                Origin::Value(number) => builder.append(self.value.cell(*number, value), &mut limits),
+                Origin::Key(number) => builder.append(self.key.cell(*number, key), &mut limits),
                 Origin::Headers(name) => {
                     builder.append_headers(record, name.as_deref());
                     Ok(())
@@ -253,7 +256,7 @@ impl Decoder {
                 counts = counts && faults.value(&target.name, reason, reading);
             }
         }
-        let null = payload == Payload::Null;
+        let null = value.is_null();
         pass.value_null.append(null);
         pass.any_value_null |= null;
         let key_null = self.has_key && record.key.is_none();
@@ -278,12 +281,17 @@ impl Decoder {
     }
 
     /// When the record happened, or why its column does not say so.
-    fn rowtime(&mut self, record: &RecordView<'_>, limits: &mut Limits) -> Result<i64, (&str, Reason)> {
+    fn rowtime(
+        &mut self,
+        record: &RecordView<'_>,
+        (key, value): (Content<'_>, Content<'_>),
+        limits: &mut Limits,
+    ) -> Result<i64, (&str, Reason)> {
         let own = record.timestamp.get();
         let Some(time) = &mut self.time else { return Ok(own) };
         let cell = match &time.from {
-            Origin::Value(number) => self.value.cell(*number, record.value),
-            Origin::Key(number) => self.key.cell(*number, record.key),
+            Origin::Value(number) => self.value.cell(*number, value),
+            Origin::Key(number) => self.key.cell(*number, key),
             Origin::Headers(_) | Origin::Pseudo(_) => Cell::Absent,
         };
         // JSON is what nearly all records are: a number is taken from it without building a column of one row.

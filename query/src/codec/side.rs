@@ -4,10 +4,29 @@ use std::borrow::Cow;
 
 use super::{
     column::Cell,
-    json::{self, Fields, Payload},
+    json::{self, Fields, Value},
     line,
 };
 use crate::catalog::{Column, Delimiter, Format};
+
+/// The bytes of one side of a record that were looked at.
+#[derive(Clone, Copy)]
+pub(super) enum Content<'a> {
+    /// There are none, or `null` where an object was due.
+    Null,
+    /// Bytes as they are.
+    Bytes(&'a [u8]),
+    /// Text in which columns were found.
+    Text(&'a str),
+    /// A JSON value.
+    Json(Value<'a>),
+}
+
+impl Content<'_> {
+    pub(super) const fn is_null(self) -> bool {
+        matches!(self, Self::Null)
+    }
+}
 
 /// Reads one side of the records of a source.
 pub(super) struct Side {
@@ -82,48 +101,36 @@ impl Side {
     ///
     /// # Errors
     /// Why they are not what they should be.
-    pub(super) fn read(&mut self, bytes: Option<&[u8]>) -> Result<Payload, Cow<'static, str>> {
-        let Some(bytes) = bytes else {
-            self.clear();
-            return Ok(Payload::Null);
-        };
+    #[inline]
+    pub(super) fn read<'a>(&mut self, bytes: Option<&'a [u8]>) -> Result<Content<'a>, Cow<'static, str>> {
+        let Some(bytes) = bytes else { return Ok(Content::Null) };
         match &mut self.reader {
-            Reader::Nothing | Reader::Bytes => Ok(Payload::There),
-            Reader::Object(fields) => fields.scan(bytes).map_err(|fault| format!("not a JSON object: {fault}").into()),
-            Reader::Value => json::whole(bytes).map(|_| Payload::There).map_err(|fault| format!("not a JSON value: {fault}").into()),
+            Reader::Nothing | Reader::Bytes => Ok(Content::Bytes(bytes)),
+            Reader::Object(fields) => match fields.scan(bytes) {
+                Ok(text) => Ok(text.map_or(Content::Null, Content::Text)),
+                Err(fault) => Err(format!("not a JSON object: {fault}").into()),
+            },
+            Reader::Value => json::whole(bytes).map(Content::Json).map_err(|fault| format!("not a JSON value: {fault}").into()),
             Reader::Line { delimiter, columns, cells } => {
                 let text = std::str::from_utf8(bytes).map_err(|_| "not UTF-8")?;
                 line::split(text, *delimiter, cells)?;
                 if cells.len() != *columns {
                     return Err(format!("{} values in the line, {columns} columns are declared", cells.len()).into());
                 }
-                Ok(Payload::There)
+                Ok(Content::Text(text))
             }
         }
     }
 
-    /// Forgets what was found.
-    fn clear(&mut self) {
-        match &mut self.reader {
-            Reader::Object(fields) => fields.clear(),
-            Reader::Line { cells, .. } => cells.clear(),
-            Reader::Nothing | Reader::Bytes | Reader::Value => {}
-        }
-    }
-
-    /// A column of the record looked at last.
+    /// A column of the record looked at last, which had this content.
     #[inline]
-    pub(super) fn cell<'a>(&self, number: usize, bytes: Option<&'a [u8]>) -> Cell<'a> {
-        match &self.reader {
-            Reader::Object(fields) => fields.found(number, bytes).map_or(Cell::Absent, Cell::Json),
-            Reader::Nothing => Cell::Absent,
-            Reader::Bytes => bytes.map_or(Cell::Absent, Cell::Bytes),
-            Reader::Value => bytes.and_then(|bytes| json::whole(bytes).ok()).map_or(Cell::Absent, Cell::Json),
-            Reader::Line { cells, .. } => {
-                let text = bytes.and_then(|bytes| std::str::from_utf8(bytes).ok());
-                let cell = text.and_then(|text| Some(cells.get(number)?.text(text)));
-                cell.map_or(Cell::Absent, Cell::Text)
-            }
+    pub(super) fn cell<'a>(&self, number: usize, content: Content<'a>) -> Cell<'a> {
+        match (&self.reader, content) {
+            (Reader::Object(fields), Content::Text(text)) => fields.found(number, text).map_or(Cell::Absent, Cell::Json),
+            (Reader::Line { cells, .. }, Content::Text(text)) => cells.get(number).map_or(Cell::Absent, |cell| Cell::Text(cell.text(text))),
+            (Reader::Bytes, Content::Bytes(bytes)) => Cell::Bytes(bytes),
+            (Reader::Value, Content::Json(value)) => Cell::Json(value),
+            (Reader::Nothing | Reader::Bytes | Reader::Object(_) | Reader::Value | Reader::Line { .. }, _) => Cell::Absent,
         }
     }
 }
