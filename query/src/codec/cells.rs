@@ -2,7 +2,7 @@
 //!
 //! A number is written so that reading it gives the same number.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
 
 use arrow::{
     array::{
@@ -14,7 +14,6 @@ use arrow::{
     },
 };
 use base64::Engine as _;
-use bytes::Bytes;
 
 use super::value::BASE64;
 use crate::error::QueryError;
@@ -85,55 +84,61 @@ impl<'a> Cells<'a> {
     }
 
     /// Appends a value as JSON: nested as deep as its type is.
-    pub(super) fn json(&self, row: usize, text: &mut String) {
+    pub(super) fn json(&self, row: usize, json: &mut Vec<u8>) {
         if self.is_null(row) {
-            text.push_str("null");
+            json.extend_from_slice(b"null");
             return;
         }
-        let written = match self {
-            Self::Bool(array) => write!(text, "{}", array.value(row)),
-            Self::Int32(array) => write!(text, "{}", array.value(row)),
-            Self::Int64(array) => write!(text, "{}", array.value(row)),
-            // JSON has no numbers for these: they stand as text, which is read back.
-            Self::Float64(array) if array.value(row).is_nan() => text.write_str("\"NaN\""),
-            Self::Float64(array) if array.value(row) == f64::INFINITY => text.write_str("\"Infinity\""),
-            Self::Float64(array) if array.value(row) == f64::NEG_INFINITY => text.write_str("\"-Infinity\""),
-            Self::Float64(array) => write!(text, "{:?}", array.value(row)),
-            Self::Utf8(array) => text.write_str(&quoted(array.value(row))),
-            Self::Binary(array) => write!(text, "\"{}\"", BASE64.encode(array.value(row))),
-            Self::Date(array) => write!(text, "{}", array.value(row)),
-            Self::Time(array) => write!(text, "{}", array.value(row)),
-            Self::Timestamp(array) => write!(text, "{}", array.value(row)),
-            Self::Decimal(array) => text.write_str(&array.value_as_string(row)),
+        match self {
+            Self::Bool(array) => json.extend_from_slice(if array.value(row) { b"true" } else { b"false" }),
+            Self::Int32(array) => write_integer(array.value(row).into(), json),
+            Self::Int64(array) => write_integer(array.value(row), json),
+            Self::Float64(array) => write_double(array.value(row), json),
+            Self::Utf8(array) => write_quoted(array.value(row), json),
+            Self::Binary(array) => {
+                json.push(b'"');
+                json.extend_from_slice(BASE64.encode(array.value(row)).as_bytes());
+                json.push(b'"');
+            }
+            Self::Date(array) => write_integer(array.value(row).into(), json),
+            Self::Time(array) => write_integer(array.value(row).into(), json),
+            Self::Timestamp(array) => write_integer(array.value(row), json),
+            Self::Decimal(array) => json.extend_from_slice(array.value_as_string(row).as_bytes()),
             Self::List(array, items) => {
-                text.push('[');
+                json.push(b'[');
                 for (place, item) in range(array.value_offsets(), row).enumerate() {
-                    text.push_str(if place == 0 { "" } else { "," });
-                    items.json(item, text);
+                    separate(place, json);
+                    items.json(item, json);
                 }
-                text.write_char(']')
+                json.push(b']');
             }
             Self::Map(array, keys, values) => {
-                text.push('{');
+                json.push(b'{');
                 for (place, entry) in range(array.value_offsets(), row).enumerate() {
-                    text.push_str(if place == 0 { "" } else { "," });
-                    text.push_str(&quoted(&keys.text(entry)));
-                    text.push(':');
-                    values.json(entry, text);
+                    separate(place, json);
+                    write_quoted(&keys.text(entry), json);
+                    json.push(b':');
+                    values.json(entry, json);
                 }
-                text.write_char('}')
+                json.push(b'}');
             }
             Self::Struct(_, fields) => {
-                text.push('{');
+                json.push(b'{');
                 for (place, (name, field)) in fields.iter().enumerate() {
-                    text.push_str(if place == 0 { "" } else { "," });
-                    text.push_str(name);
-                    field.json(row, text);
+                    separate(place, json);
+                    json.extend_from_slice(name.as_bytes());
+                    field.json(row, json);
                 }
-                text.write_char('}')
+                json.push(b'}');
             }
-        };
-        written.expect("a String takes whatever is written to it");
+        }
+    }
+
+    /// A value as JSON.
+    pub(super) fn json_text(&self, row: usize) -> String {
+        let mut json = Vec::new();
+        self.json(row, &mut json);
+        String::from_utf8(json).expect("JSON is made of text alone")
     }
 
     /// A value as text of a line, or as the key of a map; empty for NULL.
@@ -146,35 +151,34 @@ impl<'a> Cells<'a> {
             Self::Float64(array) => double_text(array.value(row)),
             Self::Binary(array) => BASE64.encode(array.value(row)),
             Self::Bool(_) | Self::Int32(_) | Self::Int64(_) | Self::Date(_) | Self::Time(_) | Self::Timestamp(_) | Self::Decimal(_) => {
-                let mut text = String::new();
-                self.json(row, &mut text);
-                text
+                self.json_text(row)
             }
             // No line and no key of a map has them; a source with such columns cannot be declared.
-            Self::List(..) | Self::Map(..) | Self::Struct(..) => {
-                let mut text = String::new();
-                self.json(row, &mut text);
-                text
-            }
+            Self::List(..) | Self::Map(..) | Self::Struct(..) => self.json_text(row),
         }
     }
 
-    /// A value as Kafka's own serialisers write it; none for NULL.
-    pub(super) fn bytes(&self, row: usize) -> Option<Bytes> {
-        if self.is_null(row) {
-            return None;
-        }
-        Some(match self {
-            Self::Bool(array) => Bytes::copy_from_slice(&[u8::from(array.value(row))]),
-            Self::Int32(array) => Bytes::copy_from_slice(&array.value(row).to_be_bytes()),
-            Self::Int64(array) => Bytes::copy_from_slice(&array.value(row).to_be_bytes()),
-            Self::Timestamp(array) => Bytes::copy_from_slice(&array.value(row).to_be_bytes()),
-            Self::Float64(array) => Bytes::copy_from_slice(&array.value(row).to_be_bytes()),
-            Self::Utf8(array) => Bytes::copy_from_slice(array.value(row).as_bytes()),
-            Self::Binary(array) => Bytes::copy_from_slice(array.value(row)),
+    /// Appends a value as Kafka's own serialisers write it, which have no NULL.
+    pub(super) fn bytes(&self, row: usize, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Bool(array) => bytes.push(u8::from(array.value(row))),
+            Self::Int32(array) => bytes.extend_from_slice(&array.value(row).to_be_bytes()),
+            Self::Int64(array) => bytes.extend_from_slice(&array.value(row).to_be_bytes()),
+            Self::Timestamp(array) => bytes.extend_from_slice(&array.value(row).to_be_bytes()),
+            Self::Float64(array) => bytes.extend_from_slice(&array.value(row).to_be_bytes()),
+            Self::Utf8(array) => bytes.extend_from_slice(array.value(row).as_bytes()),
+            Self::Binary(array) => bytes.extend_from_slice(array.value(row)),
             // Kafka has no serialisers for these; a source with such columns cannot be declared.
-            Self::Decimal(_) | Self::Date(_) | Self::Time(_) | Self::List(..) | Self::Map(..) | Self::Struct(..) => self.text(row).into(),
-        })
+            Self::Decimal(_) | Self::Date(_) | Self::Time(_) | Self::List(..) | Self::Map(..) | Self::Struct(..) => {
+                bytes.extend_from_slice(self.text(row).as_bytes());
+            }
+        }
+    }
+}
+
+fn separate(place: usize, json: &mut Vec<u8>) {
+    if place > 0 {
+        json.push(b',');
     }
 }
 
@@ -184,8 +188,58 @@ fn range(offsets: &[i32], row: usize) -> std::ops::Range<usize> {
     at(row)..at(row + 1)
 }
 
+/// Appends a text as JSON has it, in quotes.
+pub(super) fn write_quoted(text: &str, json: &mut Vec<u8>) {
+    // Mostly nothing in a text needs an escape.
+    let is_plain = text.bytes().fold(true, |plain, byte| plain & (byte >= 0x20) & (byte != b'"') & (byte != b'\\'));
+    if is_plain {
+        json.reserve(text.len() + 2);
+        json.push(b'"');
+        json.extend_from_slice(text.as_bytes());
+        json.push(b'"');
+    } else {
+        serde_json::to_writer(json, text).expect("a Vec takes whatever is written to it");
+    }
+}
+
+/// A text as JSON has it, in quotes.
 pub(super) fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    let mut json = Vec::new();
+    write_quoted(text, &mut json);
+    String::from_utf8(json).expect("JSON is made of text alone")
+}
+
+/// Appends a number in digits.
+fn write_integer(number: i64, json: &mut Vec<u8>) {
+    // i64::MIN has 19 of them and a sign.
+    let mut digits = [0; 20];
+    let (mut rest, mut first) = (number.unsigned_abs(), digits.len());
+    loop {
+        first -= 1;
+        let digit = b'0' + (rest % 10) as u8;
+        digits[first] = digit;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if number < 0 {
+        first -= 1;
+        digits[first] = b'-';
+    }
+    json.extend_from_slice(&digits[first..]);
+}
+
+/// Appends a DOUBLE so that reading it gives the same one.
+fn write_double(number: f64, json: &mut Vec<u8>) {
+    // JSON has no numbers for these: they stand as text, which is read back.
+    if number.is_nan() {
+        json.extend_from_slice(b"\"NaN\"");
+    } else if number.is_infinite() {
+        json.extend_from_slice(if number > 0.0 { b"\"Infinity\"" } else { b"\"-Infinity\"" });
+    } else {
+        write!(json, "{number:?}").expect("a Vec takes whatever is written to it");
+    }
 }
 
 /// A DOUBLE as Java writes it: `10.0`, `1.0E10`, `NaN`.
@@ -211,6 +265,22 @@ fn double_text(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn integers_are_written_in_digits() {
+        for number in [0, 7, -1, 10, 1_234_567_890, i64::MAX, i64::MIN] {
+            let mut json = Vec::new();
+            write_integer(number, &mut json);
+            assert_eq!(json, number.to_string().as_bytes());
+        }
+    }
+
+    #[test]
+    fn texts_are_quoted_as_json_has_them() {
+        for text in ["", "plain", "ä€😀", "a\"b", "back\\slash", "line\nfeed", "\u{1}", "\u{7f}"] {
+            assert_eq!(quoted(text), serde_json::to_string(text).unwrap());
+        }
+    }
 
     #[test]
     fn doubles_are_written_as_java_writes_them() {

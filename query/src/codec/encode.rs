@@ -3,7 +3,7 @@
 //! Invariant: a key or value has every column that is declared there, in that order; a number is written so that reading it
 //! gives the same number.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use arrow::{array::ArrayRef, record_batch::RecordBatch};
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use super::{
     value::Reason,
 };
 use crate::{
-    catalog::{Column, Delimiter, Format, Reading, Source},
+    catalog::{Delimiter, Format, Reading, Source},
     error::QueryError,
     functions::calendar::{Pattern, Zone},
 };
@@ -23,20 +23,36 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Encoder {
     source: Arc<Source>,
-    /// `"name":` of each column, escaped.
-    names: Vec<String>,
+    key: Side,
+    value: Side,
     /// How the column with the time is written, if it is text.
     pattern: Option<Arc<Pattern>>,
+}
+
+/// The key or the value.
+#[derive(Clone, Debug)]
+struct Side {
+    format: Format,
+    /// Place and `"name":`, escaped, of each of its columns.
+    columns: Vec<(usize, String)>,
+}
+
+impl Side {
+    fn new(source: &Source, format: Format, key: bool) -> Self {
+        let all = source.columns.iter().enumerate();
+        let written = all.filter(|(place, column)| source.is_in_key(column) == key && source.header(*place).is_none());
+        Self { format, columns: written.map(|(place, column)| (place, format!("{}:", quoted(&column.name)))).collect() }
+    }
 }
 
 impl Encoder {
     /// An encoder for rows of `source`.
     #[must_use]
     pub fn new(source: Arc<Source>) -> Self {
-        let names = source.columns.iter().map(|column| format!("{}:", quoted(&column.name))).collect();
+        let (key, value) = (Side::new(&source, source.key_format, true), Side::new(&source, source.value_format, false));
         // What does not compile was refused when the sink was made.
         let pattern = source.timestamp_format.as_deref().and_then(|pattern| Pattern::compile(pattern).ok()).map(Arc::new);
-        Self { source, names, pattern }
+        Self { source, key, value, pattern }
     }
 
     /// Looks at a batch whose columns are those of the source, in their order; further columns are ignored.
@@ -64,9 +80,7 @@ impl Encoder {
 /// # Errors
 /// [`QueryError::Unsupported`] for a type that our SQL does not have.
 pub fn json_of(column: &ArrayRef, row: usize) -> Result<String, QueryError> {
-    let mut text = String::new();
-    Cells::new(column)?.json(row, &mut text);
-    Ok(text)
+    Ok(Cells::new(column)?.json_text(row))
 }
 
 /// The rows of a batch, ready to be written one by one.
@@ -79,34 +93,43 @@ impl EncodedRows<'_> {
     /// Key of a row's record; none if the source has no key, or its only key column is NULL.
     #[must_use]
     pub fn key(&self, row: usize) -> Option<Bytes> {
-        self.side(self.encoder.source.key_format, true, row)
+        let mut bytes = Vec::new();
+        self.write_key(row, &mut bytes).map(|_| bytes.into())
     }
 
     /// Whether every column of a row's key is NULL.
     #[must_use]
     pub fn key_is_null(&self, row: usize) -> bool {
-        self.columns(true).all(|(_, _, cells)| cells.is_null(row))
+        self.cells(&self.encoder.key).all(|(_, cells)| cells.is_null(row))
     }
 
     /// Value of a row's record; none if the value is one column without a name, and NULL.
     #[must_use]
     pub fn value(&self, row: usize) -> Option<Bytes> {
-        self.side(self.encoder.source.value_format, false, row)
+        let mut bytes = Vec::new();
+        self.write_value(row, &mut bytes).map(|_| bytes.into())
     }
 
-    fn side(&self, format: Format, key: bool, row: usize) -> Option<Bytes> {
-        match format {
-            Format::None => None,
-            Format::Kafka => self.columns(key).next()?.2.bytes(row),
-            Format::Json => Some(self.object(row, key)),
-            Format::JsonValue => {
-                let (_, _, cells) = self.columns(key).next()?;
-                let mut text = String::new();
-                cells.json(row, &mut text);
-                Some(text.into()).filter(|_| !cells.is_null(row))
-            }
-            Format::Delimited(delimiter) => self.line(row, key, delimiter),
+    /// As [`EncodedRows::key`], appended to what others have written; tells where it stands.
+    pub fn write_key(&self, row: usize, bytes: &mut Vec<u8>) -> Option<Range<usize>> {
+        self.write(&self.encoder.key, row, bytes)
+    }
+
+    /// As [`EncodedRows::value`], appended to what others have written; tells where it stands.
+    pub fn write_value(&self, row: usize, bytes: &mut Vec<u8>) -> Option<Range<usize>> {
+        self.write(&self.encoder.value, row, bytes)
+    }
+
+    fn write(&self, side: &Side, row: usize, bytes: &mut Vec<u8>) -> Option<Range<usize>> {
+        let from = bytes.len();
+        match side.format {
+            Format::None => return None,
+            Format::Kafka => self.single(side, row)?.bytes(row, bytes),
+            Format::Json => self.object(side, row, bytes),
+            Format::JsonValue => self.single(side, row)?.json(row, bytes),
+            Format::Delimited(delimiter) => bytes.extend_from_slice(self.line(side, row, delimiter)?.as_bytes()),
         }
+        Some(from..bytes.len())
     }
 
     /// When a row happened, if a column of the sink says so: milliseconds, none for NULL.
@@ -136,32 +159,33 @@ impl EncodedRows<'_> {
     }
 
     /// The columns of a key or value, with their names as JSON has them.
-    fn columns(&self, key: bool) -> impl Iterator<Item = (&Column, &String, &Cells<'_>)> {
-        let source = &self.encoder.source;
-        let all = source.columns.iter().zip(&self.encoder.names).zip(&self.columns).enumerate();
-        let written = all.filter(move |(place, ((column, _), _))| source.is_in_key(column) == key && source.header(*place).is_none());
-        written.map(|(_, ((column, name), cells))| (column, name, cells))
+    fn cells<'s>(&'s self, side: &'s Side) -> impl Iterator<Item = (&'s String, &'s Cells<'s>)> {
+        side.columns.iter().filter_map(|(place, name)| Some((name, self.columns.get(*place)?)))
     }
 
-    fn object(&self, row: usize, key: bool) -> Bytes {
-        let mut text = String::with_capacity(64);
-        text.push('{');
-        for (_, name, cells) in self.columns(key) {
-            if text.len() > 1 {
-                text.push(',');
+    /// The only column of a key or value, unless it is NULL.
+    fn single<'s>(&'s self, side: &'s Side, row: usize) -> Option<&'s Cells<'s>> {
+        let (_, cells) = self.cells(side).next()?;
+        (!cells.is_null(row)).then_some(cells)
+    }
+
+    fn object(&self, side: &Side, row: usize, json: &mut Vec<u8>) {
+        json.push(b'{');
+        for (place, (name, cells)) in self.cells(side).enumerate() {
+            if place > 0 {
+                json.push(b',');
             }
-            text.push_str(name);
-            cells.json(row, &mut text);
+            json.extend_from_slice(name.as_bytes());
+            cells.json(row, json);
         }
-        text.push('}');
-        text.into()
+        json.push(b'}');
     }
 
-    fn line(&self, row: usize, key: bool, delimiter: Delimiter) -> Option<Bytes> {
+    fn line(&self, side: &Side, row: usize, delimiter: Delimiter) -> Option<String> {
         let mut text = String::new();
         let mut values = 0;
         let mut any = false;
-        for (place, (_, _, cells)) in self.columns(key).enumerate() {
+        for (place, (_, cells)) in self.cells(side).enumerate() {
             if place > 0 {
                 text.push(delimiter.get());
             }
@@ -172,6 +196,6 @@ impl EncodedRows<'_> {
             values += 1;
         }
         // An empty line is no line: a single NULL has no other spelling than no bytes at all.
-        Some(text.into()).filter(|_| any || values > 1)
+        Some(text).filter(|_| any || values > 1)
     }
 }

@@ -1,26 +1,33 @@
 //! The end of a chain: rows become records of the sink's topic.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
 use foldlog_log::{NewRecord, Timestamp, TopicName, batch::MAX_RECORD_LEN};
 
 use crate::{
     answer::ChangeOp,
-    codec::{Carried, Encoder},
+    codec::{Carried, EncodedRows, Encoder},
     error::QueryError,
     stream::{change::ChangeBatch, operator::chain::Faults},
 };
 
 /// Room that a record's key, headers and lengths may take beside its value.
 const BESIDE_VALUE: usize = 1024;
+/// Room is made for records of no more than this length before they are written.
+const LONG_RECORD: usize = 4096;
 
 /// Encodes what a query writes.
 pub(crate) struct TopicSink {
     topic: TopicName,
     encoder: Encoder,
+    /// About how long the last records were.
+    mean_len: AtomicUsize,
 }
 
 impl TopicSink {
     pub(crate) fn new(topic: TopicName, encoder: Encoder) -> Self {
-        Self { topic, encoder }
+        Self { topic, encoder, mean_len: AtomicUsize::new(0) }
     }
 
     pub(crate) fn topic(&self) -> &TopicName {
@@ -35,39 +42,72 @@ impl TopicSink {
     pub(crate) fn records(&self, output: &ChangeBatch, carried: &Carried, faults: &mut Faults) -> Result<Vec<NewRecord>, QueryError> {
         let rows = self.encoder.rows(&output.rows)?;
         let mut records = Vec::with_capacity(output.len());
+        // Records of one batch are written behind each other, and share the memory.
+        let mut bytes = Vec::with_capacity(output.len() * self.mean_len());
+        let mut places = Vec::with_capacity(output.len());
         for row in 0..output.len() {
             let deleted = output.ops.as_ref().and_then(|ops| ops.get(row)) == Some(&ChangeOp::Delete);
             let without_value = deleted || output.value_null.as_ref().is_some_and(|null| null.value(row));
-            let keyless = output.positions.get(row).is_some_and(|position| carried.without_key.contains(position));
-            let key = rows.key(row).filter(|_| !keyless || !rows.key_is_null(row));
-            let value = if without_value { None } else { rows.value(row) };
-            let headers = output.positions.get(row).and_then(|position| carried.headers.get(position)).cloned().unwrap_or_default();
+            let position = output.positions.get(row).copied();
+            let keyless = position.is_some_and(|position| carried.without_key.contains(&position)) && rows.key_is_null(row);
+            let from = bytes.len();
+            let key = if keyless { None } else { rows.write_key(row, &mut bytes) };
+            let value = if without_value { None } else { rows.write_value(row, &mut bytes) };
+            let headers = position.and_then(|position| carried.headers.get(&position)).cloned().unwrap_or_default();
             let beside: usize = headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, |value| value.len())).sum();
-            let size = beside + key.as_ref().map_or(0, |key| key.len()) + value.as_ref().map_or(0, |value| value.len());
-            if size > MAX_RECORD_LEN - BESIDE_VALUE {
-                let position = output.positions.get(row).copied().unwrap_or_default();
-                faults.push((position, format!("the result has {size} bytes, a record may have {MAX_RECORD_LEN}; it was not written")));
-                continue;
-            }
-            let own = output.rowtime.get(row).copied();
-            let time = match rows.time(row) {
-                _ if without_value => own,
-                Ok(Some(time)) if time >= 0 || !rows.needs_time() => Some(time),
-                Ok(None) => own,
-                outcome => {
-                    let reason = outcome.err().unwrap_or("before 1970");
-                    let position = output.positions.get(row).copied().unwrap_or_default();
-                    let what = if rows.needs_time() { "it was not written" } else { "it has its row's time" };
-                    faults.push((position, format!("the column with the time is {reason}; {what}")));
-                    if rows.needs_time() {
-                        continue;
-                    }
-                    own
-                }
+            let size = beside + bytes.len() - from;
+            let time = if size > MAX_RECORD_LEN - BESIDE_VALUE {
+                Err(format!("the result has {size} bytes, a record may have {MAX_RECORD_LEN}; it was not written"))
+            } else if without_value {
+                Ok(output.rowtime.get(row).copied())
+            } else {
+                self.time(&rows, output, row, faults)
             };
-            let time = time.map(Timestamp::new);
-            records.push(NewRecord { key, value, headers, time });
+            match time {
+                Ok(time) => {
+                    records.push(NewRecord { headers, time: time.map(Timestamp::new), ..NewRecord::default() });
+                    places.push((key, value));
+                }
+                Err(reason) => {
+                    bytes.truncate(from);
+                    faults.push((position.unwrap_or_default(), reason));
+                }
+            }
+        }
+        self.learn(bytes.len(), records.len());
+        let bytes = Bytes::from(bytes);
+        for (record, (key, value)) in records.iter_mut().zip(places) {
+            record.key = key.map(|key| bytes.slice(key));
+            record.value = value.map(|value| bytes.slice(value));
         }
         Ok(records)
+    }
+
+    /// When a row with a value happened; what is wrong with that if it is not written.
+    fn time(&self, rows: &EncodedRows<'_>, output: &ChangeBatch, row: usize, faults: &mut Faults) -> Result<Option<i64>, String> {
+        let own = output.rowtime.get(row).copied();
+        let reason = match rows.time(row) {
+            Ok(None) => return Ok(own),
+            Ok(Some(time)) if time >= 0 || !rows.needs_time() => return Ok(Some(time)),
+            Ok(Some(_)) => "before 1970",
+            Err(reason) => reason,
+        };
+        if rows.needs_time() {
+            return Err(format!("the column with the time is {reason}; it was not written"));
+        }
+        let position = output.positions.get(row).copied().unwrap_or_default();
+        faults.push((position, format!("the column with the time is {reason}; it has its row's time")));
+        Ok(own)
+    }
+
+    fn mean_len(&self) -> usize {
+        self.mean_len.load(Ordering::Relaxed)
+    }
+
+    /// Notes how long records are, for the next batch.
+    fn learn(&self, bytes: usize, records: usize) {
+        if let Some(mean) = bytes.checked_div(records) {
+            self.mean_len.store((mean + mean / 8).min(LONG_RECORD), Ordering::Relaxed);
+        }
     }
 }
