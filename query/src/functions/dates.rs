@@ -219,11 +219,40 @@ where
     V: for<'a> super::input::Value<Of<'a> = i64>,
 {
     let (moment, pattern, zones) = (input.column::<V>(0)?, input.column::<Str>(1)?, zones(input)?);
+    let last = RefCell::new(LastText::default());
     input.each(|row| {
         let (Some(moment), Some(pattern)) = (moment.get(row), pattern.get(row)) else { return Ok(None) };
         let Some(zone) = zones(row)? else { return Ok(None) };
-        compiled(pattern)?.format_timestamp(millis(moment), &zone).map(Some).ok_or(Fault)
+        last.borrow_mut().get(pattern, millis(moment), &zone).map(Some).ok_or(Fault)
     })
+}
+
+/// The text of the row before: times that follow each other are mostly of one day, and of one minute.
+#[derive(Default)]
+struct LastText<'a> {
+    pattern: &'a str,
+    /// How long a text of the pattern holds in UTC, in milliseconds, and which of these times it was.
+    holds: Option<(i64, i64)>,
+    text: String,
+}
+
+impl<'a> LastText<'a> {
+    fn get(&mut self, pattern: &'a str, millis: i64, zone: &Zone) -> Option<String> {
+        if let Some((length, at)) = self.holds
+            && self.pattern == pattern
+            && zone.is_utc()
+            && millis.div_euclid(length) == at
+        {
+            return Some(self.text.clone());
+        }
+        let compiled = compiled(pattern).ok()?;
+        let text = compiled.format_timestamp(millis, zone)?;
+        self.holds = compiled.holds_millis().filter(|_| zone.is_utc()).map(|length| (length, millis.div_euclid(length)));
+        if self.holds.is_some() {
+            (self.pattern, self.text) = (pattern, text.clone());
+        }
+        Some(text)
+    }
 }
 
 fn parse_moment<T: Made>(input: &Input<'_>, made: impl Fn(i64) -> T) -> Result<ArrayRef> {
@@ -269,4 +298,26 @@ fn add_to_time(input: &Input<'_>, sign: i64) -> Result<ArrayRef> {
 
 fn add_to_moment(input: &Input<'_>, sign: i64) -> Result<ArrayRef> {
     input.map3::<Str, i32, Moment, _>(|unit, count, millis| millis.checked_add(sign * millis_of(unit, count)?).map(Moment).ok_or(Fault))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_of_the_row_before_is_taken_only_where_it_still_holds() {
+        const HOUR: i64 = 3_600_000;
+        let (utc, tokyo) = (Zone::parse("GMT").unwrap(), Zone::parse("Asia/Tokyo").unwrap());
+        let mut last = LastText::default();
+        let mut text = |pattern, millis, zone| last.get(pattern, millis, zone).unwrap();
+        assert_eq!(text("yyyy-MM-dd", 0, &utc), "1970-01-01");
+        assert_eq!(text("yyyy-MM-dd", 23 * HOUR, &utc), "1970-01-01");
+        assert_eq!(text("yyyy-MM-dd", 23 * HOUR, &tokyo), "1970-01-02");
+        assert_eq!(text("yyyy-MM-dd", 24 * HOUR, &utc), "1970-01-02");
+        assert_eq!(text("HH", 24 * HOUR, &utc), "00");
+        assert_eq!(text("HH:mm", 24 * HOUR + 1, &utc), "00:00");
+        assert_eq!(text("yyyy-MM-dd", -1, &utc), "1969-12-31");
+        assert_eq!(text("SSS", 7, &utc), "007");
+        assert_eq!(text("SSS", 8, &utc), "008");
+    }
 }

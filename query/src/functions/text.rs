@@ -411,6 +411,10 @@ fn replace(text: &str, old: &str, new: &str) -> std::result::Result<String, Faul
 }
 
 fn split<'a>(text: &'a str, delimiter: &str) -> Vec<Option<Cow<'a, str>>> {
+    // One byte is found many times faster than a text.
+    if let [byte] = delimiter.as_bytes() {
+        return text.split(char::from(*byte)).map(|part| Some(Cow::Borrowed(part))).collect();
+    }
     if !delimiter.is_empty() {
         return text.split(delimiter).map(|part| Some(Cow::Borrowed(part))).collect();
     }

@@ -112,6 +112,21 @@ mod tests {
     const MOMENT: i64 = 1_362_492_429_012;
 
     #[test]
+    fn a_text_holds_as_long_as_its_pattern_says() {
+        for (pattern, length) in [("yyyy-MM-dd", 86_400_000), ("E w Q 'at' HH[:mm]", 60_000), ("h a", 3_600_000), ("", 86_400_000)] {
+            let holds = Pattern::compile(pattern).unwrap().holds_millis();
+            assert_eq!(holds, Some(length), "{pattern}");
+            for edge in [MOMENT.div_euclid(length) * length, -3 * length] {
+                let text = formatted(pattern, edge, "UTC");
+                assert_eq!(text, formatted(pattern, edge + length - 1, "UTC"), "{pattern}");
+            }
+        }
+        for pattern in ["HH:mm:ss.SSS", "yyyy z", "N"] {
+            assert_eq!(Pattern::compile(pattern).unwrap().holds_millis(), None, "{pattern}");
+        }
+    }
+
+    #[test]
     fn every_letter_says_its_field() {
         for (pattern, text) in [
             ("yyyy-MM-dd'T'HH:mm:ss.SSSX", "2013-03-05T14:07:09.012Z"),

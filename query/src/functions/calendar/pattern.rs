@@ -6,6 +6,27 @@ pub(crate) struct Pattern {
     pub(super) items: Vec<Item>,
 }
 
+impl Pattern {
+    /// How long a text of this pattern holds in UTC: the milliseconds of its finest field. None if that is shorter than a second,
+    /// or a zone.
+    pub(crate) fn holds_millis(&self) -> Option<i64> {
+        finest(&self.items)
+    }
+}
+
+fn finest(items: &[Item]) -> Option<i64> {
+    let mut finest = DAY_MS;
+    for item in items {
+        let of_item = match item {
+            Item::Text(_) => DAY_MS,
+            Item::Optional(items) => self::finest(items)?,
+            Item::Field(field, _) => field.holds_millis()?,
+        };
+        finest = finest.min(of_item);
+    }
+    Some(finest)
+}
+
 /// A part of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Item {
@@ -55,6 +76,32 @@ pub(super) enum Field {
     OffsetRfc,
 }
 
+impl Field {
+    /// How long a value of this field holds in UTC, or a whole number of times that.
+    fn holds_millis(self) -> Option<i64> {
+        match self {
+            Self::Era
+            | Self::YearOfEra
+            | Self::Year
+            | Self::WeekYear
+            | Self::Quarter
+            | Self::Month
+            | Self::Week
+            | Self::DayOfYear
+            | Self::Day
+            | Self::Weekday
+            | Self::WeekdayNumber => Some(DAY_MS),
+            Self::HalfDay | Self::Hour | Self::ClockHour | Self::HourOfHalf | Self::ClockHourOfHalf => Some(3_600_000),
+            Self::Minute => Some(60_000),
+            Self::Second => Some(1_000),
+            Self::Fraction | Self::Nano | Self::MilliOfDay | Self::NanoOfDay => None,
+            Self::ZoneId | Self::ZoneName | Self::OffsetOrZ | Self::Offset | Self::OffsetRfc => None,
+        }
+    }
+}
+
+/// Milliseconds of a day.
+const DAY_MS: i64 = 86_400_000;
 /// Longest pattern.
 const MAX_BYTES: usize = 256;
 /// Most optional parts within each other.

@@ -93,6 +93,11 @@ impl Zone {
         }
     }
 
+    /// Whether it is UTC at all times.
+    pub(crate) fn is_utc(&self) -> bool {
+        matches!(self, Self::Region(Tz::UTC) | Self::Fixed(0, _))
+    }
+
     /// A fixed number of seconds east of UTC.
     pub(super) fn fixed(offset: i32) -> Option<Self> {
         let id = if offset == 0 { "Z".to_owned() } else { offset_text(offset, true, true) };
