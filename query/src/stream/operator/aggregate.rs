@@ -22,7 +22,7 @@ use crate::{
             accumulator::{Accumulator, OnlyAdds, Signs},
             chain::{batch, execution},
             changed::Groups,
-            codec::{Encoded, RowCodec},
+            codec::RowCodec,
             distinct::Distinct,
             newest::cuts_between_equal,
             packed::Packed,
@@ -86,7 +86,7 @@ impl Aggregation {
         let mut groups = Vec::with_capacity(input.len());
         let mut table = table.write();
         groups.extend((0..input.len()).map(|row| table.touch(hashes[row], keys.get(row), input.rowtime[row])));
-        let folded = Folded { groups: &groups, keys: &keys, input: &input };
+        let folded = Folded { groups: &groups, input: &input };
         let mut values = values.iter_mut();
         for kept in &self.aggregates {
             let of_values = if matches!(kept, Kept::Distinct(..)) { values.next() } else { None };
@@ -157,7 +157,6 @@ enum Kept {
 /// A batch, and which group each of its rows belongs to.
 struct Folded<'a> {
     groups: &'a [RowNumber],
-    keys: &'a Encoded,
     input: &'a ChangeBatch,
 }
 
@@ -188,13 +187,13 @@ impl Kept {
     }
 
     fn fold(&self, table: &mut Table, values: Option<&mut Table>, folded: &Folded<'_>, signs: impl Signs) -> Result<(), QueryError> {
-        let Folded { groups, keys, input } = folded;
+        let Folded { groups, input } = folded;
         let columns = input.rows.columns();
         match self {
             Self::Words(accumulator) => accumulator.fold(table, groups, columns, signs),
             Self::Distinct(_, distinct) => {
                 let values = values.ok_or_else(|| execution("no table for the values that are counted"))?;
-                distinct.fold((table, values), (groups, keys), columns, signs)
+                distinct.fold((table, values), groups, columns, signs)
             }
             Self::Packed(packed) => packed.fold(table, (groups, &input.positions), columns, signs),
         }

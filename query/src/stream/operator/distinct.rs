@@ -1,4 +1,5 @@
 //! COUNT(DISTINCT value): each value of each group with the number of rows that have it, in a table beside that of the groups.
+//! A group stands there as the number of its row, which it keeps: groups are never removed.
 //!
 //! Called by `operator/aggregate`. Invariant: a group's word is the number of its values in the table.
 
@@ -10,11 +11,7 @@ use crate::{
     error::QueryError,
     plan::AggregateCall,
     stream::{
-        operator::{
-            accumulator::Signs,
-            chain::execution,
-            codec::{Encoded, RowCodec},
-        },
+        operator::{accumulator::Signs, chain::execution, codec::RowCodec},
         state::{HEADER, RowNumber, Table},
     },
 };
@@ -45,14 +42,14 @@ impl Distinct {
         Table::new(1, Vec::new()).removable(HEADER)
     }
 
-    /// Folds a batch: row `i` belongs to group `groups[i]`, whose key is `keys[i]`.
+    /// Folds a batch: row `i` belongs to group `groups[i]`.
     ///
     /// # Errors
     /// [`QueryError::Execution`] if the argument is not what the plan says, which is a fault of ours.
     pub(crate) fn fold(
         &self,
         (table, values): (&mut Table, &mut Table),
-        (groups, keys): (&[RowNumber], &Encoded),
+        groups: &[RowNumber],
         columns: &[ArrayRef],
         signs: impl Signs,
     ) -> Result<(), QueryError> {
@@ -61,9 +58,8 @@ impl Distinct {
         let (hasher, nulls) = (values.hasher(), column.logical_nulls());
         let mut key = Vec::new();
         for (row, group) in groups.iter().enumerate().filter(|(row, _)| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(*row))) {
-            // Bytes of a key say where they end.
             key.clear();
-            key.extend_from_slice(keys.get(row));
+            key.extend_from_slice(&group.to_be_bytes());
             key.extend_from_slice(encoded.get(row));
             let value = values.touch(hasher.hash_one(key.as_slice()), &key, 0);
             let Some(rows) = values.accumulators_mut(value).first_mut() else { continue };
