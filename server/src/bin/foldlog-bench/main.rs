@@ -29,6 +29,8 @@ mod records;
 mod report;
 mod restart;
 mod sessions;
+mod state;
+mod streams;
 mod sums;
 mod syscalls;
 mod turns;
@@ -202,6 +204,11 @@ async fn measure(goals: Goals) -> anyhow::Result<bool> {
         && let Err(failed) = sums::goals(&bench, &mut report).await
     {
         report.failed("G20k", &failed);
+    }
+    if report.wants_any(&state::NAMES)
+        && let Err(failed) = state::goals(&bench, &mut report).await
+    {
+        report.failed("STATE", &failed);
     }
     if report.wants_any(&flat::NAMES)
         && let Err(failed) = flat::goals(&bench, &mut report).await

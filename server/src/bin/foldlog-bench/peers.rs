@@ -18,7 +18,7 @@ use crate::{
     bench::{Bench, Subject},
     load, queries,
     report::{Bound, Report, short},
-    sessions,
+    sessions, streams,
 };
 
 /// Who foldlog is compared with, in this order.
@@ -36,10 +36,24 @@ pub enum Peer {
     Iggy,
     /// Apache Kafka with flush.messages=1: `kafka/kafka.sh`, with `DIR`, the folder of its packages.
     Kafka,
+    /// Apache Flink: `flinkpeer.py`, with `FLINK`, an interpreter of Python that has it.
+    Flink,
+    /// Kafka Streams: `kafka/kafka.sh`, with `DIR`.
+    Streams,
+    /// `DuckDB`: `sqlpeers.py`, with `DUCKDB`, an interpreter of Python that has it.
+    Duckdb,
+}
+
+impl Peer {
+    /// Whether it answers queries, rather than keeping a log.
+    const fn is_of_queries(self) -> bool {
+        matches!(self, Self::Flink | Self::Streams | Self::Duckdb)
+    }
 }
 
 /// Every peer.
-pub const ALL: [Peer; 6] = [Peer::Umadb, Peer::Postgresql, Peer::Redis, Peer::Nats, Peer::Iggy, Peer::Kafka];
+pub const ALL: [Peer; 9] =
+    [Peer::Umadb, Peer::Postgresql, Peer::Redis, Peer::Nats, Peer::Iggy, Peer::Kafka, Peer::Flink, Peer::Streams, Peer::Duckdb];
 
 /// What foldlog does beside them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,9 +133,23 @@ type Figures = BTreeMap<(String, String), Vec<f64>>;
 
 /// Measures foldlog and the peers by turns. `drivers` is the folder of their scripts.
 pub async fn goals(bench: &Bench, drivers: &Path, peers: &[Peer], report: &mut Report) -> anyhow::Result<()> {
+    let (of_queries, of_logs): (Vec<Peer>, Vec<Peer>) = peers.iter().partition(|peer| peer.is_of_queries());
+    for peer in of_queries {
+        let compared = match peer {
+            Peer::Flink => streams::flink(bench, drivers, report).await,
+            Peer::Streams => streams::streams(bench, drivers, report).await,
+            _ => streams::duckdb(bench, drivers, report).await,
+        };
+        if let Err(failed) = compared {
+            report.failed("PEER", &failed.context(format!("{peer:?}")));
+        }
+    }
+    if of_logs.is_empty() {
+        return Ok(());
+    }
     let subject = bench.subject("peers", Vec::new()).await?;
     let mut before = round(bench, &subject).await?;
-    for peer in peers {
+    for peer in &of_logs {
         let driven = drive(*peer, drivers, &bench.folder).await;
         let after = round(bench, &subject).await?;
         match driven {
@@ -203,6 +231,7 @@ async fn drive(peer: Peer, drivers: &Path, folder: &Path) -> anyhow::Result<Figu
             output(verb("down")).await?;
             figures
         }
+        Peer::Flink | Peer::Streams | Peer::Duckdb => anyhow::bail!("it keeps no log"),
     }?;
     anyhow::ensure!(!figures.is_empty(), "its driver measured nothing");
     Ok(figures)
@@ -214,7 +243,8 @@ async fn scripted(command: Command, figures: PathBuf) -> anyhow::Result<Figures>
     Ok(tabbed_figures(&text))
 }
 
-async fn output(mut command: Command) -> anyhow::Result<String> {
+/// What a driver says.
+pub async fn output(mut command: Command) -> anyhow::Result<String> {
     let done = tokio::task::spawn_blocking(move || command.output()).await?.context("cannot run bash")?;
     let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     anyhow::ensure!(done.status.success(), "its driver failed: {}", err.lines().last().unwrap_or_default());

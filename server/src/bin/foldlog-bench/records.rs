@@ -37,9 +37,12 @@ impl Records {
         Ok(Self { log, stepper, waiting: BTreeMap::new(), appends: Vec::new(), count: 0 })
     }
 
-    /// Makes a topic.
+    /// A topic, which is made if it does not exist.
     pub fn topic(&self, name: &str) -> anyhow::Result<TopicName> {
         let name: TopicName = name.parse()?;
+        if self.log.topic(&name).is_ok() {
+            return Ok(name);
+        }
         self.log.create_topic(name.clone(), TopicSettings::new(TopicKind::Records, PARTITIONS))?;
         Ok(name)
     }

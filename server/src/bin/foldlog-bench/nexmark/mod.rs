@@ -4,11 +4,15 @@
 mod generator;
 mod queries;
 
-use std::{collections::HashMap, path::Path, time::Instant};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    time::Instant,
+};
 
 use anyhow::Context as _;
 use foldlog_log::{NewRecord, Timestamp};
-use foldlog_proto::v1::RecordedEvent;
+use foldlog_proto::v1::{QueryRequest, RecordedEvent, query_batch, query_client::QueryClient};
 
 pub use self::generator::Bid;
 use self::{
@@ -16,13 +20,17 @@ use self::{
     queries::{ALL, Answer, BID, Query},
 };
 use crate::{
-    bench::{Bench, Subject},
+    bench::{Bench, Run, Subject},
     records::{self, Records},
     report::{Bound, Report, short},
 };
 
-/// Goals of [`goals`]: the queries.
-pub const NAMES: [&str; 9] = ["q0", "q1", "q2", "q14", "q15", "q16", "q17", "q21", "q22"];
+/// Goals of [`goals`]: the queries, and those that are followed.
+pub const NAMES: [&str; 11] = ["q0", "q1", "q2", "q14", "G20", "q15", "q16", "q17", "q21", "q22", "G16"];
+
+/// Queries that a client follows from the beginning, and how fast: so much of what `serde_json` reads on one core.
+const FOLLOWED: [&str; 3] = ["q0", "q1", "q2"];
+const FOLLOWED_SHARE: f64 = 1.0;
 
 /// Events of a run: two million bids and what belongs to them.
 pub const EVENTS: u64 = 2_000_000 / generator::BIDS * 50;
@@ -46,7 +54,40 @@ pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
             report.failed(query.name, &failed);
         }
     }
+    for query in ALL.iter().filter(|query| report.wants("G16") && FOLLOWED.contains(&query.name)).collect::<Vec<_>>() {
+        follow(query, &subject, &bids, baseline, report).await?;
+    }
     subject.server.kill()
+}
+
+/// A push query over all that is there, and a client that counts its rows.
+async fn follow(query: &Query, subject: &Subject, bids: &[Bid], baseline: f64, report: &mut Report) -> anyhow::Result<()> {
+    subject.at_rest().await?;
+    let expected = query.expected(bids).rows;
+    let settings = [("auto.offset.reset".to_owned(), "earliest".to_owned())].into();
+    // It ends by itself behind the last row that there is.
+    let sql = format!("{} EMIT CHANGES LIMIT {expected}", query.select);
+    let (began, before) = (Instant::now(), subject.cpu()?);
+    let mut client = QueryClient::new(subject.channel.clone()).max_decoding_message_size(16 << 20);
+    let mut batches = client.push(QueryRequest { sql, settings, ..QueryRequest::default() }).await?.into_inner();
+    let mut rows = 0;
+    while let Some(batch) = batches.message().await? {
+        if let Some(query_batch::Message::Rows(some)) = batch.message {
+            rows += u64::from(some.count);
+        }
+    }
+    anyhow::ensure!(rows == expected, "{rows} rows of {} were pushed, {expected} expected", query.name);
+    let (seconds, cpu) = (began.elapsed().as_secs_f64(), subject.cpu()?.saturating_sub(before).as_secs_f64());
+    let count = to_f64(bids.len());
+    let what = format!(
+        "bids that {} goes over for a client that counts its {rows} rows; {FOLLOWED_SHARE} x what serde_json reads on one core, here {:.2} x; \
+         {:.0} ns of processor time a bid",
+        query.name,
+        count / seconds / baseline,
+        cpu * 1e9 / count
+    );
+    report.goal("G16", Bound::Rate(count / seconds, FOLLOWED_SHARE * baseline), None, &what);
+    Ok(())
 }
 
 /// Makes a folder with the events in three topics; gives the bids.
@@ -97,13 +138,37 @@ pub fn baseline() -> anyhow::Result<f64> {
     Ok(to_f64(texts.len()) / began.elapsed().as_secs_f64())
 }
 
-async fn measure(query: &Query, subject: &Subject, bids: &[Bid], baseline: f64, report: &mut Report) -> anyhow::Result<()> {
+/// Bids a second of some queries over a log of their own.
+pub async fn rates(bench: &Bench, names: &[&str]) -> anyhow::Result<BTreeMap<&'static str, f64>> {
+    let folder = bench.folder.join("nexmark");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).context("cannot remove the data of the run before")?;
+    }
+    let bids = fill(&folder).await?;
+    let mut subject = bench.start("nexmark", Vec::new()).await?;
+    subject.sql(BID).await?;
+    let mut rates = BTreeMap::new();
+    for query in ALL.iter().filter(|query| names.contains(&query.name)).collect::<Vec<_>>() {
+        let (run, _) = answered(query, &subject, &bids).await?;
+        rates.insert(query.name, to_f64(bids.len()) / run.seconds);
+    }
+    subject.server.kill()?;
+    Ok(rates)
+}
+
+/// Runs a query and compares what it wrote with what it must have written.
+async fn answered(query: &Query, subject: &Subject, bids: &[Bid]) -> anyhow::Result<(Run, Answer)> {
     subject.at_rest().await?;
-    let run = subject.run(&query.sql(), query.name).await?;
+    let run = subject.run(&query.sql(), &query.sink()).await?;
     let found = found(query, subject).await?;
     let expected = query.expected(bids);
     anyhow::ensure!(found == expected, "its answer is wrong: {found:?} in its topic, {expected:?} expected");
     subject.sql(&format!("TERMINATE {}", run.query)).await?;
+    Ok((run, found))
+}
+
+async fn measure(query: &Query, subject: &Subject, bids: &[Bid], baseline: f64, report: &mut Report) -> anyhow::Result<()> {
+    let (run, found) = answered(query, subject, bids).await?;
     let count = to_f64(bids.len());
     let what = format!(
         "bids from topic to topic, durable and exactly once, {} rows as computed apart; {:.2} x what serde_json reads on one core, here \
@@ -130,7 +195,7 @@ async fn found(query: &Query, subject: &Subject) -> anyhow::Result<Answer> {
         }
         Ok(())
     };
-    records::read(subject.channel.clone(), query.name, take).await?;
+    records::read(subject.channel.clone(), &query.sink(), take).await?;
     for (key, value) in &newest {
         // A key of one column is its value alone.
         let key = fields(key).or_else(|_| serde_json::from_slice(key).map(|value| vec![value]).context("a key that is no JSON"))?;
@@ -182,7 +247,8 @@ mod tests {
 
     #[test]
     fn every_query_is_a_goal() {
-        assert_eq!(ALL.map(|query| query.name), NAMES);
+        assert_eq!(ALL.map(|query| query.name), NAMES[..ALL.len()]);
+        assert!(FOLLOWED.iter().all(|name| NAMES.contains(name)));
     }
 
     #[test]

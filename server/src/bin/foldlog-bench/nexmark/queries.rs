@@ -14,7 +14,7 @@ use super::generator::Bid;
 
 /// One of them.
 pub struct Query {
-    /// Its name, also of what it writes.
+    /// Its name, in small letters also that of what it writes; G20 is the running group-by that a goal is named after.
     pub name: &'static str,
     /// What makes it, without its `CREATE`.
     pub select: &'static str,
@@ -46,7 +46,7 @@ const fn table(name: &'static str, share: f64, select: &'static str, expected: f
 }
 
 /// Every query.
-pub const ALL: [Query; 9] = [
+pub const ALL: [Query; 10] = [
     stream("q0", 0.54, "SELECT auction, bidder, price, date_time, extra FROM bid", q0),
     stream("q1", 0.54, "SELECT auction, bidder, 0.908 * price AS price, date_time, extra FROM bid", q1),
     stream("q2", 0.85, "SELECT auction, price FROM bid WHERE auction % 123 = 0", q2),
@@ -61,6 +61,7 @@ pub const ALL: [Query; 9] = [
          FROM bid WHERE 0.908 * price > 1000000 AND 0.908 * price < 50000000",
         q14,
     ),
+    table("G20", 0.59, "SELECT auction, COUNT(*) AS bids, SUM(price) AS total FROM bid GROUP BY auction", g20),
     table(
         "q15",
         0.3,
@@ -130,12 +131,17 @@ pub const ALL: [Query; 9] = [
 ];
 
 impl Query {
+    /// What it writes.
+    pub fn sink(&self) -> String {
+        self.name.to_lowercase()
+    }
+
     /// The statement.
     pub fn sql(&self) -> String {
         let kind = if self.is_table { "TABLE" } else { "STREAM" };
         // A key as JSON says its columns' names, whatever their number.
         let with = if self.is_table { " WITH (key_format = 'json', value_format = 'json')" } else { "" };
-        format!("CREATE {kind} {}{with} AS {}", self.name, self.select)
+        format!("CREATE {kind} {}{with} AS {}", self.sink(), self.select)
     }
 
     /// What it must have written in the end.
@@ -217,6 +223,18 @@ fn q14(bids: &[Bid], answer: &mut Answer) {
         };
         let c_counts = bid.extra.bytes().filter(|letter| *letter == b'c').count();
         answer.row(&[&bid.auction, &bid.bidder, &in_dollars(bid), &time, &bid.date_time, &bid.extra, &c_counts]);
+    }
+}
+
+fn g20(bids: &[Bid], answer: &mut Answer) {
+    let mut auctions: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+    for bid in bids {
+        let (count, total) = auctions.entry(bid.auction).or_default();
+        *count += 1;
+        *total += bid.price;
+    }
+    for (auction, (count, total)) in &auctions {
+        answer.row(&[auction, count, total]);
     }
 }
 
