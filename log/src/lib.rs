@@ -23,7 +23,7 @@ pub mod ids;
 pub mod inspect;
 pub(crate) mod journal;
 pub mod life;
-pub(crate) mod manifest;
+pub mod manifest;
 pub(crate) mod partition;
 pub(crate) mod postings;
 pub(crate) mod producers;
@@ -50,6 +50,8 @@ pub use backend::{AppendFuture, Capabilities, Head, LogBackend, LogReader, Produ
 pub use batch::{EventView, MarkView, RecordView};
 pub use compaction::{Compaction, CompactionState};
 pub use config::LogConfig;
+/// CRC-32C of bytes: the checksum of everything that foldlog keeps on disk.
+pub use crc32c::crc32c as checksum;
 pub use distribution::Distribution;
 pub use durability::Durability;
 pub use embedded::{EmbeddedLog, OpenReport, Stepper};

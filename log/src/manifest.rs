@@ -1,6 +1,6 @@
 //! Small files that are written once: the folder's identity and each topic's manifest. One line of JSON, one of checksum.
 //!
-//! Each says its format, from 1 on. Invariant: a manifest is either not there or whole, whenever the power goes; one that is there
+//! Each says its format, from 1 on. What stands on the log keeps such files, too. Invariant: a manifest is either not there or whole, whenever the power goes; one that is there
 //! and not whole is damage.
 
 use std::{io, path::Path};
@@ -16,7 +16,10 @@ const MAX_LEN: u64 = 64 << 10;
 pub(crate) const UNFINISHED: &str = "new";
 
 /// Writes `content` under `path`: beside it first, synced, then renamed, and the folder synced.
-pub(crate) fn write<T: Serialize>(disk: &dyn Disk, path: &Path, content: &T) -> Result<(), LogError> {
+///
+/// # Errors
+/// [`LogError::DiskFull`], [`LogError::Io`].
+pub fn write<T: Serialize>(disk: &dyn Disk, path: &Path, content: &T) -> Result<(), LogError> {
     let text = encode(content).map_err(|error| LogError::io("encode", path, io::Error::other(error)))?;
     let beside = path.with_extension(UNFINISHED);
     let folder = path.parent().unwrap_or(path);
@@ -64,8 +67,11 @@ pub(crate) fn read<T: DeserializeOwned>(disk: &dyn Disk, path: &Path, newest: u3
     read_within(disk, path, newest, MAX_LEN)
 }
 
-/// The same for one that may be longer.
-pub(crate) fn read_within<T: DeserializeOwned>(disk: &dyn Disk, path: &Path, newest: u32, longest: u64) -> Result<Option<T>, LogError> {
+/// Reads the manifest at `path`, of a format from 1 to `newest` and at most `longest` bytes; none if there is none.
+///
+/// # Errors
+/// [`LogError::Format`] if it is newer than `newest`, [`LogError::Corrupt`] if it is not whole, [`LogError::Io`].
+pub fn read_within<T: DeserializeOwned>(disk: &dyn Disk, path: &Path, newest: u32, longest: u64) -> Result<Option<T>, LogError> {
     let file = match disk.open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
