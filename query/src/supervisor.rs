@@ -3,12 +3,12 @@
 //! The engine holds one [`Supervisor`]; it owns the workers that run the queries' steps.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
 
-use foldlog_log::{LogBackend, Position, ReadLimits, TopicName, clock::Clock};
+use foldlog_log::{LogBackend, LogError, Position, ReadLimits, Selection, TopicName, clock::Clock};
 use futures::executor::block_on;
 use parking_lot::{Mutex, RwLock};
 use tokio::{sync::watch, time::Instant};
@@ -21,10 +21,16 @@ use crate::{
     error::QueryError,
     plan::{Node, Sink, SourceScan, StreamPlan},
     sql::dialect::Changelog,
+    store::Checkpoints,
     stream::{
+        checkpoint::{
+            Identity, Saved,
+            debt::Debt,
+            keeper::{Keeper, Registered},
+        },
         commit::{Progress, Recalled, SystemTopics},
         decode::{Decoding, KEPT_BYTES, Lane},
-        fold::{Content, Fold},
+        fold::{Content, Fold, Kept},
         operator::{aggregate::Aggregation, chain::Chain, copy::Copy, newest::Newest, sink::TopicSink},
         pace::StepLimits,
         query::{Hold, Query},
@@ -75,6 +81,19 @@ pub struct QueryStatus {
     pub paused: bool,
     /// What it failed at and tries again.
     pub trouble: Option<String>,
+    /// What its operators keep; nothing if it has no state.
+    pub kept: Vec<Kept>,
+    /// What is kept of its state over a restart.
+    pub checkpoint: CheckpointStatus,
+}
+
+/// What is kept of a query's state over a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckpointStatus {
+    /// The newest durable checkpoint: everything below the position (exclusive) is folded in it; its bytes.
+    pub newest: Option<(Position, u64)>,
+    /// Why the checkpoint that the query found when it started could not be gone on from; it is set aside.
+    pub set_aside: Option<String>,
 }
 
 /// Memory that a push query with state may take, in bytes.
@@ -150,6 +169,8 @@ struct Inner {
     running: RwLock<BTreeMap<String, Running>>,
     taken_over: watch::Sender<TakenOver>,
     volatile: Mutex<Vec<std::sync::Weak<Query>>>,
+    /// None: every start folds from the log.
+    keeper: Option<Keeper>,
 }
 
 impl Inner {
@@ -166,7 +187,10 @@ impl Inner {
         if let Some(before) = before {
             before.query.stop();
         }
-        self.log.release(&old.id);
+        match &self.keeper {
+            Some(keeper) => keeper.dismiss(&old.id),
+            None => self.log.release(&old.id),
+        }
         self.taken_over.send_modify(|taken_over| taken_over.note(id, old.from, end));
     }
 }
@@ -212,11 +236,30 @@ impl Supervisor {
         config: &QueryConfig,
         limits: StepLimits,
     ) -> Result<Self, QueryError> {
+        Self::open_keeping(log, clock, config, limits, None)
+    }
+
+    /// As [`Supervisor::open_with`], with the state of queries kept over restarts. Where that cannot be, it is told, and queries
+    /// fold from the log.
+    ///
+    /// # Errors
+    /// As [`Supervisor::open`].
+    pub fn open_keeping(
+        log: Arc<dyn LogBackend>,
+        clock: Arc<dyn Clock>,
+        config: &QueryConfig,
+        limits: StepLimits,
+        checkpoints: Option<&Checkpoints>,
+    ) -> Result<Self, QueryError> {
         let topics = SystemTopics::open(log.as_ref())?;
         let recalled = topics.recall(log.as_ref())?;
         let workers = usize::try_from(config.workers).unwrap_or(1).max(1);
         let pool = Pool::start(workers, Arc::clone(&clock))
             .map_err(|error| QueryError::Execution(format!("no threads for the workers: {error}")))?;
+        let keeper = checkpoints.and_then(|how| {
+            let keeper = Keeper::open(how, Arc::clone(&log), Arc::clone(&clock));
+            keeper.inspect_err(|error| tracing::error!(%error, "the state of queries is not kept over restarts")).ok()
+        });
         let state_budget = usize::try_from(config.state_mib).unwrap_or(usize::MAX).saturating_mul(1 << 20);
         Ok(Self {
             inner: Arc::new(Inner {
@@ -232,6 +275,7 @@ impl Supervisor {
                 running: RwLock::default(),
                 taken_over: watch::Sender::default(),
                 volatile: Mutex::default(),
+                keeper,
             }),
         })
     }
@@ -292,13 +336,22 @@ impl Supervisor {
         }
         let output_from = recalled.map_or(def.start, |recalled| Position::new(recalled.progress.position)).max(def.start);
         let shape = Shape::of(plan, inner.state_budget)?;
-        // What has no state goes on where it was; what has state folds again from its start.
-        let from = if shape.fold.is_some() { def.start } else { output_from };
+        let mut restored = self.restore(def, plan, &shape)?;
+        if restored.saved.is_none() && shape.fold.is_some() && recalled.is_some() {
+            restored.note(inner.log.whole_from(&Selection::Topics(vec![shape.source.topic.clone()], def.start)));
+        }
+        // What has no state goes on where it was; what has state folds again from its checkpoint, or its start.
+        let from = match (&shape.fold, &restored.saved) {
+            (Some(_), Some(saved)) => saved.position,
+            (Some(_), None) => def.start,
+            (None, _) => output_from,
+        };
         let query_of = |before: &Succeeds| inner.running.read().get(&before.id).map(|running| Arc::clone(&running.query));
         let before = succeeds.as_ref().and_then(query_of);
         let is_successor = def.succeeds && recalled.is_none();
-        // What it has to fold before it is like the one before it.
-        let output_from = if is_successor { inner.log.head().position } else { output_from };
+        // What it has to fold before it is like the one before it; behind a checkpoint that is newer than the last progress told,
+        // nothing was written.
+        let output_from = if is_successor { inner.log.head().position } else { output_from.max(from) };
         let state = if from < output_from { QueryState::Folding { at: from, end: output_from } } else { QueryState::Running };
         let upstream = self.writers(&shape.source)?;
         let reads_log = is_processing_log(&shape.source.topic);
@@ -307,7 +360,14 @@ impl Supervisor {
             query.succeeds();
         }
         if let Some(recalled) = recalled {
-            query.recall(query.frontier_after(output_from), recalled.end);
+            query.recall(query.frontier_after(Position::new(recalled.progress.position)), recalled.end);
+        }
+        if restored.saved.is_some() {
+            // Nothing need come for it to be said, neither here nor downstream: what was written of it is in the log.
+            if !is_successor && recalled.is_none_or(|recalled| recalled.progress.position < from.get()) {
+                query.recall(query.frontier_after(from), inner.log.head().position);
+            }
+            query.reflects(query.frontier_after(from));
         }
         if inner.paused.lock().contains(id) {
             query.pause();
@@ -323,7 +383,8 @@ impl Supervisor {
             };
             Succession { before: before.clone(), take_over: Box::new(take_over), difference: None }
         });
-        let parts = Parts { output_from, start: def.start, succession, ..parts };
+        let debt = self.keep(&query, parts.fold.as_ref(), &plan.source()?.source.topic, restored);
+        let parts = Parts { output_from, start: def.start, succession, debt, ..parts };
         let view = View::of(&query).map(Arc::new);
         let (topic, reads) = (sink.topic.clone(), plan.source()?.source.topic.clone());
         let (start, fingerprint) = (def.start, plan.fingerprint);
@@ -343,6 +404,66 @@ impl Supervisor {
         let started = Running { query, topic, reads, view, sink, succeeds, start, fingerprint, _job: job };
         running.insert(id.to_owned(), started);
         Ok(())
+    }
+
+    /// Reads what was kept of a query's state into its fold, which is empty.
+    fn restore(&self, def: &QueryDef, plan: &StreamPlan, shape: &Shape) -> Result<Restored, QueryError> {
+        let inner = &self.inner;
+        let (Some(keeper), Some(fold)) = (&inner.keeper, &shape.fold) else { return Ok(Restored::default()) };
+        let sources = plan.sources.iter().map(|scan| inner.log.topic(&scan.source.topic).map(|topic| topic.id));
+        let sources = sources.collect::<Result<Vec<_>, _>>()?;
+        let tables = fold.names().to_vec();
+        let identity = Identity::new(&inner.log.head(), def.id.as_str(), (def.start, plan.fingerprint), &sources, tables);
+        let (saved, set_aside) = match keeper.restore(&identity, fold) {
+            Ok(saved) => (saved, None),
+            Err(reason) => (None, Some(reason)),
+        };
+        Ok(Restored { identity: Some(identity), saved, set_aside })
+    }
+
+    /// Has the state of a query kept over restarts from now on, and holds what it would fold again.
+    fn keep(&self, query: &Arc<Query>, fold: Option<&Arc<Fold>>, reads: &TopicName, restored: Restored) -> Option<Arc<Debt>> {
+        let (keeper, fold) = (self.inner.keeper.as_ref()?, fold?);
+        let Restored { identity, saved, set_aside } = restored;
+        if let Some(saved) = &saved {
+            query.saved(saved.position, saved.bytes());
+            // A topic that is not there any more holds nothing.
+            drop(self.inner.log.hold(query.id(), reads, saved.position));
+        }
+        if let Some(reason) = set_aside {
+            query.set_aside(reason);
+        }
+        let (query, fold, reads) = (Arc::clone(query), Arc::clone(fold), vec![reads.clone()]);
+        let registered = Registered { identity: identity?, query, fold, reads, saved };
+        Some(Arc::clone(&keeper.register(registered).debt))
+    }
+
+    /// Writes checkpoints of all queries that folded something since theirs (blocking).
+    pub fn checkpoint(&self) {
+        if let Some(keeper) = &self.inner.keeper {
+            keeper.save_all();
+        }
+    }
+
+    /// Removes the checkpoints of all but these queries, which are all there are (blocking).
+    pub(crate) fn keep_only(&self, queries: &BTreeSet<&str>) {
+        if let Some(keeper) = &self.inner.keeper {
+            keeper.forget_all_but(queries);
+        }
+    }
+
+    /// Removes the checkpoints of queries, and takes none until they are allowed or started again (blocking).
+    pub(crate) fn bar_checkpoints(&self, queries: &[String]) {
+        if let Some(keeper) = &self.inner.keeper {
+            keeper.bar(queries);
+        }
+    }
+
+    /// Takes checkpoints of queries again.
+    pub(crate) fn allow_checkpoints(&self, queries: &[String]) {
+        if let Some(keeper) = &self.inner.keeper {
+            keeper.allow(queries);
+        }
     }
 
     /// The queries that write into a source's topic, under whatever name that is read.
@@ -395,6 +516,7 @@ impl Supervisor {
             succession: None,
             state_budget: if sink.is_some() { inner.state_budget } else { VOLATILE_STATE },
             limits: inner.limits,
+            debt: None,
         })
     }
 
@@ -421,7 +543,8 @@ impl Supervisor {
         }
     }
 
-    /// Ends a persistent query after its step; its view goes with it. Ending one that does not run is no error.
+    /// Ends a persistent query after its step; its view goes with it, and what was kept of its state. Ending one that does not run
+    /// is no error.
     pub async fn stop(&self, id: &str) {
         let mut ending = Vec::new();
         {
@@ -435,6 +558,9 @@ impl Supervisor {
         if ending.len() > 1 {
             self.inner.taken_over.send_modify(|taken_over| taken_over.forget(id));
         }
+        if let (Some(keeper), true) = (&self.inner.keeper, ending.is_empty()) {
+            keeper.forget(id);
+        }
         for running in ending {
             self.end(running).await;
         }
@@ -443,6 +569,9 @@ impl Supervisor {
     /// Ends a query that was taken out.
     async fn end(&self, running: Running) {
         let id = running.query.id();
+        if let Some(keeper) = &self.inner.keeper {
+            keeper.forget(id);
+        }
         running.query.stop();
         ended(&running.query).await;
         if running.query.is_succeeding() {
@@ -498,6 +627,9 @@ impl Supervisor {
         queries.iter().for_each(|query| query.stop());
         for query in queries {
             ended(query).await;
+        }
+        if let Some(keeper) = &self.inner.keeper {
+            keeper.end().await;
         }
         let pool = self.inner.pool.clone();
         // The workers are between turns or about to be; joining them takes no longer than a step.
@@ -718,6 +850,26 @@ fn step_rows(plan: &StreamPlan) -> u32 {
     u32::try_from((UNIT_BYTES / row.max(1)).clamp(64, 8192)).unwrap_or(64)
 }
 
+/// What was kept of a query's state.
+#[derive(Default)]
+struct Restored {
+    /// Whose it is; none: nothing is kept.
+    identity: Option<Identity>,
+    saved: Option<Saved>,
+    /// Why what was there cannot be gone on from.
+    set_aside: Option<String>,
+}
+
+impl Restored {
+    /// Says what a fold from the beginning misses, if something of it was removed.
+    fn note(&mut self, whole: Result<(), LogError>) {
+        let Err(missing) = whole else { return };
+        tracing::warn!(%missing, "a query folds again what is left");
+        let before = self.set_aside.take().map(|reason| format!("{reason}; "));
+        self.set_aside = Some(format!("{}{missing}", before.unwrap_or_default()));
+    }
+}
+
 /// The parts of a plan as they are run.
 struct Shape {
     source: Arc<Source>,
@@ -758,6 +910,6 @@ impl Shape {
         let keys = plan.output.iter().take_while(|column| column.key).count();
         let undo_budget = LEAST_UNDO.max(state_budget / 4);
         let fold = Fold::new(content, after, &plan.schema(), keys, plan.changelog, undo_budget);
-        Ok(Self { source, before, fold: Some(Arc::new(fold)) })
+        Ok(Self { source, before, fold: Some(Arc::new(fold.named(plan.tables()))) })
     }
 }

@@ -1,7 +1,7 @@
 //! The oracle: at every commit a view equals a plain evaluation of the same prefix of its source.
 //!
 //! The plain side shares nothing with the engine: it reads the payloads with `serde_json` and folds them in Rust, anew for every
-//! commit. Commits are found in the log, where each unit of a query ends with its progress, and heard through listeners and
+//! commit. Lives go on from checkpoints of the one before. Commits are found in the log, where each unit of a query ends with its progress, and heard through listeners and
 //! pins. Random data, partitions, step sizes and restarts come from a seed, which a failure prints.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
@@ -33,7 +33,7 @@ use foldlog_log::{
     testing::{MemoryLog, Random, SimDisk},
 };
 use foldlog_query::{
-    ChangeOp, PushItem, QueryConfig,
+    ChangeOp, Checkpoints, PushItem, QueryConfig,
     changes::ChangeListener,
     stream::{pace::StepLimits, view::Pinned},
     supervisor::Supervisor,
@@ -228,8 +228,8 @@ struct World {
 
 /// Where the log of a world lies.
 enum Place {
-    /// In memory: it outlives its queries.
-    Memory,
+    /// In memory: it outlives its queries. Their checkpoints are on this disk.
+    Memory(SimDisk),
     /// On a disk that loses power at the end of every life.
     Disk(SimDisk),
 }
@@ -241,7 +241,7 @@ fn open(disk: &SimDisk) -> Arc<dyn LogBackend> {
 
 impl World {
     fn in_memory(seed: u64) -> Self {
-        Self::new(seed, Place::Memory, Arc::new(MemoryLog::new(Arc::new(SystemClock::new()))))
+        Self::new(seed, Place::Memory(SimDisk::new(seed)), Arc::new(MemoryLog::new(Arc::new(SystemClock::new()))))
     }
 
     fn on_disk(seed: u64) -> Self {
@@ -269,9 +269,19 @@ impl World {
         let clock = Arc::new(SteppingClock::new(Duration::from_millis(self.random.below(3))));
         let look = if self.random.one_in(3) { usize::try_from(1 + self.random.below(8)).unwrap() } else { 1024 };
         let limits = StepLimits { read: ReadLimits { records, ..ReadLimits::default() }, look, ..StepLimits::default() };
-        let supervisor = Supervisor::open_with(log, clock, &config, limits).unwrap();
+        // After every step, now and then, or at the end of a life alone.
+        let due = [0, 1, 20, 100_000][usize::try_from(self.random.below(4)).unwrap()];
+        let checkpoints = Checkpoints::in_files(self.kept(), "/data/state".into()).due_after(Duration::from_millis(due));
+        let supervisor = Supervisor::open_keeping(log, clock, &config, limits, Some(&checkpoints)).unwrap();
         supervisor.start(&definition("totals"), &everything_by_key("totals")).unwrap();
         supervisor
+    }
+
+    /// Where checkpoints lie.
+    fn kept(&self) -> Arc<dyn Disk> {
+        match &self.place {
+            Place::Memory(kept) | Place::Disk(kept) => Arc::new(kept.clone()),
+        }
     }
 
     async fn append_some(&mut self) {

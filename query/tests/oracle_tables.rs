@@ -26,10 +26,10 @@ use common::{PATIENCE, SteppingClock, append, column, create, definition, read_a
 use foldlog_log::{
     LogBackend, NewRecord, Position, ReadLimits, Timestamp, TopicKind,
     clock::SystemClock,
-    testing::{MemoryLog, Random},
+    testing::{MemoryLog, Random, SimDisk},
 };
 use foldlog_query::{
-    ChangeOp, PushItem, QueryConfig,
+    ChangeOp, Checkpoints, PushItem, QueryConfig,
     catalog::{Source, SourceKind},
     changes::ChangeListener,
     plan::{
@@ -306,6 +306,8 @@ struct World {
     partitions: u32,
     random: Random,
     changelog: Changelog,
+    /// Where checkpoints lie.
+    kept: SimDisk,
 }
 
 impl World {
@@ -317,7 +319,7 @@ impl World {
         create(log.as_ref(), "rows", TopicKind::Records, partitions);
         ["picked", "grouped", "busy"].iter().for_each(|name| create(log.as_ref(), name, TopicKind::Table, 1));
         let changelog = if random.one_in(2) { Changelog::Every } else { Changelog::Coalesced };
-        Self { log, facts: Vec::new(), partitions, random, changelog }
+        Self { log, facts: Vec::new(), partitions, random, changelog, kept: SimDisk::new(seed) }
     }
 
     fn start(&mut self) -> Supervisor {
@@ -327,7 +329,10 @@ impl World {
         let clock = Arc::new(SteppingClock::new(Duration::from_millis(self.random.below(3))));
         let look = if self.random.one_in(3) { usize::try_from(1 + self.random.below(8)).unwrap() } else { 1024 };
         let limits = StepLimits { read: ReadLimits { records, ..ReadLimits::default() }, look, ..StepLimits::default() };
-        let supervisor = Supervisor::open_with(Arc::clone(&self.log), clock, &config, limits).unwrap();
+        // After every step, now and then, or at the end of a life alone.
+        let due = [0, 1, 20, 100_000][usize::try_from(self.random.below(4)).unwrap()];
+        let checkpoints = Checkpoints::in_files(Arc::new(self.kept.clone()), "/state".into()).due_after(Duration::from_millis(due));
+        let supervisor = Supervisor::open_keeping(Arc::clone(&self.log), clock, &config, limits, Some(&checkpoints)).unwrap();
         for (name, statement) in [("picked", PICKED), ("grouped", GROUPED), ("busy", BUSY)] {
             supervisor.start(&definition(name), &plan(statement, self.changelog)).unwrap();
         }

@@ -20,7 +20,7 @@ use foldlog_log::{
     disk::RealDisk,
     testing::MemoryLog,
 };
-use foldlog_query::{ChangeOp, Engine, PushItem, QueryConfig, QueryError, Request, Session, arrow::record_batch::RecordBatch};
+use foldlog_query::{ChangeOp, Checkpoints, Engine, PushItem, QueryConfig, QueryError, Request, Session, arrow::record_batch::RecordBatch};
 use futures::StreamExt as _;
 
 macro_rules! stories {
@@ -135,6 +135,14 @@ impl Place {
         }
     }
 
+    /// What is in memory folds again after a restart; what is in a folder goes on from checkpoints there.
+    fn checkpoints(&self) -> Option<Checkpoints> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Folder(folder, _) => Some(Checkpoints::in_pages(Arc::new(RealDisk), folder.path().join("state"))),
+        }
+    }
+
     fn log(&self) -> Arc<dyn LogBackend> {
         match self {
             Self::Memory(log) => Arc::new(log.clone()),
@@ -156,7 +164,7 @@ impl Story {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(Timestamp::new(1_000)));
         let place = place(&clock);
         let log = place.log();
-        let engine = open(&log, &clock);
+        let engine = open(&log, &clock, place.checkpoints().as_ref());
         Self { place, log, clock, engine, seen: None, session: Session::default() }
     }
 
@@ -210,7 +218,7 @@ impl Story {
                 let memory = Place::Memory(MemoryLog::new(Arc::clone(&self.clock)));
                 self.place = std::mem::replace(&mut self.place, memory).reopened(&self.clock);
                 self.log = self.place.log();
-                self.engine = open(&self.log, &self.clock);
+                self.engine = open(&self.log, &self.clock, self.place.checkpoints().as_ref());
                 Vec::new()
             }
             ["ok" | "unawaited"] => {
@@ -281,9 +289,9 @@ impl Story {
     }
 }
 
-fn open(log: &Arc<dyn LogBackend>, clock: &Arc<dyn Clock>) -> Engine {
+fn open(log: &Arc<dyn LogBackend>, clock: &Arc<dyn Clock>, checkpoints: Option<&Checkpoints>) -> Engine {
     let config = QueryConfig { workers: 2, ..QueryConfig::default() };
-    Engine::open(Arc::clone(log), Arc::clone(clock), config).unwrap()
+    Engine::open_keeping(Arc::clone(log), Arc::clone(clock), config, checkpoints).unwrap()
 }
 
 fn rendered(batch: &RecordBatch) -> Vec<String> {

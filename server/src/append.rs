@@ -22,7 +22,16 @@ impl App {
         // Whoever asked may stop waiting: what queries know must go all the same.
         let app = self.clone();
         let redacting = self.tasks.spawn("redaction", async move {
-            let appended = app.append_alone(append).await?;
+            // First what queries keep over a restart: none may go on from it once the data is gone.
+            let appended = match app.about_to_redact(&redacted).await {
+                Ok(()) => app.append_alone(append).await,
+                Err(failure) => Err(failure),
+            };
+            // What may have been redacted all the same stays forgotten.
+            if appended.as_ref().is_err_and(|failure| failure.kind != Kind::Unknown) {
+                app.not_redacted(&redacted).await;
+            }
+            let appended = appended?;
             for topic in redacted {
                 if let Err(error) = app.stage()?.engine.refold(topic.clone()).await {
                     // What is still folded from what was there is folded anew at the next start.
@@ -32,6 +41,23 @@ impl App {
             Ok(appended)
         });
         redacting.await.map_err(|_| Failure::new(Kind::Unknown, "OUTCOME_UNKNOWN", "the append was interrupted"))?
+    }
+
+    async fn about_to_redact(&self, topics: &BTreeSet<TopicName>) -> Result<(), Failure> {
+        for topic in topics {
+            self.stage()?.engine.about_to_redact(topic.clone()).await?;
+        }
+        Ok(())
+    }
+
+    async fn not_redacted(&self, topics: &BTreeSet<TopicName>) {
+        for topic in topics {
+            // A server that ends keeps nothing more anyway.
+            let Ok(stage) = self.stage() else { return };
+            if let Err(error) = stage.engine.not_redacted(topic.clone()).await {
+                tracing::warn!(%topic, %error, "queries keep no state over a restart");
+            }
+        }
     }
 
     async fn append_alone(&self, append: Append) -> Result<Appended, Failure> {

@@ -5,6 +5,7 @@
 use std::{
     io,
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -14,7 +15,7 @@ use foldlog_log::{
     clock::{Clock, SystemClock},
     disk::{Disk, RealDisk},
 };
-use foldlog_query::{Engine, QueryError};
+use foldlog_query::{Checkpoints, Engine, QueryError};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tonic::transport::Server as Http2;
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -42,6 +43,12 @@ const LOCAL_RESETS: usize = 256;
 const STREAMS_PER_CONNECTION: u32 = 1_024;
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// Within the data folder: the state of queries, which can be folded from the log again.
+const STATE_FOLDER: &str = "state";
+
+/// How the state of queries is kept in a folder.
+type Keep = fn(Arc<dyn Disk>, PathBuf) -> Checkpoints;
 
 /// Why a server did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +106,7 @@ impl Server {
     /// # Errors
     /// [`ServerError::Listen`]. What goes wrong later is told by [`Server::ready`] and [`Server::failed`].
     pub async fn start(config: Config) -> Result<Self, ServerError> {
-        Self::start_on(Arc::new(RealDisk), config).await
+        Self::start_with(Arc::new(RealDisk), Checkpoints::in_pages, config).await
     }
 
     /// The same on a disk of one's own.
@@ -107,6 +114,10 @@ impl Server {
     /// # Errors
     /// As [`Server::start`].
     pub async fn start_on(disk: Arc<dyn Disk>, config: Config) -> Result<Self, ServerError> {
+        Self::start_with(disk, Checkpoints::in_files, config).await
+    }
+
+    async fn start_with(disk: Arc<dyn Disk>, keep: Keep, config: Config) -> Result<Self, ServerError> {
         let refused = |source| ServerError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
@@ -134,7 +145,7 @@ impl Server {
         });
         tasks.spawn("open", async move {
             let its = app.clone();
-            let opening = tokio::task::spawn_blocking(move || self::open(disk, &config, clock, &its)).await;
+            let opening = tokio::task::spawn_blocking(move || self::open(disk, keep, &config, clock, &its)).await;
             let opened = match opening {
                 Ok(opened) => opened,
                 Err(panic) => Err(ServerError::Storage(panic.to_string())),
@@ -247,7 +258,8 @@ impl Server {
 }
 
 /// Opens the folder: blocking, and long after a crash.
-fn open(disk: Arc<dyn Disk>, config: &Config, clock: Arc<dyn Clock>, app: &App) -> Result<Opened, ServerError> {
+fn open(disk: Arc<dyn Disk>, keep: Keep, config: &Config, clock: Arc<dyn Clock>, app: &App) -> Result<Opened, ServerError> {
+    let checkpoints = keep(Arc::clone(&disk), config.data.join(STATE_FOLDER));
     let log = Arc::new(EmbeddedLog::open(disk, Arc::clone(&clock), &config.data, config.log.clone())?);
     let report = log.report();
     if let Some(damage) = &report.damage {
@@ -257,7 +269,7 @@ fn open(disk: Arc<dyn Disk>, config: &Config, clock: Arc<dyn Clock>, app: &App) 
         error!("a partition is read-only: {damage}");
     }
     info!(data = %config.data.display(), frames = report.frames, records = report.records, position = log.head().position.get(), "log is open");
-    let engine = Engine::open(log.clone(), Arc::clone(&clock), config.query.clone())?;
+    let engine = Engine::open_keeping(log.clone(), Arc::clone(&clock), config.query.clone(), Some(&checkpoints))?;
     let groups = Groups::open(log.clone(), clock, app.tasks.clone(), Arc::clone(&app.file_reads))?;
     // Every query holds by now what it would fold again.
     log.allow_removal();

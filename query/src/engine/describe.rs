@@ -16,7 +16,8 @@ use crate::{
         session::{SETTINGS, Session, Setting},
         statement::Show,
     },
-    supervisor::{QueryState, QueryStatus},
+    stream::fold::Kept,
+    supervisor::{CheckpointStatus, QueryState, QueryStatus},
 };
 
 impl Core {
@@ -137,7 +138,10 @@ impl Core {
 
     pub(super) fn explain_query(&self, id: &str) -> Result<String, QueryError> {
         let catalog = self.snapshot();
-        Ok(self.plan_of(&catalog, catalog.query(id)?)?.describe())
+        let plan = self.plan_of(&catalog, catalog.query(id)?)?.describe();
+        let running = self.supervisor.queries().into_iter().find(|status| status.id == id);
+        let kept = running.iter().flat_map(|status| &status.kept).map(|kept| format!("\nstate of {}", kept_text(kept)));
+        Ok(kept.fold(plan, |told, kept| told + &kept))
     }
 
     /// What a statement other than a pull query would do.
@@ -162,6 +166,19 @@ impl Core {
 /// A text as rows, one a line.
 pub(super) fn lines(at: Position, text: &str) -> Result<Answer, QueryError> {
     rows(at, vec![("plan", texts(text.lines().map(|line| Some(line.to_owned()))))])
+}
+
+/// What an operator keeps, in words.
+pub(super) fn kept_text(kept: &Kept) -> String {
+    format!("{}: {} rows, {} bytes", kept.what, kept.rows, kept.bytes)
+}
+
+/// What is kept of a query over a restart, in words; none if that is nothing, and nothing was refused.
+pub(super) fn checkpoint_text(checkpoint: &CheckpointStatus) -> Option<String> {
+    let newest = checkpoint.newest.map(|(position, bytes)| format!("below position {position}, {bytes} bytes"));
+    let set_aside = checkpoint.set_aside.as_ref().map(|reason| format!("one was set aside: {reason}"));
+    let told: Vec<String> = newest.into_iter().chain(set_aside).collect();
+    (!told.is_empty()).then(|| told.join("; "))
 }
 
 pub(super) fn state_of(status: &QueryStatus) -> String {

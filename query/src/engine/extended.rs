@@ -6,7 +6,7 @@ use foldlog_log::{Topic, TopicName};
 
 use super::{
     Core,
-    describe::{numbers, state_of, texts},
+    describe::{checkpoint_text, kept_text, numbers, state_of, texts},
     rows,
 };
 use crate::{
@@ -53,6 +53,11 @@ impl Core {
         tell("time", Some(time_text(&source)));
         tell("written by", listed(&writers(&catalog, &source)));
         tell("read by", listed(&readers(&catalog, &source)));
+        let its_own = source.query.as_ref().and_then(|own| self.queries().into_iter().find(|status| status.id == own.as_str()));
+        if let Some(status) = its_own {
+            tell("state", listed(&status.kept.iter().map(kept_text).collect::<Vec<_>>()));
+            tell("checkpoint", checkpoint_text(&status.checkpoint));
+        }
         tell("statement", Some(source.sql.clone()).filter(|sql| !sql.is_empty()));
         let (what, values): (Vec<_>, Vec<_>) = told.into_iter().map(|(what, value)| (Some(what), Some(value))).unzip();
         rows(self.head(), vec![("what", texts(what.into_iter())), ("value", texts(values.into_iter()))])
@@ -107,6 +112,8 @@ impl Core {
                 ("rows_in", numbers(queries.iter().map(|status| status.rows_in))),
                 ("rows_out", numbers(queries.iter().map(|status| status.rows_out))),
                 ("bad_rows", numbers(queries.iter().map(|status| status.bad_rows))),
+                ("state_bytes", numbers(queries.iter().map(|status| status.kept.iter().map(|kept| kept.bytes).sum()))),
+                ("checkpoint", texts(queries.iter().map(|status| checkpoint_text(&status.checkpoint)))),
                 ("dialect", texts(queries.iter().map(|status| Some(of(&status.id)?.dialect.to_string())))),
                 ("plan", texts(plans)),
                 ("statement", texts(queries.iter().map(|status| Some(of(&status.id)?.sql.clone())))),

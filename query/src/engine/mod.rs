@@ -42,7 +42,9 @@ use crate::{
         statement::{Explained, Select},
     },
     stack::with_stack,
-    supervisor::{QueryState, QueryStatus, Supervisor},
+    store::Checkpoints,
+    stream::pace::StepLimits,
+    supervisor::{CheckpointStatus, QueryState, QueryStatus, Supervisor},
 };
 
 /// The query engine of one log. Cheap to clone.
@@ -71,9 +73,24 @@ impl Engine {
     /// # Errors
     /// [`QueryError::Invalid`] for a configuration out of bounds, [`QueryError::Log`] where the catalog cannot be read.
     pub fn open(log: Arc<dyn LogBackend>, clock: Arc<dyn Clock>, config: QueryConfig) -> Result<Self, QueryError> {
+        Self::open_keeping(log, clock, config, None)
+    }
+
+    /// As [`Engine::open`], with the state of queries kept over restarts: they fold again only what came after their newest
+    /// checkpoint, which is read here.
+    ///
+    /// # Errors
+    /// As [`Engine::open`]; checkpoints that cannot be used are none.
+    pub fn open_keeping(
+        log: Arc<dyn LogBackend>,
+        clock: Arc<dyn Clock>,
+        config: QueryConfig,
+        checkpoints: Option<&Checkpoints>,
+    ) -> Result<Self, QueryError> {
         config.validate().map_err(|faults| QueryError::Invalid(faults.join("; ")))?;
         let catalog = Arc::new(catalog::fold(log.as_ref())?);
-        let supervisor = Supervisor::open(Arc::clone(&log), clock, &config)?;
+        let supervisor = Supervisor::open_keeping(Arc::clone(&log), clock, &config, StepLimits::default(), checkpoints)?;
+        supervisor.keep_only(&catalog.queries().map(|query| query.id.as_str()).collect());
         let core = Arc::new(Core {
             log,
             config,
@@ -201,6 +218,28 @@ impl Engine {
         self.changes.refold(topic).await
     }
 
+    /// Removes what is kept of the state of every query that reads a topic, also by way of others, before data in it is redacted: a
+    /// crash must not bring it back. To be followed by [`Engine::refold`], or [`Engine::not_redacted`].
+    ///
+    /// # Errors
+    /// As [`Engine::refold`].
+    pub async fn about_to_redact(&self, topic: TopicName) -> Result<(), QueryError> {
+        self.changes.about_to_redact(topic).await
+    }
+
+    /// Nothing was redacted after all: state is kept again.
+    ///
+    /// # Errors
+    /// As [`Engine::refold`].
+    pub async fn not_redacted(&self, topic: TopicName) -> Result<(), QueryError> {
+        self.changes.not_redacted(topic).await
+    }
+
+    /// Writes checkpoints of all queries that folded something since theirs, now (blocking).
+    pub fn checkpoint(&self) {
+        self.core.supervisor.checkpoint();
+    }
+
     /// Splits a script into its statements.
     ///
     /// # Errors
@@ -319,9 +358,8 @@ impl Core {
         }
     }
 
-    /// Stops the queries that read a topic, the last ones first, and starts them again.
-    fn refold(&self, topic: &TopicName) -> Result<(), QueryError> {
-        let catalog = self.snapshot();
+    /// The queries that read a topic, also by way of others, in the order in which they were created.
+    fn readers<'a>(&self, catalog: &'a Catalog, topic: &TopicName) -> Vec<&'a QueryDef> {
         let mut readers: Vec<&QueryDef> = Vec::new();
         // In order of creation: one that reads what another writes comes after it.
         for query in catalog.queries() {
@@ -333,6 +371,28 @@ impl Core {
                 readers.push(query);
             }
         }
+        readers
+    }
+
+    /// Removes the checkpoints of the queries that read a topic, until they are started again or [`Core::not_redacted`].
+    fn about_to_redact(&self, topic: &TopicName) -> Result<(), QueryError> {
+        let catalog = self.snapshot();
+        let readers = self.readers(&catalog, topic);
+        // They would fold from their start now.
+        readers.iter().try_for_each(|query| self.hold(&catalog, query))?;
+        self.supervisor.bar_checkpoints(&readers.iter().map(|query| query.id.to_string()).collect::<Vec<_>>());
+        Ok(())
+    }
+
+    fn not_redacted(&self, topic: &TopicName) {
+        let readers: Vec<String> = self.readers(&self.snapshot(), topic).iter().map(|query| query.id.to_string()).collect();
+        self.supervisor.allow_checkpoints(&readers);
+    }
+
+    /// Stops the queries that read a topic, the last ones first, and starts them again.
+    fn refold(&self, topic: &TopicName) -> Result<(), QueryError> {
+        let catalog = self.snapshot();
+        let readers = self.readers(&catalog, topic);
         for query in readers.iter().rev() {
             futures::executor::block_on(self.supervisor.stop(query.id.as_str()));
         }
@@ -344,8 +404,8 @@ impl Core {
         Ok(())
     }
 
-    /// Keeps what a query would fold again after a restart from being removed: everything from its start on, for there are no
-    /// checkpoints of its state.
+    /// Keeps what a query would fold again after a restart from being removed: everything from its start on, until there is a
+    /// checkpoint of its state.
     fn hold(&self, catalog: &Catalog, query: &QueryDef) -> Result<(), QueryError> {
         for source in &query.sources {
             self.log.hold(query.id.as_str(), &catalog.find(self.log.as_ref(), source)?.topic, query.start)?;
@@ -371,6 +431,8 @@ impl Core {
                     bad_rows: 0,
                     paused: catalog.is_paused(&query.id),
                     trouble: None,
+                    kept: Vec::new(),
+                    checkpoint: CheckpointStatus::default(),
                 })
             })
         });

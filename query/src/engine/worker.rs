@@ -86,6 +86,26 @@ impl Changes {
         self.ask(timeout, Box::new(work)).await.map(drop)
     }
 
+    /// Removes the checkpoints of the queries that read a topic.
+    pub(super) async fn about_to_redact(&self, topic: TopicName) -> Result<(), QueryError> {
+        let timeout = Duration::from_millis(self.core.config.max_timeout_ms);
+        let work = move |core: &Core| {
+            core.about_to_redact(&topic)?;
+            Ok(done(core.head(), String::new()))
+        };
+        self.ask(timeout, Box::new(work)).await.map(drop)
+    }
+
+    /// Takes them again.
+    pub(super) async fn not_redacted(&self, topic: TopicName) -> Result<(), QueryError> {
+        let timeout = Duration::from_millis(self.core.config.max_timeout_ms);
+        let work = move |core: &Core| {
+            core.not_redacted(&topic);
+            Ok(done(core.head(), String::new()))
+        };
+        self.ask(timeout, Box::new(work)).await.map(drop)
+    }
+
     async fn ask(&self, timeout: Duration, work: Work) -> Result<Answer, QueryError> {
         let (reply, answered) = oneshot::channel();
         let asked = Asked { work, reply };

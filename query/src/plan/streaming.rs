@@ -456,6 +456,25 @@ pub fn check_column_name(name: &str) -> Result<(), QueryError> {
 }
 
 impl StreamPlan {
+    /// The tables that its operators keep, in the order in which they are kept: first that of the result, then those beside it.
+    #[must_use]
+    pub fn tables(&self) -> Vec<String> {
+        let (mut results, mut copies, mut values) = (Vec::new(), Vec::new(), Vec::new());
+        for node in &self.nodes {
+            match node {
+                Node::Copy { id, .. } => copies.push(format!("#{} copy", id.0)),
+                Node::Newest { id, .. } => results.push(format!("#{} rows", id.0)),
+                Node::Aggregate { id, calls, .. } => {
+                    results.push(format!("#{} groups", id.0));
+                    let counted = calls.iter().enumerate().filter(|(_, call)| call.function == AggregateFunction::CountDistinct);
+                    values.extend(counted.map(|(place, _)| format!("#{} values of aggregate {place}", id.0)));
+                }
+                Node::Filter { .. } | Node::Project { .. } | Node::Explode { .. } => {}
+            }
+        }
+        results.into_iter().chain(copies).chain(values).collect()
+    }
+
     /// The plan as a tree, the sink first: one line an operator, with its id.
     #[must_use]
     pub fn describe(&self) -> String {

@@ -10,11 +10,12 @@ use arrow::{
     record_batch::RecordBatch,
     row::{OwnedRow, RowConverter, SortField},
 };
+use foldlog_log::Position;
 
 use crate::{
     answer::ChangeOp,
     error::QueryError,
-    stream::{change::ChangeBatch, operator::chain::execution},
+    stream::{change::ChangeBatch, fold::Fold, operator::chain::execution, view::SCAN_ROWS},
 };
 
 /// What one task has sent from operator to operator so far.
@@ -36,6 +37,20 @@ pub(crate) enum Place {
 }
 
 impl Checker {
+    /// What knows the rows of a view already.
+    ///
+    /// # Errors
+    /// As [`Checker::changed`].
+    pub(crate) fn of(fold: &Fold) -> Result<Self, QueryError> {
+        let (mut checker, version, mut from) = (Self::default(), fold.pin(), 0);
+        while let Some((rows, next)) = fold.scan(from, SCAN_ROWS, version, Position::default())? {
+            checker.changed(fold.keys(), &rows, &vec![ChangeOp::Insert; rows.num_rows()])?;
+            from = next;
+        }
+        fold.unpin(version);
+        Ok(checker)
+    }
+
     /// Rows without a past: no marks, a row time and a position each, positions rising.
     ///
     /// # Errors

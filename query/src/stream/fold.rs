@@ -109,6 +109,19 @@ pub(crate) struct Fold {
     changelog: Changelog,
     /// Undo beyond this many bytes costs the oldest reader its version.
     undo_budget: usize,
+    /// What each table is, with the operator that keeps it.
+    names: Vec<String>,
+}
+
+/// What one operator of a query keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// What it is, with the operator's id.
+    pub what: String,
+    /// Rows.
+    pub rows: u64,
+    /// Memory, without what readers of older versions need.
+    pub bytes: u64,
 }
 
 impl Fold {
@@ -132,7 +145,18 @@ impl Fold {
             keys,
             changelog,
             undo_budget,
+            names: Vec::new(),
         }
+    }
+
+    /// With names of its tables.
+    pub(crate) fn named(self, names: Vec<String>) -> Self {
+        Self { names, ..self }
+    }
+
+    /// What each table is, with the operator that keeps it.
+    pub(crate) fn names(&self) -> &[String] {
+        &self.names
     }
 
     /// Results, then row time.
@@ -153,7 +177,7 @@ impl Fold {
     /// Memory of the table with its undo, and of those beside it; over `budget` readers are given up before anything else, the oldest
     /// first.
     pub(crate) fn bytes_within(&self, budget: usize) -> usize {
-        let beside: usize = self.beside.lock().iter().map(Table::bytes).sum();
+        let beside: usize = self.beside.lock().iter().map(|table| table.bytes() - table.undo_bytes()).sum();
         let (bytes, undo) = {
             let table = self.table.read();
             (table.bytes() + beside, table.undo_bytes())
@@ -165,6 +189,54 @@ impl Fold {
         table.give_up_beyond(undo.saturating_sub(bytes - budget));
         // What is left of undo belongs to steps that are not durable yet, and is gone when they are.
         table.bytes() - table.undo_bytes() + beside
+    }
+
+    /// Keeps the committed version of every table for a checkpoint; no step may be committed meanwhile.
+    pub(crate) fn keep(&self) -> Version {
+        for table in self.beside.lock().iter_mut() {
+            table.keep();
+        }
+        self.table.write().keep()
+    }
+
+    /// Lets go of what [`Fold::keep`] kept.
+    pub(crate) fn let_go(&self) {
+        self.with_tables(Table::let_go);
+    }
+
+    /// Number of tables: the table of results, the copy of the source, those of values that are counted.
+    pub(crate) fn tables(&self) -> usize {
+        1 + self.beside.lock().len()
+    }
+
+    /// Looks into a table by its number, while its query waits; the table of results has number 0.
+    pub(crate) fn look<T>(&self, number: usize, look: impl FnOnce(&Table) -> T) -> T {
+        match self.beside.lock().get(number.wrapping_sub(1)) {
+            Some(table) => look(table),
+            None => look(&self.table.read()),
+        }
+    }
+
+    /// The same to change it, before the query runs.
+    pub(crate) fn look_mut<T>(&self, number: usize, look: impl FnOnce(&mut Table) -> T) -> T {
+        match self.beside.lock().get_mut(number.wrapping_sub(1)) {
+            Some(table) => look(table),
+            None => look(&mut self.table.write()),
+        }
+    }
+
+    /// What each table holds.
+    pub(crate) fn kept(&self) -> Vec<Kept> {
+        let kept = |(number, name): (usize, &String)| {
+            let (rows, bytes) = self.look(number, |table| (table.rows(), table.bytes() - table.undo_bytes()));
+            Kept { what: name.clone(), rows: rows as u64, bytes: bytes as u64 }
+        };
+        self.names.iter().enumerate().map(kept).collect()
+    }
+
+    /// Empties the tables, which no step has changed.
+    pub(crate) fn clear(&self) {
+        self.with_tables(Table::clear);
     }
 
     /// Does the same to the table and to those beside it.

@@ -2,9 +2,10 @@
 
 pub mod change;
 pub(crate) mod check;
+pub(crate) mod checkpoint;
 pub(crate) mod commit;
 pub(crate) mod decode;
-pub(crate) mod fold;
+pub mod fold;
 pub(crate) mod operator;
 pub mod pace;
 pub(crate) mod query;

@@ -57,8 +57,12 @@ impl Pace {
         self.limits.look.min(self.fitting)
     }
 
+    fn took(&self) -> Duration {
+        self.clock.monotonic().saturating_sub(self.began)
+    }
+
     fn is_over_time(&self) -> bool {
-        self.clock.monotonic().saturating_sub(self.began) >= self.limits.time
+        self.took() >= self.limits.time
     }
 
     /// Whether a step with this many rows should end.
@@ -72,10 +76,12 @@ impl Pace {
         self.fitting
     }
 
-    /// A step with this many rows has ended, its outputs made.
-    pub(crate) fn end(&mut self, rows: usize) {
-        self.rows = if self.is_over_time() { rows / 2 } else { self.rows.saturating_mul(2) };
+    /// A step with this many rows has ended, its outputs made; gives how long it took.
+    pub(crate) fn end(&mut self, rows: usize) -> Duration {
+        let took = self.took();
+        self.rows = if took >= self.limits.time { rows / 2 } else { self.rows.saturating_mul(2) };
         self.fitting = self.fitting.saturating_mul(2);
         self.rows = self.rows.clamp(self.limits.look, (self.limits.read.records as usize).max(self.limits.look));
+        took
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     changes::Listener,
     error::QueryError,
     stream::{fold::Fold, state::Version, view::Pinned, worker::Job},
-    supervisor::{QueryState, QueryStatus},
+    supervisor::{CheckpointStatus, QueryState, QueryStatus},
 };
 
 /// How many of its past units a query tells those downstream about; who lags by more sees its frontier move in larger steps.
@@ -63,6 +63,7 @@ pub(crate) struct Query {
     trouble: Mutex<Option<String>>,
     reached: watch::Sender<Reached>,
     job: OnceLock<Weak<Job>>,
+    checkpoint: Mutex<CheckpointStatus>,
     /// Records read.
     pub(crate) rows_in: AtomicU64,
     /// Rows written.
@@ -129,6 +130,7 @@ impl Query {
             trouble: Mutex::default(),
             reached: watch::Sender::new(reached),
             job: OnceLock::new(),
+            checkpoint: Mutex::default(),
             rows_in: AtomicU64::new(0),
             rows_out: AtomicU64::new(0),
             bad_rows: AtomicU64::new(0),
@@ -243,12 +245,30 @@ impl Query {
             bad_rows: self.bad_rows.load(Ordering::Relaxed),
             paused: self.control.lock().paused_at.is_some(),
             trouble: self.trouble.lock().clone(),
+            kept: self.fold.as_ref().map_or_else(Vec::new, |fold| fold.kept()),
+            checkpoint: self.checkpoint.lock().clone(),
         }
     }
 
     /// Says what the query failed at and will try again, or that it is over that.
     pub(crate) fn troubled(&self, reason: Option<&str>) {
         *self.trouble.lock() = reason.map(str::to_owned);
+    }
+
+    /// Gives what is folded, while nothing is published: what is kept meanwhile belongs to that.
+    pub(crate) fn while_published<T>(&self, with: impl FnOnce(Position) -> T) -> T {
+        let _nothing_is = self.published.lock();
+        with(self.folded())
+    }
+
+    /// There is a durable checkpoint of so many bytes, of everything below `position`.
+    pub(crate) fn saved(&self, position: Position, bytes: u64) {
+        self.checkpoint.lock().newest = Some((position, bytes));
+    }
+
+    /// The checkpoint that was there when the query started cannot be gone on from.
+    pub(crate) fn set_aside(&self, reason: String) {
+        self.checkpoint.lock().set_aside = Some(reason);
     }
 
     /// Why the view cannot be read now, if it cannot.
@@ -373,6 +393,11 @@ impl Query {
     /// in them while the query is held there.
     pub(crate) fn shown_below(&self, frontier: Position) -> Position {
         self.end_of(frontier).map_or(frontier, |end| end.max(frontier))
+    }
+
+    /// Says, before the task runs, what its state reflects already.
+    pub(crate) fn reflects(&self, frontier: Position) {
+        self.reached.send_modify(|reached| reached.frontier = reached.frontier.max(frontier));
     }
 
     /// Says, before the task runs, what was committed before the last restart.

@@ -28,6 +28,7 @@ use crate::{
     stream::{
         change::ChangeBatch,
         check::{Checker, Place},
+        checkpoint::debt::Debt,
         commit::{Progress, SystemTopics},
         fold::Fold,
         operator::{
@@ -89,6 +90,8 @@ pub(crate) struct Parts {
     /// Memory that the state may take, in bytes.
     pub(crate) state_budget: usize,
     pub(crate) limits: StepLimits,
+    /// What is to be told how much a crash would cost; none: the state is not kept over a restart.
+    pub(crate) debt: Option<Arc<Debt>>,
 }
 
 /// A query's task.
@@ -126,6 +129,8 @@ struct Step {
     rows_out: u64,
     /// The topic holds this query's table from now on.
     takes_over: bool,
+    /// How long it took to fold; none if nothing was.
+    took: Option<Duration>,
 }
 
 /// What a step has made so far.
@@ -263,7 +268,11 @@ impl Task {
             unit_bytes: usize::try_from(parts.log.capabilities().append_bytes / 2).map_or(UNIT_BYTES, |most| most.min(UNIT_BYTES)),
             taken_to: parts.from,
             left: VecDeque::new(),
-            checker: cfg!(debug_assertions).then(Checker::default),
+            checker: if cfg!(debug_assertions) {
+                parts.fold.as_ref().map_or_else(|| Some(Checker::default()), |fold| Checker::of(fold).ok())
+            } else {
+                None
+            },
             pace: Pace::new(Arc::clone(&parts.clock), parts.limits),
             pending: VecDeque::new(),
             under_way: None,
@@ -414,7 +423,7 @@ impl Task {
             true => self.parts.topics.unit(id, Some((topic, records)), Vec::new(), self.progress())?,
             false => SystemTopics::outputs(topic, records),
         };
-        self.pending.push_back(Step { folded: self.taken_to, versions: None, unit: Some(unit), rows_out, takes_over: is_last });
+        self.pending.push_back(Step { folded: self.taken_to, versions: None, unit: Some(unit), rows_out, takes_over: is_last, took: None });
         Ok(Some(Turn::Again))
     }
 
@@ -474,6 +483,10 @@ impl Task {
             unit_end: appended.map(|appended| appended.end),
             shows: step.takes_over || self.parts.succession.is_none(),
         })?;
+        // Only now could a checkpoint settle it.
+        if let (Some(debt), Some(took)) = (&self.parts.debt, step.took) {
+            debt.add(took);
+        }
         if let Some(succession) = self.parts.succession.take_if(|_| step.takes_over) {
             self.parts.output_from = step.folded;
             self.parts.query.has_succeeded();
@@ -515,11 +528,18 @@ impl Task {
         };
         self.check(&made)?;
         self.within_budget()?;
-        self.pace.end(made.rows);
+        let took = self.pace.end(made.rows);
         let Taken { records, mut faults, mut fault_count, scanned_to, .. } = taken;
         self.parts.query.rows_in.fetch_add(records, Ordering::Relaxed);
         self.taken_to = scanned_to;
-        let mut step = Step { folded: scanned_to, versions: made.versions, unit: None, rows_out: 0, takes_over: false };
+        let mut step = Step {
+            folded: scanned_to,
+            versions: made.versions,
+            unit: None,
+            rows_out: 0,
+            takes_over: false,
+            took: (records > 0 || made.rows > 0).then_some(took),
+        };
         if silent {
             return Ok(Some(step));
         }
@@ -699,7 +719,7 @@ impl Task {
         }
         self.untold = false;
         let unit = self.parts.topics.unit(self.parts.query.id(), None, Vec::new(), self.progress()).ok();
-        self.pending.push_back(Step { folded: self.taken_to, versions: None, unit, rows_out: 0, takes_over: false });
+        self.pending.push_back(Step { folded: self.taken_to, versions: None, unit, rows_out: 0, takes_over: false, took: None });
         true
     }
 }

@@ -65,7 +65,10 @@ impl Core {
         }
         let mut what = format!("{} {} created by query {id} over topic {}", create.kind, create.name, source.topic);
         if !self.log.topic(&reads.topic)?.settings.retention.is_for_ever() {
-            what = format!("{what}; as long as it exists, retention removes nothing more of topic {}", reads.topic);
+            what = match plan.tables().is_empty() {
+                true => format!("{what}; as long as it exists, retention removes nothing more of topic {}", reads.topic),
+                false => format!("{what}; retention removes of topic {} only what a checkpoint of the query holds", reads.topic),
+            };
         }
         Ok(done(end, what))
     }

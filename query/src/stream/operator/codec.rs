@@ -3,15 +3,20 @@
 //! Used by the operators with state. Invariants: equal values, and only those, have equal bytes; bytes stand in the order of the
 //! values (NULL first); what is decoded is what was encoded.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, MapArray, UInt32Array, new_null_array, types::Float64Type},
+    array::{
+        Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, ListArray, MapArray,
+        StringArray, StructArray, UInt32Array, new_null_array,
+        types::{Float64Type, Int32Type},
+    },
     buffer::OffsetBuffer,
     compute::take,
-    datatypes::DataType,
+    datatypes::{DataType, Field, Fields},
     row::{RowConverter, SortField},
 };
+use foldlog_log::checksum;
 
 use crate::{error::QueryError, stream::operator::chain::execution};
 
@@ -100,6 +105,28 @@ impl RowCodec {
         let columns: Vec<ArrayRef> = self.types.iter().map(|of| new_null_array(of, 1)).collect();
         Ok(self.encode(&columns)?.get(0).to_vec())
     }
+}
+
+/// A checksum over how this build encodes values of all kinds: what was kept under another one cannot be read here.
+pub(crate) fn probe() -> u32 {
+    static PROBE: OnceLock<u32> = OnceLock::new();
+    *PROBE.get_or_init(|| {
+        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![Some(-5), None, Some(i64::MAX)]));
+        let texts: ArrayRef = Arc::new(StringArray::from(vec![Some("a longer text than a block of thirty-two bytes"), Some(""), None]));
+        let doubles: ArrayRef = Arc::new(Float64Array::from(vec![Some(-1.5), Some(f64::NAN), None]));
+        let flags: ArrayRef = Arc::new(BooleanArray::from(vec![Some(true), Some(false), None]));
+        let decimals: ArrayRef = Arc::new(Decimal128Array::from(vec![Some(-12), None, Some(1 << 70)]));
+        let bytes: ArrayRef = Arc::new(BinaryArray::from_opt_vec(vec![Some(&[0, 255]), None, Some(&[])]));
+        let dates: ArrayRef = Arc::new(Date32Array::from(vec![Some(-1), None, Some(20_000)]));
+        let lists: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), None]), None, Some(vec![])]));
+        let fields = Fields::from(vec![Field::new("n", DataType::Int64, true), Field::new("l", lists.data_type().clone(), true)]);
+        let structs: ArrayRef = Arc::new(StructArray::new(fields, vec![Arc::clone(&numbers), Arc::clone(&lists)], None));
+        let columns = [numbers, texts, doubles, flags, decimals, bytes, dates, lists, structs];
+        let codec = RowCodec::new(columns.iter().map(|column| column.data_type().clone()).collect());
+        let encoded = codec.and_then(|codec| codec.encode_keys(&columns));
+        // What fails here fails for every query, and is told there.
+        encoded.map_or(0, |rows| (0..3).fold(0, |sum, row| checksum(&[&u32::to_le_bytes(sum), rows.get(row)].concat())))
+    })
 }
 
 /// The one form of a DOUBLE that is a key: 0 for -0, one NaN.

@@ -1,10 +1,11 @@
 //! Keyed state of one query: packed rows that a step changes in place, with undo, so that readers see a committed version.
 //!
 //! The query's task alone writes; readers pin a version and look at the layers of undo above it before they look at the row.
-//! Nothing here is durable: state is folded again from the log. Invariants: a version is its number of rows and what later
+//! Nothing here is durable: state is read from a checkpoint, and folded again from the log. Invariants: a version is its number of rows and what later
 //! layers say about them; a layer is kept while a version below it is pinned or not yet committed; a row that was removed keeps
 //! its place until no version has it, and row numbers change only at a commit while nothing is pinned.
 
+mod page;
 mod sweep;
 mod text;
 mod undo;
@@ -13,6 +14,8 @@ use std::{collections::BTreeMap, hash::BuildHasher, mem::size_of};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
+use page::page_of;
+pub(crate) use page::pages_of;
 pub(crate) use text::MAX_TEXT;
 use text::{Text, place_of};
 use undo::Layer;
@@ -52,6 +55,10 @@ pub(crate) struct Table {
     pins: BTreeMap<Version, usize>,
     /// Versions below this one were given up.
     oldest: Version,
+    /// The version that a checkpoint is being made of.
+    kept: Option<Version>,
+    /// Of each page the newest step that touched it; what was taken back or moved counts, too.
+    touched: Vec<Version>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +87,8 @@ impl Table {
             committed: Version::default(),
             pins: BTreeMap::new(),
             oldest: Version::default(),
+            kept: None,
+            touched: Vec::new(),
         }
     }
 
@@ -144,10 +153,11 @@ impl Table {
         if words[STEP] != step
             && let Some(layer) = self.layers.last_mut()
         {
-            layer.changed.push(row);
-            layer.old.push(row);
-            layer.before.extend_from_slice(words);
+            layer.note(row, words);
             words[STEP] = step;
+            if let Some(touched) = self.touched.get_mut(page_of(row)) {
+                *touched = Version(step);
+            }
         }
         if rowtime > words[ROWTIME].cast_signed() {
             words[ROWTIME] = rowtime.cast_unsigned();
@@ -161,6 +171,7 @@ impl Table {
         self.words.push(self.version.0);
         self.words.push(rowtime.cast_unsigned());
         self.words.resize(self.words.len() + self.width - HEADER, 0);
+        self.touch_page(row, self.version);
         self.index.insert_unique(hash, Slot { hash, row }, |slot| slot.hash);
         if let Some(layer) = self.layers.last_mut() {
             layer.changed.push(row);

@@ -42,6 +42,7 @@ impl Table {
             layer.places = OnceLock::new();
         }
         (self.key_ends, self.keys, self.words) = (key_ends, keys, words);
+        self.touch_all();
     }
 
     /// Copies the texts in use together when most of what is stored is garbage.

@@ -30,6 +30,9 @@ fn removable() -> Table {
     Table::new(2, vec![HEADER + 1]).removable(HEADER)
 }
 
+/// Keys and numbers, in the order of the rows.
+type Rows = Vec<(Vec<u8>, u64)>;
+
 /// All that a table has for its rows, but for undo.
 fn contents(table: &Table) -> (Vec<u64>, Vec<u8>, Vec<u64>, Vec<u8>, usize, Version) {
     let Table { key_ends, keys, words, text, index, version, .. } = table;
@@ -132,6 +135,96 @@ proptest! {
             }
         }
     }
+}
+
+proptest! {
+    #[test]
+    fn pages_give_the_rows_of_the_version_that_was_kept_while_steps_go_on(
+        steps in prop::collection::vec((prop::collection::vec((0u16..1200, 0u64..3), 0..600), any::<bool>(), any::<bool>()), 1..10)
+    ) {
+        let mut table = removable();
+        let mut pages: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
+        let mut saved: Option<Version> = None;
+        // A version that is kept, and what it has.
+        let mut kept: Option<(Version, Rows)> = None;
+        let rows = |table: &Table, version| -> Rows {
+            let rows = 0..RowNumber::try_from(table.rows_at(version)).unwrap();
+            rows.filter_map(|row| Some((table.key(row).to_vec(), table.row_at(row, version)?[HEADER]))).collect()
+        };
+        for (changes, keeps, writes) in steps {
+            table.begin();
+            for (key, value) in changes {
+                set(&mut table, &key.to_le_bytes(), value);
+                if value == 0 {
+                    let row = table.find(&key.to_le_bytes()).unwrap();
+                    table.remove(row);
+                }
+            }
+            table.commit(table.version());
+            if kept.is_none() && keeps {
+                let version = table.keep();
+                kept = Some((version, rows(&table, version)));
+            }
+            if let Some((version, expected)) = kept.take_if(|_| writes) {
+                for page in table.pages_changed(saved, version) {
+                    let mut bytes = Vec::new();
+                    table.write_page(page, version, &mut bytes);
+                    pages.insert(page, bytes);
+                }
+                let count = table.rows_at(version);
+                table.let_go();
+                saved = Some(version);
+                let mut again = removable();
+                for page in 0..u32::try_from(pages_of(count)).unwrap() {
+                    prop_assert!(again.read_page(&pages[&page]).is_some());
+                }
+                prop_assert!(again.has_read(count));
+                prop_assert_eq!(rows(&again, Version::default()), expected);
+                prop_assert_eq!(again.pages_changed(Some(Version::default()), Version::default()), Vec::<u32>::new());
+            }
+        }
+        table.let_go();
+        table.commit(table.version());
+        prop_assert_eq!(table.undo_bytes(), 0);
+    }
+
+    #[test]
+    fn no_bytes_panic_who_reads_a_page(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let mut table = removable();
+        let _ = table.read_page(&bytes);
+        let mut table = table;
+        table.clear();
+        prop_assert_eq!(table.rows(), 0);
+    }
+}
+
+#[test]
+fn who_looks_into_an_open_step_hides_nothing_that_it_changes_later() {
+    let mut table = table();
+    table.begin();
+    [b"a", b"b"].into_iter().for_each(|key| set(&mut table, key, 1));
+    table.commit(table.version());
+    let pin = table.pin();
+    table.begin();
+    set(&mut table, b"a", 2);
+    assert_eq!(read(&table, pin).values().copied().collect::<Vec<_>>(), [1, 1]);
+    set(&mut table, b"b", 2);
+    assert_eq!(read(&table, pin).values().copied().collect::<Vec<_>>(), [1, 1]);
+}
+
+#[test]
+fn what_is_cut_off_is_no_page() {
+    let mut table = table();
+    table.begin();
+    (0..3).for_each(|key| set(&mut table, &[key; 5], 1 << 40));
+    table.commit(table.version());
+    let (version, mut bytes) = (table.keep(), Vec::new());
+    table.write_page(0, version, &mut bytes);
+    let whole = (0..bytes.len()).filter(|end| {
+        let mut again = self::table();
+        again.read_page(&bytes[..*end]).is_some() && again.has_read(3)
+    });
+    assert_eq!(whole.count(), 0);
 }
 
 #[test]

@@ -27,6 +27,17 @@ pub(super) struct Layer {
 }
 
 impl Layer {
+    /// Keeps a row as it is before the step first changes it.
+    pub(super) fn note(&mut self, row: RowNumber, words: &[u64]) {
+        // Somebody may have looked into the step while it was open.
+        if let Some(places) = self.places.get_mut() {
+            places.insert(row, self.old.len());
+        }
+        self.changed.push(row);
+        self.old.push(row);
+        self.before.extend_from_slice(words);
+    }
+
     /// Place of a row in `old`.
     pub(super) fn place(&self, row: RowNumber) -> Option<usize> {
         let make = || self.old.iter().enumerate().map(|(place, row)| (*row, place)).collect();
@@ -75,7 +86,7 @@ impl Table {
     pub(crate) fn commit(&mut self, version: Version) {
         self.committed = version;
         self.tidy();
-        if self.removed > SWEEP_ROWS + self.rows() / 2 && self.pins.is_empty() {
+        if self.removed > SWEEP_ROWS + self.rows() / 2 && self.pins.is_empty() && self.kept.is_none() {
             self.removed = 0;
             self.forget_removed();
         }
@@ -144,12 +155,13 @@ impl Table {
     }
 
     /// Drops layers below every version that is pinned or may be, and merges those between two such versions.
-    fn tidy(&mut self) {
+    pub(super) fn tidy(&mut self) {
         let mut layers = Vec::with_capacity(self.layers.len());
         for layer in std::mem::take(&mut self.layers) {
             // The newest version that this layer serves is its base: who reads an older one finds it too.
             let from = layers.last().map_or(Version::default(), |older: &Layer| Version(older.base.0 + 1));
-            let served = layer.base >= self.committed || self.pins.range(from..=layer.base).next().is_some();
+            let is_kept = self.kept.is_some_and(|kept| (from..=layer.base).contains(&kept));
+            let served = layer.base >= self.committed || is_kept || self.pins.range(from..=layer.base).next().is_some();
             match layers.last_mut() {
                 _ if served => layers.push(layer),
                 Some(older) => self.merge(older, layer),
