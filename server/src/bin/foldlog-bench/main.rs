@@ -34,6 +34,7 @@ mod streams;
 mod sums;
 mod syscalls;
 mod turns;
+mod views;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -132,6 +133,7 @@ fn names() -> Vec<&'static str> {
         &fanout::NAMES,
         &flat::NAMES,
         &restart::NAMES,
+        &views::NAMES,
         &["SYNCS", "SYNC-EACH"],
     ];
     [appends.concat(), others.concat()].concat()
@@ -219,6 +221,11 @@ async fn measure(goals: Goals) -> anyhow::Result<bool> {
         && let Err(failed) = restart::goals(&bench, &mut report).await
     {
         report.failed("RESTART", &failed);
+    }
+    if report.wants_any(&views::NAMES)
+        && let Err(failed) = views::goals(&bench, &mut report).await
+    {
+        report.failed("VIEWS", &failed);
     }
     if report.wants_any(&["SYNCS", "SYNC-EACH"])
         && let Err(failed) = syscalls::goals(&bench, &mut report).await
