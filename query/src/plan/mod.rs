@@ -12,6 +12,7 @@ pub mod select;
 pub mod streaming;
 pub mod table_functions;
 mod total;
+mod tree;
 
 pub use expression::{Evaluated, Expression, Expressions, RowError};
 pub(crate) use growth::{MAX_BATCH_BYTES, MAX_VALUE_BYTES, MAX_WORK_BYTES, bytes_of, sizes_of};

@@ -15,6 +15,7 @@ use super::{
     expression::{Expression, Expressions},
     select::{Chain, Item, next_id},
     table_functions::TableFunction,
+    tree::Tree,
 };
 use crate::{
     catalog::{Column, Source, SourceKind, WantedColumn, schema_of, type_name},
@@ -424,7 +425,7 @@ impl Chain {
             nodes.push(Node::Newest { id: next_id(&nodes), keys, schema });
         }
         let mut plan = StreamPlan { sources: vec![self.scan], nodes, sink, output, changelog: self.changelog, fingerprint: 0 };
-        plan.fingerprint = fnv1a(plan.describe().as_bytes());
+        plan.fingerprint = fnv1a(plan.identity().as_bytes());
         plan
     }
 }
@@ -478,10 +479,24 @@ impl StreamPlan {
     /// The plan as a tree, the sink first: one line an operator, with its id.
     #[must_use]
     pub fn describe(&self) -> String {
-        with_stack(|| self.describe_here())
+        let mut lines = with_stack(|| self.lines()).into_iter();
+        let sink = lines.next().unwrap_or_default();
+        let operators: Vec<String> = lines.by_ref().take(self.nodes.len()).collect();
+        let scans = lines.map(|scan| Tree::new(scan, Vec::new())).collect();
+        let inputs = operators.into_iter().rev().fold(scans, |inputs, operator| vec![Tree::new(operator, inputs)]);
+        Tree::new(sink, inputs).to_string()
     }
 
-    fn describe_here(&self) -> String {
+    /// What two plans that mean the same have in common. It stands in what a folder keeps of a query: its text never changes, whatever people
+    /// are shown.
+    fn identity(&self) -> String {
+        let lines = with_stack(|| self.lines());
+        let indented = lines.iter().enumerate().map(|(depth, line)| format!("{}{line}", "  ".repeat(depth)));
+        indented.collect::<Vec<_>>().join("\n")
+    }
+
+    /// The sink, the operators from the last to the first, the sources.
+    fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let columns = |schema: &SchemaRef| {
             let each = schema.fields().iter().map(|field| format!("{} {}", field.name(), type_name(field.data_type())));
@@ -529,8 +544,7 @@ impl StreamPlan {
             let source = &scan.source;
             lines.push(format!("scan {} {} (topic {}): {}", source.kind, source.name, source.topic, columns(&scan.schema())));
         }
-        let indented = lines.iter().enumerate().map(|(depth, line)| format!("{}{line}", "  ".repeat(depth)));
-        indented.collect::<Vec<_>>().join("\n")
+        lines
     }
 }
 
