@@ -47,7 +47,9 @@ impl Value {
             Self::Binary(value) => Some(Kind::Binary(value)),
             Self::TimestampMs(value) => Some(Kind::TimestampMs(value)),
             Self::Decimal(value) => Some(Kind::Decimal(value)),
-            Self::Date(_) | Self::TimeMs(_) | Self::Json(_) => {
+            Self::Date(value) => Some(Kind::Date(value)),
+            Self::TimeMs(value) => Some(Kind::TimeMs(value)),
+            Self::Json(_) => {
                 return Err(Error::Invalid(format!("{self:?} cannot be a parameter; give it as text and cast it in the statement")));
             }
         };

@@ -128,7 +128,10 @@ impl Engine {
     async fn execute_anew(&self, request: Request) -> Result<Answer, QueryError> {
         let core = &self.core;
         let dialect = core.dialect(&request.session);
-        match sql::parse(&request.sql, dialect)? {
+        let statement = sql::parse(&request.sql, dialect)?;
+        let goes_on = matches!(statement, Statement::CreateAs(_) | Statement::InsertSelect(_));
+        sql::check_parameters(&request.sql, request.parameters.len(), goes_on)?;
+        match statement {
             Statement::Push(_) => Err(QueryError::Invalid("SELECT ... EMIT CHANGES does not end; run it as a push query".to_owned())),
             Statement::Pull(mut query) => {
                 let catalog = core.readable();
@@ -172,7 +175,9 @@ impl Engine {
 
     async fn push_anew(&self, request: Request) -> Result<PushAnswer, QueryError> {
         let dialect = self.core.dialect(&request.session);
-        match sql::parse(&request.sql, dialect)? {
+        let statement = sql::parse(&request.sql, dialect)?;
+        sql::check_parameters(&request.sql, request.parameters.len(), false)?;
+        match statement {
             Statement::Push(select) => {
                 let plan = self.core.volatile(&select, dialect, &request.parameters)?;
                 self.push.start(plan, select.limit, &self.within_bounds(request)).await

@@ -51,6 +51,8 @@ struct Prepared {
     schema: SchemaRef,
     /// Places of key columns in the answer.
     keys: Vec<usize>,
+    /// How many parameters the statement has.
+    parameters: usize,
 }
 
 impl PreparedLookups {
@@ -101,6 +103,9 @@ impl Pull {
     pub(crate) fn answer_prepared(&self, dialect: DialectKind, request: &Request) -> Option<Answer> {
         let Shape { text, literals } = Shape::of(&request.sql)?;
         let prepared = self.shared.prepared.find(dialect, text)?;
+        if prepared.parameters != request.parameters.len() {
+            return None;
+        }
         let view = prepared.view.upgrade()?;
         if request.at_least.is_some_and(|wanted| view.frontier() < wanted) {
             return None;
@@ -124,6 +129,7 @@ impl Pull {
             view.wait(at_least, left(deadline)).await?;
         }
         let Some(answer) = prepared.answer(&view, &keys)? else { return Ok(None) };
+        let prepared = Prepared { parameters: request.parameters.len(), ..prepared };
         if let Some(shape) = Shape::of(&request.sql).filter(|shape| shape.literals == literals) {
             self.shared.prepared.remember(dialect, shape, Arc::new(prepared));
         }
@@ -145,7 +151,7 @@ impl Pull {
         let key = lookup.key(&schema, view.keys())?;
         let (places, schema) = lookup.columns(&schema)?;
         let keys = places.iter().enumerate().filter(|(_, place)| **place < view.keys()).map(|(at, _)| at).collect();
-        let prepared = Prepared { view: Arc::downgrade(&view), key, places, schema, keys };
+        let prepared = Prepared { view: Arc::downgrade(&view), key, places, schema, keys, parameters: 0 };
         Some((view, prepared, lookup.literals().to_vec()))
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod dialect;
 pub mod guard;
+mod parameters;
 pub mod parser;
 pub mod session;
 pub mod statement;
@@ -10,6 +11,7 @@ mod tokens;
 pub mod types;
 
 pub use dialect::{Dialect, DialectKind};
+pub use parameters::check_parameters;
 pub use parser::{parse, take_limit};
 pub use session::{Session, SessionChange};
 pub use statement::{Piece, Statement};

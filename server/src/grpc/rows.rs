@@ -17,6 +17,9 @@ use foldlog_query::{
 
 use crate::failure::{Failure, Kind};
 
+/// Milliseconds of a day.
+const DAY_MS: i32 = 86_400_000;
+
 /// Larger messages are split: clients need not take more at once.
 const MESSAGE_BYTES: usize = 2 << 20;
 
@@ -111,6 +114,16 @@ pub fn parameter(value: pb::Value, place: usize) -> Result<ScalarValue, Failure>
         Some(Kind::Text(text)) => ScalarValue::Utf8(Some(text)),
         Some(Kind::Binary(bytes)) => ScalarValue::Binary(Some(bytes.to_vec())),
         Some(Kind::TimestampMs(ms)) => ScalarValue::TimestampMillisecond(Some(ms), Some("UTC".into())),
+        Some(Kind::Date(days)) => {
+            let days =
+                i32::try_from(days).map_err(|_| Failure::invalid(format!("parameters[{place}].date"), "days since 1970, up to 2^31"))?;
+            ScalarValue::Date32(Some(days))
+        }
+        Some(Kind::TimeMs(ms)) => {
+            let ms = i32::try_from(ms).ok().filter(|ms| (0..DAY_MS).contains(ms));
+            let rule = "milliseconds since midnight, less than 86400000";
+            ScalarValue::Time32Millisecond(Some(ms.ok_or_else(|| Failure::invalid(format!("parameters[{place}].time_ms"), rule))?))
+        }
         Some(Kind::Decimal(text)) => {
             let invalid = || Failure::invalid(format!("parameters[{place}].decimal"), "up to 38 digits with an optional point and sign");
             let (number, scale) = decimal(&text).ok_or_else(invalid)?;
