@@ -9,6 +9,7 @@ pub mod engine;
 pub mod error;
 pub mod functions;
 pub mod plan;
+mod print;
 pub mod processing_log;
 pub mod pull;
 pub mod push;

@@ -34,6 +34,8 @@ use crate::{
     config::QueryConfig,
     error::QueryError,
     plan::StreamPlan,
+    print::{self, Printing},
+    sql::statement::Print,
     stream::{
         change::ChangeBatch,
         decode::{Decoded, Given, Lane},
@@ -78,8 +80,7 @@ impl Push {
     /// [`QueryError::ResourceExhausted`] when too many are running, [`QueryError::NotYet`], [`QueryError::Folding`],
     /// [`QueryError::Unsupported`], and what the log says to the place where it should begin.
     pub async fn start(&self, plan: StreamPlan, limit: Option<u64>, request: &Request) -> Result<PushAnswer, QueryError> {
-        let full = |_| QueryError::ResourceExhausted("too many push queries are running; retry later".to_owned());
-        let permit = Arc::clone(&self.running).try_acquire_owned().map_err(full)?;
+        let permit = self.permit()?;
         let schema = plan.schema();
         let keys = plan.output.iter().enumerate().filter(|(_, column)| column.key).map(|(place, _)| place).collect();
         let (topic, items) = if plan.is_stateful() {
@@ -88,6 +89,42 @@ impl Push {
             self.pass_on(plan, limit.unwrap_or(u64::MAX), request).await?
         };
         Ok(PushAnswer { schema, keys, topic, items: limited(items, limit, permit) })
+    }
+
+    /// Prints a topic: from its first record on, from the next one on, or behind `request.resume`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub(crate) async fn print(&self, printing: Printing, print: &Print, request: &Request) -> Result<PushAnswer, QueryError> {
+        let permit = self.permit()?;
+        let schema = printing.schema();
+        let resume = request.resume.filter(|resume| resume.position > Position::default());
+        if resume.and_then(|resume| resume.topic).is_some_and(|of| of != printing.topic().id) {
+            return Err(QueryError::TopicRecreated { topic: printing.topic().name.clone() });
+        }
+        let first = if print.from_beginning || request.resume.is_some() { Position::default() } else { self.log.head().position };
+        let from = resume.map_or(first, |resume| resume.position);
+        let selection = Selection::Topics(vec![printing.topic().name.clone()], from);
+        if resume.is_some() {
+            self.log.whole_from(&selection)?;
+        }
+        let log = Arc::clone(&self.log);
+        let reader = blocking(move || Ok(log.reader(selection)?)).await?;
+        let following = print::Following::new(printing, reader, from, self.log.durable());
+        let topic = Some(following.incarnation());
+        let items = stream::unfold(Some(following), |following| async {
+            let mut following = following?;
+            match Box::pin(following.next()).await {
+                Ok(item) => Some((Ok(item), Some(following))),
+                Err(fault) => Some((Err(fault), None)),
+            }
+        });
+        Ok(PushAnswer { schema, keys: Vec::new(), topic, items: limited(Box::pin(items), print.limit, permit) })
+    }
+
+    fn permit(&self) -> Result<OwnedSemaphorePermit, QueryError> {
+        let full = |_| QueryError::ResourceExhausted("too many push queries are running; retry later".to_owned());
+        Arc::clone(&self.running).try_acquire_owned().map_err(full)
     }
 
     /// Folds for this client alone.
@@ -164,7 +201,7 @@ impl Push {
 }
 
 /// Runs what may block on a file away from the threads that serve.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, QueryError> + Send + 'static) -> Result<T, QueryError> {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, QueryError> + Send + 'static) -> Result<T, QueryError> {
     tokio::task::spawn_blocking(work).await.map_err(|fault| QueryError::Execution(format!("it ended early: {fault}")))?
 }
 

@@ -55,6 +55,7 @@ stories! {
     ksql
     lambdas
     paused
+    print
     push
     refused
     replaced
@@ -254,7 +255,7 @@ impl Story {
     }
 
     async fn failure(&self, sql: &str) -> QueryError {
-        if sql.contains("EMIT CHANGES") && sql.starts_with("SELECT") {
+        if sql.contains("EMIT CHANGES") && sql.starts_with("SELECT") || sql.starts_with("PRINT") {
             return self.engine.push(self.request(sql)).await.err().unwrap_or_else(|| panic!("{sql}: no error"));
         }
         let answer = match self.engine.execute(self.request(sql)).await {

@@ -35,11 +35,12 @@ use crate::{
         Expressions, StreamPlan,
         select::{self, Scope},
     },
+    print::Printing,
     pull::{Plain, Pull},
     push::Push,
     sql::{
         self, Dialect, DialectKind, Piece, Session, SessionChange, Statement,
-        statement::{Explained, Select},
+        statement::{Explained, Print, Select},
     },
     stack::with_stack,
     store::Checkpoints,
@@ -133,6 +134,7 @@ impl Engine {
         sql::check_parameters(&request.sql, request.parameters.len(), goes_on)?;
         match statement {
             Statement::Push(_) => Err(QueryError::Invalid("SELECT ... EMIT CHANGES does not end; run it as a push query".to_owned())),
+            Statement::Print(_) => Err(QueryError::Invalid("PRINT does not end by itself; run it as a push query".to_owned())),
             Statement::Pull(mut query) => {
                 let catalog = core.readable();
                 core.expand_types(&catalog, dialect, query.as_mut())?;
@@ -182,7 +184,13 @@ impl Engine {
                 let plan = self.core.volatile(&select, dialect, &request.parameters)?;
                 self.push.start(plan, select.limit, &self.within_bounds(request)).await
             }
-            _ => Err(QueryError::Invalid("only SELECT ... EMIT CHANGES is a push query; execute this statement instead".to_owned())),
+            Statement::Print(print) => {
+                let printing = self.core.printing(&print)?;
+                self.push.print(printing, &print, &self.within_bounds(request)).await
+            }
+            _ => Err(QueryError::Invalid(
+                "only SELECT ... EMIT CHANGES and PRINT are push queries; execute this statement instead".to_owned(),
+            )),
         }
     }
 
@@ -320,6 +328,21 @@ impl Core {
         let source = &chain.scan.source;
         let keeps_rows = source.kind == SourceKind::Table && self.supervisor.view_of(source)?.is_none();
         chain.into_volatile(keeps_rows)
+    }
+
+    /// The topic that PRINT names: its own name, whatever the case if there is one alone, or that of a stream or table over it.
+    fn printing(&self, print: &Print) -> Result<Printing, QueryError> {
+        let catalog = self.snapshot();
+        let named = print.topic.parse().ok().and_then(|name| self.log.topic(&name).ok());
+        let alike = || {
+            let mut alike = self.log.topics().into_iter().filter(|topic| topic.name.as_str().eq_ignore_ascii_case(&print.topic));
+            alike.next().filter(|_| alike.next().is_none())
+        };
+        let topic = match named.or_else(alike) {
+            Some(topic) => topic,
+            None => self.log.topic(&catalog.find(self.log.as_ref(), &print.topic)?.topic)?,
+        };
+        Ok(Printing::new(topic, &catalog, print))
     }
 
     /// What a bounded SELECT computes that DataFusion only reads for: one over a single source in a dialect that it does not know.

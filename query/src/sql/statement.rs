@@ -22,6 +22,8 @@ pub enum Statement {
     InsertSelect(InsertSelect),
     /// `SELECT ... EMIT CHANGES`: a query that does not end by itself.
     Push(Select),
+    /// `PRINT topic ...`: the records of a topic as they are.
+    Print(Print),
     /// Any other query: it ends.
     Pull(Box<ast::Query>),
     /// `ALTER STREAM | TABLE name ADD ...`.
@@ -148,6 +150,19 @@ pub struct Delete {
     pub name: String,
     /// Says which key.
     pub selection: ast::Expr,
+}
+
+/// `PRINT topic [FROM BEGINNING] [INTERVAL n] [LIMIT n]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Print {
+    /// Name of the topic, or of a stream or table over it.
+    pub topic: String,
+    /// Whether it begins with the first record there is, or with the next.
+    pub from_beginning: bool,
+    /// One record of so many is printed, at least 1.
+    pub every: u64,
+    /// Ends after so many records printed.
+    pub limit: Option<u64>,
 }
 
 /// `ASSERT [NOT EXISTS] TOPIC name [WITH (...)] [TIMEOUT n unit]`.

@@ -43,7 +43,7 @@ impl StatementParser<'_> {
     }
 
     /// The name of a topic: in quotes, or as it is written, for names of topics keep their case.
-    fn topic_name(&mut self) -> Result<String, QueryError> {
+    pub(super) fn topic_name(&mut self) -> Result<String, QueryError> {
         match &self.parser.peek_token().token {
             Token::SingleQuotedString(text) => {
                 self.parser.next_token();

@@ -6,6 +6,7 @@ mod assert;
 mod create;
 mod insert;
 mod options;
+mod print;
 mod session;
 mod show;
 
@@ -35,7 +36,8 @@ use crate::{
 /// Depth to which sqlparser may recurse; the guard's nesting stays well below it.
 const PARSER_DEPTH: usize = 4 * guard::MAX_DEPTH;
 
-const STATEMENTS: [&str; 20] = [
+/// Words with which a statement begins.
+pub const STATEMENTS: [&str; 21] = [
     "CREATE",
     "ALTER",
     "INSERT",
@@ -43,6 +45,7 @@ const STATEMENTS: [&str; 20] = [
     "SELECT",
     "WITH",
     "VALUES",
+    "PRINT",
     "DROP",
     "SHOW",
     "LIST",
@@ -82,10 +85,10 @@ const REFUSED: [&str; 29] = [
     "MERGE",
     "PRAGMA",
     "PREPARE",
-    "PRINT",
     "RESET",
     "REVOKE",
     "ROLLBACK",
+    "RUN",
     "TRUNCATE",
     "UPDATE",
     "USE",
@@ -183,6 +186,7 @@ impl StatementParser<'_> {
             "ALTER" => self.alter(),
             "DELETE" => self.delete(),
             "ASSERT" => self.assert(),
+            "PRINT" => self.print(),
             "EXPLAIN" => self.explain(),
             "TERMINATE" => self.change_queries(QueryAction::Terminate),
             "PAUSE" => self.change_queries(QueryAction::Pause),

@@ -112,7 +112,7 @@ fn an_error_tells_where_what_was_expected_and_what_is_near() {
     for (text, message) in [
         (
             "SELEC 1",
-            "line 1, column 1: expected a statement (CREATE, ALTER, INSERT, DELETE, SELECT, WITH, VALUES, DROP, SHOW, LIST, DESCRIBE, EXPLAIN, TERMINATE, PAUSE, RESUME, ASSERT, SET, UNSET, DEFINE, UNDEFINE), found SELEC; did you mean SELECT?",
+            "line 1, column 1: expected a statement (CREATE, ALTER, INSERT, DELETE, SELECT, WITH, VALUES, PRINT, DROP, SHOW, LIST, DESCRIBE, EXPLAIN, TERMINATE, PAUSE, RESUME, ASSERT, SET, UNSET, DEFINE, UNDEFINE), found SELEC; did you mean SELECT?",
         ),
         ("SELECT\n  a FROM", "line 2, column 9: expected identifier, found the end"),
         ("", "line 1, column 1: expected a statement, found the end"),
