@@ -116,6 +116,25 @@ impl Core {
 
     pub(super) fn describe(&self, name: &str) -> Result<Answer, QueryError> {
         let source = self.snapshot().find(self.log.as_ref(), name)?;
+        rows(self.head(), columns_told(&self.told_columns(&source)))
+    }
+
+    /// The columns of every stream, or of every table.
+    pub(super) fn describe_all(&self, kind: SourceKind) -> Result<Answer, QueryError> {
+        let catalog = self.snapshot();
+        let (mut names, mut told) = (Vec::new(), Vec::new());
+        for source in catalog.sources().filter(|source| source.kind == kind) {
+            let columns = self.told_columns(source);
+            names.extend(columns.iter().map(|_| Some(source.name.clone())));
+            told.extend(columns);
+        }
+        let mut columns = columns_told(&told);
+        columns.insert(0, ("name", texts(names.into_iter())));
+        rows(self.head(), columns)
+    }
+
+    /// Name, type and role of each column of a source.
+    fn told_columns(&self, source: &Source) -> Vec<[String; 3]> {
         // A view has no records, and of what every record has the row time alone.
         let is_view = self.supervisor.view(&source.name).is_some();
         let is_there = |column: &WantedColumn| !is_view || !matches!(column, WantedColumn::Pseudo(other) if *other != Pseudo::RowTime);
@@ -125,15 +144,11 @@ impl Core {
             WantedColumn::Declared(place) if source.columns.get(*place).is_some_and(|column| column.key) => "key",
             WantedColumn::Declared(_) => "value",
         };
-        let fields: Vec<_> = columns.iter().filter_map(|column| source.wanted_field(*column)).collect();
-        rows(
-            self.head(),
-            vec![
-                ("column", texts(fields.iter().map(|field| Some(field.name().clone())))),
-                ("type", texts(fields.iter().map(|field| Some(type_name(field.data_type()))))),
-                ("role", texts(columns.iter().map(|column| Some(role(column).to_owned())))),
-            ],
-        )
+        let told = |column: &WantedColumn| {
+            let field = source.wanted_field(*column)?;
+            Some([field.name().clone(), type_name(field.data_type()), role(column).to_owned()])
+        };
+        columns.iter().filter_map(told).collect()
     }
 
     pub(super) fn explain_query(&self, id: &str) -> Result<String, QueryError> {
@@ -161,6 +176,12 @@ impl Core {
             _ => Err(QueryError::Invalid("EXPLAIN takes a SELECT, a CREATE ... AS SELECT or the id of a query".to_owned())),
         }
     }
+}
+
+/// What DESCRIBE says of columns.
+fn columns_told(columns: &[[String; 3]]) -> Vec<(&'static str, ArrayRef)> {
+    let each = |place: usize| texts(columns.iter().map(|column| column.get(place).cloned()));
+    vec![("column", each(0)), ("type", each(1)), ("role", each(2))]
 }
 
 /// A text as rows, one a line.

@@ -147,6 +147,7 @@ impl Engine {
             Statement::Session(change) => core.change_session(request.session, change),
             Statement::Describe { name, extended: false } => core.describe(&name),
             Statement::Describe { name, extended: true } => core.describe_extended(&name),
+            Statement::DescribeAll(kind) => core.describe_all(kind),
             Statement::DescribeFunction { name } => core.describe_function(&name),
             Statement::Explain(explained) => self.explain(&explained, &request).await,
             change @ (Statement::CreateSource(_)

@@ -61,6 +61,8 @@ pub enum Statement {
         /// Whether everything is told.
         extended: bool,
     },
+    /// `DESCRIBE STREAMS | TABLES`.
+    DescribeAll(SourceKind),
     /// `DESCRIBE FUNCTION name`.
     DescribeFunction {
         /// Name of the function.

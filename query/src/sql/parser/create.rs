@@ -25,6 +25,7 @@ impl StatementParser<'_> {
                 return Err(QueryError::Unsupported(format!("CREATE {refused}{hint}")));
             }
         }
+        self.refuse_connectors()?;
         let or_replace = self.words(&["OR", "REPLACE"])?;
         let read_only = self.word("SOURCE");
         let kind = self.kind()?;
@@ -110,6 +111,11 @@ impl StatementParser<'_> {
 
     pub(super) fn alter(&mut self) -> Result<Statement, QueryError> {
         self.parser.next_token();
+        if is_word(&self.parser.peek_token_ref().token, "SYSTEM") {
+            return Err(QueryError::Unsupported(
+                "ALTER SYSTEM; the server's configuration says what holds for all (foldlog serve --help)".to_owned(),
+            ));
+        }
         let kind = self.kind()?;
         let name = self.name()?;
         let mut columns = Vec::new();
@@ -125,6 +131,7 @@ impl StatementParser<'_> {
 
     pub(super) fn drop(&mut self) -> Result<Statement, QueryError> {
         self.parser.next_token();
+        self.refuse_connectors()?;
         if self.word("TYPE") {
             let if_exists = self.words(&["IF", "EXISTS"])?;
             return Ok(Statement::DropType { name: self.name()?, if_exists });

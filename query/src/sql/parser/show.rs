@@ -1,6 +1,6 @@
 //! SHOW and EXPLAIN: what there is, and what a statement would do.
 
-use datafusion::sql::sqlparser::tokenizer::Token;
+use datafusion::sql::sqlparser::{parser::Parser, tokenizer::Token};
 
 use super::{
     super::{
@@ -9,7 +9,21 @@ use super::{
     },
     REFUSED, STATEMENTS, StatementParser,
 };
-use crate::error::QueryError;
+use crate::{
+    catalog::{SourceKind, nearest},
+    error::QueryError,
+};
+
+/// The error with the nearest of the words that might have stood there.
+fn near<'a>(error: QueryError, found: &Token, words: impl Iterator<Item = &'a str>) -> QueryError {
+    match (error, found) {
+        (QueryError::Syntax { place, message }, Token::Word(word)) => {
+            let hint = nearest(&word.value.to_uppercase(), words).map(|near| format!("; did you mean {near}?"));
+            QueryError::Syntax { place, message: message + &hint.unwrap_or_default() }
+        }
+        (error, _) => error,
+    }
+}
 
 impl StatementParser<'_> {
     pub(super) fn show(&mut self) -> Result<Statement, QueryError> {
@@ -32,8 +46,20 @@ impl StatementParser<'_> {
                 return Ok(self.perhaps_extended(show));
             }
         }
+        self.refuse_connectors()?;
         let next = self.parser.peek_token();
-        Err(unexpected("STREAMS, TABLES, QUERIES, [ALL] TOPICS, TYPES, PROPERTIES, VARIABLES or FUNCTIONS", Some(&next), next.span.start))
+        let expected = "STREAMS, TABLES, QUERIES, [ALL] TOPICS, TYPES, PROPERTIES, VARIABLES or FUNCTIONS";
+        Err(near(unexpected(expected, Some(&next), next.span.start), &next.token, known.iter().map(|(word, _)| *word)))
+    }
+
+    /// `[SOURCE | SINK] CONNECTORS`, `CONNECTOR ...`: what of ksqlDB is another program's.
+    pub(super) fn refuse_connectors(&mut self) -> Result<(), QueryError> {
+        let ahead = |at: usize, words: &[&str]| words.iter().any(|word| is_word(&self.parser.peek_nth_token_ref(at).token, word));
+        let connector = ["CONNECTOR", "CONNECTORS"];
+        if ahead(0, &connector) || (ahead(0, &["SOURCE", "SINK"]) && ahead(1, &connector)) {
+            return Err(QueryError::Unsupported("connectors: they are Kafka Connect's; foldlog topic import reads files".to_owned()));
+        }
+        Ok(())
     }
 
     fn perhaps_extended(&mut self, show: Show) -> Statement {
@@ -41,14 +67,22 @@ impl StatementParser<'_> {
         if can_be && self.word("EXTENDED") { Statement::ShowExtended(show) } else { Statement::Show(show) }
     }
 
-    /// `DESCRIBE name [EXTENDED]` or `DESCRIBE FUNCTION name`. A source may be called `function`, too.
+    /// `DESCRIBE name [EXTENDED]`, `DESCRIBE STREAMS | TABLES [EXTENDED]` or `DESCRIBE FUNCTION name`. A source may be called `function`, too.
     pub(super) fn describe(&mut self) -> Result<Statement, QueryError> {
         self.parser.next_token();
-        let of_function = match &self.parser.peek_nth_token(1).token {
-            behind @ Token::Word(_) => is_word(&self.parser.peek_token_ref().token, "FUNCTION") && !is_word(behind, "EXTENDED"),
+        for (word, kind, show) in [("STREAMS", SourceKind::Stream, Show::Streams), ("TABLES", SourceKind::Table, Show::Tables)] {
+            if self.word(word) {
+                return Ok(if self.word("EXTENDED") { Statement::ShowExtended(show) } else { Statement::DescribeAll(kind) });
+            }
+        }
+        let is_of = |parser: &Parser<'_>, what: &str| match &parser.peek_nth_token_ref(1).token {
+            behind @ Token::Word(_) => is_word(&parser.peek_token_ref().token, what) && !is_word(behind, "EXTENDED"),
             _ => false,
         };
-        if of_function {
+        if is_of(&self.parser, "CONNECTOR") {
+            self.refuse_connectors()?;
+        }
+        if is_of(&self.parser, "FUNCTION") {
             self.parser.next_token();
             return Ok(Statement::DescribeFunction { name: self.function_name()? });
         }

@@ -135,7 +135,7 @@ fn an_error_tells_where_what_was_expected_and_what_is_near() {
         ("SELECT 1; SELECT 2", "line 1, column 9: expected the end: one statement at a time, except in a script"),
         (
             "SHOW STREAM",
-            "line 1, column 6: expected STREAMS, TABLES, QUERIES, [ALL] TOPICS, TYPES, PROPERTIES, VARIABLES or FUNCTIONS, found STREAM",
+            "line 1, column 6: expected STREAMS, TABLES, QUERIES, [ALL] TOPICS, TYPES, PROPERTIES, VARIABLES or FUNCTIONS, found STREAM; did you mean STREAMS?",
         ),
         (
             "SELECT * FROM t PARTITION BY k",
