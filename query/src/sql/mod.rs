@@ -2,6 +2,7 @@
 
 pub mod dialect;
 pub mod guard;
+pub mod lexemes;
 mod parameters;
 pub mod parser;
 pub mod session;
