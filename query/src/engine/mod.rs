@@ -4,6 +4,7 @@
 //! else reads a snapshot of the catalog.
 
 mod assert;
+pub mod check;
 mod create;
 mod delete;
 mod describe;
@@ -144,6 +145,9 @@ impl Engine {
             Statement::Show(show) => core.show(show, &request.session),
             Statement::ShowExtended(show) => core.show_extended(show),
             Statement::AssertTopic(assert) => core.assert_topic(&assert, core.timeout(&request)).await,
+            Statement::AssertRows(_) | Statement::AssertSource(_) => {
+                Err(QueryError::Unsupported("ASSERT of values, streams and tables: that is for files of tests (foldlog test)".to_owned()))
+            }
             Statement::Session(change) => core.change_session(request.session, change),
             Statement::Describe { name, extended: false } => core.describe(&name),
             Statement::Describe { name, extended: true } => core.describe_extended(&name),

@@ -32,6 +32,10 @@ pub enum Statement {
     Delete(Delete),
     /// `ASSERT ... TOPIC ...`.
     AssertTopic(AssertTopic),
+    /// `ASSERT [NULL] VALUES ...`, in files of tests alone.
+    AssertRows(AssertRows),
+    /// `ASSERT STREAM | TABLE ...`, in files of tests alone.
+    AssertSource(AssertSource),
     /// `DROP STREAM | TABLE [IF EXISTS] name [CASCADE] [DELETE TOPIC]`.
     Drop(DropSource),
     /// `CREATE TYPE [IF NOT EXISTS] name AS type`.
@@ -180,6 +184,32 @@ pub struct AssertTopic {
     pub replicas: Option<i32>,
     /// How long it is waited for.
     pub timeout: Duration,
+}
+
+/// `ASSERT VALUES name [(columns)] VALUES (...), ...` or `ASSERT NULL VALUES name [(columns)] KEY (...), ...`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AssertRows {
+    /// Stream or table.
+    pub name: String,
+    /// Columns named; all of them if none, of a record without a value those of the key.
+    pub columns: Vec<String>,
+    /// What its next records are.
+    pub rows: Vec<Vec<ast::Expr>>,
+    /// Whether they have no value.
+    pub is_null: bool,
+}
+
+/// `ASSERT STREAM | TABLE name [(columns)] [WITH (...)]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AssertSource {
+    /// Stream or table.
+    pub kind: SourceKind,
+    /// Name.
+    pub name: String,
+    /// Its columns, all of them; none: they are not looked at.
+    pub columns: Option<Vec<ColumnDef>>,
+    /// What is looked at of WITH.
+    pub options: Options,
 }
 
 /// `WITH (key = 'value', ...)`, each key known and given once.

@@ -150,7 +150,7 @@ impl Core {
 }
 
 /// Columns as declared, those of the key first, and which of them are headers.
-fn declared_columns(
+pub(in crate::engine) fn declared_columns(
     catalog: &Catalog,
     kind: SourceKind,
     name: &str,

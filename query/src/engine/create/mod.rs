@@ -8,6 +8,8 @@ mod replace;
 mod sink;
 mod successor;
 
+pub(super) use declare::declared_columns;
+
 use std::sync::Arc;
 
 use foldlog_log::Position;

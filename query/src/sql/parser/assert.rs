@@ -1,4 +1,4 @@
-//! ASSERT TOPIC, for scripts and migrations.
+//! ASSERT: TOPIC for scripts and migrations; VALUES, STREAM and TABLE for files of tests.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::{
     super::{
-        statement::{AssertTopic, Statement},
+        statement::{AssertRows, AssertSource, AssertTopic, Statement},
         tokens::{is_word, unexpected},
     },
     StatementParser,
@@ -19,16 +19,22 @@ impl StatementParser<'_> {
         self.parser.next_token();
         let exists = !self.words(&["NOT", "EXISTS"])?;
         let next = self.parser.peek_token();
-        for (word, what) in [
-            ("SCHEMA", "there is no registry of schemas"),
-            ("VALUES", FOR_TESTS),
-            ("NULL", FOR_TESTS),
-            ("STREAM", FOR_TESTS),
-            ("TABLE", FOR_TESTS),
-        ] {
-            if is_word(&next.token, word) {
-                return Err(QueryError::Unsupported(format!("ASSERT {word}: {what}")));
+        if is_word(&next.token, "SCHEMA") {
+            return Err(QueryError::Unsupported("ASSERT SCHEMA: there is no registry of schemas".to_owned()));
+        }
+        if exists {
+            if self.word("VALUES") {
+                return self.assert_rows(false);
             }
+            if self.words(&["NULL", "VALUES"])? {
+                return self.assert_rows(true);
+            }
+            if is_word(&next.token, "STREAM") || is_word(&next.token, "TABLE") {
+                return self.assert_source();
+            }
+        }
+        if !is_word(&next.token, "TOPIC") {
+            return Err(unexpected("TOPIC, VALUES, NULL VALUES, STREAM or TABLE", Some(&next), next.span.start));
         }
         self.expect_word("TOPIC")?;
         let name = self.topic_name()?;
@@ -40,6 +46,26 @@ impl StatementParser<'_> {
         let timeout = if self.word("TIMEOUT") { self.duration()? } else { Duration::from_secs(1) };
         let (partitions, replicas) = (options.partitions, options.replicas);
         Ok(Statement::AssertTopic(AssertTopic { name, exists, partitions, replicas, timeout }))
+    }
+
+    /// `name [(columns)] VALUES (...), ...`, or with KEY for records without a value.
+    fn assert_rows(&mut self, is_null: bool) -> Result<Statement, QueryError> {
+        let name = self.name()?;
+        let columns = self.names()?;
+        // The word of ksqlDB is KEY; VALUES says it as well.
+        if !(is_null && self.word("KEY")) {
+            self.expect_word("VALUES")?;
+        }
+        Ok(Statement::AssertRows(AssertRows { name, columns, rows: self.rows()?, is_null }))
+    }
+
+    /// `STREAM | TABLE name [(columns)] [WITH (...)]`.
+    fn assert_source(&mut self) -> Result<Statement, QueryError> {
+        let kind = self.kind()?;
+        let name = self.name()?;
+        let columns = if self.parser.peek_token_ref().token == Token::LParen { Some(self.columns()?) } else { None };
+        let options = if self.word("WITH") { self.options()? } else { Default::default() };
+        Ok(Statement::AssertSource(AssertSource { kind, name, columns, options }))
     }
 
     /// The name of a topic: in quotes, or as it is written, for names of topics keep their case.
@@ -68,5 +94,3 @@ impl StatementParser<'_> {
         Ok(Duration::from_millis(count.saturating_mul(ms)))
     }
 }
-
-const FOR_TESTS: &str = "that is for files of tests";

@@ -1,6 +1,6 @@
 //! INSERT INTO and DELETE FROM.
 
-use datafusion::sql::sqlparser::{parser::Parser, tokenizer::Token};
+use datafusion::sql::sqlparser::{ast::Expr, parser::Parser, tokenizer::Token};
 
 use super::{
     super::{
@@ -28,16 +28,7 @@ impl StatementParser<'_> {
         self.expect_word("INTO")?;
         let name = self.name()?;
         let query_id = if self.word("WITH") { Some(self.query_id()?) } else { None };
-        let mut columns = Vec::new();
-        if self.parser.consume_token(&Token::LParen) {
-            loop {
-                columns.push(self.name()?);
-                if !self.parser.consume_token(&Token::Comma) {
-                    break;
-                }
-            }
-            self.expect(&Token::RParen)?;
-        }
+        let columns = self.names()?;
         if is_word(&self.parser.peek_token().token, "SELECT") {
             if !columns.is_empty() {
                 let message = "the columns of INSERT INTO ... SELECT come from its SELECT list; leave the list of columns out".to_owned();
@@ -54,6 +45,26 @@ impl StatementParser<'_> {
             return Err(unexpected("SELECT after WITH (query_id = ...)", Some(&next), next.span.start));
         }
         self.expect_word("VALUES")?;
+        Ok(Statement::InsertValues(InsertValues { name, columns, rows: self.rows()? }))
+    }
+
+    /// `(name, ...)`, if it stands there.
+    pub(super) fn names(&mut self) -> Result<Vec<String>, QueryError> {
+        let mut names = Vec::new();
+        if self.parser.consume_token(&Token::LParen) {
+            loop {
+                names.push(self.name()?);
+                if !self.parser.consume_token(&Token::Comma) {
+                    break;
+                }
+            }
+            self.expect(&Token::RParen)?;
+        }
+        Ok(names)
+    }
+
+    /// `(value, ...), ...`.
+    pub(super) fn rows(&mut self) -> Result<Vec<Vec<Expr>>, QueryError> {
         let mut rows = Vec::new();
         loop {
             self.expect(&Token::LParen)?;
@@ -62,10 +73,9 @@ impl StatementParser<'_> {
             self.expect(&Token::RParen)?;
             rows.push(row);
             if !self.parser.consume_token(&Token::Comma) {
-                break;
+                return Ok(rows);
             }
         }
-        Ok(Statement::InsertValues(InsertValues { name, columns, rows }))
     }
 
     /// `(query_id = 'name')`.

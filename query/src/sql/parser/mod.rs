@@ -153,6 +153,7 @@ fn lower(statement: &mut Statement) {
         Statement::Pull(query) => sugar::lower(query.as_mut()),
         Statement::Explain(Explained::Statement(explained)) => lower(explained),
         Statement::InsertValues(insert) => insert.rows.iter_mut().flatten().for_each(sugar::lower),
+        Statement::AssertRows(assert) => assert.rows.iter_mut().flatten().for_each(sugar::lower),
         _ => {}
     }
 }
