@@ -73,6 +73,12 @@ impl SqlSession {
         };
     }
 
+    /// The value that the session gives a setting, if it does.
+    #[must_use]
+    pub fn setting(&self, name: &str) -> Option<&str> {
+        self.settings.get(name).map(String::as_str)
+    }
+
     fn put_into(&self, request: &mut v1::QueryRequest) {
         request.settings.clone_from(&self.settings);
         request.variables.clone_from(&self.variables);

@@ -17,6 +17,7 @@ mod log;
 mod output;
 mod restore;
 pub(crate) mod serve;
+mod shell;
 mod signals;
 
 /// An event-sourcing application server with a SQL query layer.
@@ -86,7 +87,7 @@ impl Failed {
         }
     }
 
-    const fn error(&self) -> &anyhow::Error {
+    pub(crate) const fn error(&self) -> &anyhow::Error {
         match self {
             Self::Operation(error) | Self::Usage(error) | Self::Unreachable(error) | Self::Precondition(error) | Self::Storage(error) => {
                 error

@@ -8,8 +8,11 @@ mod courses;
 mod doctor;
 mod groups;
 mod inspect;
+mod parameters;
 mod proxy;
 mod sdk;
 mod session;
+#[cfg(target_os = "linux")]
+mod shell;
 mod support;
 mod transfer;

@@ -18,7 +18,7 @@ mod event;
 mod group;
 mod lines;
 mod read;
-mod sql;
+pub(in crate::cli) mod sql;
 mod stream;
 mod topic;
 mod transfer;
@@ -63,7 +63,7 @@ impl Verb {
     }
 }
 
-fn block_on(verb: impl Future<Output = Result<(), Stop>>) -> Result<(), Stop> {
+pub(super) fn block_on(verb: impl Future<Output = Result<(), Stop>>) -> Result<(), Stop> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failed::Operation(anyhow!(error).context("failed to start the runtime")))?;
     let outcome = runtime.block_on(verb);
@@ -104,7 +104,7 @@ impl From<Error> for Stop {
 }
 
 /// Each error of the client by its exit code.
-fn failed(error: Error) -> Failed {
+pub(super) fn failed(error: Error) -> Failed {
     let code = match &error {
         Error::Unreachable { .. } => Failed::Unreachable,
         Error::Conflict { .. } => Failed::Precondition,
@@ -123,7 +123,7 @@ fn failed(error: Error) -> Failed {
 }
 
 /// The error and its causes; a cause whose text stands there already is not told again.
-fn causes(error: &dyn std::error::Error) -> String {
+pub(super) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {

@@ -10,17 +10,21 @@ use bytes::Bytes;
 use clap::ValueEnum;
 
 mod csv;
+mod expanded;
 mod table;
 pub mod text;
 
+use expanded::ExpandedWriter;
 use table::TableWriter;
-use text::{json_string, one_line, visible, visible_bytes};
+use text::{json_string, one_line, visible, visible_bytes, width};
 
 /// How data is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// Aligned columns, for people.
     Table,
+    /// One column a line, for people.
+    Expanded,
     /// One array of objects.
     Json,
     /// One object a line.
@@ -29,12 +33,25 @@ pub enum Format {
     Csv,
 }
 
+impl Format {
+    /// As the command line names it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::Expanded => "expanded",
+            Self::Json => "json",
+            Self::Jsonl => "jsonl",
+            Self::Csv => "csv",
+        }
+    }
+}
+
 /// The options of every verb that writes data.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct OutputArgs {
     /// How data is written [default: table on a terminal, jsonl in a pipe]
     #[arg(short, long, value_enum)]
-    output: Option<Format>,
+    pub output: Option<Format>,
 }
 
 /// Where data goes and what is known about the other side.
@@ -54,10 +71,24 @@ impl OutputArgs {
         let out = io::stdout();
         let terminal = out.is_terminal();
         let format = self.output.unwrap_or(if terminal { Format::Table } else { Format::Jsonl });
-        let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let colour = terminal && may_colour();
         let width = if terminal { table::terminal_width() } else { None };
         Target { out, format, terminal, colour, width }
     }
+}
+
+/// Whether text may be coloured where it goes to a terminal.
+pub fn may_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Columns that a table of these rows has on a terminal if nothing in it is folded.
+pub fn natural_width(heads: &[Head], rows: &[Vec<Cell>]) -> usize {
+    let of_column = |(place, head): (usize, &Head)| {
+        let cells = rows.iter().filter_map(|row| row.get(place)).map(|cell| width(&cell.shown()));
+        cells.chain([width(&visible(&head.name))]).max().unwrap_or_default() + usize::from(table::GAP)
+    };
+    heads.iter().enumerate().map(of_column).sum()
 }
 
 /// One value of a row.
@@ -189,16 +220,23 @@ pub struct Printer<W: Write> {
 #[derive(Debug)]
 enum Layout {
     Table(TableWriter),
+    Expanded(ExpandedWriter),
     Json,
     Jsonl,
     Csv { heads: Vec<String>, escape: bool },
 }
 
 impl<W: Write> Target<W> {
+    /// A terminal, as wide as it is; without a width nothing is folded.
+    pub const fn terminal(out: W, format: Format, colour: bool, width: Option<u16>) -> Self {
+        Self { out, format, terminal: true, colour, width }
+    }
+
     /// Begins a sequence of items with these columns.
     pub fn printer(self, heads: &[Head]) -> Printer<W> {
         let layout = match self.format {
             Format::Table => Layout::Table(TableWriter::new(heads.to_vec(), self.colour, self.width)),
+            Format::Expanded => Layout::Expanded(ExpandedWriter::new(heads, self.colour)),
             Format::Json => Layout::Json,
             Format::Jsonl => Layout::Jsonl,
             Format::Csv => Layout::Csv { heads: heads.iter().map(|head| head.name.clone()).collect(), escape: self.terminal },
@@ -217,6 +255,7 @@ impl<W: Write> Printer<W> {
         self.written += 1;
         match &mut self.layout {
             Layout::Table(table) => table.push(&mut self.out, item.cells().iter().map(Cell::shown).collect()),
+            Layout::Expanded(expanded) => expanded.row(&mut self.out, &item.cells().iter().map(Cell::shown).collect::<Vec<_>>()),
             Layout::Jsonl => writeln!(self.out, "{}", item.json()),
             Layout::Json => write!(self.out, "{}\n{}", if first { "[" } else { "," }, item.json()),
             Layout::Csv { heads, escape } => {
@@ -249,7 +288,7 @@ impl<W: Write> Printer<W> {
             Layout::Json if self.written == 0 => writeln!(self.out, "[]")?,
             Layout::Json => writeln!(self.out, "\n]")?,
             Layout::Csv { heads, .. } if self.written == 0 => csv::heads(&mut self.out, heads)?,
-            Layout::Jsonl | Layout::Csv { .. } => {}
+            Layout::Expanded(_) | Layout::Jsonl | Layout::Csv { .. } => {}
         }
         self.out.flush()
     }
@@ -315,6 +354,21 @@ mod tests {
         assert!(!table.contains('\x1b') && table.contains("\\xff\\u{1b}[2J"), "{table}");
         let lines: Vec<_> = table.lines().collect();
         assert!(lines[0].starts_with("name ") && lines[1].starts_with("─") && lines.len() == 4, "{table}");
+    }
+
+    #[test]
+    fn expanded_rows_stand_below_each_other() {
+        let shown = printed(Format::Expanded, true, sample());
+        let expected = "── row 1 ──\nname  a,\"b\"\nn     7\ndata  {\"x\":1}\n── row 2 ──\nname  =1+1\nn     NULL\ndata  \\xff\\u{1b}[2J\n";
+        assert_eq!(shown, expected);
+        assert_eq!(printed(Format::Expanded, true, vec![]), "");
+    }
+
+    #[test]
+    fn the_width_of_a_table_is_known_before_it_is_laid_out() {
+        let heads = [Head::text("名前"), Head::number("n")];
+        assert_eq!(natural_width(&heads, &[]), 4 + 2 + 1 + 2);
+        assert_eq!(natural_width(&heads, &[vec!["abcde".into(), 12.into()], vec!["\n".into(), Cell::Null]]), 5 + 2 + 4 + 2);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{Head, text::visible};
 const CHUNK_ROWS: usize = 500;
 
 /// Spaces between columns.
-const GAP: u16 = 2;
+pub const GAP: u16 = 2;
 
 /// Columns of the terminal behind stdout.
 pub fn terminal_width() -> Option<u16> {

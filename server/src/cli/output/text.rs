@@ -42,6 +42,18 @@ pub fn visible_bytes(bytes: &[u8]) -> String {
     out
 }
 
+/// Places that a text takes on a terminal: characters of East Asia and pictures take two.
+#[must_use]
+pub fn width(text: &str) -> usize {
+    let is_wide = |c: char| {
+        matches!(c,
+            '\u{1100}'..='\u{115f}' | '\u{2e80}'..='\u{a4cf}' | '\u{ac00}'..='\u{d7a3}' | '\u{f900}'..='\u{faff}'
+            | '\u{fe30}'..='\u{fe6f}' | '\u{ff00}'..='\u{ff60}' | '\u{ffe0}'..='\u{ffe6}' | '\u{1f300}'..='\u{1faff}'
+            | '\u{20000}'..='\u{3fffd}')
+    };
+    text.chars().map(|c| if is_wide(c) { 2 } else { 1 }).sum()
+}
+
 /// JSON on one line: no space between tokens, unsafe characters within strings as `\u` escapes. Its meaning stays, numbers to the digit.
 ///
 /// `json` must be valid JSON.
