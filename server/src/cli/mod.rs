@@ -1,6 +1,6 @@
 //! The command line: verbs, and what a verb's end means to the shell.
 //!
-//! `serve`, `dev` and `demo` start a server, `doctor` and `log` read files; every other verb is a client through the SDK. A verb is one file here with a
+//! `serve`, `dev` and `demo` start a server, `doctor` and `log` read files, `test` runs an engine; every other verb is a client through the SDK. A verb is one file here with a
 //! `clap::Args` struct and `fn run(self) -> Result<(), Failed>`.
 
 use std::{
@@ -19,6 +19,7 @@ mod restore;
 pub(crate) mod serve;
 mod shell;
 mod signals;
+mod test;
 
 /// An event-sourcing application server with a SQL query layer.
 #[derive(Debug, Parser)]
@@ -41,6 +42,7 @@ enum Verb {
     Demo(demo::Demo),
     Doctor(doctor::Doctor),
     Restore(restore::Restore),
+    Test(test::Test),
     #[command(subcommand)]
     Log(log::Log),
     #[command(flatten)]
@@ -55,6 +57,7 @@ impl Verb {
             Self::Demo(verb) => verb.run(),
             Self::Doctor(verb) => verb.run(),
             Self::Restore(verb) => verb.run(),
+            Self::Test(verb) => verb.run(),
             Self::Log(verb) => verb.run(),
             Self::Client(verb) => verb.run(),
         }

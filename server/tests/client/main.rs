@@ -15,4 +15,5 @@ mod session;
 #[cfg(target_os = "linux")]
 mod shell;
 mod support;
+mod tests_of_sql;
 mod transfer;
