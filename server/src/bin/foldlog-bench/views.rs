@@ -1,4 +1,4 @@
-//! Goals of views after a kill: how soon they answer (G25), and how much of what they were folded from is read again (REPLAY).
+//! Goals of views after a kill: how soon they answer (VIEWS), and how much of what they were folded from is read again (REPLAY).
 //!
 //! A million keys of which a server is killed with SIGKILL while nothing was told of it; the next one goes on from checkpoints.
 
@@ -14,8 +14,8 @@ use crate::{
     report::{Bound, Report, short},
 };
 
-/// Events, and the keys that they are spread over: few where nothing is optimised, which shows that it works and nothing more.
-const EVENTS: u64 = if cfg!(debug_assertions) { 100_000 } else { 5_000_000 };
+/// Events, and the keys that they are spread over: fewer where nothing is optimised, which takes as long to fold.
+const EVENTS: u64 = if cfg!(debug_assertions) { 500_000 } else { 5_000_000 };
 const KEYS: u64 = EVENTS / 5;
 /// Events of one append, and connections that load.
 const BATCH: u64 = 500;
@@ -26,7 +26,7 @@ const ANSWER: f64 = 1.5;
 const DEBT: f64 = 5.0;
 
 /// Goals of [`goals`].
-pub const NAMES: [&str; 2] = ["G25", "REPLAY"];
+pub const NAMES: [&str; 2] = ["VIEWS", "REPLAY"];
 
 /// Kills a server with views, and measures the start of the next.
 pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
@@ -57,11 +57,11 @@ pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
         tail,
         short(to_f64(again))
     );
-    report.goal("G25", Bound::Ratio((answered.as_secs_f64() - tail).max(0.0), ANSWER), None, &what);
+    report.goal("VIEWS", Bound::Ratio((answered.as_secs_f64() - tail).max(0.0), ANSWER), None, &what);
     let whole = folded.as_secs_f64();
     let what = format!("seconds of folding done again after a kill ({} of {} records); all of it took {whole:.1} s", again, EVENTS);
     report.goal("REPLAY", Bound::Ratio(tail, DEBT), None, &what);
-    ensure!(cfg!(debug_assertions) || again < EVENTS, "everything was folded again: there was no checkpoint to go on from");
+    ensure!(again < EVENTS, "everything was folded again: there was no checkpoint to go on from");
     Ok(())
 }
 
