@@ -14,14 +14,19 @@ use std::{
 };
 
 use arrow::util::display::array_value_to_string;
-use common::{PATIENCE, append, create, json, read_all, topic};
+use common::{PATIENCE, append, create, definition, everything_by_key, json, read_all, topic};
 use foldlog_log::{
     EmbeddedLog, LogBackend, LogConfig, Position, TopicKind,
     clock::SystemClock,
     disk::{Disk, RealDisk},
     testing::{Fault, MemoryLog, Random, SimDisk},
 };
-use foldlog_query::{Checkpoints, Engine, QueryConfig, Request, Session, supervisor::QueryStatus};
+use foldlog_query::{
+    Checkpoints, Engine, QueryConfig, Request, Session,
+    plan::{Node, OperatorId},
+    stream::pace::StepLimits,
+    supervisor::{QueryStatus, Supervisor},
+};
 use futures::TryStreamExt as _;
 use serde_json::json as value;
 
@@ -484,6 +489,99 @@ async fn retention_waits_for_the_checkpoint_of_who_reads() {
     drop(engine);
     let engine = open(&log, &in_files(&disk));
     assert_eq!(held(), [from]);
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_an_upgrade_that_changes_a_plan_the_query_folds_anew() {
+    let (disk, log, mut random) = (SimDisk::new(15), memory_log(), Random::new(15));
+    create(log.as_ref(), "totals", TopicKind::Table, 1);
+    // A build that plans the same statement with this fingerprint, and operators with these ids.
+    let life = |fingerprint: u64, operator: u32| {
+        let mut plan = everything_by_key("totals");
+        plan.fingerprint = fingerprint;
+        let [Node::Aggregate { id, .. }] = plan.nodes.as_mut_slice() else { panic!("the plan is one aggregate") };
+        *id = OperatorId(operator);
+        let (limits, checkpoints) = (StepLimits::default(), in_files(&disk));
+        let supervisor =
+            Supervisor::open_keeping(Arc::clone(&log), Arc::new(SystemClock::new()), &config(), limits, Some(&checkpoints)).unwrap();
+        supervisor.start(&definition("totals"), &plan).unwrap();
+        supervisor
+    };
+    let told = async |supervisor: &Supervisor| {
+        let view = supervisor.view("totals").unwrap();
+        view.wait(log.head().position, PATIENCE).await.unwrap();
+        let rows: Vec<String> = view.pin().unwrap().scan().map(|batch| format!("{:?}", batch.unwrap())).collect();
+        let status = supervisor.queries().remove(0);
+        (rows, status.rows_in, status.checkpoint.set_aside)
+    };
+    some_facts(log.as_ref(), &mut random, (200, 20)).await;
+    let before = life(1, 0);
+    let (rows, ..) = told(&before).await;
+    before.shut_down().await;
+    let changed = Some("the plan of the query has changed since".to_owned());
+    for (fingerprint, operator, expected) in
+        [(1, 0, (0, None)), (2, 0, (200, changed.clone())), (2, 0, (0, None)), (2, 7, (200, changed)), (2, 7, (0, None))]
+    {
+        let after = life(fingerprint, operator);
+        let (again, read, set_aside) = told(&after).await;
+        assert_eq!((read, set_aside), expected, "fingerprint {fingerprint}, operator {operator}");
+        assert_eq!(again, rows);
+        after.shut_down().await;
+    }
+    assert_eq!(read_all(log.as_ref(), &["totals"]).len(), 20, "nothing is written again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_fails_costs_a_checkpoint_and_nothing_else() {
+    const NO_SPACE: i32 = 28;
+    let mut failures = 0;
+    for nth in 0.. {
+        let (disk, log, mut random) = (SimDisk::new(16), memory_log(), Random::new(16));
+        let engine = open(&log, &in_files(&disk));
+        declare(&engine).await;
+        some_facts(log.as_ref(), &mut random, (60, 20)).await;
+        everything(&engine, log.as_ref()).await;
+        disk.arm(Fault::Fail { kind: None, nth, errno: NO_SPACE });
+        engine.checkpoint();
+        let was_hit = disk.is_disarmed();
+        some_facts(log.as_ref(), &mut random, (60, 20)).await;
+        let shown = everything(&engine, log.as_ref()).await;
+        engine.stop().await;
+        drop(engine);
+        let engine = open(&log, &in_files(&disk));
+        assert_eq!(everything(&engine, log.as_ref()).await, shown, "call {nth}");
+        if !was_hit {
+            // It hits the last checkpoints, or the start.
+            engine.stop().await;
+            break;
+        }
+        assert_eq!((read(&engine), refusals(&engine)), (vec![0; 3], vec![None; 3]), "call {nth}");
+        engine.stop().await;
+        failures += 1;
+    }
+    assert!(failures > 8, "a checkpoint makes {failures} calls");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_kept_is_shown() {
+    let (disk, log, mut random) = (SimDisk::new(17), memory_log(), Random::new(17));
+    let engine = open(&log, &in_files(&disk));
+    declare(&engine).await;
+    some_facts(log.as_ref(), &mut random, (60, 20)).await;
+    everything(&engine, log.as_ref()).await;
+    let described = rows(&engine, "DESCRIBE sizes EXTENDED", None).await;
+    assert!(!described.iter().any(|line| line.starts_with("checkpoint")), "{described:?}");
+    engine.checkpoint();
+    let position = status(&engine, "sizes").checkpoint.newest.unwrap().0;
+    let described = rows(&engine, "DESCRIBE sizes EXTENDED", None).await;
+    assert!(described.iter().any(|line| line.starts_with(&format!("checkpoint|below position {position}, "))), "{described:?}");
+    let kept = described.iter().find(|line| line.starts_with("state|")).unwrap();
+    assert!(kept.contains("groups: ") && kept.contains("copy: 20 rows, "), "{kept}");
+    let queries = rows(&engine, "SHOW QUERIES EXTENDED", None).await;
+    assert!(queries.iter().all(|line| line.contains("below position ")), "{queries:?}");
+    let plan = rows(&engine, &format!("EXPLAIN {}", status(&engine, "totals").id), None).await;
+    assert!(plan.iter().any(|line| line.starts_with("state of #") && line.contains("values of aggregate")), "{plan:?}");
     engine.stop().await;
 }
 

@@ -211,7 +211,8 @@ impl Fold {
 
     /// Looks into a table by its number, while its query waits; the table of results has number 0.
     pub(crate) fn look<T>(&self, number: usize, look: impl FnOnce(&Table) -> T) -> T {
-        match self.beside.lock().get(number.wrapping_sub(1)) {
+        let Some(place) = number.checked_sub(1) else { return look(&self.table.read()) };
+        match self.beside.lock().get(place) {
             Some(table) => look(table),
             None => look(&self.table.read()),
         }
@@ -219,7 +220,8 @@ impl Fold {
 
     /// The same to change it, before the query runs.
     pub(crate) fn look_mut<T>(&self, number: usize, look: impl FnOnce(&mut Table) -> T) -> T {
-        match self.beside.lock().get_mut(number.wrapping_sub(1)) {
+        let Some(place) = number.checked_sub(1) else { return look(&mut self.table.write()) };
+        match self.beside.lock().get_mut(place) {
             Some(table) => look(table),
             None => look(&mut self.table.write()),
         }

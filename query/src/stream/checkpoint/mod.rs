@@ -371,3 +371,72 @@ fn read_pages(store: &dyn StateStore, identity: &Identity, fold: &Fold, head: &H
     }
     Ok(saved)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(query: &str) -> Identity {
+        Identity {
+            folder: "f".to_owned(),
+            folder_epoch: 0,
+            query: query.to_owned(),
+            start: 0,
+            fingerprint: 1,
+            sources: vec!["s".to_owned()],
+            tables: vec!["#0 groups".to_owned()],
+        }
+    }
+
+    fn head() -> Head {
+        Head { format: FORMAT, encoding: codec::probe(), identity: identity("q"), number: 3, position: 9, rows: vec![2], digest: 5 }
+    }
+
+    #[test]
+    fn the_head_of_another_build_is_refused_whatever_else_it_says() {
+        let head = head();
+        assert_eq!(decoded(&encoded(&head).unwrap()).unwrap().number, 3);
+        for other in [Head { format: FORMAT + 1, ..self::head() }, Head { encoding: codec::probe() ^ 1, ..self::head() }] {
+            let Refused(reason) = decoded(&encoded(&other).unwrap()).unwrap_err();
+            assert_eq!(reason, "another version of foldlog wrote it, which keeps state otherwise");
+        }
+        // One that has nothing else that is known here.
+        let text = br#"{"format":2,"encoding":0,"pages":[]}"#;
+        let Refused(reason) = decoded(&[checksum(text).to_le_bytes().as_slice(), text].concat()).unwrap_err();
+        assert!(reason.starts_with("another version"), "{reason}");
+        let whole = encoded(&head).unwrap();
+        assert!((0..whole.len()).all(|end| decoded(&whole[..end]).is_err()));
+    }
+
+    #[test]
+    fn every_difference_of_an_identity_is_told() {
+        let own = identity("q");
+        assert_eq!(own.difference(&own), None);
+        let others = [
+            Identity { folder: "g".to_owned(), ..own.clone() },
+            Identity { folder_epoch: 1, ..own.clone() },
+            identity("p"),
+            Identity { start: 1, ..own.clone() },
+            Identity { fingerprint: 2, ..own.clone() },
+            Identity { sources: vec!["t".to_owned()], ..own.clone() },
+            Identity { tables: vec!["#1 groups".to_owned()], ..own.clone() },
+        ];
+        assert!(others.iter().all(|other| own.difference(other).is_some()));
+        assert_ne!(own.tag(), identity("p").tag());
+    }
+
+    #[test]
+    fn a_page_is_opened_in_its_own_place_alone_and_only_whole() {
+        let (place, mut page) = (Place { table: 1, page: 7 }, Vec::new());
+        begin_page(5, place, &mut page);
+        page.extend_from_slice(b"rows");
+        let check = seal(&mut page).check;
+        assert_eq!(opened(5, place, &page).map(|(seal, rows)| (seal.check, rows)), Some((check, b"rows".as_slice())));
+        assert!(opened(6, place, &page).is_none() && opened(5, Place { page: 8, ..place }, &page).is_none());
+        for at in 0..page.len() {
+            let mut damaged = page.clone();
+            damaged[at] ^= 1;
+            assert!(opened(5, place, &damaged).is_none() && opened(5, place, &page[..at]).is_none(), "at {at}");
+        }
+    }
+}
