@@ -44,6 +44,8 @@ enum Way {
     Asked { room: usize },
     /// It goes to the screen, without any question.
     Straight,
+    /// It goes nowhere: nobody wants more.
+    Enough,
 }
 
 impl<W: Write> Pages<W> {
@@ -71,6 +73,7 @@ impl<W: Write> Pages<W> {
                 if *room < lines {
                     self.out.flush()?;
                     if !(self.more)()? {
+                        self.way = Way::Enough;
                         return Err(io::ErrorKind::BrokenPipe.into());
                     }
                     *room = self.screen.lines.saturating_sub(1).max(lines);
@@ -79,6 +82,7 @@ impl<W: Write> Pages<W> {
                 self.out.write_all(&line)
             }
             Way::Straight => self.out.write_all(&line),
+            Way::Enough => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
 
@@ -109,7 +113,7 @@ impl<W: Write> Pages<W> {
     /// # Errors
     /// If the screen is gone.
     pub fn end(mut self) -> io::Result<()> {
-        if !self.line.is_empty() {
+        if !self.line.is_empty() && !matches!(self.way, Way::Enough) {
             self.end_line()?;
         }
         match self.way {
@@ -118,7 +122,7 @@ impl<W: Write> Pages<W> {
                 drop(pager.stdin.take());
                 pager.wait()?;
             }
-            Way::Asked { .. } | Way::Straight => {}
+            Way::Asked { .. } | Way::Straight | Way::Enough => {}
         }
         self.out.flush()
     }
@@ -186,6 +190,9 @@ mod tests {
         let mut out = Vec::new();
         let mut text = Pages::new(&mut out, screen(None), Box::new(more));
         let written = lines.iter().try_for_each(|line| writeln!(text, "{line}"));
+        if written.is_err() {
+            assert!(writeln!(text, "what a buffer still has").is_err(), "it is not asked for again");
+        }
         assert!(written.is_ok() || written.unwrap_err().kind() == io::ErrorKind::BrokenPipe);
         text.end().unwrap();
         (String::from_utf8(out).unwrap(), asked.get())
