@@ -9,7 +9,7 @@ mod shop;
 use std::{collections::BTreeMap, pin::pin, task::Poll, time::Duration};
 
 use foldlog_log::{LogBackend as _, Position};
-use foldlog_query::{ChangeOp, PushAnswer, PushItem, QueryConfig, QueryError};
+use foldlog_query::{ChangeOp, PushAnswer, PushItem, QueryConfig, QueryError, Request, Session, SessionChange};
 use futures::StreamExt as _;
 use shop::{Shop, lines, request};
 
@@ -233,6 +233,26 @@ async fn a_push_query_may_fold() {
     let mut last = String::new();
     while last != "+U tea|8" && last != "+I tea|8" {
         last = whole.message().await.unwrap().pop().unwrap_or(last);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_says_earliest_begins_with_the_first_record() {
+    let shop = Shop::open().await;
+    shop.order("ann", &[("tea", 1), ("salt", 2)]).await;
+    let mut session = Session::default();
+    session.apply(SessionChange::Set { name: "auto.offset.reset".to_owned(), value: "earliest".to_owned() }).unwrap();
+    for sql in ["SELECT item FROM orders EMIT CHANGES LIMIT 2", "SELECT item, COUNT(*) AS n FROM orders GROUP BY item EMIT CHANGES LIMIT 2"]
+    {
+        let answer = shop.engine.push(Request { session: session.clone(), ..request(sql) }).await.unwrap();
+        let mut heard = Heard::of(answer);
+        let (mut rows, mut messages) = (Vec::new(), 0);
+        while rows.len() < 2 && messages < 100 {
+            rows.extend(heard.message().await.unwrap());
+            messages += 1;
+        }
+        let items: Vec<&str> = rows.iter().map(|row| row.split('|').next().unwrap_or_default()).collect();
+        assert_eq!(items, ["+I tea", "+I salt"], "{sql}");
     }
 }
 

@@ -28,7 +28,7 @@ use foldlog_log::{LogBackend, Position, TopicName, clock::Clock};
 use parking_lot::RwLock;
 
 use crate::{
-    answer::{Answer, Batches, PushAnswer, Request},
+    answer::{Answer, Batches, PushAnswer, Request, Resume},
     catalog::{self, Catalog, QueryDef, QueryId, SourceKind},
     config::QueryConfig,
     error::QueryError,
@@ -180,13 +180,17 @@ impl Engine {
         self.push_anew(request).await.map_err(|error| sql::located(error, &text))
     }
 
-    async fn push_anew(&self, request: Request) -> Result<PushAnswer, QueryError> {
+    async fn push_anew(&self, mut request: Request) -> Result<PushAnswer, QueryError> {
         let dialect = self.core.dialect(&request.session);
         let statement = sql::parse(&request.sql, dialect)?;
         sql::check_parameters(&request.sql, request.parameters.len(), false)?;
         match statement {
             Statement::Push(select) => {
                 let plan = self.core.volatile(&select, dialect, &request.parameters)?;
+                // From now on, unless the session itself says otherwise: the dialect's own start is that of queries that stay.
+                if request.session.setting(sql::session::AUTO_OFFSET_RESET) == Some("earliest") {
+                    request.resume = request.resume.or(Some(Resume { position: Position::default(), topic: None }));
+                }
                 self.push.start(plan, select.limit, &self.within_bounds(request)).await
             }
             Statement::Print(print) => {
