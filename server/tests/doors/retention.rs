@@ -95,13 +95,17 @@ async fn what_retention_removed_is_told_and_what_a_query_needs_stays() {
     assert_eq!((again.len(), &again[0].owner), (1, &held.holders[0].owner));
     assert!(again[0].position > held.holders[0].position, "{again:?}");
     assert_eq!(describe(&mut world, "held").await.topic.unwrap().retention.unwrap().bytes, Some(32 << 10));
-    world.sql("DROP TABLE sums").await.unwrap();
-    assert!(describe(&mut world, "held").await.holders.is_empty());
     let mut appended = 0;
     while append(&mut world, "held").await == 0 {
         appended += 1;
-        assert!(appended < 10_000, "nothing holds it any more");
+        assert!(appended < 10_000, "nothing holds what lies before the checkpoint");
     }
+    let replace = "CREATE OR REPLACE TABLE sums AS SELECT 'all' AS k, SUM(n) AS n FROM held WHERE n > 0 GROUP BY 'all'";
+    let refused = world.sql(replace).await.unwrap_err();
+    assert!(refused.message().starts_with("sums cannot be folded anew: "), "{refused:?}");
+    assert!(!world.sql("SELECT n FROM sums").await.unwrap().rows().is_empty());
+    world.sql("DROP TABLE sums").await.unwrap();
+    assert!(describe(&mut world, "held").await.holders.is_empty());
     let metrics = get(&world, "/metrics").await;
     assert!(metrics.contains("foldlog_log_deleted_segments_total ") && metrics.contains("foldlog_log_deleted_bytes_total "));
     world.stop().await;

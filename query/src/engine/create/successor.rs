@@ -5,7 +5,7 @@
 
 use std::{fmt, sync::Arc};
 
-use foldlog_log::Position;
+use foldlog_log::{Position, Selection};
 use futures::executor::block_on;
 
 use super::{
@@ -169,6 +169,14 @@ impl Core {
                 "topic {} of {name} has {partitions} partitions, and keeps them; leave partitions out of WITH",
                 old.topic
             )));
+        }
+        if matches!(way, Way::Rebuilds) {
+            let start = catalog.query(query.as_str())?.start;
+            self.log.whole_from(&Selection::Topics(vec![reads.topic.clone()], start)).map_err(|removed| {
+                QueryError::Invalid(format!(
+                    "{name} cannot be folded anew: {removed}; DROP TABLE {name} and CREATE TABLE fold what is left, into a topic of its own"
+                ))
+            })?;
         }
         Ok(Replacement { old: query.clone(), sink, way })
     }
