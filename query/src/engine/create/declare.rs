@@ -55,6 +55,10 @@ impl Core {
         if dialect.kind == DialectKind::Ksql && options.topic.is_none() {
             return Err(QueryError::Invalid(format!("WITH needs a kafka_topic, over which {name} is declared")));
         }
+        let of_query = [("query_id", options.query_id.is_some()), ("changelog", options.changelog.is_some())];
+        if let Some((key, _)) = of_query.iter().find(|(_, given)| *given) {
+            return Err(QueryError::Invalid(format!("{key} is said of a query, and no query writes {name}; leave it out")));
+        }
         let is_header = |place: usize| headers.iter().any(|header| header.place == place);
         let written: Vec<&Column> = columns.iter().enumerate().filter(|(place, _)| !is_header(*place)).map(|(_, column)| column).collect();
         let formats = formats(&written, &options, Defaults { dialect, session: &request.session, inherited: None })?;

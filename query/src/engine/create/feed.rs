@@ -20,13 +20,8 @@ impl Core {
         let catalog = self.snapshot();
         self.check_room_for_query(&catalog)?;
         let dialect = self.dialect(&request.session);
-        let id = match &insert.query_id {
-            Some(given) => QueryId::new(given),
-            None => QueryId::new(&dialect.fold(&format!("insertquery_{}", catalog.changes()))),
-        };
-        if catalog.query(id.as_str()).is_ok() || self.supervisor.has_run(id.as_str()) {
-            return Err(QueryError::Exists { what: "a query that is or was called", name: id.to_string() });
-        }
+        let otherwise = || dialect.fold(&format!("insertquery_{}", catalog.changes()));
+        let id = self.new_id(&catalog, insert.query_id.as_deref(), otherwise)?;
         let plan = self.feeding(&catalog, insert, dialect)?;
         let reads = Arc::clone(&plan.source()?.source);
         let query = Arc::new(QueryDef {
@@ -50,6 +45,15 @@ impl Core {
             return Err(error);
         }
         Ok(done(end, format!("query {id} inserts into stream {}", insert.name)))
+    }
+
+    /// The id of a query that is made: the one that is asked for, if no query is or was called so.
+    pub(super) fn new_id(&self, catalog: &Catalog, given: Option<&str>, otherwise: impl FnOnce() -> String) -> Result<QueryId, QueryError> {
+        let id = given.map_or_else(|| QueryId::new(&otherwise()), QueryId::new);
+        if catalog.query(id.as_str()).is_ok() || self.supervisor.has_run(id.as_str()) {
+            return Err(QueryError::Exists { what: "a query that is or was called", name: id.to_string() });
+        }
+        Ok(id)
     }
 
     /// Plans the query of INSERT INTO ... SELECT.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     answer::{Answer, Request},
-    catalog::{Catalog, Change, Column, QueryDef, QueryId, Source, SourceKind},
+    catalog::{Catalog, Change, Column, QueryDef, Source, SourceKind},
     error::QueryError,
     plan::StreamPlan,
     sql::{
@@ -83,11 +83,14 @@ impl Core {
         start: Position,
     ) -> Result<Written, QueryError> {
         let dialect = self.dialect(&request.session);
-        let id = match create.kind {
-            SourceKind::Stream => "csas",
-            SourceKind::Table => "ctas",
+        let otherwise = || {
+            let made = match create.kind {
+                SourceKind::Stream => "csas",
+                SourceKind::Table => "ctas",
+            };
+            format!("{}_{}_{}", dialect.fold(made), create.name, catalog.changes())
         };
-        let id = QueryId::new(&format!("{}_{}_{}", dialect.fold(id), create.name, catalog.changes()));
+        let id = self.new_id(catalog, create.options.query_id.as_deref(), otherwise)?;
         source.query = Some(id.clone());
         let source = Arc::new(source);
         let plan = self.persistent(catalog, create, dialect, Arc::clone(&source))?;

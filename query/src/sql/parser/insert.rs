@@ -8,6 +8,7 @@ use super::{
         tokens::{is_word, place_of, syntax, unexpected},
     },
     StatementParser,
+    options::{QUERY_ID, is_query_id},
 };
 use crate::error::QueryError;
 
@@ -88,9 +89,8 @@ impl StatementParser<'_> {
             Token::SingleQuotedString(text) => text,
             _ => return Err(unexpected("the id of the query in single quotes", Some(&value), value.span.start)),
         };
-        let fits = !given.is_empty() && given.len() <= 128 && given.chars().all(|one| one.is_ascii_alphanumeric() || "_-".contains(one));
-        if !fits {
-            let message = "the id of a query has 1 to 128 letters, digits, _ and -".to_owned();
+        if !is_query_id(&given) {
+            let message = format!("the id of a query has {QUERY_ID}");
             return Err(QueryError::Syntax { place: place_of(value.span.start), message });
         }
         self.expect(&Token::RParen)?;

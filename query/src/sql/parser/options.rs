@@ -156,11 +156,20 @@ fn set(options: &mut Options, key: &str, given: Given, dialect: Dialect) -> Resu
                 _ => return Err(given.wrong("'every' or 'coalesced'")),
             });
         }
+        "query_id" if !is_query_id(&given.text) => return Err(given.wrong(QUERY_ID)),
         "query_id" => options.query_id = Some(given.text),
         // The last of the keys.
         _ => options.connector = Some(given.text),
     }
     Ok(())
+}
+
+/// What [`is_query_id`] wants.
+pub(super) const QUERY_ID: &str = "1 to 128 letters, digits, _ and -";
+
+/// Whether a query may be called so.
+pub(super) fn is_query_id(given: &str) -> bool {
+    (1..=128).contains(&given.len()) && given.chars().all(|one| one.is_ascii_alphanumeric() || "_-".contains(one))
 }
 
 /// The column that a text names: folded, unless it stands in quotes of its own.

@@ -146,6 +146,10 @@ fn an_error_tells_where_what_was_expected_and_what_is_near() {
             "CREATE STREAM a AS SELECT * FROM t PARTITION BY k WHERE x",
             "line 1, column 51: expected HAVING, EMIT or the end of the statement, found WHERE",
         ),
+        (
+            "CREATE TABLE t WITH (query_id='') AS SELECT 1",
+            "line 1, column 22: query_id is \"\", expected 1 to 128 letters, digits, _ and -",
+        ),
         ("INSERT INTO a WITH (query_id='a b') SELECT 1", "line 1, column 30: the id of a query has 1 to 128 letters, digits, _ and -"),
         ("INSERT INTO a WITH (query_id='a') VALUES (1)", "line 1, column 35: expected SELECT after WITH (query_id = ...), found VALUES"),
         ("INSERT INTO a (b) SELECT 1", "the columns of INSERT INTO ... SELECT come from its SELECT list; leave the list of columns out"),
