@@ -32,7 +32,7 @@ use crate::{
     catalog::{nearest, type_name},
     error::QueryError,
     functions::{self, Registered},
-    plan::{aggregates, fault, resolve::Resolver, table_functions, total},
+    plan::{aggregates, fault, resolve::Resolver, table_functions, total, zeros},
     sql::{Dialect, DialectKind, types::NestedTypes},
     stack::with_stack,
 };
@@ -269,7 +269,8 @@ impl Expressions {
     }
 
     fn compile_here(&self, expr: Expr, schema: &DFSchema) -> Result<Expression, QueryError> {
-        let expr = lazily(self.coerced(expr, schema)?, &self.context(schema))?;
+        let coerced = self.coerced(expr, schema)?.transform_up(|expr| zeros::with_one_zero(expr, schema)).map_err(fault::of_planning)?;
+        let expr = lazily(coerced.data, &self.context(schema))?;
         let physical = create_physical_expr(&expr, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default());
         let physical = physical.map_err(fault::of_planning)?;
         let data_type = physical.data_type(schema.as_arrow()).map_err(fault::of_planning)?;
@@ -322,6 +323,9 @@ impl Expressions {
 /// The functions that any statement may call.
 pub(crate) fn scalar_functions(dialect: DialectKind) -> Vec<Arc<ScalarUDF>> {
     let mut all = without(SessionStateDefaults::default_scalar_functions(), &REFUSED);
+    // DataFusion's NVL makes texts of what it does not know, as of arrays.
+    all.retain(|function| function.name() != "nvl");
+    all.push(Arc::new(ScalarUDF::clone(&datafusion::functions::core::coalesce()).with_aliases(["ifnull", "nvl"])));
     // Behind those of DataFusion: of two with one name the last is meant.
     all.extend(functions::udfs(dialect == DialectKind::Ksql));
     all

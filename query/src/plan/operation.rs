@@ -11,14 +11,14 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, ArrayRef, BooleanArray, UInt32Array, new_null_array},
+    array::{Array, ArrayRef, AsArray, BooleanArray, UInt32Array, new_null_array},
     buffer::NullBuffer,
     compute::{
         CastOptions, cast_with_options, concat,
         kernels::{cmp, numeric},
         nullif, take,
     },
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    datatypes::{DataType, Field, Float64Type, Schema, SchemaRef},
     record_batch::{RecordBatch, RecordBatchOptions},
 };
 use datafusion::{
@@ -222,6 +222,10 @@ impl Operation {
     /// [`DataFusionError::ResourcesExhausted`] if the values of several rows together have more than [`MAX_BATCH_BYTES`]; else only
     /// of operands that do not fit the operation.
     pub(crate) fn compute(&self, operands: Vec<ArrayRef>, rows: usize, failed: &mut Vec<usize>) -> Result<ArrayRef> {
+        Ok(with_one_nan(self.computed(operands, rows, failed)?))
+    }
+
+    fn computed(&self, operands: Vec<ArrayRef>, rows: usize, failed: &mut Vec<usize>) -> Result<ArrayRef> {
         let is_repeatable = self.ours.as_ref().is_none_or(Ours::is_repeatable);
         if operands.is_empty() && is_repeatable {
             return self.constant(rows, failed);
@@ -369,6 +373,15 @@ impl Hash for Operation {
         self.inner.hash(state);
         self.kernel.hash(state);
     }
+}
+
+/// The same values with one NaN: what processors make of `0.0 / 0.0` has a sign, by which it would be less than every number.
+pub(crate) fn with_one_nan(values: ArrayRef) -> ArrayRef {
+    let Some(numbers) = values.as_primitive_opt::<Float64Type>() else { return values };
+    if !numbers.values().iter().any(|value| value.is_nan() && value.is_sign_negative()) {
+        return values;
+    }
+    Arc::new(numbers.unary::<_, Float64Type>(|value| if value.is_nan() { f64::NAN } else { value }))
 }
 
 /// Nulls the values that are too large for operands of these sizes, and adds up the others.

@@ -25,7 +25,7 @@ use datafusion::{
     },
 };
 
-use crate::catalog::type_name;
+use crate::{catalog::type_name, plan::with_one_nan};
 
 /// DataFusion's aggregates, those that views have too replaced by ours.
 pub(super) fn functions() -> Vec<Arc<AggregateUDF>> {
@@ -274,14 +274,15 @@ fn swap_order(bits: i64) -> i64 {
 impl Finish {
     fn apply(&self, results: &[ArrayRef]) -> Result<ArrayRef> {
         let [first, rest @ ..] = results else { return Err(DataFusionError::Internal("an aggregate of no parts".to_owned())) };
-        Ok(match (self, rest) {
+        // What infinities of both signs make has a sign of its own.
+        Ok(with_one_nan(match (self, rest) {
             (Self::Cast(data_type), _) => cast(first, data_type)?,
             (Self::Unrank, _) => {
                 Arc::new(first.as_primitive::<Int64Type>().unary::<_, Float64Type>(|rank| f64::from_bits(swap_order(rank).cast_unsigned())))
             }
             (Self::Mean, [count]) => Arc::new(mean(first, count.as_primitive::<Int64Type>())?),
             (Self::Keep | Self::Mean, _) => Arc::clone(first),
-        })
+        }))
     }
 }
 

@@ -20,7 +20,7 @@ use datafusion::{
     physical_expr::create_physical_expr,
 };
 
-use crate::plan::Operation;
+use crate::plan::{Operation, with_one_zero};
 
 /// Stands around the number of an operand in the name of its column; no statement contains it.
 const MARK: char = '\0';
@@ -68,7 +68,10 @@ fn is_short(delimiter: &Expr) -> bool {
 
 fn make_total(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let schema = merge_schema(&plan.inputs());
-    plan.map_expressions(|expr| expr.transform_up(|expr| total(expr, &schema)))?.map_data(LogicalPlan::recompute_schema)
+    let made = |expr: Expr| {
+        expr.transform_up(|expr| with_one_zero(expr, &schema))?.transform_data(|expr| expr.transform_up(|expr| total(expr, &schema)))
+    };
+    plan.map_expressions(made)?.map_data(LogicalPlan::recompute_schema)
 }
 
 /// The outermost node of an expression as a function that cannot fail, if it is one that can.

@@ -6,7 +6,7 @@
 
 use std::{fmt, ops::ControlFlow, sync::Arc};
 
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::{
     error::DataFusionError,
     logical_expr::planner::TypePlanner,
@@ -233,6 +233,10 @@ impl TypePlanner for NestedTypes {
     fn plan_type_field(&self, written: &ast::DataType) -> datafusion::error::Result<Option<FieldRef>> {
         let data_type = match written {
             ast::DataType::Bytes(None) => DataType::Binary,
+            // As columns of TIME are, so that both meet.
+            ast::DataType::Time(None, ast::TimezoneInfo::None | ast::TimezoneInfo::WithoutTimeZone) => {
+                DataType::Time32(TimeUnit::Millisecond)
+            }
             ast::DataType::Custom(..) => {
                 of_cast(written, Dialect::STANDARD, &|_| None).map_err(|error| DataFusionError::External(Box::new(error)))?
             }

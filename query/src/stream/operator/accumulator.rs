@@ -17,7 +17,7 @@ use arrow::{
 use crate::{
     answer::ChangeOp,
     error::QueryError,
-    plan::{AggregateCall, AggregateFunction},
+    plan::{AggregateCall, AggregateFunction, with_one_nan},
     sql::dialect::AggregateRules,
     stream::{
         operator::{chain::execution, moments},
@@ -339,6 +339,7 @@ impl Accumulator {
                 Arc::new(rows.map(defined).collect::<Float64Array>())
             }
         };
+        let array = with_one_nan(array);
         if array.data_type() == &self.data_type { Ok(array) } else { cast(&array, &self.data_type).map_err(execution) }
     }
 
