@@ -311,8 +311,51 @@ impl Fold {
     }
 
     /// The rows whose change a step writes, in the order in which it first touched them.
-    pub(crate) fn changed(&self, from: Version, to: Version) -> Vec<Changed> {
-        Changed::between(&self.table.read(), from, to, self.tells_all())
+    ///
+    /// # Errors
+    /// As [`Fold::fold`].
+    pub(crate) fn changed(&self, from: Version, to: Version) -> Result<Vec<Changed>, QueryError> {
+        if self.tells_all() {
+            return Ok(Changed::between(&self.table.read(), from, to, true));
+        }
+        self.seen_to_change(from, to)
+    }
+
+    /// The rows that a step changed for whoever reads them: a list of values may have others behind it, a mean another sum.
+    fn seen_to_change(&self, from: Version, to: Version) -> Result<Vec<Changed>, QueryError> {
+        let mut changed = Changed::between(&self.table.read(), from, to, false);
+        let doubtful: Vec<Changed> = changed.iter().filter(|changed| changed.is_of_same_time).copied().collect();
+        let mut alike: Vec<RowNumber> = Vec::new();
+        let mut rest = doubtful.as_slice();
+        while !rest.is_empty() {
+            let (part, behind) = rest.split_at(Changed::within(rest, SCAN_BYTES));
+            match self.alike(part, (from, to)) {
+                Ok(found) => alike.extend(found),
+                // Too much to be looked at again: that it is told once more does no harm.
+                Err(QueryError::ResourceExhausted(_)) => {}
+                Err(error) => return Err(error),
+            }
+            rest = behind;
+        }
+        if !alike.is_empty() {
+            alike.sort_unstable();
+            changed.retain(|changed| alike.binary_search(&changed.row).is_err());
+        }
+        Ok(changed)
+    }
+
+    /// Those of these rows, which were there before and are now, that a reader cannot tell from what they were.
+    fn alike(&self, rows: &[Changed], versions: (Version, Version)) -> Result<Vec<RowNumber>, QueryError> {
+        let parts = self.before_after(rows, versions, true)?;
+        let Some(before) = parts.before else { return Ok(Vec::new()) };
+        let ((after, is), (before, was)) = (self.after.run_all(parts.after.rows)?, self.after.run_all(before.rows)?);
+        let kept = |kept: &Option<BooleanBuffer>, row: usize| kept.as_ref().is_none_or(|kept| kept.value(row));
+        let there = |row: usize| parts.there.as_ref().is_none_or(|there| there.value(row));
+        let alike = |row: &usize| match (there(*row) && kept(&is, *row), kept(&was, *row)) {
+            (true, true) => after.slice(*row, 1) == before.slice(*row, 1),
+            (is, was) => is == was,
+        };
+        Ok((0..rows.len()).filter(alike).filter_map(|row| rows.get(row).map(|changed| changed.row)).collect())
     }
 
     /// Rows that the step from `from` to `to` changed; `with_before` asks for them as they were, too.
@@ -405,7 +448,7 @@ impl Fold {
     /// # Errors
     /// As [`Fold::outputs`].
     pub(crate) fn changes(&self, from: Version, to: Version) -> Result<(RecordBatch, Vec<ChangeOp>), QueryError> {
-        let changed = Changed::between(&self.table.read(), from, to, false);
+        let changed = self.seen_to_change(from, to)?;
         let parts = self.before_after(&changed, (from, to), true)?;
         let (after, is) = self.finish(parts.after)?;
         let is = match (is, &parts.there) {

@@ -635,7 +635,7 @@ impl Task {
     fn output_of_fold(&self, fold: &Fold, (from, to): (Version, Version), silent: bool, made: &mut Made) -> Result<(), QueryError> {
         let mut told = None;
         if let (Some(sink), false) = (&self.parts.sink, silent) {
-            let changed = fold.changed(from, to);
+            let changed = fold.changed(from, to)?;
             let mut rest = changed.as_slice();
             let mut outputs = Vec::new();
             while !rest.is_empty() {

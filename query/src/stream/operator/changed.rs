@@ -22,6 +22,8 @@ pub(crate) struct Groups {
 pub(crate) struct Changed {
     pub(crate) row: RowNumber,
     pub(crate) existed: bool,
+    /// Whether its row time is what it was, so that what is read of it may be, too.
+    pub(crate) is_of_same_time: bool,
     /// Of its key and texts, as they are and as they were.
     bytes: usize,
 }
@@ -40,7 +42,8 @@ impl Changed {
             };
             if differs || untouched_too {
                 let texts: usize = before.into_iter().chain(after).map(|words| table.text_bytes(words)).sum();
-                changed.push(Self { row, existed: before.is_some(), bytes: table.key(row).len() + texts });
+                let is_of_same_time = before.zip(after).is_some_and(|(before, after)| Table::rowtime(before) == Table::rowtime(after));
+                changed.push(Self { row, existed: before.is_some(), is_of_same_time, bytes: table.key(row).len() + texts });
             }
         }
         changed
@@ -49,7 +52,7 @@ impl Changed {
     /// Rows from a number on, as what is new; those that are not there at the version are among them.
     pub(crate) fn from(table: &Table, rows: Range<RowNumber>, version: Version) -> Vec<Self> {
         let bytes = |row| table.key(row).len() + table.row_at(row, version).map_or(0, |words| table.text_bytes(words));
-        rows.map(|row| Self { row, existed: false, bytes: bytes(row) }).collect()
+        rows.map(|row| Self { row, existed: false, is_of_same_time: false, bytes: bytes(row) }).collect()
     }
 
     /// How many of these rows, from the first on, together have no more than so many bytes of keys and texts; at least one.
