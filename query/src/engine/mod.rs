@@ -89,9 +89,23 @@ impl Engine {
         config: QueryConfig,
         checkpoints: Option<&Checkpoints>,
     ) -> Result<Self, QueryError> {
+        Self::open_with(log, clock, config, StepLimits::default(), checkpoints)
+    }
+
+    /// As [`Engine::open_keeping`], with steps of at most `limits`; results do not depend on them.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn open_with(
+        log: Arc<dyn LogBackend>,
+        clock: Arc<dyn Clock>,
+        config: QueryConfig,
+        limits: StepLimits,
+        checkpoints: Option<&Checkpoints>,
+    ) -> Result<Self, QueryError> {
         config.validate().map_err(|faults| QueryError::Invalid(faults.join("; ")))?;
         let catalog = Arc::new(catalog::fold(log.as_ref())?);
-        let supervisor = Supervisor::open_keeping(Arc::clone(&log), clock, &config, StepLimits::default(), checkpoints)?;
+        let supervisor = Supervisor::open_keeping(Arc::clone(&log), clock, &config, limits, checkpoints)?;
         supervisor.keep_only(&catalog.queries().map(|query| query.id.as_str()).collect());
         let core = Arc::new(Core {
             log,

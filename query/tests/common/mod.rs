@@ -217,6 +217,8 @@ pub fn definition(name: &str) -> QueryDef {
 pub struct Stored {
     pub topic: String,
     pub position: u64,
+    pub partition: u32,
+    pub offset: u64,
     pub timestamp: i64,
     pub key: Option<Vec<u8>>,
     pub value: Option<Vec<u8>>,
@@ -235,6 +237,8 @@ pub fn read_all(log: &dyn LogBackend, topics: &[&str]) -> Vec<Stored> {
                 found.push(Stored {
                     topic: run.topic.name.to_string(),
                     position: record.position.get(),
+                    partition: run.partition.get(),
+                    offset: record.offset.get(),
                     timestamp: record.timestamp.get(),
                     key: record.key.map(<[u8]>::to_vec),
                     value: record.value.map(<[u8]>::to_vec),

@@ -1,0 +1,227 @@
+//! Holds what lies in the log of a world against what must lie there: every unit of every query, record by record.
+
+use std::collections::BTreeMap;
+
+use foldlog_log::LogBackend;
+
+use super::{
+    common::{Stored, read_all},
+    evaluate::{Evaluation, Output, id},
+    query::Query,
+    schema::{Row, Source},
+    value::{Json, Value},
+};
+
+/// What was compared.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    pub cases: usize,
+    pub commits: usize,
+    pub rows: usize,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.cases += other.cases;
+        self.commits += other.commits;
+        self.rows += other.rows;
+    }
+}
+
+/// What one query wrote in one unit, and how far it says that it has come.
+struct Unit {
+    records: Vec<Stored>,
+    position: u64,
+}
+
+/// The log, taken apart.
+pub struct Contents {
+    topics: BTreeMap<String, Vec<Stored>>,
+    units: BTreeMap<String, Vec<Unit>>,
+}
+
+impl Contents {
+    /// Everything in the topics of the sources. `appended`: positions of what the world itself appended.
+    pub fn read(log: &dyn LogBackend, sources: &[Source], appended: &dyn Fn(u64) -> bool) -> Self {
+        let mut names: Vec<&str> = sources.iter().map(|source| source.topic.as_str()).collect();
+        names.push("_foldlog.progress");
+        let mut contents = Self { topics: BTreeMap::new(), units: BTreeMap::new() };
+        let mut open: Vec<Stored> = Vec::new();
+        for record in read_all(log, &names) {
+            if record.topic == "_foldlog.progress" {
+                let query = String::from_utf8(record.key.unwrap()).unwrap();
+                let progress = Json::parse(&record.value.unwrap()).unwrap();
+                let Some(Json::Number(position)) = progress.field("position") else { panic!("a progress without position") };
+                let unit = Unit { records: std::mem::take(&mut open), position: position.parse().unwrap() };
+                contents.units.entry(query).or_default().push(unit);
+                continue;
+            }
+            if !appended(record.position) {
+                open.push(record.clone());
+            }
+            contents.topics.entry(record.topic.clone()).or_default().push(record);
+        }
+        contents
+    }
+
+    pub fn of_topic(&self, topic: &str) -> &[Stored] {
+        self.topics.get(topic).map_or(&[], Vec::as_slice)
+    }
+
+    /// The rows of a source.
+    pub fn rows(&self, source: &Source) -> Vec<Row> {
+        self.of_topic(&source.topic).iter().filter_map(|record| source.row(record)).collect()
+    }
+
+    /// Checks all that a query wrote.
+    pub fn check(&self, query: &Query, from: &Source, into: &Source) -> Result<Counts, String> {
+        let rows = self.rows(from);
+        let mut evaluation = Evaluation::new(query, from, into);
+        let mut coming = rows.iter().peekable();
+        let mut view = BTreeMap::new();
+        let mut counts = Counts { cases: 1, ..Counts::default() };
+        for unit in self.units.get(&query.id).into_iter().flatten() {
+            let mut told = Vec::new();
+            while let Some(row) = coming.next_if(|row| row.position < unit.position) {
+                told.extend(evaluation.take(row));
+            }
+            let at = unit.position;
+            let written: Vec<Written> = unit.records.iter().map(|record| Written::new(record, into)).collect::<Result<_, _>>()?;
+            if !into.is_table || query.tells_all {
+                same_records(&written, &told, into.partitions == 1)
+                    .map_err(|difference| format!("what is written up to {at}: {difference}"))?;
+            }
+            if into.is_table {
+                let changed = told.iter().map(Output::id).chain(written.iter().map(|record| record.id.clone())).collect::<Vec<_>>();
+                for record in &written {
+                    let before = view.insert(record.id.clone(), record.clone());
+                    let is_same = before.is_some_and(|before| before.is_same(record));
+                    if is_same && !query.tells_all {
+                        return Err(format!("up to {at} {record} is written, which is as it was"));
+                    }
+                }
+                for id in changed {
+                    same_row(view.get(&id), evaluation.row(&id).as_ref())
+                        .map_err(|difference| format!("the topic at {at}: {difference}"))?;
+                    counts.rows += 1;
+                }
+            }
+            counts.rows += written.len();
+            counts.commits += 1;
+        }
+        match coming.next() {
+            Some(row) => Err(format!("the record at {} was never folded", row.position)),
+            None => Ok(counts),
+        }
+    }
+
+    /// The rows that a view must have when everything below `end` is folded.
+    pub fn expected(&self, query: &Query, from: &Source, into: &Source, end: u64) -> Vec<Output> {
+        let mut evaluation = Evaluation::new(query, from, into);
+        for row in self.rows(from).iter().filter(|row| row.position < end) {
+            evaluation.take(row);
+        }
+        evaluation.ids().iter().filter_map(|id| evaluation.row(id)).collect()
+    }
+}
+
+/// A record of a sink, read.
+#[derive(Clone, Debug)]
+struct Written {
+    id: String,
+    key: Vec<Value>,
+    values: Option<Vec<Value>>,
+    time: i64,
+}
+
+impl Written {
+    fn new(record: &Stored, into: &Source) -> Result<Self, String> {
+        let Some(row) = into.row(record) else { return Err(format!("{} cannot be read", shown(record))) };
+        let keys = into.keys();
+        let key = row.values[..keys].to_vec();
+        // What is read must be all that is there: a field too many would not be seen otherwise.
+        let json = record.value.as_deref().map(|value| Json::parse(value).ok_or("no JSON")).transpose()?;
+        if let Some(Json::Object(fields)) = &json
+            && fields.iter().map(|field| field.0.as_str()).ne(into.columns[keys..].iter().map(|column| column.name.as_str()))
+        {
+            return Err(format!("{} has other fields than {:?}", shown(record), into.columns));
+        }
+        Ok(Self { id: id(&key), key, values: (!row.is_absent).then(|| row.values[keys..].to_vec()), time: row.time })
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        let same =
+            |left: &[Value], right: &[Value]| left.len() == right.len() && left.iter().zip(right).all(|(left, right)| left.is_same(right));
+        match (&self.values, &other.values) {
+            (Some(left), Some(right)) => same(left, right) && self.time == other.time,
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Written {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} -> {:?} at {}", self.key, self.values, self.time)
+    }
+}
+
+fn shown(record: &Stored) -> String {
+    let text = |bytes: &Option<Vec<u8>>| bytes.as_ref().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    format!("the record {:?} -> {:?} of {}", text(&record.key), text(&record.value), record.topic)
+}
+
+/// Each record is the expected one, once, in order: in that of all of them if they lie in one partition, else in that of each key.
+fn same_records(written: &[Written], expected: &[Output], is_one_partition: bool) -> Result<(), String> {
+    let mut wanted: BTreeMap<String, Vec<&Output>> = BTreeMap::new();
+    let lane = |id: &str| if is_one_partition { String::new() } else { id.to_owned() };
+    for output in expected.iter().rev() {
+        wanted.entry(lane(&output.id())).or_default().push(output);
+    }
+    for (place, record) in written.iter().enumerate() {
+        let Some(output) = wanted.get_mut(&lane(&record.id)).and_then(Vec::pop) else { return Err(format!("{record} is one too many")) };
+        let same_values = match (&record.values, &output.values) {
+            (Some(found), Some(wanted)) => allows(wanted, found),
+            (None, None) => true,
+            _ => false,
+        };
+        if record.id != output.id() || !same_values || record.time != output.time {
+            return Err(format!("record {place} is {record}, expected {output:?}"));
+        }
+    }
+    match wanted.values().find_map(|outputs| outputs.last()) {
+        Some(output) => Err(format!("{output:?} is missing, {} are there", written.len())),
+        None => Ok(()),
+    }
+}
+
+fn same_row(found: Option<&Written>, expected: Option<&Output>) -> Result<(), String> {
+    let found = found.and_then(|record| record.values.as_ref().map(|values| (record, values)));
+    let wanted = expected.and_then(|output| output.values.as_ref().map(|values| (output, values)));
+    match (found, wanted) {
+        (None, None) => Ok(()),
+        (Some((record, found)), Some((output, wanted))) if allows(wanted, found) && record.time == output.time => Ok(()),
+        (found, wanted) => {
+            Err(format!("found {:?}, expected {:?}", found.map(|(record, _)| record.to_string()), wanted.map(|(output, _)| output)))
+        }
+    }
+}
+
+fn allows(wanted: &[super::aggregate::Cell], found: &[Value]) -> bool {
+    wanted.len() == found.len() && wanted.iter().zip(found).all(|(wanted, found)| wanted.allows(found))
+}
+
+/// The rows of a pull query, keys first and the row time last, against those that a view must have.
+pub fn same_view(found: &[(Vec<Value>, Vec<Value>, i64)], expected: &[Output]) -> Result<(), String> {
+    let mut rows: BTreeMap<String, &Output> = expected.iter().map(|output| (output.id(), output)).collect();
+    for (key, values, time) in found {
+        let Some(output) = rows.remove(&id(key)) else { return Err(format!("{key:?} -> {values:?} is one too many, or twice there")) };
+        if !allows(output.values.as_deref().unwrap_or(&[]), values) || output.time != *time {
+            return Err(format!("{key:?} is {values:?} at {time}, expected {output:?}"));
+        }
+    }
+    match rows.values().next() {
+        Some(missing) => Err(format!("{missing:?} is missing")),
+        None => Ok(()),
+    }
+}
