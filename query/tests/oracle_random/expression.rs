@@ -77,9 +77,10 @@ impl Context<'_> {
                 Some(if left.is_null() || right.is_null() { left.is_null() != right.is_null() } else { !left.equals(&right) })
             }
             Node::In(one, list, negated) => {
-                let found = list
-                    .iter()
-                    .fold(Some(false), |found, item| and(found.map(|one| !one), equals(one, item).map(|one| !one)).map(|both| !both));
+                let mut found = Some(false);
+                for item in list {
+                    found = and(found.map(|one| !one), equals(one, item).map(|one| !one)).map(|both| !both);
+                }
                 found.map(|found| found != *negated)
             }
             Node::Between(one, low, high) => {
@@ -212,7 +213,8 @@ impl Context<'_> {
     fn whole_of(&self, value: f64, of: &Type) -> Value {
         let (least, beyond) = if *of == Type::Int { (-2_147_483_648.0, 2_147_483_648.0) } else { (-(2.0_f64.powi(63)), 2.0_f64.powi(63)) };
         let cut = value.trunc();
-        if !self.is_ksql() && !(cut >= least && cut < beyond) {
+        let is_within = cut >= least && cut < beyond;
+        if !self.is_ksql() && !is_within {
             return Value::Null;
         }
         Value::Whole(if *of == Type::Int { i64::from(value as i32) } else { value as i64 })
