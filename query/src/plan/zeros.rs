@@ -1,24 +1,38 @@
-//! One zero in lists of DOUBLE: `x IN (...)` is read as `x = ... OR ...`, for which `-0.0` is `0.0`.
+//! One zero where DOUBLE values are compared without an operator: in `x IN (...)`, `CASE x WHEN ...` and `NULLIF(x, ...)` `-0.0` is
+//! `0.0`, as it is for `=`.
 //!
-//! DataFusion looks for elements by their bits. Used for queries that do not end (`plan/expression`) and for those that do (`pull/total`).
+//! DataFusion compares there by bits. Used for queries that do not end (`plan/expression`) and for those that do (`pull/total`).
 
 use arrow::datatypes::DataType;
 use datafusion::{
-    common::{DFSchema, Result, ScalarValue, tree_node::Transformed},
-    logical_expr::{BinaryExpr, Expr, ExprSchemable as _, Operator, expr::InList},
+    common::{DFSchema, DataFusionError, Result, ScalarValue, tree_node::Transformed},
+    logical_expr::{
+        BinaryExpr, Case, Expr, ExprSchemable as _, Operator,
+        expr::{InList, ScalarFunction},
+    },
 };
 
-/// An IN over DOUBLE whose two sides have no `-0.0`; other expressions as they are. Types are coerced already.
+/// Such an expression whose two sides have no `-0.0`; others as they are. Types are coerced already.
 ///
 /// # Errors
 /// Those of the expression's types.
 pub(crate) fn with_one_zero(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
-    let Expr::InList(InList { expr, list, negated }) = expr else { return Ok(Transformed::no(expr)) };
-    if expr.get_type(schema)? != DataType::Float64 {
-        return Ok(Transformed::no(Expr::InList(InList { expr, list, negated })));
-    }
-    let list = list.into_iter().map(positive).collect();
-    Ok(Transformed::yes(Expr::InList(InList { expr: Box::new(positive(*expr)), list, negated })))
+    let is_double = |expr: &Expr| Ok::<_, DataFusionError>(expr.get_type(schema)? == DataType::Float64);
+    Ok(Transformed::yes(match expr {
+        Expr::InList(InList { expr, list, negated }) if is_double(&expr)? => {
+            Expr::InList(InList { expr: Box::new(positive(*expr)), list: list.into_iter().map(positive).collect(), negated })
+        }
+        Expr::Case(Case { expr: Some(compared), when_then_expr, else_expr }) if is_double(&compared)? => {
+            let when_then_expr = when_then_expr.into_iter().map(|(when, then)| (Box::new(positive(*when)), then)).collect();
+            Expr::Case(Case { expr: Some(Box::new(positive(*compared))), when_then_expr, else_expr })
+        }
+        Expr::ScalarFunction(ScalarFunction { func, args })
+            if func.name() == "nullif" && args.first().is_some_and(|x| is_double(x).unwrap_or(false)) =>
+        {
+            Expr::ScalarFunction(ScalarFunction { func, args: args.into_iter().map(positive).collect() })
+        }
+        other => return Ok(Transformed::no(other)),
+    }))
 }
 
 /// The same number, of zeros the positive one.

@@ -14,7 +14,7 @@ use datafusion::{
     execution::context::ExecutionProps,
     logical_expr::{
         ColumnarValue, Expr, ExprSchemable, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
-        physical_planning_context::PhysicalPlanningContext, utils::merge_schema,
+        expr_rewriter::NamePreserver, physical_planning_context::PhysicalPlanningContext, utils::merge_schema,
     },
     optimizer::AnalyzerRule,
     physical_expr::create_physical_expr,
@@ -68,8 +68,13 @@ fn is_short(delimiter: &Expr) -> bool {
 
 fn make_total(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let schema = merge_schema(&plan.inputs());
+    // What stands above names columns by the expressions that they were.
+    let names = NamePreserver::new(&plan);
     let made = |expr: Expr| {
-        expr.transform_up(|expr| with_one_zero(expr, &schema))?.transform_data(|expr| expr.transform_up(|expr| total(expr, &schema)))
+        let name = names.save(&expr);
+        let one_zero = expr.transform_up(|expr| with_one_zero(expr, &schema))?;
+        let made = one_zero.transform_data(|expr| expr.transform_up(|expr| total(expr, &schema)))?;
+        Ok(made.update_data(|expr| name.restore(expr)))
     };
     plan.map_expressions(made)?.map_data(LogicalPlan::recompute_schema)
 }
