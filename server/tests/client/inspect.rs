@@ -16,9 +16,10 @@ fn parts(ran: &Ran) -> Vec<Value> {
     ran.data.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// The files of the log; the state of queries is kept in a folder beside it, which may be deleted at any time.
 #[expect(clippy::disallowed_methods, reason = "a test looks at what lies there")]
 fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| !path.ends_with("state"));
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 

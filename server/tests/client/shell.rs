@@ -159,6 +159,9 @@ fn a_shell_keeps_its_session_and_ctrl_c_ends_a_query_alone() {
     shell.types("\\x on\r");
     shell.shows("expanded display is on");
     shell.shows("foldlog> ");
+    shell.types("\\pager off\r");
+    shell.shows("the pager is off");
+    shell.shows("foldlog> ");
     shell.types("\\d s\r");
     shell.shows("── row 1 ──\ncolumn  k\n");
     shell.shows("foldlog> ");

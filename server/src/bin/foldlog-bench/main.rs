@@ -131,6 +131,8 @@ fn names() -> Vec<&'static str> {
         &nexmark::NAMES,
         &many::NAMES,
         &fanout::NAMES,
+        &sums::NAMES,
+        &state::NAMES,
         &flat::NAMES,
         &restart::NAMES,
         &views::NAMES,
