@@ -70,7 +70,8 @@ struct Core {
 }
 
 impl Engine {
-    /// Opens the engine over a log: folds the catalog (blocking) and starts every query, which folds again in the background.
+    /// Opens the engine over a log: folds the catalog (blocking) and starts every query, which goes on from its checkpoint
+    /// in the background.
     ///
     /// # Errors
     /// [`QueryError::Invalid`] for a configuration out of bounds, [`QueryError::Log`] where the catalog cannot be read.

@@ -2,16 +2,20 @@
 //!
 //! The engine holds one [`Supervisor`]; it owns the workers that run the queries' steps.
 
+mod align;
+mod kept;
+mod shape;
+mod taken_over;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
 
-use foldlog_log::{LogBackend, LogError, Position, ReadLimits, Selection, TopicName, clock::Clock};
-use futures::executor::block_on;
+use foldlog_log::{LogBackend, Position, ReadLimits, Selection, TopicName, clock::Clock};
 use parking_lot::{Mutex, RwLock};
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
 
 use crate::{
     catalog::{Column, QueryDef, Source, SourceKind},
@@ -19,25 +23,21 @@ use crate::{
     codec::Encoder,
     config::QueryConfig,
     error::QueryError,
-    plan::{Node, Sink, SourceScan, StreamPlan},
+    plan::{Sink, SourceScan, StreamPlan},
     sql::dialect::Changelog,
     store::Checkpoints,
     stream::{
-        checkpoint::{
-            Identity, Saved,
-            debt::Debt,
-            keeper::{Keeper, Registered},
-        },
+        checkpoint::keeper::Keeper,
         commit::{Progress, Recalled, SystemTopics},
         decode::{Decoding, KEPT_BYTES, Lane},
-        fold::{Content, Fold, Kept},
-        operator::{aggregate::Aggregation, chain::Chain, copy::Copy, newest::Newest, sink::TopicSink},
+        fold::Kept,
+        operator::sink::TopicSink,
         pace::StepLimits,
-        query::{Hold, Query},
+        query::Query,
         source::{AheadIntake, Intake},
         succession::Succession,
         task::{Parts, Task, is_processing_log},
-        view::{Pinned, View},
+        view::View,
         worker::{Job, Pool},
     },
 };
@@ -96,57 +96,14 @@ pub struct CheckpointStatus {
     pub set_aside: Option<String>,
 }
 
+pub(crate) use align::Aligned;
+use shape::Shape;
+use taken_over::{Succeeds, TakenOver};
+
 /// Memory that a push query with state may take, in bytes.
 const VOLATILE_STATE: usize = 256 << 20;
 /// Undo that a view may hold for its readers, whatever its budget.
 const LEAST_UNDO: usize = 64 << 20;
-
-/// Whose place a query takes.
-struct Succeeds {
-    /// Id of the query.
-    id: String,
-    /// Where the log says so: who has seen that is not shown the old one.
-    from: Position,
-}
-
-/// Queries that take another one's place, and those that have since the start of the process.
-#[derive(Default)]
-struct TakenOver {
-    /// Who will, and where the log says so.
-    due: Vec<(String, Position)>,
-    /// Where the log says that one does, and the end of what it wrote for that; oldest first.
-    places: Vec<(Position, Position)>,
-}
-
-/// Take-overs that are remembered one by one.
-const MOST_TAKEN_OVER: usize = 1_000;
-
-impl TakenOver {
-    fn note(&mut self, id: &str, from: Position, end: Position) {
-        self.forget(id);
-        self.places.push((from, end));
-        if self.places.len() > MOST_TAKEN_OVER {
-            // Who has seen the first waits for the end of the second, which is long past.
-            let (first, end) = self.places.remove(0);
-            if let Some(second) = self.places.first_mut() {
-                *second = (second.0.min(first), second.1.max(end));
-            }
-        }
-    }
-
-    /// A query will not take another one's place any more.
-    fn forget(&mut self, id: &str) {
-        self.due.retain(|(due, _)| due != id);
-    }
-
-    /// What must be reflected for who has seen a position: the differences, too, that were written behind it. None while one is due.
-    fn at_least(&self, seen: Position) -> Option<Position> {
-        if self.due.iter().any(|(_, from)| *from <= seen) {
-            return None;
-        }
-        Some(self.places.iter().filter(|(from, _)| *from <= seen).map(|(_, end)| *end).fold(seen, Position::max))
-    }
-}
 
 /// All running queries. Cheap to clone.
 #[derive(Clone)]
@@ -171,28 +128,6 @@ struct Inner {
     volatile: Mutex<Vec<std::sync::Weak<Query>>>,
     /// None: every start folds from the log.
     keeper: Option<Keeper>,
-}
-
-impl Inner {
-    /// Has a query that is like the one before it be read in its place.
-    fn take_over(&self, id: &str, end: Position) {
-        let mut running = self.running.write();
-        let Some(new) = running.get_mut(id) else { return };
-        let (Some(old), query, topic) = (new.succeeds.take(), Arc::clone(&new.query), new.topic.clone()) else { return };
-        let before = running.remove(&old.id);
-        for reader in running.values().filter(|running| running.reads == topic) {
-            reader.query.add_upstream(&query);
-        }
-        drop(running);
-        if let Some(before) = before {
-            before.query.stop();
-        }
-        match &self.keeper {
-            Some(keeper) => keeper.dismiss(&old.id),
-            None => self.log.release(&old.id),
-        }
-        self.taken_over.send_modify(|taken_over| taken_over.note(id, old.from, end));
-    }
 }
 
 impl Drop for Inner {
@@ -290,31 +225,6 @@ impl Supervisor {
         self.launch(def, plan, None)
     }
 
-    /// As [`Supervisor::start`], beside the query whose place it takes: that one goes on, and is read, until the new one has folded as
-    /// much; then it ends. `from` is where the log says that it does.
-    ///
-    /// # Errors
-    /// As [`Supervisor::start`].
-    pub(crate) fn start_beside(&self, old: &str, from: Position, def: &QueryDef, plan: &StreamPlan) -> Result<(), QueryError> {
-        let ending = {
-            let mut running = self.inner.running.write();
-            // One that has not taken its place yet leaves it to this one.
-            let before = running.get_mut(old).and_then(|old| old.succeeds.take());
-            before.and_then(|before| Some((before.id, running.remove(old)?)))
-        };
-        if let Some((before, ending)) = ending {
-            block_on(self.end(ending));
-            self.inner.taken_over.send_modify(|taken_over| taken_over.forget(old));
-            self.inner.log.release(old);
-            return self.launch(def, plan, Some(Succeeds { id: before, from }));
-        }
-        if self.inner.running.read().contains_key(old) {
-            return self.launch(def, plan, Some(Succeeds { id: old.to_owned(), from }));
-        }
-        self.inner.log.release(old);
-        self.launch(def, plan, None)
-    }
-
     fn launch(&self, def: &QueryDef, plan: &StreamPlan, succeeds: Option<Succeeds>) -> Result<(), QueryError> {
         let inner = &self.inner;
         let id = def.id.as_str();
@@ -404,66 +314,6 @@ impl Supervisor {
         let started = Running { query, topic, reads, view, sink, succeeds, start, fingerprint, _job: job };
         running.insert(id.to_owned(), started);
         Ok(())
-    }
-
-    /// Reads what was kept of a query's state into its fold, which is empty.
-    fn restore(&self, def: &QueryDef, plan: &StreamPlan, shape: &Shape) -> Result<Restored, QueryError> {
-        let inner = &self.inner;
-        let (Some(keeper), Some(fold)) = (&inner.keeper, &shape.fold) else { return Ok(Restored::default()) };
-        let sources = plan.sources.iter().map(|scan| inner.log.topic(&scan.source.topic).map(|topic| topic.id));
-        let sources = sources.collect::<Result<Vec<_>, _>>()?;
-        let tables = fold.names().to_vec();
-        let identity = Identity::new(&inner.log.head(), def.id.as_str(), (def.start, plan.fingerprint), &sources, tables);
-        let (saved, set_aside) = match keeper.restore(&identity, fold) {
-            Ok(saved) => (saved, None),
-            Err(reason) => (None, Some(reason)),
-        };
-        Ok(Restored { identity: Some(identity), saved, set_aside })
-    }
-
-    /// Has the state of a query kept over restarts from now on, and holds what it would fold again.
-    fn keep(&self, query: &Arc<Query>, fold: Option<&Arc<Fold>>, reads: &TopicName, restored: Restored) -> Option<Arc<Debt>> {
-        let (keeper, fold) = (self.inner.keeper.as_ref()?, fold?);
-        let Restored { identity, saved, set_aside } = restored;
-        if let Some(saved) = &saved {
-            query.saved(saved.position, saved.bytes());
-            // A topic that is not there any more holds nothing.
-            drop(self.inner.log.hold(query.id(), reads, saved.position));
-        }
-        if let Some(reason) = set_aside {
-            query.set_aside(reason);
-        }
-        let (query, fold, reads) = (Arc::clone(query), Arc::clone(fold), vec![reads.clone()]);
-        let registered = Registered { identity: identity?, query, fold, reads, saved };
-        Some(Arc::clone(&keeper.register(registered).debt))
-    }
-
-    /// Writes checkpoints of all queries that folded something since theirs (blocking).
-    pub fn checkpoint(&self) {
-        if let Some(keeper) = &self.inner.keeper {
-            keeper.save_all();
-        }
-    }
-
-    /// Removes the checkpoints of all but these queries, which are all there are (blocking).
-    pub(crate) fn keep_only(&self, queries: &BTreeSet<&str>) {
-        if let Some(keeper) = &self.inner.keeper {
-            keeper.forget_all_but(queries);
-        }
-    }
-
-    /// Removes the checkpoints of queries, and takes none until they are allowed or started again (blocking).
-    pub(crate) fn bar_checkpoints(&self, queries: &[String]) {
-        if let Some(keeper) = &self.inner.keeper {
-            keeper.bar(queries);
-        }
-    }
-
-    /// Takes checkpoints of queries again.
-    pub(crate) fn allow_checkpoints(&self, queries: &[String]) {
-        if let Some(keeper) = &self.inner.keeper {
-            keeper.allow(queries);
-        }
     }
 
     /// The queries that write into a source's topic, under whatever name that is read.
@@ -589,36 +439,6 @@ impl Supervisor {
         own.map_or(def.start, |recalled| Position::new(recalled.progress.position)).max(def.start)
     }
 
-    /// The sources that are read as they were, for whoever takes their query's place is not there yet.
-    pub(crate) fn served(&self) -> Vec<Arc<Source>> {
-        let running = self.inner.running.read();
-        running.values().filter_map(|new| running.get(&new.succeeds.as_ref()?.id)).map(|old| Arc::clone(&old.sink)).collect()
-    }
-
-    /// What must be reflected for who has seen a position; none while a query takes another one's place that the log names below it.
-    pub(crate) fn at_least(&self, seen: Position) -> Option<Position> {
-        self.inner.taken_over.borrow().at_least(seen)
-    }
-
-    /// Waits until nobody reads what was replaced before a position that was seen; gives what must be reflected then.
-    ///
-    /// # Errors
-    /// [`QueryError::Timeout`].
-    pub(crate) async fn taken_over(&self, seen: Position, timeout: Duration) -> Result<Position, QueryError> {
-        let mut changed = self.inner.taken_over.subscribe();
-        let deadline = Instant::now() + timeout;
-        loop {
-            changed.mark_unchanged();
-            if let Some(at_least) = self.at_least(seen) {
-                return Ok(at_least);
-            }
-            if tokio::time::timeout_at(deadline, changed.changed()).await.is_err() {
-                let what = "waiting for a table that is replaced (SHOW QUERIES says how far it is)".to_owned();
-                return Err(QueryError::Timeout { what, limit_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX) });
-            }
-        }
-    }
-
     /// Ends every query after its step, then the workers.
     pub async fn shut_down(&self) {
         let running = std::mem::take(&mut *self.inner.running.write());
@@ -691,72 +511,6 @@ impl Supervisor {
         query.ok_or_else(unknown)?.wait_for(at_least, timeout).await
     }
 
-    /// Pins views at one common position, at or after `at_least`. One view alone is pinned where it is, without waiting for
-    /// anything but `at_least`. Dropping the future lets every view go on.
-    ///
-    /// # Errors
-    /// As [`View::wait`]; [`QueryError::NotAligned`] if there is no common position within `timeout`.
-    pub async fn pin_together(
-        &self,
-        views: &[Arc<View>],
-        at_least: Option<Position>,
-        timeout: Duration,
-    ) -> Result<Vec<Pinned>, QueryError> {
-        if let [view] = views {
-            return Ok(vec![view.pin_from(at_least, timeout).await?]);
-        }
-        Ok(self.align(views, &[], at_least, timeout).await?.views)
-    }
-
-    /// Brings views and topics, each with the queries that write it, to one common position, at or after `at_least`. Readers at once
-    /// do not wait for each other: positions are announced in some order, tasks go to the lowest first, and it is let go as soon as
-    /// all have reached it. Dropping the future lets every query go on.
-    ///
-    /// # Errors
-    /// As [`Supervisor::pin_together`].
-    pub(crate) async fn align(
-        &self,
-        views: &[Arc<View>],
-        writers: &[Vec<Arc<Query>>],
-        at_least: Option<Position>,
-        timeout: Duration,
-    ) -> Result<Aligned, QueryError> {
-        let deadline = Instant::now() + timeout;
-        let left = || deadline.saturating_duration_since(Instant::now());
-        if let Some(at_least) = at_least {
-            for query in views.iter().map(|view| view.query()).chain(writers.iter().flatten()) {
-                query.wait_for(at_least, left()).await?;
-            }
-        }
-        // Every query stands still where it reads now; the durable end is at or after that.
-        let mut holds: Vec<Hold> = Vec::new();
-        for query in views.iter().map(|view| view.query()).chain(writers.iter().flatten()) {
-            hold_all(query, &mut holds);
-        }
-        let position = self.inner.log.head().position;
-        holds.iter().for_each(|hold| hold.announce(position));
-        // Upstream comes before downstream, so each knows where it stops when it is waited for.
-        for query in holds.iter().map(Hold::query) {
-            let at = query.cut_at(position);
-            query.wait(left(), |reached| reached.folded >= at && reached.frontier >= position).await.map_err(|error| match error {
-                QueryError::Timeout { .. } => QueryError::NotAligned {
-                    view: query.sink().to_owned(),
-                    reason: format!("it did not reach position {position} in time"),
-                },
-                other => other,
-            })?;
-        }
-        Ok(Aligned {
-            position,
-            views: views.iter().map(|view| view.pin_at(position)).collect::<Result<_, _>>()?,
-            // Held there, none has written anything that belongs to a later position.
-            ends: writers
-                .iter()
-                .map(|writers| writers.iter().map(|writer| writer.shown_below(position)).fold(position, Position::max))
-                .collect(),
-        })
-    }
-
     /// What the readers of these columns share; for one more, who starts at `from`. Opens files (blocking).
     ///
     /// # Errors
@@ -814,32 +568,11 @@ fn not_running(source: &Source) -> QueryError {
     QueryError::NotAligned { view: source.name.clone(), reason }
 }
 
-/// Views and topics at one position.
-pub(crate) struct Aligned {
-    /// Everything of the root sources below it is reflected, nothing else.
-    pub(crate) position: Position,
-    /// The views.
-    pub(crate) views: Vec<Pinned>,
-    /// Where each topic ends.
-    pub(crate) ends: Vec<Position>,
-}
-
 /// Waits until a task has ended.
 async fn ended(query: &Query) {
     let over = |reached: &crate::stream::query::Reached| matches!(reached.state, QueryState::Stopped | QueryState::Failed(_));
     // The sender lives in the query, so the wait ends with the state alone.
     drop(query.reached().wait_for(over).await);
-}
-
-/// Holds a query and everything upstream of it, upstream first, each once.
-fn hold_all(query: &Arc<Query>, holds: &mut Vec<Hold>) {
-    if holds.iter().any(|hold| Arc::ptr_eq(hold.query(), query)) {
-        return;
-    }
-    for upstream in query.live_upstream() {
-        hold_all(&upstream, holds);
-    }
-    holds.push(query.hold());
 }
 
 /// Rows of a step whose results, one for each row, fit into a unit: wide results make short steps.
@@ -848,68 +581,4 @@ fn step_rows(plan: &StreamPlan) -> u32 {
     let field = |column: &Column| 2 * column.name.len() + if column.data_type.is_primitive() { 24 } else { 128 };
     let row: usize = plan.output.iter().map(field).sum();
     u32::try_from((UNIT_BYTES / row.max(1)).clamp(64, 8192)).unwrap_or(64)
-}
-
-/// What was kept of a query's state.
-#[derive(Default)]
-struct Restored {
-    /// Whose it is; none: nothing is kept.
-    identity: Option<Identity>,
-    saved: Option<Saved>,
-    /// Why what was there cannot be gone on from.
-    set_aside: Option<String>,
-}
-
-impl Restored {
-    /// Says what a fold from the beginning misses, if something of it was removed.
-    fn note(&mut self, whole: Result<(), LogError>) {
-        let Err(missing) = whole else { return };
-        tracing::warn!(%missing, "a query folds again what is left");
-        let before = self.set_aside.take().map(|reason| format!("{reason}; "));
-        self.set_aside = Some(format!("{}{missing}", before.unwrap_or_default()));
-    }
-}
-
-/// The parts of a plan as they are run.
-struct Shape {
-    source: Arc<Source>,
-    before: Chain,
-    fold: Option<Arc<Fold>>,
-}
-
-impl Shape {
-    fn of(plan: &StreamPlan, state_budget: usize) -> Result<Self, QueryError> {
-        let source = Arc::clone(&plan.source()?.source);
-        let is_state = |node: &Node| matches!(node, Node::Aggregate { .. } | Node::Copy { .. } | Node::Newest { .. });
-        let (before, rest) = plan.nodes.split_at(plan.nodes.iter().position(is_state).unwrap_or(plan.nodes.len()));
-        let before = Chain::new(before)?;
-        let (content, after) = match rest {
-            [] => {
-                return match plan.sink {
-                    Sink::Stream(_) => Ok(Self { source, before, fold: None }),
-                    Sink::Table(_) | Sink::Volatile => Err(QueryError::Unsupported("a table without GROUP BY".to_owned())),
-                };
-            }
-            [Node::Newest { keys, schema, .. }, after @ ..] => {
-                let tells_all = plan.changelog == Changelog::Every;
-                (Content::Newest(Newest::new(*keys, schema, tells_all)?), Chain::new(after)?)
-            }
-            [Node::Copy { keys: of_source, schema: input, .. }, Node::Aggregate { keys, calls, having, schema, .. }, after @ ..] => {
-                let content = Content::Groups(Aggregation::new(keys, calls, schema, true)?, Some(Copy::new(*of_source, input)?));
-                (content, Chain::new(after)?.after_filter(having.clone()))
-            }
-            [Node::Aggregate { keys, calls, having, schema, .. }, after @ ..] => {
-                let content = Content::Groups(Aggregation::new(keys, calls, schema, false)?, None);
-                (content, Chain::new(after)?.after_filter(having.clone()))
-            }
-            [Node::Copy { .. } | Node::Filter { .. } | Node::Project { .. } | Node::Explode { .. }, ..] => {
-                return Err(QueryError::Execution("a plan keeps rows for nobody".to_owned()));
-            }
-        };
-        let before = if source.kind == SourceKind::Table { before.of_table() } else { before };
-        let keys = plan.output.iter().take_while(|column| column.key).count();
-        let undo_budget = LEAST_UNDO.max(state_budget / 4);
-        let fold = Fold::new(content, after, &plan.schema(), keys, plan.changelog, undo_budget);
-        Ok(Self { source, before, fold: Some(Arc::new(fold.named(plan.tables()))) })
-    }
 }
