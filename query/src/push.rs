@@ -210,6 +210,12 @@ fn place_in_view(view: &View, source: &Source, wanted: WantedColumn) -> Result<u
     let name = match wanted {
         WantedColumn::Declared(place) => source.columns.get(place).map(|column| column.name.as_str()),
         WantedColumn::Pseudo(Pseudo::RowTime) => Some(Pseudo::RowTime.name()),
+        WantedColumn::Pseudo(Pseudo::RecordedAt | Pseudo::Record) => {
+            let view = view.name();
+            return Err(QueryError::Invalid(format!(
+                "functions of the time and of chance are of records; {view} is a view, whose rows have none: use rowtime, or compute them in its query"
+            )));
+        }
         WantedColumn::Pseudo(other) => {
             let (name, view) = (other.name(), view.name());
             return Err(QueryError::Invalid(format!("{name} is a column of records; {view} is a view and has rowtime alone")));

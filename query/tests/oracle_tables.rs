@@ -34,6 +34,7 @@ use foldlog_query::{
     changes::ChangeListener,
     plan::{
         Expressions, StreamPlan,
+        chance::Chance,
         select::{self, Scope},
     },
     sql::{self, Dialect, Statement, dialect::Changelog},
@@ -275,7 +276,8 @@ fn rows() -> Arc<Source> {
 fn plan(statement: &str, changelog: Changelog) -> StreamPlan {
     let Statement::CreateAs(create) = sql::parse(statement, Dialect::STANDARD).unwrap() else { panic!("{statement}") };
     let (find, expressions) = (|_: &str| Ok(rows()), Expressions::new());
-    let scope = Scope { find: &find, expressions: &expressions, dialect: Dialect::STANDARD, parameters: &[] };
+    let chance = Chance::of_query_named("oracle");
+    let scope = Scope { find: &find, expressions: &expressions, dialect: Dialect::STANDARD, parameters: &[], chance };
     let mut chain = select::plan(&create.select.query, None, &scope).unwrap();
     chain.changelog = changelog;
     let items = chain.sink_items(SourceKind::Table, &create.name).unwrap();

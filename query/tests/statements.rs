@@ -4,6 +4,7 @@
 //! A step is a directive in a line of its own, what belongs to it, `----`, and what is expected; an empty line ends it. `topic NAME
 //! KIND PARTITIONS` creates a topic; `event TOPIC STREAM TYPE MS JSON` appends one event; `ok`, `query`, `error` run a statement, `unawaited` one that no later
 //! answer waits for;
+//! `later MS` moves the server's clock on;
 //! `push N` runs a query until it gave N rows, `push N all` from the beginning of what it reads; `restart` stops the engine and opens it again over the same log.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -43,6 +44,7 @@ stories! {
     aggregates
     arithmetic
     chains
+    chance
     collected
     declare
     explode
@@ -105,7 +107,7 @@ async fn the_statements_of_the_demo_are_understood() {
 struct Story {
     place: Place,
     log: Arc<dyn LogBackend>,
-    clock: Arc<dyn Clock>,
+    clock: Arc<ManualClock>,
     engine: Engine,
     /// End of what this story has written: every answer must reflect it.
     seen: Option<Position>,
@@ -162,10 +164,11 @@ impl Story {
     }
 
     fn over(place: impl FnOnce(&Arc<dyn Clock>) -> Place) -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(Timestamp::new(1_000)));
-        let place = place(&clock);
+        let clock = Arc::new(ManualClock::at(Timestamp::new(1_000)));
+        let shown: Arc<dyn Clock> = Arc::clone(&clock) as Arc<dyn Clock>;
+        let place = place(&shown);
         let log = place.log();
-        let engine = open(&log, &clock, place.checkpoints().as_ref());
+        let engine = open(&log, &shown, place.checkpoints().as_ref());
         Self { place, log, clock, engine, seen: None, session: Session::default() }
     }
 
@@ -214,12 +217,17 @@ impl Story {
                 self.seen = Some(appended.end);
                 Vec::new()
             }
+            ["later", ms] => {
+                self.clock.advance(Duration::from_millis(ms.parse().unwrap()));
+                Vec::new()
+            }
             ["restart"] => {
                 self.engine.stop().await;
-                let memory = Place::Memory(MemoryLog::new(Arc::clone(&self.clock)));
-                self.place = std::mem::replace(&mut self.place, memory).reopened(&self.clock);
+                let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
+                let memory = Place::Memory(MemoryLog::new(Arc::clone(&clock)));
+                self.place = std::mem::replace(&mut self.place, memory).reopened(&clock);
                 self.log = self.place.log();
-                self.engine = open(&self.log, &self.clock, self.place.checkpoints().as_ref());
+                self.engine = open(&self.log, &clock, self.place.checkpoints().as_ref());
                 Vec::new()
             }
             ["ok" | "unawaited"] => {

@@ -83,7 +83,7 @@ pub struct Column {
     pub key: bool,
 }
 
-/// Columns that every source has without declaring them; a declared column of the same name hides one.
+/// Columns that every source has without declaring them; a declared column of the same name hides one that has a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Pseudo {
     /// `stream`, VARCHAR: the stream of an event.
@@ -102,6 +102,10 @@ pub enum Pseudo {
     RowPartition,
     /// `rowoffset`, BIGINT: place in its partition.
     RowOffset,
+    /// `now()`, TIMESTAMP: the server's time when the record was committed. Only for what a statement computes; it has no name.
+    RecordedAt,
+    /// `record()`, BIGINT: place in the folder, by which random values are told apart. It has no name, either.
+    Record,
 }
 
 impl Pseudo {
@@ -116,6 +120,9 @@ impl Pseudo {
         }
     }
 
+    /// Those that cannot be named in a statement: calls of functions stand for them.
+    pub const UNNAMED: [Self; 2] = [Self::RecordedAt, Self::Record];
+
     /// Name.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -128,6 +135,8 @@ impl Pseudo {
             Self::RowTime => "rowtime",
             Self::RowPartition => "rowpartition",
             Self::RowOffset => "rowoffset",
+            Self::RecordedAt => "now()",
+            Self::Record => "record()",
         }
     }
 
@@ -136,9 +145,9 @@ impl Pseudo {
     pub fn data_type(self) -> DataType {
         match self {
             Self::Stream | Self::Type | Self::Data => DataType::Utf8,
-            Self::Version | Self::Position | Self::RowOffset => DataType::Int64,
+            Self::Version | Self::Position | Self::RowOffset | Self::Record => DataType::Int64,
             Self::RowPartition => DataType::Int32,
-            Self::RowTime => timestamp_type(),
+            Self::RowTime | Self::RecordedAt => timestamp_type(),
         }
     }
 }
@@ -264,8 +273,23 @@ impl Source {
                 let column = self.columns.get(place)?;
                 Some(Field::new(&column.name, column.data_type.clone(), true))
             }
+            WantedColumn::Pseudo(pseudo) if Pseudo::UNNAMED.contains(&pseudo) => {
+                // No declared column is taken for it.
+                let mut name = pseudo.name().to_owned();
+                while self.columns.iter().any(|column| column.name == name) {
+                    name.push_str("()");
+                }
+                Some(Field::new(name, pseudo.data_type(), true))
+            }
             WantedColumn::Pseudo(pseudo) => Some(Field::new(pseudo.name(), pseudo.data_type(), true)),
         }
+    }
+
+    /// The column of every source that has this name in a schema and in no statement.
+    #[must_use]
+    pub fn unnamed_column(&self, name: &str) -> Option<WantedColumn> {
+        let mut unnamed = Pseudo::UNNAMED.into_iter().map(WantedColumn::Pseudo);
+        unnamed.find(|one| self.wanted_field(*one).is_some_and(|field| field.name() == name))
     }
 
     /// Schema of batches with these columns, all nullable.

@@ -13,7 +13,7 @@ use arrow::{
     datatypes::{DataType, FieldRef, Fields as ArrowFields, TimeUnit},
     error::ArrowError,
 };
-use foldlog_log::{PartitionId, RecordView};
+use foldlog_log::{RecordView, Run};
 use hashbrown::HashMap;
 
 use super::{
@@ -316,13 +316,7 @@ impl Builder {
     }
 
     /// Appends a column that every record has.
-    pub(super) fn append_pseudo(
-        &mut self,
-        pseudo: Pseudo,
-        record: &RecordView<'_>,
-        partition: PartitionId,
-        rowtime: i64,
-    ) -> Result<(), Reason> {
+    pub(super) fn append_pseudo(&mut self, pseudo: Pseudo, record: &RecordView<'_>, run: &Run, rowtime: i64) -> Result<(), Reason> {
         let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         match (&mut self.values, pseudo) {
             (Values::Utf8(builder), Pseudo::Stream) => builder.append_option(record.key.and_then(|key| std::str::from_utf8(key).ok())),
@@ -333,10 +327,11 @@ impl Builder {
                 return text.map(|_| ()).map_err(|_| "the payload is not UTF-8");
             }
             (Values::Int64(builder), Pseudo::Version) => builder.append_option(record.event().map(|event| number(event.version.get()))),
-            (Values::Int64(builder), Pseudo::Position) => builder.append_value(number(record.position.get())),
+            (Values::Int64(builder), Pseudo::Position | Pseudo::Record) => builder.append_value(number(record.position.get())),
             (Values::Int64(builder), Pseudo::RowOffset) => builder.append_value(number(record.offset.get())),
-            (Values::Int32(builder), Pseudo::RowPartition) => builder.append_value(i32::try_from(partition.get()).unwrap_or(i32::MAX)),
+            (Values::Int32(builder), Pseudo::RowPartition) => builder.append_value(i32::try_from(run.partition.get()).unwrap_or(i32::MAX)),
             (Values::Timestamp(builder), Pseudo::RowTime) => builder.append_value(rowtime),
+            (Values::Timestamp(builder), Pseudo::RecordedAt) => builder.append_value(run.recorded_at.get()),
             _ => self.append_null(),
         }
         Ok(())

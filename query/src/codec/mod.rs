@@ -203,14 +203,14 @@ impl Decoder {
         let mut pass = Pass::new(&self.columns, rows)?;
         for run in runs {
             for record in run.records() {
-                self.record(&record?, run.partition, &mut pass)?;
+                self.record(&record?, run, &mut pass)?;
             }
         }
         pass.finish(&self.schema)
     }
 
-    fn record(&mut self, record: &RecordView<'_>, partition: PartitionId, pass: &mut Pass) -> Result<(), LogError> {
-        let mut faults = Faults { pass_bad: &mut pass.bad, count: &mut pass.bad_count, record, partition };
+    fn record(&mut self, record: &RecordView<'_>, run: &Run, pass: &mut Pass) -> Result<(), LogError> {
+        let mut faults = Faults { pass_bad: &mut pass.bad, count: &mut pass.bad_count, record, partition: run.partition };
         let value = match self.value.read(record.value) {
             Ok(value) => value,
             Err(reason) => {
@@ -249,7 +249,7 @@ impl Decoder {
                     builder.append_headers(record, name.as_deref());
                     Ok(())
                 }
-                Origin::Pseudo(pseudo) => builder.append_pseudo(*pseudo, record, partition, rowtime),
+                Origin::Pseudo(pseudo) => builder.append_pseudo(*pseudo, record, run, rowtime),
             };
             if let Err(reason) = done {
                 // One fault is enough to lose a record, and told once.

@@ -161,7 +161,7 @@ impl Core {
         let values = row.iter().zip(columns).map(|(written, column)| {
             let mut written = written.clone();
             self.expand_types(&catalog, dialect, &mut written)?;
-            let value = expressions.constant(&written, &column.data_type, &request.parameters)?;
+            let value = expressions.constant(&written, &column.data_type, &request.parameters, self.now())?;
             // As the column of a record is.
             let is_time = matches!(column.wanted, WantedColumn::Pseudo(_)) && column.data_type == DataType::Int64;
             let is_rowtime = is_time && column.name.eq_ignore_ascii_case("rowtime");

@@ -38,7 +38,7 @@ impl Core {
                 Some(written) => {
                     let mut written = written.clone();
                     self.expand_types(&catalog, dialect, &mut written)?;
-                    expressions.constant(&written, &column.data_type, &request.parameters)?
+                    expressions.constant(&written, &column.data_type, &request.parameters, self.now())?
                 }
                 None if column.key => return Err(no_key(&source)),
                 None => insert::null(&column.data_type)?,

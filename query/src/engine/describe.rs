@@ -9,7 +9,7 @@ use foldlog_log::{Position, Topic};
 use super::{Core, rows};
 use crate::{
     answer::{Answer, Request},
-    catalog::{Pseudo, Source, SourceKind, WantedColumn, type_name},
+    catalog::{Pseudo, QueryId, Source, SourceKind, WantedColumn, type_name},
     error::QueryError,
     sql::{
         Statement,
@@ -171,7 +171,9 @@ impl Core {
                 let plan = self.persistent(&catalog, create, self.dialect(&request.session), Arc::new(sink))?.describe();
                 Ok(told.map_or(plan.clone(), |told| format!("{told}\n{plan}")))
             }
-            Statement::InsertSelect(insert) => Ok(self.feeding(&catalog, insert, self.dialect(&request.session))?.describe()),
+            Statement::InsertSelect(insert) => {
+                Ok(self.feeding(&catalog, insert, self.dialect(&request.session), &QueryId::new(""))?.describe())
+            }
             Statement::Push(select) => Ok(self.volatile(select, self.dialect(&request.session), &request.parameters)?.describe()),
             _ => Err(QueryError::Invalid("EXPLAIN takes a SELECT, a CREATE ... AS SELECT or the id of a query".to_owned())),
         }

@@ -37,6 +37,7 @@ impl Core {
             DialectKind::Ksql => DataType::Int64,
         };
         let mut times = Vec::with_capacity(insert.rows.len());
+        let now = self.now();
         for (number, row) in insert.rows.iter().enumerate() {
             if row.len() != targets.len() {
                 let (given, wanted) = (row.len(), targets.len());
@@ -48,7 +49,7 @@ impl Core {
                     Some(written) => {
                         let mut written = written.clone();
                         self.expand_types(&catalog, dialect, &mut written)?;
-                        expressions.constant(&written, &column.data_type, parameters).map_err(|error| in_row(number, error))?
+                        expressions.constant(&written, &column.data_type, parameters, now).map_err(|error| in_row(number, error))?
                     }
                     None => null(&column.data_type)?,
                 };
@@ -58,7 +59,7 @@ impl Core {
                 values.push(value);
             }
             let time = targets.iter().position(|target| *target == Target::RowTime).and_then(|at| row.get(at));
-            let time = time.map(|written| expressions.constant(written, &rowtime_type, parameters)).transpose()?;
+            let time = time.map(|written| expressions.constant(written, &rowtime_type, parameters, now)).transpose()?;
             times.push(match time {
                 Some(ScalarValue::TimestampMillisecond(Some(ms), _) | ScalarValue::Int64(Some(ms))) => Some(Timestamp::new(ms)),
                 _ => None,

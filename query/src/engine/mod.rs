@@ -24,7 +24,7 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use datafusion::{common::ScalarValue, sql::sqlparser::ast};
-use foldlog_log::{LogBackend, Position, TopicName, clock::Clock};
+use foldlog_log::{LogBackend, Position, Timestamp, TopicName, clock::Clock};
 use parking_lot::RwLock;
 
 use crate::{
@@ -34,6 +34,7 @@ use crate::{
     error::QueryError,
     plan::{
         Expressions, StreamPlan,
+        chance::Chance,
         select::{self, Scope},
     },
     print::Printing,
@@ -63,6 +64,7 @@ struct Core {
     log: Arc<dyn LogBackend>,
     config: QueryConfig,
     expressions: Expressions,
+    clock: Arc<dyn Clock>,
     catalog: RwLock<Arc<Catalog>>,
     supervisor: Supervisor,
     /// Queries that could not be started after a restart, and why.
@@ -106,12 +108,13 @@ impl Engine {
     ) -> Result<Self, QueryError> {
         config.validate().map_err(|faults| QueryError::Invalid(faults.join("; ")))?;
         let catalog = Arc::new(catalog::fold(log.as_ref())?);
-        let supervisor = Supervisor::open_keeping(Arc::clone(&log), clock, &config, limits, checkpoints)?;
+        let supervisor = Supervisor::open_keeping(Arc::clone(&log), Arc::clone(&clock), &config, limits, checkpoints)?;
         supervisor.keep_only(&catalog.queries().map(|query| query.id.as_str()).collect());
         let core = Arc::new(Core {
             log,
             config,
             expressions: Expressions::new(),
+            clock,
             catalog: RwLock::new(Arc::clone(&catalog)),
             supervisor,
             failed: RwLock::default(),
@@ -336,9 +339,20 @@ impl Core {
     }
 
     /// Plans a SELECT against a catalog.
-    fn chain(&self, catalog: &Catalog, select: &Select, dialect: Dialect, parameters: &[ScalarValue]) -> Result<select::Chain, QueryError> {
+    fn chain(
+        &self,
+        catalog: &Catalog,
+        select: &Select,
+        dialect: Dialect,
+        parameters: &[ScalarValue],
+        chance: Chance,
+    ) -> Result<select::Chain, QueryError> {
         let find = |name: &str| catalog.find(self.log.as_ref(), name);
-        let scope = Scope { find: &find, expressions: &self.expressions.of(dialect), dialect, parameters };
+        let expressions = match chance {
+            Chance::OfRecord { .. } => self.expressions.of(dialect),
+            Chance::OfQuery { .. } => self.expressions.of(dialect).asked_once(),
+        };
+        let scope = Scope { find: &find, expressions: &expressions, dialect, parameters, chance };
         with_stack(|| {
             let mut query = select.query.clone();
             self.expand_types(catalog, dialect, query.as_mut())?;
@@ -348,7 +362,8 @@ impl Core {
 
     /// Plans a push query.
     fn volatile(&self, select: &Select, dialect: Dialect, parameters: &[ScalarValue]) -> Result<StreamPlan, QueryError> {
-        let chain = self.chain(&self.readable(), select, dialect, parameters)?;
+        let chance = Chance::of_query_named(&with_stack(|| select.query.to_string()));
+        let chain = self.chain(&self.readable(), select, dialect, parameters, chance)?;
         let source = &chain.scan.source;
         let keeps_rows = source.kind == SourceKind::Table && self.supervisor.view_of(source)?.is_none();
         chain.into_volatile(keeps_rows)
@@ -377,7 +392,7 @@ impl Core {
         let mut query = with_stack(|| query.clone());
         let Ok(limit) = sql::take_limit(&mut query) else { return Ok(None) };
         let select = Select { query: Box::new(query), partition_by: None, emit: None, limit };
-        match self.chain(catalog, &select, dialect, &request.parameters) {
+        match self.chain(catalog, &select, dialect, &request.parameters, Chance::OfQuery { now: self.now() }) {
             Ok(chain) if chain.grouped => Ok(None),
             Ok(chain) => Ok(Plain::new(chain.into_volatile(false)?, limit)),
             Err(QueryError::Unsupported(_)) => Ok(None),
@@ -390,7 +405,7 @@ impl Core {
         let (seen, dialect) = (catalog.as_seen_by(query), query.dialect.rules());
         match sql::parse(&query.sql, dialect)? {
             Statement::CreateAs(create) => self.persistent(&seen, &create, dialect, Arc::clone(catalog.source(&query.sink)?)),
-            Statement::InsertSelect(insert) => self.feeding(&seen, &insert, dialect),
+            Statement::InsertSelect(insert) => self.feeding(&seen, &insert, dialect, &query.id),
             _ => Err(QueryError::Execution(format!("the statement of query {} makes no query", query.id))),
         }
     }
@@ -506,6 +521,11 @@ impl Core {
             SessionChange::Undefine { name } => format!("{name} stands for nothing"),
         };
         Ok(Answer { session: Some(change), ..done(self.head(), what) })
+    }
+
+    /// The server's time.
+    fn now(&self) -> Timestamp {
+        self.log.clock().map_or_else(|| self.clock.now(), |clock| clock.server)
     }
 
     fn head(&self) -> Position {

@@ -13,14 +13,14 @@ use super::{
 
 pub(super) const RANDOM: &[Definition] = &[Definition::new(
     "random",
-    "A random DOUBLE from 0 (included) to 1 (excluded).",
+    "A random DOUBLE from 0 (included) to 1 (excluded); in a query that does not end the same for a record whenever it is folded.",
     &[form("-> DOUBLE", |input| input.each(|_| unit(next()))).not_repeatable()],
     &[("random() < 1", "true")],
 )];
 
 pub(super) const UUID: &[Definition] = &[Definition::new(
     "uuid",
-    "A random UUID, or the one that sixteen bytes are.",
+    "A random UUID, or the one that sixteen bytes are; a random one stays that of its record, like RANDOM.",
     &[
         form("-> VARCHAR", |input| input.each(|_| random_uuid(next(), next()))).not_repeatable(),
         form("bytes BYTES -> VARCHAR", |input| {
@@ -35,26 +35,41 @@ thread_local! {
     static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(0_u64));
 }
 
+/// What splitmix64 goes on by.
+const STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// The next number of this thread (splitmix64).
 fn next() -> u64 {
     STATE.with(|state| {
-        let stepped = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let stepped = state.get().wrapping_add(STRIDE);
         state.set(stepped);
-        let mixed = (stepped ^ (stepped >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        mixed(stepped)
     })
 }
 
+fn mixed(bits: u64) -> u64 {
+    let bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+/// A number that a seed and words give, whenever and in whatever build they are asked: queries that fold again rely on it.
+#[must_use]
+pub(crate) fn drawn(seed: u64, words: &[u64]) -> u64 {
+    words.iter().fold(mixed(seed.wrapping_add(STRIDE)), |state, word| mixed(state.wrapping_add(STRIDE) ^ mixed(word.wrapping_add(STRIDE))))
+}
+
 /// The highest 53 bits as a fraction.
-fn unit(bits: u64) -> f64 {
+#[must_use]
+pub(crate) fn unit(bits: u64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "53 bits are exact")]
     let fraction = (bits >> 11) as f64;
     fraction / (1_u64 << 53) as f64
 }
 
 /// A UUID of version 4.
-fn random_uuid(high: u64, low: u64) -> String {
+#[must_use]
+pub(crate) fn random_uuid(high: u64, low: u64) -> String {
     let bits = (u128::from(high) << 64 | u128::from(low)) & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
     uuid_text(&bits.to_be_bytes())
 }
@@ -75,5 +90,24 @@ mod tests {
         assert_eq!(random_uuid(0, 0), "00000000-0000-4000-8000-000000000000");
         assert_eq!((unit(0), unit(u64::MAX) < 1.0), (0.0, true));
         assert_ne!(next(), next());
+    }
+
+    #[test]
+    fn what_is_drawn_is_the_same_in_every_build_and_differs_with_each_word() {
+        assert_eq!(drawn(1, &[2, 3]), 0x57ff_3bac_093b_3797);
+        let all: std::collections::BTreeSet<u64> =
+            (0..100).flat_map(|seed| (0..100).map(move |word| drawn(seed, &[word]))).chain([drawn(0, &[]), drawn(0, &[0, 0])]).collect();
+        assert_eq!(all.len(), 10_002);
+    }
+
+    #[test]
+    fn what_is_drawn_is_spread_evenly() {
+        let mut tenths = [0_u32; 10];
+        for position in 0..10_000 {
+            let tenth = (unit(drawn(7, &[position])) * 10.0).floor();
+            tenths.iter_mut().zip(0..).filter(|(_, place)| f64::from(*place) == tenth).for_each(|(count, _)| *count += 1);
+        }
+        // 1,000 of each are expected; four times the standard deviation is 120.
+        assert!(tenths.iter().all(|count| (880..1120).contains(count)), "{tenths:?}");
     }
 }

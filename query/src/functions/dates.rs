@@ -162,7 +162,7 @@ pub(super) const FUNCTIONS: &[Definition] = &[
     ),
     Definition::new(
         "unix_date",
-        "The days of a date since 1970-01-01; without one those of today.",
+        "The days of a date since 1970-01-01; without one those of today: in a query that does not end, of the day when the server took the record.",
         &[
             form("-> INT", |input| input.each(|_| Err::<i32, Fault>(Fault))).not_repeatable(),
             form("date DATE -> INT", |input| input.map1::<Day, _>(|days| days)),
@@ -171,7 +171,7 @@ pub(super) const FUNCTIONS: &[Definition] = &[
     ),
     Definition::new(
         "unix_timestamp",
-        "The milliseconds of a timestamp since 1970-01-01T00:00Z; without one those of the moment at which the query began.",
+        "The milliseconds of a timestamp since 1970-01-01T00:00Z; without one those of now: when the query began or, in one that does not end, when the server took the record.",
         &[
             form("-> BIGINT", |input| input.each(|_| Err::<i64, Fault>(Fault))).not_repeatable(),
             form("timestamp TIMESTAMP -> BIGINT", |input| input.map1::<Moment, _>(|millis| millis)),

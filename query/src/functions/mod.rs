@@ -8,7 +8,7 @@ mod arrays;
 mod bytes;
 pub(crate) mod calendar;
 mod call;
-mod chance;
+pub(crate) mod chance;
 mod choice;
 mod compiled;
 mod dates;

@@ -27,21 +27,22 @@ use datafusion::{
     prelude::SessionConfig,
     sql::sqlparser::ast,
 };
+use foldlog_log::Timestamp;
 
 use crate::{
     catalog::{nearest, type_name},
     error::QueryError,
-    functions::{self, Registered},
-    plan::{aggregates, fault, resolve::Resolver, table_functions, total, zeros},
+    functions,
+    plan::{
+        aggregates,
+        chance::{self, Chance},
+        fault,
+        resolve::Resolver,
+        table_functions, total, zeros,
+    },
     sql::{Dialect, DialectKind, types::NestedTypes},
     stack::with_stack,
 };
-
-/// Functions whose answer depends on more than their arguments: a view folded again would differ.
-const NOT_REPEATABLE: [&str; 8] = ["now", "current_timestamp", "current_date", "current_time", "today", "random", "uuid", "rand"];
-
-/// Why such a function is refused.
-const WOULD_DIFFER: &str = "folded again the query would give another answer; use rowtime, or a field of the record";
 
 /// Functions that make much out of little, tell about the machine, or go round the types that our SQL has.
 const REFUSED: [&str; 15] = [
@@ -159,6 +160,8 @@ impl std::fmt::Display for Expression {
 pub struct Expressions {
     state: Arc<SessionState>,
     dialect: Dialect,
+    /// Whether what is compiled is computed once, so that its values may be others each time.
+    once: bool,
 }
 
 impl Default for Expressions {
@@ -168,26 +171,32 @@ impl Default for Expressions {
 }
 
 impl Expressions {
-    /// With all functions that a query which is folded again may use.
+    /// With all functions that a query which does not end may use.
     #[must_use]
     pub fn new() -> Self {
         let mut config = SessionConfig::new();
         config.options_mut().sql_parser.map_string_types_to_utf8view = false;
         let state = SessionStateBuilder::new()
             .with_config(config)
-            .with_scalar_functions(repeatable_functions())
+            .with_scalar_functions(known_functions())
             .with_aggregate_functions(aggregate_functions())
             .with_window_functions(SessionStateDefaults::default_window_functions())
             .with_expr_planners(SessionStateDefaults::default_expr_planners())
             .with_type_planner(Arc::new(NestedTypes))
             .build();
-        Self { state: Arc::new(state), dialect: Dialect::STANDARD }
+        Self { state: Arc::new(state), dialect: Dialect::STANDARD, once: false }
     }
 
     /// The same, for statements of a dialect.
     #[must_use]
     pub fn of(&self, dialect: Dialect) -> Self {
-        Self { state: Arc::clone(&self.state), dialect }
+        Self { dialect, ..self.clone() }
+    }
+
+    /// The same, for a statement that is answered once.
+    #[must_use]
+    pub fn asked_once(&self) -> Self {
+        Self { once: true, ..self.clone() }
     }
 
     /// The dialect of the statements.
@@ -269,6 +278,7 @@ impl Expressions {
     }
 
     fn compile_here(&self, expr: Expr, schema: &DFSchema) -> Result<Expression, QueryError> {
+        chance::check(&expr, self.once)?;
         let coerced = self.coerced(expr, schema)?.transform_up(|expr| zeros::with_one_zero(expr, schema)).map_err(fault::of_planning)?;
         let expr = lazily(coerced.data, &self.context(schema))?;
         let physical = create_physical_expr(&expr, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default());
@@ -290,16 +300,33 @@ impl Expressions {
         self.compile(datafusion::logical_expr::cast(expr, data_type.clone()), schema)
     }
 
-    /// The value of an expression without columns, as a type.
+    /// The value of an expression without columns, as a type; `now` is the time at which it is computed.
     ///
     /// # Errors
     /// [`QueryError::Invalid`] where there is none.
-    pub fn constant(&self, written: &ast::Expr, data_type: &DataType, parameters: &[ScalarValue]) -> Result<ScalarValue, QueryError> {
+    pub fn constant(
+        &self,
+        written: &ast::Expr,
+        data_type: &DataType,
+        parameters: &[ScalarValue],
+        now: Timestamp,
+    ) -> Result<ScalarValue, QueryError> {
+        self.asked_once().constant_here(written, data_type, parameters, now)
+    }
+
+    fn constant_here(
+        &self,
+        written: &ast::Expr,
+        data_type: &DataType,
+        parameters: &[ScalarValue],
+        now: Timestamp,
+    ) -> Result<ScalarValue, QueryError> {
         let schema = DFSchema::empty();
         let expr = match self.dialect.kind {
             DialectKind::Standard => self.resolve(written, &schema, parameters)?,
             DialectKind::Ksql => with_stack(|| Resolver::new(self, self.dialect, &schema, parameters).resolve_as(written, data_type))?.expr,
         };
+        let expr = Chance::OfQuery { now }.given(expr)?;
         let options = arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(1));
         let one_row = RecordBatch::try_new_with_options(Arc::clone(schema.inner()), Vec::new(), &options)
             .map_err(|error| QueryError::Execution(error.to_string()))?;
@@ -331,9 +358,9 @@ pub(crate) fn scalar_functions(dialect: DialectKind) -> Vec<Arc<ScalarUDF>> {
     all
 }
 
-/// The functions of a query that may be folded again, table functions among them.
-fn repeatable_functions() -> Vec<Arc<ScalarUDF>> {
-    let mut functions = without(scalar_functions(DialectKind::Standard), &NOT_REPEATABLE);
+/// The functions of a query that does not end, table functions among them.
+fn known_functions() -> Vec<Arc<ScalarUDF>> {
+    let mut functions = scalar_functions(DialectKind::Standard);
     functions.extend(table_functions::known_to_datafusion());
     functions
 }
@@ -351,7 +378,7 @@ fn without(mut functions: Vec<Arc<ScalarUDF>>, names: &[&str]) -> Vec<Arc<Scalar
     functions
 }
 
-/// The reason why an expression with a function such as now() or repeat() is refused.
+/// The reason why an expression with a function such as repeat() is refused.
 fn refused_function(written: &ast::Expr) -> Option<QueryError> {
     let mut found = None;
     let _ = ast::visit_expressions(written, |expr| {
@@ -365,14 +392,8 @@ fn refused_function(written: &ast::Expr) -> Option<QueryError> {
 
 /// Why a function is refused, if it is.
 fn refusal(name: &str) -> Option<QueryError> {
-    let reason = if NOT_REPEATABLE.contains(&name) {
-        WOULD_DIFFER
-    } else if REFUSED.contains(&name) {
-        "it makes much out of little, or tells about the machine"
-    } else {
-        return None;
-    };
-    Some(QueryError::Invalid(format!("{name}() is refused here: {reason}")))
+    let why = || QueryError::Invalid(format!("{name}() is refused here: it makes much out of little, or tells about the machine"));
+    REFUSED.contains(&name).then(why)
 }
 
 fn with_parameters(expr: Expr, parameters: &[ScalarValue]) -> Result<Expr, QueryError> {
@@ -397,7 +418,6 @@ fn with_parameters(expr: Expr, parameters: &[ScalarValue]) -> Result<Expr, Query
 /// Refuses what a query that does not end cannot compute.
 fn check(expr: &Expr) -> Result<(), QueryError> {
     let mut refused = None;
-    let mut not_repeatable = None;
     let walked = expr.apply(|expr| {
         refused = match expr {
             Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_) => Some("a subquery"),
@@ -405,22 +425,11 @@ fn check(expr: &Expr) -> Result<(), QueryError> {
             Expr::HigherOrderFunction(_) | Expr::Lambda(_) | Expr::LambdaVariable(_) => Some("a lambda"),
             Expr::Unnest(_) => Some("UNNEST"),
             Expr::GroupingSet(_) => Some("GROUPING SETS, CUBE and ROLLUP"),
-            Expr::ScalarFunction(call) => {
-                let ours = call.func.inner().downcast_ref::<Registered>();
-                if ours.is_some_and(|ours| !ours.function().is_repeatable(call.args.len())) {
-                    not_repeatable = Some(call.func.name().to_owned());
-                    return Ok(TreeNodeRecursion::Stop);
-                }
-                return Ok(TreeNodeRecursion::Continue);
-            }
             _ => return Ok(TreeNodeRecursion::Continue),
         };
         Ok(TreeNodeRecursion::Stop)
     });
     walked.map_err(fault::of_planning)?;
-    if let Some(name) = not_repeatable {
-        return Err(QueryError::Invalid(format!("{name}() is refused here: {WOULD_DIFFER}")));
-    }
     match refused {
         Some(what) => Err(QueryError::Unsupported(format!("{what} in a query that does not end"))),
         None => Ok(()),
@@ -548,10 +557,10 @@ mod tests {
     #[test]
     fn what_would_not_repeat_or_not_end_is_refused() {
         for (text, message) in [
-            ("now()", "now() is refused here: folded again the query would give another answer; use rowtime, or a field of the record"),
+            ("now()", "not supported: now() here: its value is that of a record, which is not known; compute it in a query before"),
             (
                 "a + random()",
-                "random() is refused here: folded again the query would give another answer; use rowtime, or a field of the record",
+                "not supported: random() here: its value is that of a record, which is not known; compute it in a query before",
             ),
             ("c + 1", "column c does not exist"),
             ("uper(s)", "function uper does not exist; did you mean upper?"),
@@ -569,7 +578,7 @@ mod tests {
     fn a_constant_has_a_value_of_the_type_asked_for() {
         let constant = |text: &str, data_type: &DataType| {
             let written = Parser::new(&GenericDialect {}).try_with_sql(text).unwrap().parse_expr().unwrap();
-            Expressions::new().constant(&written, data_type, &[]).map_err(|error| error.to_string())
+            Expressions::new().constant(&written, data_type, &[], Timestamp::new(5_000)).map_err(|error| error.to_string())
         };
         assert_eq!(constant("1 + 2", &DataType::Int32), Ok(ScalarValue::Int32(Some(3))));
         assert_eq!(constant("'1.50'", &DataType::Decimal128(5, 2)), Ok(ScalarValue::Decimal128(Some(150), 5, 2)));
@@ -578,6 +587,9 @@ mod tests {
         assert_eq!(constant("CAST(1.5 AS INT)", &DataType::Int64), Ok(ScalarValue::Int64(Some(1))));
         assert_eq!(constant("1.5", &DataType::Int64), Err("1.5: BIGINT holds no fraction; CAST or round it".to_owned()));
         assert_eq!(constant("'x'", &DataType::Int64), Err("'x': a value cannot be cast to Int64".to_owned()));
+        assert_eq!(constant("unix_timestamp() + 1", &DataType::Int64), Ok(ScalarValue::Int64(Some(5_001))));
+        assert_eq!(constant("now()", &DataType::Utf8), Ok(ScalarValue::Utf8(Some("1970-01-01T00:00:05Z".to_owned()))));
+        assert_eq!(constant("length(uuid())", &DataType::Int64), Ok(ScalarValue::Int64(Some(36))));
         assert_eq!(constant("1 / 0", &DataType::Int64), Err("1 / 0: the result of / is out of range".to_owned()));
     }
 }

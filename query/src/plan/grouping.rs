@@ -19,6 +19,7 @@ use super::{
     streaming::{AggregateCall, AggregateFunction, Node, SourceScan},
 };
 use crate::{
+    catalog::Source,
     error::QueryError,
     sql::dialect::{AggregateRules, Changelog},
 };
@@ -28,6 +29,7 @@ pub(super) struct Grouping<'a> {
     keys: Vec<Expr>,
     calls: Vec<(Call, String)>,
     input: DFSchema,
+    source: &'a Source,
     expressions: &'a Expressions,
     /// Number of key columns of the source if it is a table; they come first in the input.
     source_keys: usize,
@@ -36,9 +38,9 @@ pub(super) struct Grouping<'a> {
 
 impl<'a> Grouping<'a> {
     /// A grouping by `keys` over the columns of `input`, the first `source_keys` of which are the key of a table.
-    pub(super) fn new(keys: Vec<Expr>, input: DFSchema, scope: &'a Scope<'_>, source_keys: usize) -> Result<Self, QueryError> {
+    pub(super) fn new(keys: Vec<Expr>, input: DFSchema, source: &'a Source, scope: &'a Scope<'_>, source_keys: usize) -> Self {
         let (expressions, rules) = (scope.expressions, scope.dialect.aggregates);
-        Ok(Self { keys, calls: Vec::new(), input, expressions, source_keys, rules })
+        Self { keys, calls: Vec::new(), input, source, expressions, source_keys, rules }
     }
 
     /// The chain: projection of keys and arguments, fold, HAVING, and the SELECT list over the fold's columns.
@@ -116,6 +118,11 @@ impl<'a> Grouping<'a> {
         });
         let expr = replaced.map_err(fault::of_planning)?.data;
         if let Some(left) = expr.column_refs().into_iter().find(|column| column.relation.is_some()) {
+            if self.source.unnamed_column(&left.name).is_some() {
+                return Err(QueryError::Invalid(
+                    "a group has no time of the server and no random values, its records have: put the call into an aggregate, as LATEST_BY_OFFSET(...), or name its column in GROUP BY".to_owned(),
+                ));
+            }
             return Err(QueryError::Invalid(format!("column {} must stand in GROUP BY or in an aggregate", left.name)));
         }
         Ok(expr)

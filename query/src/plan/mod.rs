@@ -1,6 +1,7 @@
 //! From statements to operators: streaming plans and their expressions. Called by `engine`, read by `stream`.
 
 pub mod aggregates;
+pub mod chance;
 pub mod expression;
 pub mod fault;
 mod grouping;

@@ -16,6 +16,7 @@ use datafusion::{
 };
 
 use super::{
+    chance::{Calls, Chance, draws, of_each_row},
     expression::{Expression, Expressions},
     fault,
     grouping::{Grouping, plain_name},
@@ -23,7 +24,7 @@ use super::{
     table_functions::{Compiled, Exploded, has_table_function},
 };
 use crate::{
-    catalog::{Column, Source, SourceKind, WantedColumn, type_name, types::kept_as},
+    catalog::{Column, Pseudo, Source, SourceKind, WantedColumn, type_name, types::kept_as},
     error::QueryError,
     sql::{Dialect, DialectKind, dialect::Changelog, sugar},
     stack::with_stack,
@@ -39,6 +40,28 @@ pub struct Scope<'a> {
     pub dialect: Dialect,
     /// Values for `$1`, `$2`, ...
     pub parameters: &'a [ScalarValue],
+    /// What NOW, RANDOM and the like mean.
+    pub chance: Chance,
+}
+
+/// What the expressions of a SELECT mean.
+struct Meaning<'a> {
+    scope: &'a Scope<'a>,
+    /// The columns that can be named.
+    schema: DFSchema,
+    /// All columns.
+    all: DFSchema,
+    calls: Calls<'a>,
+}
+
+impl Meaning<'_> {
+    fn resolve(&self, written: &ast::Expr) -> Result<Expr, QueryError> {
+        self.resolve_among(written, &self.schema)
+    }
+
+    fn resolve_among(&self, written: &ast::Expr, schema: &DFSchema) -> Result<Expr, QueryError> {
+        self.calls.given(self.scope.expressions.resolve(written, schema, self.scope.parameters)?)
+    }
 }
 
 /// A SELECT as a chain, not yet joined to a sink.
@@ -85,22 +108,30 @@ fn plan_here(query: &ast::Query, partition_by: Option<&[ast::Expr]>, scope: &Sco
     let select = only_select(query)?;
     let (source, alias) = only_source(select, scope)?;
     let all = source.all_columns();
+    let unnamed = Pseudo::UNNAMED.map(WantedColumn::Pseudo);
+    let all_with_unnamed: Vec<WantedColumn> = all.iter().chain(&unnamed).copied().collect();
     let full = qualified(&alias, &source.wanted_schema(&all))?;
+    let meaning = Meaning {
+        scope,
+        schema: full.clone(),
+        all: qualified(&alias, &source.wanted_schema(&all_with_unnamed))?,
+        calls: Calls::new(scope.chance, &source, &alias),
+    };
 
-    let filter = select.selection.as_ref().map(|written| scope.expressions.resolve(written, &full, scope.parameters)).transpose()?;
+    let filter = select.selection.as_ref().map(|written| meaning.resolve(written)).transpose()?;
     if filter.as_ref().is_some_and(has_aggregate) {
         return Err(QueryError::Invalid("WHERE cannot contain an aggregate; use HAVING".to_owned()));
     }
-    let mut named = named_items(select, &source, &alias, &full, scope)?;
-    let partition = partition_by.map(|written| Partition::new(written, &named, &full, scope)).transpose()?;
+    let mut named = named_items(select, &source, &alias, &meaning)?;
+    let partition = partition_by.map(|written| Partition::new(written, &named, &meaning)).transpose()?;
     if let (Some(partition), [ast::SelectItem::Wildcard(_)]) = (&partition, select.projection.as_slice()) {
         partition.reorder(&source, &mut named);
         if scope.dialect.strict_keys {
             partition.complete(partition_by.unwrap_or_default(), &mut named, &full, scope.dialect);
         }
     }
-    let having = select.having.as_ref().map(|written| having_expression(written, &named, &full, scope)).transpose()?;
-    let groups = group_expressions(select, &named, &full, scope)?;
+    let having = select.having.as_ref().map(|written| having_expression(written, &named, &meaning)).transpose()?;
+    let groups = group_expressions(select, &named, &meaning)?;
 
     let grouped = !groups.is_empty() || having.is_some() || named.iter().any(|(_, expr)| has_aggregate(expr));
     match (&partition, grouped) {
@@ -120,7 +151,7 @@ fn plan_here(query: &ast::Query, partition_by: Option<&[ast::Expr]>, scope: &Sco
     // What a record of a table replaces is known by its key.
     let keys = if source.kind == SourceKind::Table { source.key_count() } else { 0 };
     let used = filter.iter().chain(&groups).chain(&having).chain(named.iter().map(|(_, expr)| expr));
-    let wanted = wanted_columns(used, &source, keys, &all)?;
+    let wanted = wanted_columns(used, &source, keys, &all_with_unnamed)?;
     let scan = SourceScan { source: Arc::clone(&source), wanted };
     let input = qualified(&alias, &scan.schema())?;
 
@@ -131,7 +162,7 @@ fn plan_here(query: &ast::Query, partition_by: Option<&[ast::Expr]>, scope: &Sco
     }
     if grouped {
         let (changelog, strict_keys) = (scope.dialect.changelog, scope.dialect.strict_keys);
-        let grouping = Grouping::new(groups, input, scope, keys)?;
+        let grouping = Grouping::new(groups, input, &source, scope, keys);
         return Ok(Chain { changelog, strict_keys, ..grouping.chain(scan, nodes, named, having)? });
     }
 
@@ -145,6 +176,12 @@ fn plan_here(query: &ast::Query, partition_by: Option<&[ast::Expr]>, scope: &Sco
     for (name, expr) in named {
         let key = key_of(&expr);
         computed.push((name, exploded.take_out(expr)?, key));
+    }
+    if explodes && computed.iter().any(|(_, expr, _)| draws(expr)) {
+        let number = exploded.number();
+        for (_, expr, _) in &mut computed {
+            *expr = of_each_row(std::mem::take(expr), &number)?;
+        }
     }
     let mut input = input;
     if let Some(Compiled { calls, fields }) = exploded.compiled(&input, scope.expressions)? {
@@ -169,13 +206,13 @@ struct Partition {
 }
 
 impl Partition {
-    fn new(written: &[ast::Expr], items: &[(String, Expr)], schema: &DFSchema, scope: &Scope<'_>) -> Result<Self, QueryError> {
+    fn new(written: &[ast::Expr], items: &[(String, Expr)], meaning: &Meaning<'_>) -> Result<Self, QueryError> {
         let mut keys: Vec<Expr> = Vec::new();
         for one in written {
-            let key = match (scope.expressions.resolve(one, schema, scope.parameters), one) {
+            let key = match (meaning.resolve(one), one) {
                 (Ok(expr), _) => expr,
                 (Err(error), ast::Expr::Identifier(ident)) => {
-                    let name = scope.dialect.name(ident);
+                    let name = meaning.scope.dialect.name(ident);
                     items.iter().find(|(item, _)| *item == name).map(|(_, expr)| expr.clone()).ok_or(error)?
                 }
                 (Err(error), _) => return Err(error),
@@ -322,13 +359,8 @@ fn only_source(select: &ast::Select, scope: &Scope<'_>) -> Result<(Arc<Source>, 
 }
 
 /// The SELECT list with names, `*` written out.
-fn named_items(
-    select: &ast::Select,
-    source: &Source,
-    alias: &str,
-    schema: &DFSchema,
-    scope: &Scope<'_>,
-) -> Result<Vec<(String, Expr)>, QueryError> {
+fn named_items(select: &ast::Select, source: &Source, alias: &str, meaning: &Meaning<'_>) -> Result<Vec<(String, Expr)>, QueryError> {
+    let Meaning { scope, schema, .. } = meaning;
     let mut items = Vec::new();
     for written in &select.projection {
         match written {
@@ -342,14 +374,14 @@ fn named_items(
             ast::SelectItem::Wildcard(_) | ast::SelectItem::QualifiedWildcard(..) => return unsupported("such a *"),
             ast::SelectItem::UnnamedExpr(expr) if all_fields_of(expr).is_some() => {
                 let Some(of) = all_fields_of(expr) else { continue };
-                items.extend(fields(&of, schema, scope)?);
+                items.extend(fields(&of, meaning)?);
             }
             ast::SelectItem::UnnamedExpr(expr) => {
                 let name = own_name(expr, &items, schema, scope.dialect);
-                items.push((name, scope.expressions.resolve(expr, schema, scope.parameters)?));
+                items.push((name, meaning.resolve(expr)?));
             }
             ast::SelectItem::ExprWithAlias { expr, alias } => {
-                items.push((scope.dialect.name(alias), scope.expressions.resolve(expr, schema, scope.parameters)?));
+                items.push((scope.dialect.name(alias), meaning.resolve(expr)?));
             }
             ast::SelectItem::ExprWithAliases { .. } => return unsupported("several aliases"),
         }
@@ -398,18 +430,21 @@ fn all_fields_of(expr: &ast::Expr) -> Option<ast::Expr> {
 }
 
 /// The fields of a struct as columns.
-fn fields(of: &ast::Expr, schema: &DFSchema, scope: &Scope<'_>) -> Result<Vec<(String, Expr)>, QueryError> {
-    let given = scope.expressions.resolve(of, schema, scope.parameters)?;
-    let data_type = scope.expressions.compile(given, schema)?.data_type().clone();
+fn fields(of: &ast::Expr, meaning: &Meaning<'_>) -> Result<Vec<(String, Expr)>, QueryError> {
+    let given = meaning.calls.again(|| meaning.resolve(of))?;
+    let data_type = meaning.scope.expressions.compile(given, &meaning.all)?.data_type().clone();
     let DataType::Struct(fields) = &data_type else {
         return Err(QueryError::Invalid(format!("->* takes a STRUCT, not {}", type_name(&data_type))));
     };
     let field = |name: &String| {
         let access = ast::AccessExpr::Dot(ast::Expr::Identifier(ast::Ident::with_quote('"', name)));
         let written = ast::Expr::CompoundFieldAccess { root: Box::new(of.clone()), access_chain: vec![access] };
-        Ok((name.clone(), scope.expressions.resolve(&written, schema, scope.parameters)?))
+        meaning.calls.again(|| meaning.resolve(&written)).map(|expr| (name.clone(), expr))
     };
-    fields.iter().map(|one| field(one.name())).collect()
+    let fields = fields.iter().map(|one| field(one.name())).collect::<Result<Vec<_>, QueryError>>()?;
+    // They are counted once, though each field is taken out of a call of its own.
+    meaning.resolve(of)?;
+    Ok(fields)
 }
 
 /// The name of a column without AS: that of the column, field or function, else a number in the order of the list.
@@ -450,12 +485,8 @@ fn unique(name: &str, before: &[(String, Expr)], schema: &DFSchema) -> String {
 }
 
 /// What GROUP BY names: expressions, names or places of the SELECT list.
-fn group_expressions(
-    select: &ast::Select,
-    items: &[(String, Expr)],
-    schema: &DFSchema,
-    scope: &Scope<'_>,
-) -> Result<Vec<Expr>, QueryError> {
+fn group_expressions(select: &ast::Select, items: &[(String, Expr)], meaning: &Meaning<'_>) -> Result<Vec<Expr>, QueryError> {
+    let scope = meaning.scope;
     let written = match &select.group_by {
         ast::GroupByExpr::Expressions(written, modifiers) if modifiers.is_empty() => written,
         _ => return unsupported("GROUP BY ALL and modifiers of GROUP BY"),
@@ -470,7 +501,7 @@ fn group_expressions(
                 };
                 expr.clone()
             }
-            other => match (scope.expressions.resolve(other, schema, scope.parameters), other) {
+            other => match (meaning.resolve(other), other) {
                 (Ok(expr), _) => expr,
                 (Err(error), ast::Expr::Identifier(ident)) => {
                     let name = scope.dialect.name(ident);
@@ -490,11 +521,11 @@ fn group_expressions(
 }
 
 /// What HAVING says; it may name what stands in the SELECT list, where the source has no column of that name.
-fn having_expression(written: &ast::Expr, items: &[(String, Expr)], schema: &DFSchema, scope: &Scope<'_>) -> Result<Expr, QueryError> {
-    let typed = items.iter().filter_map(|(name, expr)| Some(Field::new(name, expr.get_type(schema).ok()?, true)));
-    let mut known = schema.clone();
+fn having_expression(written: &ast::Expr, items: &[(String, Expr)], meaning: &Meaning<'_>) -> Result<Expr, QueryError> {
+    let typed = items.iter().filter_map(|(name, expr)| Some(Field::new(name, expr.get_type(&meaning.all).ok()?, true)));
+    let mut known = meaning.schema.clone();
     known.merge(&DFSchema::try_from(Schema::new(typed.collect::<Vec<_>>())).map_err(fault::of_planning)?);
-    let expr = scope.expressions.resolve(written, &known, scope.parameters)?;
+    let expr = meaning.resolve_among(written, &known)?;
     let meant = |expr| match &expr {
         Expr::Column(ColumnName { relation: None, name, .. }) => {
             let item = items.iter().find(|(item, _)| item == name);
@@ -520,7 +551,7 @@ fn wanted_columns<'a>(
     for expr in used {
         expr.apply(|expr| {
             if let Expr::Column(column) = expr
-                && let Some(one) = source.column(&column.name)
+                && let Some(one) = source.column(&column.name).or_else(|| source.unnamed_column(&column.name))
             {
                 wanted.push(one);
             }

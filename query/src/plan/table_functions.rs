@@ -8,7 +8,7 @@ use std::{fmt, sync::Arc};
 use arrow::datatypes::{DataType, Field};
 use datafusion::{
     common::{
-        Column as ColumnName, DFSchema, DataFusionError,
+        Column as ColumnName, DFSchema, DataFusionError, ScalarValue,
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
@@ -30,6 +30,8 @@ pub enum TableFunction {
     Explode,
     /// A row for each way to put NULL in place of elements of an array; NULLs stay.
     CubeExplode,
+    /// Makes no row: numbers those that the others make of a record, from 0. Cannot be written.
+    Number,
 }
 
 /// A table function as users know it.
@@ -70,6 +72,7 @@ impl fmt::Display for TableFunction {
         f.write_str(match self {
             Self::Explode => "explode",
             Self::CubeExplode => "cube_explode",
+            Self::Number => "number",
         })
     }
 }
@@ -84,6 +87,7 @@ impl TableFunction {
         match (self, argument) {
             (Self::Explode, DataType::List(item)) => Some(item.data_type().clone()),
             (Self::CubeExplode, DataType::List(item)) => Some(array_of(item.data_type().clone())),
+            (Self::Number, _) => Some(DataType::Int64),
             _ => None,
         }
     }
@@ -136,6 +140,13 @@ impl Exploded {
         }
     }
 
+    /// The number of each row among those that are made of the same record.
+    pub(super) fn number(&mut self) -> Expr {
+        let place = self.calls.len();
+        self.calls.push((TableFunction::Number, Expr::Literal(ScalarValue::Null, None)));
+        Expr::Column(ColumnName::from_name(format!("exploded_{place}")))
+    }
+
     /// The calls over the columns of `input`, and the columns that they add; none if there is no call.
     pub(super) fn compiled(&self, input: &DFSchema, expressions: &Expressions) -> Result<Option<Compiled>, QueryError> {
         if self.calls.is_empty() {
@@ -182,6 +193,7 @@ impl ScalarUDFImpl for Named {
         match self.function {
             TableFunction::Explode => "explode",
             TableFunction::CubeExplode => "cube_explode",
+            TableFunction::Number => "number",
         }
     }
 

@@ -11,7 +11,7 @@ use crate::{
     answer::{Answer, Request},
     catalog::{Catalog, Change, Column, QueryDef, QueryId, Source, SourceKind, type_name},
     error::QueryError,
-    plan::{StreamPlan, select::Item},
+    plan::{StreamPlan, chance::Chance, select::Item},
     sql::{Dialect, statement::InsertSelect},
 };
 
@@ -22,7 +22,7 @@ impl Core {
         let dialect = self.dialect(&request.session);
         let otherwise = || dialect.fold(&format!("insertquery_{}", catalog.changes()));
         let id = self.new_id(&catalog, insert.query_id.as_deref(), otherwise)?;
-        let plan = self.feeding(&catalog, insert, dialect)?;
+        let plan = self.feeding(&catalog, insert, dialect, &id)?;
         let reads = Arc::clone(&plan.source()?.source);
         let query = Arc::new(QueryDef {
             id: id.clone(),
@@ -57,7 +57,13 @@ impl Core {
     }
 
     /// Plans the query of INSERT INTO ... SELECT.
-    pub(in crate::engine) fn feeding(&self, catalog: &Catalog, insert: &InsertSelect, dialect: Dialect) -> Result<StreamPlan, QueryError> {
+    pub(in crate::engine) fn feeding(
+        &self,
+        catalog: &Catalog,
+        insert: &InsertSelect,
+        dialect: Dialect,
+        id: &QueryId,
+    ) -> Result<StreamPlan, QueryError> {
         let sink = catalog.source(&insert.name)?;
         if sink.kind == SourceKind::Table {
             return Err(QueryError::Invalid(format!("{} is a table: queries insert into streams alone", sink.name)));
@@ -74,7 +80,7 @@ impl Core {
                 column.name, sink.name
             )));
         }
-        let chain = self.chain(catalog, &insert.select, dialect, &[])?;
+        let chain = self.chain(catalog, &insert.select, dialect, &[], Chance::of_query_named(id.as_str()))?;
         let reads = Arc::clone(&chain.scan.source);
         if reads.kind == SourceKind::Table || chain.grouped {
             return Err(QueryError::Invalid(format!(

@@ -13,9 +13,9 @@ use super::{
 };
 use crate::{
     answer::{Answer, Request},
-    catalog::{Catalog, Change, Column, QueryDef, Source, SourceKind},
+    catalog::{Catalog, Change, Column, QueryDef, QueryId, Source, SourceKind},
     error::QueryError,
-    plan::StreamPlan,
+    plan::{StreamPlan, chance::Chance},
     sql::{
         Dialect, DialectKind,
         dialect::Start,
@@ -143,7 +143,8 @@ impl Core {
         dialect: Dialect,
         sink: Arc<Source>,
     ) -> Result<StreamPlan, QueryError> {
-        let mut chain = self.chain(catalog, &create.select, dialect, &[])?;
+        let id = sink.query.as_ref().map_or("", QueryId::as_str);
+        let mut chain = self.chain(catalog, &create.select, dialect, &[], Chance::of_query_named(id))?;
         chain.changelog = create.options.changelog.unwrap_or(chain.changelog);
         let items = chain.sink_items(create.kind, &create.name)?;
         Ok(chain.into_persistent(items, sink))
@@ -162,7 +163,8 @@ impl Core {
             return Err(QueryError::Invalid(format!("changelog is for tables: of stream {name} every record is written")));
         }
         let dialect = self.dialect(&request.session);
-        let chain = self.chain(catalog, select, dialect, &[])?;
+        // Only its columns are looked at, which the query's id does not change.
+        let chain = self.chain(catalog, select, dialect, &[], Chance::of_query_named(""))?;
         let reads = &chain.scan.source;
         check_hides_nothing(catalog, name)?;
         if reads.name == *name {

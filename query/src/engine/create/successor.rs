@@ -17,6 +17,7 @@ use crate::{
     answer::{Answer, Request},
     catalog::{Catalog, Change, Format, QueryDef, QueryId, Source, SourceKind},
     error::QueryError,
+    plan::chance::Chance,
     sql::statement::CreateAs,
 };
 
@@ -139,8 +140,8 @@ impl Core {
             return Err(QueryError::Invalid(format!("{name} lies in topic {}, and stays there; leave the topic out of WITH", old.topic)));
         }
         let mut sink = self.sink(catalog, create, request, Some(old))?;
-        let reads =
-            catalog.find(self.log.as_ref(), &self.chain(catalog, &create.select, self.dialect(&request.session), &[])?.scan.source.name)?;
+        let chain = self.chain(catalog, &create.select, self.dialect(&request.session), &[], Chance::of_query_named(""))?;
+        let reads = catalog.find(self.log.as_ref(), &chain.scan.source.name)?;
         if self.is_fed_by(catalog, &reads, &old.topic) {
             return Err(QueryError::Invalid(format!("{} is made of what {name} holds, so the query would feed itself", reads.name)));
         }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, ListArray, UInt32Array, UInt32Builder},
+    array::{Array, ArrayRef, AsArray, Int64Array, ListArray, UInt32Array, UInt32Builder},
     buffer::OffsetBuffer,
     compute::{take, take_record_batch},
     datatypes::SchemaRef,
@@ -23,7 +23,7 @@ use crate::{
 /// Elements of an array of which CUBE_EXPLODE makes rows: as many as give 65,536.
 const MOST_CUBED: usize = 16;
 
-/// What one call makes of each row of a batch.
+/// What a call makes of each row of a batch.
 struct Rows {
     /// The values of all rows, one behind the other.
     values: ArrayRef,
@@ -45,14 +45,15 @@ pub(crate) fn run(
     for (function, argument) in calls {
         let evaluated = argument.evaluate(&input.rows)?;
         tell(&evaluated.errors);
-        let lists = evaluated.values.as_list_opt::<i32>().ok_or_else(|| execution("a table function's argument is no ARRAY"))?;
+        let lists = || evaluated.values.as_list_opt::<i32>().ok_or_else(|| execution("a table function's argument is no ARRAY"));
         made.push(match function {
-            TableFunction::Explode => exploded(lists),
-            TableFunction::CubeExplode => cubed(lists, tell)?,
+            TableFunction::Explode => Some(exploded(lists()?)),
+            TableFunction::CubeExplode => Some(cubed(lists()?, tell)?),
+            TableFunction::Number => None,
         });
     }
     let count = |rows: &Rows, row: usize| rows.offsets.get(row..row + 2).map_or(0, |ends| length(ends[1] - ends[0]));
-    let longest: Vec<usize> = (0..input.len()).map(|row| made.iter().map(|rows| count(rows, row)).max().unwrap_or(0)).collect();
+    let longest: Vec<usize> = (0..input.len()).map(|row| made.iter().flatten().map(|rows| count(rows, row)).max().unwrap_or(0)).collect();
     let total: usize = longest.iter().sum();
     let bytes_of_row = input.rows.columns().iter().map(bytes_of).sum::<usize>() / input.len().max(1);
     if total.saturating_mul(bytes_of_row + 16) > MAX_BATCH_BYTES && input.len() > 1 {
@@ -63,7 +64,10 @@ pub(crate) fn run(
     let places = UInt32Array::from_iter_values(repeated.iter().map(|row| u32::try_from(*row).unwrap_or(u32::MAX)));
     let mut columns = take_record_batch(&input.rows, &places).map_err(execution)?.columns().to_vec();
     for rows in &made {
-        columns.push(filled_up(rows, &longest)?);
+        columns.push(match rows {
+            Some(rows) => filled_up(rows, &longest)?,
+            None => numbers(&longest),
+        });
     }
     Ok(ChangeBatch {
         rows: batch(schema, columns, total)?,
@@ -86,6 +90,11 @@ fn filled_up(rows: &Rows, longest: &[usize]) -> Result<ArrayRef, QueryError> {
         }
     }
     take(&rows.values, &places.finish(), None).map_err(execution)
+}
+
+/// The number of each row among those of the same row, from 0.
+fn numbers(longest: &[usize]) -> ArrayRef {
+    Arc::new(Int64Array::from_iter_values(longest.iter().flat_map(|times| (0..).take(*times))))
 }
 
 /// The elements of each array.
