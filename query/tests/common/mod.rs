@@ -213,7 +213,7 @@ pub fn definition(name: &str) -> QueryDef {
 }
 
 /// A record as it lies in the log.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     pub topic: String,
     pub position: u64,
@@ -226,8 +226,13 @@ pub struct Stored {
 
 /// Everything in these topics, in position order.
 pub fn read_all(log: &dyn LogBackend, topics: &[&str]) -> Vec<Stored> {
+    read_from(log, topics, Position::default())
+}
+
+/// The same from a position on.
+pub fn read_from(log: &dyn LogBackend, topics: &[&str], from: Position) -> Vec<Stored> {
     let end = log.head().position;
-    let mut reader = log.reader(Selection::Topics(topics.iter().map(|name| topic(name)).collect(), Position::default())).unwrap();
+    let mut reader = log.reader(Selection::Topics(topics.iter().map(|name| topic(name)).collect(), from)).unwrap();
     let mut found = Vec::new();
     loop {
         let chunk = reader.read(end, ReadLimits::default()).unwrap();

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use foldlog_log::LogBackend;
-
 use super::{
-    common::{Stored, read_all},
+    common::Stored,
     evaluate::{Evaluation, Output, id},
     query::Query,
     schema::{Row, Source},
     value::{Json, Value},
 };
+
+/// Where queries tell how far they are.
+pub const PROGRESS: &str = "_foldlog.progress";
 
 /// What was compared.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,13 +19,24 @@ pub struct Counts {
     pub cases: usize,
     pub commits: usize,
     pub rows: usize,
+    /// Checkpoints that were written, starts of a query that went on from one, and those that had to refuse one.
+    pub checkpoints: usize,
+    pub went_on: usize,
+    pub refused: usize,
+    /// Records that compaction removed.
+    pub removed: usize,
 }
 
 impl std::ops::AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
-        self.cases += other.cases;
-        self.commits += other.commits;
-        self.rows += other.rows;
+        let Self { cases, commits, rows, checkpoints, went_on, refused, removed } = other;
+        self.cases += cases;
+        self.commits += commits;
+        self.rows += rows;
+        self.checkpoints += checkpoints;
+        self.went_on += went_on;
+        self.refused += refused;
+        self.removed += removed;
     }
 }
 
@@ -41,14 +53,12 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// Everything in the topics of the sources. `appended`: positions of what the world itself appended.
-    pub fn read(log: &dyn LogBackend, sources: &[Source], appended: &dyn Fn(u64) -> bool) -> Self {
-        let mut names: Vec<&str> = sources.iter().map(|source| source.topic.as_str()).collect();
-        names.push("_foldlog.progress");
+    /// All that lay in the topics of the sources, in position order. `appended`: positions of what the world itself appended.
+    pub fn new(records: &[Stored], appended: &dyn Fn(u64) -> bool) -> Self {
         let mut contents = Self { topics: BTreeMap::new(), units: BTreeMap::new() };
         let mut open: Vec<Stored> = Vec::new();
-        for record in read_all(log, &names) {
-            if record.topic == "_foldlog.progress" {
+        for record in records.iter().cloned() {
+            if record.topic == PROGRESS {
                 let query = String::from_utf8(record.key.unwrap()).unwrap();
                 let progress = Json::parse(&record.value.unwrap()).unwrap();
                 let Some(Json::Number(position)) = progress.field("position") else { panic!("a progress without position") };

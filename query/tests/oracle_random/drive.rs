@@ -21,9 +21,10 @@ use foldlog_query::{
 use futures::TryStreamExt as _;
 
 use super::{
-    check::{Contents, Counts, same_view},
-    common::{PATIENCE, SteppingClock, append, create},
+    check::{Contents, Counts, PROGRESS, same_view},
+    common::{PATIENCE, SteppingClock, Stored, append, create, read_all, read_from, topic},
     grammar::{Rules, chance, one_of},
+    kept::Keeping,
     query::Query,
     schema::Source,
     value::Value,
@@ -49,16 +50,20 @@ impl From<String> for Failure {
     }
 }
 
-/// Where the log of a world lies.
+/// Where the log of a world lies, and what is kept of its queries.
 enum Place {
-    Memory,
-    Disk(SimDisk),
+    /// In memory; what is kept is on this disk.
+    Memory(SimDisk),
+    /// All is on one disk that loses power.
+    Disk(SimDisk, Arc<EmbeddedLog>),
 }
 
 struct Life<'a> {
     world: &'a World,
     place: Place,
     log: Arc<dyn LogBackend>,
+    /// None: a restart folds everything again.
+    keeping: Option<Keeping>,
     engine: Option<Engine>,
     session: Session,
     random: Random,
@@ -67,6 +72,9 @@ struct Life<'a> {
     /// Batches and queries that are still to come.
     batches: usize,
     queries: usize,
+    /// What lay in the topics up to here, also what compaction has removed since.
+    seen: Vec<Stored>,
+    seen_to: Position,
     /// What views answered: query, position, rows.
     answers: Vec<(usize, u64, Vec<Answered>)>,
 }
@@ -76,20 +84,40 @@ type Answered = (Vec<Value>, Vec<Value>, i64);
 
 /// Lets a world happen and checks it.
 pub async fn run(world: &World) -> Result<Counts, Failure> {
+    let mut random = Random::new(world.course ^ 0x5eed);
+    let disk = SimDisk::new(world.seed);
     let (place, log): (Place, Arc<dyn LogBackend>) = if world.on_disk {
-        let disk = SimDisk::new(world.seed);
-        (Place::Disk(disk.clone()), opened(&disk))
+        let log = opened(&disk, world);
+        (Place::Disk(disk, Arc::clone(&log)), log)
     } else {
-        (Place::Memory, Arc::new(MemoryLog::new(Arc::new(SystemClock::new()))))
+        (Place::Memory(disk), Arc::new(MemoryLog::new(Arc::new(SystemClock::new()))))
     };
-    let (session, random, appended) = (Session::default(), Random::new(world.course ^ 0x5eed), BTreeMap::new());
-    let life = Life { world, place, log, engine: None, session, random, appended, batches: 0, queries: 0, answers: Vec::new() };
+    let life = Life {
+        world,
+        place,
+        log,
+        keeping: world.keeps.then(|| Keeping::new(&mut random)),
+        engine: None,
+        session: Session::default(),
+        random,
+        appended: BTreeMap::new(),
+        batches: 0,
+        queries: 0,
+        seen: Vec::new(),
+        seen_to: Position::default(),
+        answers: Vec::new(),
+    };
     life.live().await
 }
 
-fn opened(disk: &SimDisk) -> Arc<dyn LogBackend> {
+fn opened(disk: &SimDisk, world: &World) -> Arc<EmbeddedLog> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    Arc::new(EmbeddedLog::open(disk, Arc::new(SystemClock::new()), Path::new("/data"), LogConfig::default()).unwrap())
+    let small = 4096;
+    let config = match world.compacts {
+        true => LogConfig { tidy_bytes: small, segment_bytes: small, ..LogConfig::default() },
+        false => LogConfig::default(),
+    };
+    Arc::new(EmbeddedLog::open(disk, Arc::new(SystemClock::new()), Path::new("/data"), config).unwrap())
 }
 
 impl Life<'_> {
@@ -98,7 +126,7 @@ impl Life<'_> {
             let source = &self.world.sources[*at];
             create(self.log.as_ref(), &source.topic, TopicKind::Records, source.partitions);
         }
-        self.open();
+        self.open()?;
         self.declare().await?;
         let lives = 2 + self.random.below(2);
         let batches = self.world.batches.len();
@@ -109,38 +137,90 @@ impl Life<'_> {
             self.go_on(until, started).await?;
             if life < lives {
                 self.end_life().await;
-                self.open();
+                self.open()?;
             }
         }
         self.settle().await?;
-        let again = self.rebuild().await?;
+        self.check_read_again()?;
+        // What compaction has removed is not folded by who comes later.
+        let again = if self.world.compacts { Vec::new() } else { self.rebuild().await? };
         self.pull_all().await?;
         self.engine.take().unwrap().stop().await;
+        self.see();
         self.check(again)
     }
 
     /// Starts the engine with steps of some size.
-    fn open(&mut self) {
+    fn open(&mut self) -> Result<(), Failure> {
         let records = *one_of(&mut self.random, &[1, 2, 7, 64, 8192]);
         // A clock that steps at every look ends steps at any row.
         let clock = Arc::new(SteppingClock::new(Duration::from_millis(self.random.below(3))));
         let look = if self.random.one_in(3) { usize::try_from(1 + self.random.below(8)).unwrap() } else { 1024 };
         let limits = StepLimits { read: ReadLimits { records, ..ReadLimits::default() }, look, ..StepLimits::default() };
         let config = QueryConfig { workers: 1 + u32::try_from(self.random.below(2)).unwrap(), ..QueryConfig::default() };
-        self.engine = Some(Engine::open_with(Arc::clone(&self.log), clock, config, limits, None).unwrap());
+        let checkpoints = self.keeping.as_ref().map(|keeping| match &self.place {
+            Place::Memory(disk) | Place::Disk(disk, _) => keeping.checkpoints(disk),
+        });
+        let engine = Engine::open_with(Arc::clone(&self.log), clock, config, limits, checkpoints.as_ref()).unwrap();
+        if let Some(keeping) = &mut self.keeping {
+            keeping.begun(&engine)?;
+        }
+        self.engine = Some(engine);
+        self.compact();
+        Ok(())
     }
 
-    /// Half of the lives on a disk are cut off with steps under way. In memory nothing would keep what is left of an engine from
-    /// writing beside the next one.
+    /// Lets compaction remove what was seen, and nobody needs any more. Who comes later would miss it: all queries are there.
+    fn compact(&mut self) {
+        if let Place::Disk(_, log) = &self.place
+            && self.world.compacts
+            && self.queries == self.world.queries.len()
+        {
+            let log = Arc::clone(log);
+            self.see();
+            log.allow_removal();
+        }
+    }
+
+    /// Remembers what lies in the topics by now, and needs nothing before any more.
+    fn see(&mut self) {
+        let used = self.world.used().map(|source| source.topic.as_str());
+        let topics: Vec<&str> = used.chain([PROGRESS]).filter(|name| self.log.topic(&topic(name)).is_ok()).collect();
+        let end = self.log.head().position;
+        self.seen.extend(read_from(self.log.as_ref(), &topics, self.seen_to).into_iter().filter(|record| record.position < end.get()));
+        self.seen_to = end;
+        for name in topics {
+            self.log.hold("the oracle", &topic(name), end).unwrap();
+        }
+    }
+
+    /// Half of the lives on a disk are cut off with steps under way, some with a checkpoint. In memory nothing would keep what is left
+    /// of an engine from writing beside the next one.
     async fn end_life(&mut self) {
         let engine = self.engine.take().unwrap();
-        if matches!(self.place, Place::Memory) || self.random.one_in(2) {
-            engine.stop().await;
-        }
-        if let Place::Disk(disk) = &mut self.place {
-            *disk = disk.power_cut();
-            drop(engine);
-            self.log = opened(disk);
+        let mut keeping = self.keeping.as_mut();
+        match &mut self.place {
+            Place::Memory(disk) => {
+                engine.stop().await;
+                if let Some(keeping) = keeping {
+                    *disk = keeping.left(&mut self.random, disk);
+                }
+            }
+            Place::Disk(disk, log) => {
+                if self.random.one_in(2) {
+                    engine.stop().await;
+                } else if let Some(keeping) = keeping.as_mut().filter(|_| self.random.one_in(2)) {
+                    keeping.cut_amid(&mut self.random, &engine, disk);
+                }
+                *disk = disk.power_cut();
+                drop(engine);
+                // Behind a damaged one a query folds what the log still has.
+                if let Some(keeping) = keeping.filter(|_| !self.world.compacts && chance(&mut self.random, 30)) {
+                    keeping.damage(&mut self.random, disk);
+                }
+                *log = opened(disk, self.world);
+                self.log = Arc::<EmbeddedLog>::clone(log);
+            }
         }
     }
 
@@ -179,12 +259,41 @@ impl Life<'_> {
             } else if self.batches < batches {
                 self.append().await;
             }
+            self.keep();
             if self.queries > 0 && chance(&mut self.random, 10) {
                 let at = usize::try_from(self.random.below(self.queries as u64)).unwrap();
                 // Only what reads a declared source answers for a prefix of it.
                 if self.world.declared.contains(&self.world.queries[at].from) && !self.is_fed(self.world.queries[at].from) {
                     self.pull(at).await?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// What happens to checkpoints meanwhile.
+    fn keep(&mut self) {
+        let own = if let Place::Memory(disk) = &self.place { Some(disk) } else { None };
+        if let (Some(keeping), Some(engine)) = (&mut self.keeping, &self.engine) {
+            keeping.happen(&mut self.random, engine, own);
+        }
+        if chance(&mut self.random, 15) {
+            self.compact();
+        }
+    }
+
+    /// Who went on from a checkpoint reads what came behind it, and no more.
+    fn check_read_again(&mut self) -> Result<(), Failure> {
+        let Some(keeping) = self.keeping.as_mut() else { return Ok(()) };
+        let engine = self.engine.as_ref().unwrap();
+        keeping.look(engine);
+        for (id, from) in keeping.went_on() {
+            let query = self.world.queries.iter().find(|query| query.id == *id).unwrap();
+            let topic = self.world.sources[query.from].topic.as_str();
+            let behind = read_from(self.log.as_ref(), &[topic], *from).len() as u64;
+            let read = engine.queries().iter().find(|status| status.id == *id).map_or(0, |status| status.rows_in);
+            if read > behind {
+                return Err(Failure::of(query, format!("{read} records were read behind a checkpoint at {from}, where {behind} are")));
             }
         }
         Ok(())
@@ -286,15 +395,16 @@ impl Life<'_> {
     }
 
     fn check(self, again: Vec<(Query, Source)>) -> Result<Counts, Failure> {
-        let mut sources = self.world.sources.clone();
-        sources.retain(|source| {
-            self.world.declared.iter().any(|at| self.world.sources[*at].name == source.name)
-                || self.world.queries.iter().any(|query| self.world.sources[query.into].name == source.name)
-        });
-        sources.extend(again.iter().map(|(_, source)| source.clone()));
-        let contents = Contents::read(self.log.as_ref(), &sources, &|position| self.appended.contains_key(&position));
+        let mut records = self.seen.clone();
+        let topics: Vec<&str> = again.iter().map(|(_, source)| source.topic.as_str()).collect();
+        if !topics.is_empty() {
+            records.extend(read_all(self.log.as_ref(), &topics));
+            records.sort_by_key(|record| record.position);
+        }
+        let contents = Contents::new(&records, &|position| self.appended.contains_key(&position));
         self.check_appended(&contents)?;
-        let mut counts = Counts::default();
+        let mut counts = self.keeping.as_ref().map_or_else(Counts::default, Keeping::counts);
+        counts.removed = self.check_left()?;
         for query in &self.world.queries {
             let (from, into) = (&self.world.sources[query.from], &self.world.sources[query.into]);
             counts += contents.check(query, from, into).map_err(|difference| Failure::of(query, difference))?;
@@ -320,14 +430,26 @@ impl Life<'_> {
         Ok(counts)
     }
 
+    /// What the log holds is what was seen, but for what compaction removed: gives how much.
+    fn check_left(&self) -> Result<usize, Failure> {
+        let topics: Vec<&str> = self.world.used().map(|source| source.topic.as_str()).chain([PROGRESS]).collect();
+        let left = read_all(self.log.as_ref(), &topics);
+        let removed = self.seen.len() - left.len();
+        let mut seen = self.seen.iter();
+        match left.iter().find(|record| !seen.any(|other| other == *record)) {
+            Some(record) => Err(format!("the record at {} is not as it was seen", record.position).into()),
+            None if removed > 0 && !self.world.compacts => Err(format!("{removed} records are gone").into()),
+            None => Ok(removed),
+        }
+    }
+
     /// What was acknowledged is there.
     fn check_appended(&self, contents: &Contents) -> Result<(), Failure> {
         for (position, (source, record)) in &self.appended {
             let topic = &self.world.sources[*source].topic;
             let found = contents.of_topic(topic).iter().find(|stored| stored.position == *position);
-            let is_it = |stored: &super::common::Stored| {
-                stored.value.as_deref() == record.value.as_deref() && stored.key.as_deref() == record.key.as_deref()
-            };
+            let is_it =
+                |stored: &Stored| stored.value.as_deref() == record.value.as_deref() && stored.key.as_deref() == record.key.as_deref();
             if !found.is_some_and(is_it) {
                 return Err(format!("the record at {position} of {topic} was acknowledged and is gone").into());
             }

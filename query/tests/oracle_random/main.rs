@@ -8,7 +8,7 @@
 //! (`CI=true`: 2,000 cases).
 //!
 //! `schema`, `data`, `grammar` and `query` make what is to be tested, `world` puts it together, `evaluate` (with `expression` and
-//! `aggregate`) says what must come out, `drive` lets it happen, `check` compares, `shrink` makes a failure small.
+//! `aggregate`) says what must come out, `drive` lets it happen, restarts from checkpoints (`kept`) included, `check` compares, `shrink` makes a failure small.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
@@ -21,6 +21,7 @@ mod drive;
 mod evaluate;
 mod expression;
 mod grammar;
+mod kept;
 mod query;
 mod schema;
 mod shrink;
@@ -64,7 +65,13 @@ async fn whatever_is_asked_the_log_holds_what_a_plain_evaluation_gives_at_every_
         }
         panic!("{}", reports.join("\n\n"));
     }
-    println!("{} cases, {} commits and answers, {} rows compared", counts.cases, counts.commits, counts.rows);
+    println!("{counts:?}");
     assert!(counts.commits > counts.cases && counts.rows > counts.cases, "too little was compared: {counts:?}");
-    assert!(!in_ci || alone.is_some() || counts.cases >= CASES, "only {} cases", counts.cases);
+    if alone.is_some() {
+        return;
+    }
+    let Counts { cases, checkpoints, went_on, refused, removed, .. } = counts;
+    assert!(checkpoints > cases / 4 && went_on > cases / 10, "too little was kept over restarts: {counts:?}");
+    assert!(!in_ci || refused > 0 && removed > 0, "nothing that was damaged or compacted was met: {counts:?}");
+    assert!(!in_ci || cases >= CASES, "only {cases} cases");
 }

@@ -31,6 +31,10 @@ pub struct World {
     pub queries: Vec<Query>,
     /// Whether the log lies on a disk that loses power.
     pub on_disk: bool,
+    /// Whether the state of its queries is kept over restarts.
+    pub keeps: bool,
+    /// Whether what is replaced in a table's topic goes when nobody needs it any more.
+    pub compacts: bool,
 }
 
 /// Most queries that lie between a result and what was declared.
@@ -48,8 +52,11 @@ impl World {
             declared: Vec::new(),
             batches: Vec::new(),
             queries: Vec::new(),
-            on_disk: random.one_in(4),
+            on_disk: random.one_in(3),
+            keeps: chance(&mut random, 60),
+            compacts: random.one_in(2),
         };
+        world.compacts &= world.on_disk && world.keeps;
         for (name, is_table) in [("s", false), ("u", chance(&mut random, 30)), ("t", true)] {
             world.declared.push(world.sources.len());
             world.sources.push(declared(&mut random, name, is_table, rules));
@@ -116,6 +123,12 @@ impl World {
             );
         }
         lines.join("\n")
+    }
+
+    /// Sources that queries read or write.
+    pub fn used(&self) -> impl Iterator<Item = &Source> {
+        let is_used = |at: &usize| self.declared.contains(at) || self.queries.iter().any(|query| query.into == *at);
+        (0..self.sources.len()).filter(is_used).map(|at| &self.sources[at])
     }
 
     /// The same world with one query alone, and those that it reads from.
