@@ -7,7 +7,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
-use foldlog_log::{LogBackend, LogReader, NewRecord, Position, ReadLimits, Selection, TopicName};
+use foldlog_log::{LogBackend, LogReader, NewRecord, Position, ReadLimits, Selection, Timestamp, TopicName};
 
 use crate::{
     codec::Carried,
@@ -39,8 +39,8 @@ pub(crate) struct Difference {
     /// Where the topic ends.
     end: Position,
     is_read: bool,
-    /// What the topic holds and was not compared yet: each key's newest value.
-    written: HashMap<Bytes, Bytes>,
+    /// What the topic holds and was not compared yet: each key's newest value, and its time.
+    written: HashMap<Bytes, (Bytes, Timestamp)>,
     bytes: usize,
     /// The next row to compare; none: all were.
     next_row: Option<RowNumber>,
@@ -90,7 +90,12 @@ impl Difference {
         let records = sink.records(&rows, &Carried::default(), faults)?;
         let differs = |record: &NewRecord| {
             let written = record.key.as_ref().and_then(|key| self.written.remove(key));
-            written.is_none() || written != record.value
+            match (written, &record.value) {
+                // A row that is not there in either.
+                (None, None) => false,
+                (Some((value, time)), Some(is)) => value != *is || Some(time) != record.time,
+                (None, Some(_)) | (Some(_), None) => true,
+            }
         };
         let records: Vec<NewRecord> = records.into_iter().filter(differs).collect();
         Ok(if records.is_empty() { Piece::Nothing } else { Piece::Some(records) })
@@ -104,11 +109,11 @@ impl Difference {
                 let Some(key) = record.key.map(Bytes::copy_from_slice) else { continue };
                 self.bytes += key.len() + record.value.map_or(0, <[u8]>::len);
                 let before = match record.value {
-                    Some(value) => self.written.insert(key.clone(), Bytes::copy_from_slice(value)),
+                    Some(value) => self.written.insert(key.clone(), (Bytes::copy_from_slice(value), record.timestamp)),
                     None => self.written.remove(&key),
                 };
                 if before.is_some() || record.value.is_none() {
-                    self.bytes = self.bytes.saturating_sub(key.len() + before.map_or(0, |before| before.len()));
+                    self.bytes = self.bytes.saturating_sub(key.len() + before.map_or(0, |(value, _)| value.len()));
                 }
             }
         }
