@@ -212,7 +212,7 @@ impl Call {
                 let kinds = different(all.iter().map(|arguments| &arguments[0]));
                 told_apart(if kinds.len() == 1 { kinds.first().map(|value| (*value).clone()) } else { None })
             }
-            Function::Correlation => self.correlation(&all, rules),
+            Function::Correlation => self.correlation(&all, rules, has_taken),
             Function::Spread { is_root, name } => self.spread(&given().cloned().collect::<Vec<_>>(), *is_root, name, rules, events, place),
         }
     }
@@ -265,7 +265,7 @@ impl Call {
         }
     }
 
-    fn correlation(&self, all: &[&Vec<Value>], rules: Rules) -> Cell {
+    fn correlation(&self, all: &[&Vec<Value>], rules: Rules, has_taken: bool) -> Cell {
         let number = |arguments: &Vec<Value>, at: usize| arguments[at].number(&self.arguments[at].of);
         let pairs: Vec<(f64, f64)> = all.iter().filter_map(|one| number(one, 0).zip(number(one, 1))).collect();
         if pairs.iter().any(|(x, y)| x.abs() > 1e9 || y.abs() > 1e9 || !x.is_finite() || !y.is_finite()) {
@@ -278,6 +278,8 @@ impl Call {
         let squares = [pairs.iter().map(|pair| (pair.0 - x).powi(2)).sum::<f64>(), pairs.iter().map(|pair| (pair.1 - y).powi(2)).sum()];
         let is_flat = pairs.iter().all(|pair| pair.0 == pairs[0].0) || pairs.iter().all(|pair| pair.1 == pairs[0].1);
         match (pairs.is_empty() || is_flat, rules) {
+            // What was taken back leaves its rounding, until there is nothing.
+            (true, Rules::Standard) if has_taken && !pairs.is_empty() => Cell::Anything,
             (true, Rules::Standard) => Cell::Exactly(Value::Null),
             (true, Rules::Ksql) => Cell::Anything,
             // A spread that is next to nothing beside the numbers is a matter of rounding.

@@ -44,6 +44,8 @@ impl std::ops::AddAssign for Counts {
 struct Unit {
     records: Vec<Stored>,
     position: u64,
+    /// Where the query began.
+    start: u64,
 }
 
 /// The log, taken apart.
@@ -54,22 +56,27 @@ pub struct Contents {
 
 impl Contents {
     /// All that lay in the topics of the sources, in position order. `appended`: positions of what the world itself appended.
-    pub fn new(records: &[Stored], appended: &dyn Fn(u64) -> bool) -> Self {
+    /// Each query of a topic has its records in front of what it tells of its progress, and no other's lie between.
+    pub fn new(records: &[Stored], sinks: &BTreeMap<String, String>, appended: &dyn Fn(u64) -> bool) -> Self {
         let mut contents = Self { topics: BTreeMap::new(), units: BTreeMap::new() };
-        let mut open: Vec<Stored> = Vec::new();
-        for record in records.iter().cloned() {
-            if record.topic == PROGRESS {
-                let query = String::from_utf8(record.key.unwrap()).unwrap();
-                let progress = Json::parse(&record.value.unwrap()).unwrap();
-                let Some(Json::Number(position)) = progress.field("position") else { panic!("a progress without position") };
-                let unit = Unit { records: std::mem::take(&mut open), position: position.parse().unwrap() };
-                contents.units.entry(query).or_default().push(unit);
+        let mut open: BTreeMap<&str, Vec<Stored>> = BTreeMap::new();
+        for record in records {
+            if record.topic != PROGRESS {
+                if !appended(record.position) {
+                    open.entry(&record.topic).or_default().push(record.clone());
+                }
+                contents.topics.entry(record.topic.clone()).or_default().push(record.clone());
                 continue;
             }
-            if !appended(record.position) {
-                open.push(record.clone());
-            }
-            contents.topics.entry(record.topic.clone()).or_default().push(record);
+            let query = record.key.clone().and_then(|key| String::from_utf8(key).ok()).expect("a query has a name");
+            let progress = record.value.as_deref().and_then(Json::parse).expect("progress is JSON");
+            let number = |name: &str| match progress.field(name) {
+                Some(Json::Number(digits)) => digits.parse().expect("a position"),
+                other => panic!("a progress whose {name} is {other:?}"),
+            };
+            let records = sinks.get(&query).and_then(|topic| open.remove(topic.as_str())).unwrap_or_default();
+            let unit = Unit { records, position: number("position"), start: number("start") };
+            contents.units.entry(query).or_default().push(unit);
         }
         contents
     }
@@ -83,34 +90,83 @@ impl Contents {
         self.of_topic(&source.topic).iter().filter_map(|record| source.row(record)).collect()
     }
 
-    /// Checks all that a query wrote.
-    pub fn check(&self, query: &Query, from: &Source, into: &Source) -> Result<Counts, String> {
+    /// Checks all that the queries wrote that make the same, each in place of the one before it.
+    pub fn check(&self, line: &[&Query], from: &Source, into: &Source) -> Result<Counts, (String, String)> {
         let rows = self.rows(from);
+        let mut written = BTreeMap::new();
+        let mut ended = 0;
+        let mut counts = Counts::default();
+        for (place, query) in line.iter().enumerate() {
+            let of = |what| (query.id.clone(), what);
+            let is_last = place + 1 == line.len();
+            let units = self.units.get(&query.id).map_or(&[][..], Vec::as_slice);
+            // A stream's goes on where the one before it was.
+            let goes_on = place > 0 && !into.is_table;
+            let start = if goes_on { units.first().map_or(ended, |unit| unit.start) } else { 0 };
+            ended = units.last().map_or(ended, |unit| unit.position);
+            let check = Check { units, query, from, into, start, is_first: place == 0, is_last };
+            counts += check.run(&rows, &mut written).map_err(of)?;
+        }
+        Ok(counts)
+    }
+
+    /// The rows that a view must have when a query has folded everything below `end`.
+    pub fn expected(&self, query: &Query, from: &Source, into: &Source, end: u64) -> Vec<Output> {
         let mut evaluation = Evaluation::new(query, from, into);
-        let mut coming = rows.iter().peekable();
-        let mut view = BTreeMap::new();
+        for row in self.rows(from).iter().filter(|row| row.position < end) {
+            evaluation.take(row);
+        }
+        evaluation.ids().iter().filter_map(|id| evaluation.row(id)).collect()
+    }
+}
+
+/// One query, and what must come of it.
+struct Check<'a> {
+    units: &'a [Unit],
+    query: &'a Query,
+    from: &'a Source,
+    into: &'a Source,
+    /// Where it begins to read.
+    start: u64,
+    /// Whether nobody wrote there before it, and whether nobody takes its place.
+    is_first: bool,
+    is_last: bool,
+}
+
+impl Check<'_> {
+    /// `view`: what the topic holds of each key, as those before it left it.
+    fn run(&self, rows: &[Row], view: &mut BTreeMap<String, Written>) -> Result<Counts, String> {
+        let Self { units, query, from, into, start, .. } = *self;
+        let mut evaluation = Evaluation::new(query, from, into);
+        let mut coming = rows.iter().filter(|row| row.position >= start).peekable();
         let mut counts = Counts { cases: 1, ..Counts::default() };
-        for unit in self.units.get(&query.id).into_iter().flatten() {
+        for (place, unit) in units.iter().enumerate() {
             let mut told = Vec::new();
             while let Some(row) = coming.next_if(|row| row.position < unit.position) {
                 told.extend(evaluation.take(row));
             }
             let at = unit.position;
             let written: Vec<Written> = unit.records.iter().map(|record| Written::new(record, into)).collect::<Result<_, _>>()?;
-            if !into.is_table || query.tells_all {
+            // Who takes another one's place first writes in what they differ.
+            let is_difference = place == 0 && !self.is_first && into.is_table;
+            if !is_difference && (!into.is_table || query.tells_all) {
                 same_records(&written, &told, into.partitions == 1)
                     .map_err(|difference| format!("what is written up to {at}: {difference}"))?;
             }
             if into.is_table {
-                let changed = told.iter().map(Output::id).chain(written.iter().map(|record| record.id.clone())).collect::<Vec<_>>();
+                let mut looked_at: Vec<String> = told.iter().map(Output::id).collect();
+                looked_at.extend(written.iter().map(|record| record.id.clone()));
+                if is_difference {
+                    looked_at.extend(view.keys().cloned().chain(evaluation.ids()));
+                }
                 for record in &written {
                     let before = view.insert(record.id.clone(), record.clone());
                     let is_same = before.is_some_and(|before| before.is_same(record));
-                    if is_same && !query.tells_all {
+                    if is_same && (is_difference || !query.tells_all) {
                         return Err(format!("up to {at} {record} is written, which is as it was"));
                     }
                 }
-                for id in changed {
+                for id in looked_at {
                     same_row(view.get(&id), evaluation.row(&id).as_ref())
                         .map_err(|difference| format!("the topic at {at}: {difference}"))?;
                     counts.rows += 1;
@@ -120,18 +176,9 @@ impl Contents {
             counts.commits += 1;
         }
         match coming.next() {
-            Some(row) => Err(format!("the record at {} was never folded", row.position)),
-            None => Ok(counts),
+            Some(row) if self.is_last => Err(format!("the record at {} was never folded", row.position)),
+            _ => Ok(counts),
         }
-    }
-
-    /// The rows that a view must have when everything below `end` is folded.
-    pub fn expected(&self, query: &Query, from: &Source, into: &Source, end: u64) -> Vec<Output> {
-        let mut evaluation = Evaluation::new(query, from, into);
-        for row in self.rows(from).iter().filter(|row| row.position < end) {
-            evaluation.take(row);
-        }
-        evaluation.ids().iter().filter_map(|id| evaluation.row(id)).collect()
     }
 }
 

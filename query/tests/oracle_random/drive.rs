@@ -25,7 +25,7 @@ use super::{
     common::{PATIENCE, SteppingClock, Stored, append, create, read_all, read_from, topic},
     grammar::{Rules, chance, one_of},
     kept::Keeping,
-    query::Query,
+    query::{Query, Verb},
     schema::Source,
     value::Value,
     world::World,
@@ -75,6 +75,8 @@ struct Life<'a> {
     /// What lay in the topics up to here, also what compaction has removed since.
     seen: Vec<Stored>,
     seen_to: Position,
+    /// From where on every query has the place that it is to have.
+    settled: u64,
     /// What views answered: query, position, rows.
     answers: Vec<(usize, u64, Vec<Answered>)>,
 }
@@ -105,6 +107,7 @@ pub async fn run(world: &World) -> Result<Counts, Failure> {
         queries: 0,
         seen: Vec::new(),
         seen_to: Position::default(),
+        settled: u64::MAX,
         answers: Vec::new(),
     };
     life.live().await
@@ -141,6 +144,7 @@ impl Life<'_> {
             }
         }
         self.settle().await?;
+        self.settled = self.log.head().position.get();
         self.check_read_again()?;
         // What compaction has removed is not folded by who comes later.
         let again = if self.world.compacts { Vec::new() } else { self.rebuild().await? };
@@ -253,7 +257,7 @@ impl Life<'_> {
             let starts = self.batches == batches || chance(&mut self.random, 40);
             if self.queries < queries && starts {
                 let query = &self.world.queries[self.queries];
-                let statement = query.statement(&self.world.sources[query.into].name, &query.id);
+                let statement = self.world.statement(query);
                 self.execute(&statement).await.map_err(|error| Failure::of(query, error))?;
                 self.queries += 1;
             } else if self.batches < batches {
@@ -342,12 +346,12 @@ impl Life<'_> {
     async fn rebuild(&mut self) -> Result<Vec<(Query, Source)>, Failure> {
         let mut again = Vec::new();
         for query in &self.world.queries {
-            let into = &self.world.sources[query.into];
-            if query.verb == "INSERT INTO" || !self.random.one_in(4) {
+            let (from, into) = (&self.world.sources[query.from], &self.world.sources[query.into]);
+            if query.verb == Verb::Insert || !self.world.is_last(query) || !self.random.one_in(4) {
                 continue;
             }
             let (name, id) = (self.world.rules.name(&format!("again_{}", into.name)), format!("again_{}", query.id));
-            self.execute(&query.statement(&name, &id)).await.map_err(|error| Failure::of(query, error))?;
+            self.execute(&query.statement(from, into, &name, &id)).await.map_err(|error| Failure::of(query, error))?;
             again.push((Query { id, ..query.clone() }, Source { topic: name.clone(), name, ..into.clone() }));
         }
         self.settle().await?;
@@ -401,19 +405,24 @@ impl Life<'_> {
             records.extend(read_all(self.log.as_ref(), &topics));
             records.sort_by_key(|record| record.position);
         }
-        let contents = Contents::new(&records, &|position| self.appended.contains_key(&position));
+        let into = |query: &Query| (query.id.clone(), self.world.sources[query.into].topic.clone());
+        let mut sinks: BTreeMap<String, String> = self.world.queries.iter().map(into).collect();
+        sinks.extend(again.iter().map(|(query, source)| (query.id.clone(), source.topic.clone())));
+        let contents = Contents::new(&records, &sinks, &|position| self.appended.contains_key(&position));
         self.check_appended(&contents)?;
         let mut counts = self.keeping.as_ref().map_or_else(Counts::default, Keeping::counts);
         counts.removed = self.check_left()?;
-        for query in &self.world.queries {
+        for query in self.world.queries.iter().filter(|query| self.world.is_last(query)) {
             let (from, into) = (&self.world.sources[query.from], &self.world.sources[query.into]);
-            counts += contents.check(query, from, into).map_err(|difference| Failure::of(query, difference))?;
+            let line: Vec<&Query> = self.world.line(query).collect();
+            let different = |(id, what)| Failure { what: format!("{id}: {what}"), query: Some(id) };
+            counts += contents.check(&line, from, into).map_err(different)?;
         }
         for (query, into) in &again {
             let from = &self.world.sources[query.from];
-            let found = contents.check(query, from, into).map_err(|difference| {
-                let original = query.id.trim_start_matches("again_").to_owned();
-                Failure { query: Some(original), what: format!("built anew, {}: {difference}", query.id) }
+            let found = contents.check(&[query], from, into).map_err(|(id, difference)| {
+                let original = id.trim_start_matches("again_").to_owned();
+                Failure { query: Some(original), what: format!("built anew, {id}: {difference}") }
             })?;
             counts += Counts { cases: 0, ..found };
         }
@@ -422,8 +431,16 @@ impl Life<'_> {
             let (from, into) = (&self.world.sources[query.from], &self.world.sources[query.into]);
             // At the end everything is read, whatever its position.
             let end = if self.world.declared.contains(&query.from) && !self.is_fed(query.from) { *position } else { u64::MAX };
-            let expected = contents.expected(query, from, into, end);
-            same_view(rows, &expected).map_err(|difference| Failure::of(query, format!("the view at {position}: {difference}")))?;
+            // Until another one has taken its place it answers as before.
+            let is_settled = *position >= self.settled;
+            let mut answering = self.world.line(query).filter(|one| !is_settled || self.world.is_last(one));
+            let answers = |one: &Query| same_view(rows, &contents.expected(one, from, into, end));
+            let first = answering.next().map_or(Ok(()), &answers);
+            if let Err(difference) = first
+                && answering.all(|other| answers(other).is_err())
+            {
+                return Err(Failure::of(query, format!("the view at {position}: {difference}")));
+            }
             counts.rows += rows.len();
             counts.commits += 1;
         }

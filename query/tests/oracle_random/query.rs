@@ -21,17 +21,76 @@ pub struct Query {
     pub shape: Shape,
     /// Whether each record's change is written.
     pub tells_all: bool,
-    /// What makes it: `CREATE ...` or `INSERT INTO ...` up to its options, and from `SELECT` on.
-    pub verb: &'static str,
+    /// What makes it, and with which options.
+    pub verb: Verb,
     pub options: String,
-    pub select: String,
+    /// What follows its WHERE: PARTITION BY, GROUP BY.
+    pub by: String,
+}
+
+/// What makes a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    Create,
+    /// It takes the place of the one before that makes the same.
+    Replace,
+    Insert,
 }
 
 impl Query {
     /// The statement that starts it, or the same query again as another that makes something of this name.
-    pub fn statement(&self, name: &str, id: &str) -> String {
-        let says_as = if self.verb == "INSERT INTO" { "" } else { " AS" };
-        format!("{} {name} WITH (query_id = '{id}'{}){says_as} {}", self.verb, self.options, self.select)
+    pub fn statement(&self, from: &Source, into: &Source, name: &str, id: &str) -> String {
+        let kind = if into.is_table { "TABLE" } else { "STREAM" };
+        let (verb, says_as) = match self.verb {
+            Verb::Create => (format!("CREATE {kind}"), " AS"),
+            Verb::Replace => (format!("CREATE OR REPLACE {kind}"), " AS"),
+            Verb::Insert => ("INSERT INTO".to_owned(), ""),
+        };
+        format!("{verb} {name} WITH (query_id = '{id}'{}){says_as} {}", self.options, self.select(from, into))
+    }
+
+    fn select(&self, from: &Source, into: &Source) -> String {
+        let rules = from.rules;
+        let of = |expr: &Expr| expr.sql(rules, &[]);
+        let (items, having) = match &self.shape {
+            Shape::Project { items } => (items.iter().map(|item| item.sql(rules)).collect::<Vec<_>>(), None),
+            Shape::Group { keys, calls, results, having } => {
+                let calls: Vec<String> = calls.iter().map(|call| call.sql(rules)).collect();
+                let results = results.iter().map(|result| result.sql(rules, &calls));
+                (keys.iter().map(of).chain(results).collect(), having.as_ref().map(|having| having.sql(rules, &calls)))
+            }
+        };
+        let list: Vec<String> = items.iter().zip(&into.columns).map(|(item, column)| format!("{item} AS {}", column.name)).collect();
+        let clause = self.filter.as_ref().map(|filter| format!(" WHERE {}", of(filter))).unwrap_or_default();
+        let having = having.map(|having| format!(" HAVING {having}")).unwrap_or_default();
+        format!("SELECT {} FROM {}{clause}{}{having}", list.join(", "), from.name, self.by)
+    }
+
+    /// Another query that makes the same columns of the same source, and takes its place.
+    pub fn replaced(&self, random: &mut Random, from: &Source, into: &Source) -> Self {
+        let mut other = Self { id: format!("{}_", self.id), verb: Verb::Replace, ..self.clone() };
+        let mut writer = Writer { random, columns: &from.columns, rules: from.rules };
+        // Where records without a value were left out, they still are.
+        let needs_filter = self.filter.is_some() && from.may_be_absent;
+        if chance(writer.random, 70) {
+            other.filter = (needs_filter || chance(writer.random, 60)).then(|| writer.truth(2));
+        }
+        match &mut other.shape {
+            Shape::Project { items } => {
+                for place in into.keys()..items.len() {
+                    let Item::Plain(item) = &items[place] else { continue };
+                    let again = writer.expression(&item.of, 2);
+                    // In `ksql` a key column is selected once, and nobody wants one where there is none.
+                    let is_key = matches!(&again.node, Node::Column(at, _) if from.columns[*at].key);
+                    let is_there = items.iter().any(|item| item.sql(from.rules) == again.sql(from.rules, &[]));
+                    if !is_key && !is_there && chance(writer.random, 50) {
+                        items[place] = Item::Plain(again);
+                    }
+                }
+            }
+            Shape::Group { having, .. } => *having = having.take().filter(|_| chance(writer.random, 50)),
+        }
+        other
     }
 }
 
@@ -103,17 +162,15 @@ impl Written<'_> {
         }
     }
 
-    fn query(&self, into: &Source, filter: Option<Expr>, shape: Shape, list: &str, rest: &str, tells: Option<bool>) -> Query {
+    fn query(&self, into: &Source, filter: Option<Expr>, shape: Shape, by: String, tells: Option<bool>) -> Query {
         let rules = self.source.rules;
-        let verb = if self.is_table { "CREATE TABLE" } else { "CREATE STREAM" };
         let changelog = tells.map(|all| format!(", changelog = '{}'", if all { "every" } else { "coalesced" })).unwrap_or_default();
         // What has no key of its own hands no format of keys on.
         let key_format = if rules == Rules::Ksql && into.keys() > 0 { ", key_format = 'JSON'" } else { "" };
         let options = format!(", partitions = {}{changelog}{key_format}", into.partitions);
-        let clause = filter.as_ref().map(|filter| format!(" WHERE {}", filter.sql(rules, &[]))).unwrap_or_default();
-        let select = format!("SELECT {list} FROM {}{clause}{rest}", self.source.name);
         let tells_all = tells.unwrap_or(rules == Rules::Ksql);
-        Query { id: format!("q_{}", self.name), from: self.from, into: usize::MAX, filter, shape, tells_all, verb, options, select }
+        let id = format!("q_{}", self.name);
+        Query { id, from: self.from, into: usize::MAX, filter, shape, tells_all, verb: Verb::Create, options, by }
     }
 }
 
@@ -161,16 +218,14 @@ fn table_projection(random: &mut Random, name: &str, from: usize, source: &Sourc
     items.extend(made);
     let written = Written { name, is_table: true, from, source };
     let mut columns = Vec::new();
-    let mut list = Vec::new();
     for (place, item) in items.iter().enumerate() {
         let called = if place < keys { format!("p{place}") } else { format!("v{place}") };
-        list.push(format!("{} AS {called}", item.sql(rules, &[])));
         columns.push(column(rules, &called, item.of.clone(), place < keys));
     }
     let into = written.source(columns, true, partitions);
     let tells = changelog(random);
     let shape = Shape::Project { items: items.into_iter().map(Item::Plain).collect() };
-    let query = written.query(&into, filter, shape, &list.join(", "), "", tells);
+    let query = written.query(&into, filter, shape, String::new(), tells);
     (query, into)
 }
 
@@ -227,11 +282,10 @@ fn projection(random: &mut Random, name: &str, from: usize, source: &Source) -> 
     let written = Written { name, is_table: false, from, source };
     let named: Vec<(String, &(Item, bool))> =
         items.iter().enumerate().map(|(place, item)| (format!("{}{place}", if item.1 { 'p' } else { 'v' }), item)).collect();
-    let list: Vec<String> = named.iter().map(|(name, (item, _))| format!("{} AS {name}", item.sql(rules))).collect();
     let columns = named.iter().map(|(name, (item, key))| column(rules, name, item.of(), *key)).collect();
     let into = written.source(columns, !drops_absent, partitions);
     let shape = Shape::Project { items: items.into_iter().map(|(item, _)| item).collect() };
-    let query = written.query(&into, filter, shape, &list.join(", "), &rest, None);
+    let query = written.query(&into, filter, shape, rest, None);
     (query, into)
 }
 
@@ -267,7 +321,6 @@ fn grouped(random: &mut Random, name: &str, from: usize, source: &Source) -> (Qu
     }
     let count = 1 + writer.random.below(4);
     let calls: Vec<Call> = (0..count).map(|_| any_call(&mut writer, source.is_table, source.is_tame)).collect();
-    let call_texts: Vec<String> = calls.iter().map(|call| call.sql(rules)).collect();
     let of_call = |call: usize| Expr { of: calls[call].of.clone(), node: Node::Result(call) };
     let mut results: Vec<Expr> = (0..calls.len()).map(of_call).collect();
     let plain: Vec<usize> = (0..calls.len()).filter(|call| calls[*call].is_plain()).collect();
@@ -283,22 +336,14 @@ fn grouped(random: &mut Random, name: &str, from: usize, source: &Source) -> (Qu
         Expr { of: Type::Bool, node: Node::Compare(sign, left, right) }
     });
     let mut columns = Vec::new();
-    let mut list = Vec::new();
-    for (place, key) in keys.iter().enumerate() {
-        list.push(format!("{} AS g{place}", key.sql(rules, &[])));
-        columns.push(column(rules, &format!("g{place}"), key.of.clone(), true));
-    }
-    for (place, result) in results.iter().enumerate() {
-        list.push(format!("{} AS r{place}", result.sql(rules, &call_texts)));
-        columns.push(column(rules, &format!("r{place}"), result.of.clone(), false));
-    }
+    columns.extend(keys.iter().enumerate().map(|(place, key)| column(rules, &format!("g{place}"), key.of.clone(), true)));
+    columns.extend(results.iter().enumerate().map(|(place, result)| column(rules, &format!("r{place}"), result.of.clone(), false)));
     let by: Vec<String> = keys.iter().map(|key| key.sql(rules, &[])).collect();
-    let having_text = having.as_ref().map(|having| format!(" HAVING {}", having.sql(rules, &call_texts))).unwrap_or_default();
-    let rest = format!(" GROUP BY {}{having_text}", by.join(", "));
+    let by = format!(" GROUP BY {}", by.join(", "));
     let written = Written { name, is_table: true, from, source };
     let into = written.source(columns, true, partitions);
     let tells = changelog(random);
-    let query = written.query(&into, filter, Shape::Group { keys, calls, results, having }, &list.join(", "), &rest, tells);
+    let query = written.query(&into, filter, Shape::Group { keys, calls, results, having }, by, tells);
     (query, into)
 }
 
@@ -343,14 +388,10 @@ pub fn inserts(random: &mut Random, name: &str, sources: &[(usize, &Source)]) ->
         if !items[0].has_column() || is_unfit(&items[0]) {
             continue;
         }
-        let list: Vec<String> =
-            items.iter().zip(&target.columns).map(|(item, column)| format!("{} AS {}", item.sql(rules, &[]), column.name)).collect();
-        let clause = filter.as_ref().map(|filter| format!(" WHERE {}", filter.sql(rules, &[]))).unwrap_or_default();
-        let by = items[0].sql(rules, &[]);
-        let select = format!("SELECT {} FROM {}{clause} PARTITION BY {by}", list.join(", "), source.name);
+        let by = format!(" PARTITION BY {}", items[0].sql(rules, &[]));
         let shape = Shape::Project { items: items.into_iter().map(Item::Plain).collect() };
-        let (id, verb, options) = (format!("q_{name}_{}", queries.len()), "INSERT INTO", String::new());
-        queries.push(Query { id, from: *from, into: usize::MAX, filter, shape, tells_all: false, verb, options, select });
+        let (id, verb, options) = (format!("q_{name}_{}", queries.len()), Verb::Insert, String::new());
+        queries.push(Query { id, from: *from, into: usize::MAX, filter, shape, tells_all: false, verb, options, by });
     }
     (target, queries)
 }

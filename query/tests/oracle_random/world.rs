@@ -6,7 +6,7 @@ use foldlog_log::{NewRecord, testing::Random};
 use super::{
     data::Pools,
     grammar::{Rules, chance},
-    query::{Query, any_query, inserts},
+    query::{Query, Verb, any_query, inserts},
     schema::{Source, declared},
 };
 
@@ -74,8 +74,40 @@ impl World {
             world.queries.push(Query { into: world.sources.len(), ..query });
             world.sources.push(into);
         }
+        world.replace(&mut random);
         world.fill(&mut random);
         world
+    }
+
+    /// Has others take the place of some queries later.
+    fn replace(&mut self, random: &mut Random) {
+        for _ in 0..random.below(5) {
+            let at = usize::try_from(random.below(self.queries.len() as u64)).unwrap();
+            let old = &self.queries[at];
+            let is_newest = self.queries[at + 1..].iter().all(|query| query.into != old.into);
+            if old.verb == Verb::Insert || !is_newest {
+                continue;
+            }
+            let other = old.replaced(random, &self.sources[old.from], &self.sources[old.into]);
+            let place = at + 1 + usize::try_from(random.below((self.queries.len() - at) as u64)).unwrap();
+            self.queries.insert(place, other);
+        }
+    }
+
+    /// The statement that starts a query.
+    pub fn statement(&self, query: &Query) -> String {
+        let into = &self.sources[query.into];
+        query.statement(&self.sources[query.from], into, &into.name, &query.id)
+    }
+
+    /// All queries that write what this one writes, one in place of the other.
+    pub fn line<'a>(&'a self, query: &'a Query) -> impl Iterator<Item = &'a Query> {
+        self.queries.iter().filter(move |other| other.id == query.id || query.verb != Verb::Insert && other.into == query.into)
+    }
+
+    /// Whether no other one takes its place.
+    pub fn is_last(&self, query: &Query) -> bool {
+        self.line(query).last().is_none_or(|last| last.id == query.id)
     }
 
     fn add_inserts(&mut self, random: &mut Random) {
@@ -112,7 +144,7 @@ impl World {
             let statement = source.declaration();
             lines.push(format!("{}, partitions = {});", statement.trim_end_matches(')'), source.partitions));
         }
-        lines.extend(self.queries.iter().map(|query| format!("{};", query.statement(&self.sources[query.into].name, &query.id))));
+        lines.extend(self.queries.iter().map(|query| format!("{};", self.statement(query))));
         let text = |bytes: &Option<Bytes>| bytes.as_ref().map_or("none".to_owned(), |bytes| bytes.escape_ascii().to_string());
         for batch in &self.batches {
             lines.push(format!("-- into topic {}, partition {}: time, key, value", self.sources[batch.source].topic, batch.partition));
@@ -133,14 +165,17 @@ impl World {
 
     /// The same world with one query alone, and those that it reads from.
     pub fn with_only(&self, id: &str) -> Self {
-        let mut wanted: Vec<usize> = self.queries.iter().filter(|query| query.id == id).map(|query| query.from).collect();
-        let mut kept: Vec<Query> = self.queries.iter().filter(|query| query.id == id).cloned().collect();
-        for query in self.queries.iter().rev() {
-            if wanted.contains(&query.into) && kept.iter().all(|other| other.id != query.id) {
-                wanted.push(query.from);
-                kept.insert(0, query.clone());
-            }
+        let Some(query) = self.queries.iter().find(|query| query.id == id) else { return self.clone() };
+        let mut kept: Vec<&Query> = self.line(query).collect();
+        let mut wanted = vec![query.from];
+        while let Some(writer) =
+            self.queries.iter().find(|query| wanted.contains(&query.into) && kept.iter().all(|other| other.id != query.id))
+        {
+            wanted.push(writer.from);
+            kept.push(writer);
         }
+        let is_kept = |query: &&Query| kept.iter().any(|other| other.id == query.id);
+        let kept = self.queries.iter().filter(is_kept).cloned().collect();
         Self { queries: kept, ..self.clone() }
     }
 }
