@@ -222,6 +222,7 @@ pub struct Stored {
     pub timestamp: i64,
     pub key: Option<Vec<u8>>,
     pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
 /// Everything in these topics, in position order.
@@ -247,6 +248,7 @@ pub fn read_from(log: &dyn LogBackend, topics: &[&str], from: Position) -> Vec<S
                     timestamp: record.timestamp.get(),
                     key: record.key.map(<[u8]>::to_vec),
                     value: record.value.map(<[u8]>::to_vec),
+                    headers: record.headers().map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec))).collect(),
                 });
             }
         }

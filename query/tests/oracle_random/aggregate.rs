@@ -60,6 +60,14 @@ pub enum Cell {
 }
 
 impl Cell {
+    /// The value, where it is settled.
+    pub fn value(&self) -> Option<&Value> {
+        match self {
+            Self::Exactly(value) | Self::WithOneZero(value) => Some(value),
+            Self::Unordered(_) | Self::Near(..) | Self::Anything => None,
+        }
+    }
+
     pub fn allows(&self, found: &Value) -> bool {
         match (self, found) {
             (Self::Anything, _) => true,

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{
+    aggregate::Cell,
     common::Stored,
     evaluate::{Evaluation, Output, id},
+    format::Format,
     query::Query,
     schema::{Row, Source},
     value::{Json, Value},
@@ -150,8 +152,7 @@ impl Check<'_> {
             // Who takes another one's place first writes in what they differ.
             let is_difference = place == 0 && !self.is_first && into.is_table;
             if !is_difference && (!into.is_table || query.tells_all) {
-                same_records(&written, &told, into.partitions == 1)
-                    .map_err(|difference| format!("what is written up to {at}: {difference}"))?;
+                same_records(&written, &told, into).map_err(|difference| format!("what is written up to {at}: {difference}"))?;
             }
             if into.is_table {
                 let mut looked_at: Vec<String> = told.iter().map(Output::id).collect();
@@ -161,13 +162,13 @@ impl Check<'_> {
                 }
                 for record in &written {
                     let before = view.insert(record.id.clone(), record.clone());
-                    let is_same = before.is_some_and(|before| before.is_same(record));
+                    let is_same = before.is_some_and(|before| before.is_same(record) && !(record.values.is_none() && into.hides_null()));
                     if is_same && (is_difference || !query.tells_all) {
                         return Err(format!("up to {at} {record} is written, which is as it was"));
                     }
                 }
                 for id in looked_at {
-                    same_row(view.get(&id), evaluation.row(&id).as_ref())
+                    same_row(view.get(&id), evaluation.row(&id).as_ref(), into)
                         .map_err(|difference| format!("the topic at {at}: {difference}"))?;
                     counts.rows += 1;
                 }
@@ -197,8 +198,8 @@ impl Written {
         let keys = into.keys();
         let key = row.values[..keys].to_vec();
         // What is read must be all that is there: a field too many would not be seen otherwise.
-        let json = record.value.as_deref().map(|value| Json::parse(value).ok_or("no JSON")).transpose()?;
-        if let Some(Json::Object(fields)) = &json
+        let json = record.value.as_deref().filter(|_| into.format == Format::Json).map(|value| Json::parse(value).ok_or("no JSON"));
+        if let Some(Json::Object(fields)) = &json.transpose()?
             && fields.iter().map(|field| field.0.as_str()).ne(into.columns[keys..].iter().map(|column| column.name.as_str()))
         {
             return Err(format!("{} has other fields than {:?}", shown(record), into.columns));
@@ -229,16 +230,16 @@ fn shown(record: &Stored) -> String {
 }
 
 /// Each record is the expected one, once, in order: in that of all of them if they lie in one partition, else in that of each key.
-fn same_records(written: &[Written], expected: &[Output], is_one_partition: bool) -> Result<(), String> {
+fn same_records(written: &[Written], expected: &[Output], into: &Source) -> Result<(), String> {
     let mut wanted: BTreeMap<String, Vec<&Output>> = BTreeMap::new();
-    let lane = |id: &str| if is_one_partition { String::new() } else { id.to_owned() };
+    let lane = |id: &str| if into.partitions == 1 { String::new() } else { id.to_owned() };
     for output in expected.iter().rev() {
         wanted.entry(lane(&output.id())).or_default().push(output);
     }
     for (place, record) in written.iter().enumerate() {
         let Some(output) = wanted.get_mut(&lane(&record.id)).and_then(Vec::pop) else { return Err(format!("{record} is one too many")) };
-        let same_values = match (&record.values, &output.values) {
-            (Some(found), Some(wanted)) => allows(wanted, found),
+        let same_values = match (&record.values, as_written(output, into)) {
+            (Some(found), Some(wanted)) => allows(&wanted, found),
             (None, None) => true,
             _ => false,
         };
@@ -252,19 +253,29 @@ fn same_records(written: &[Written], expected: &[Output], is_one_partition: bool
     }
 }
 
-fn same_row(found: Option<&Written>, expected: Option<&Output>) -> Result<(), String> {
+fn same_row(found: Option<&Written>, expected: Option<&Output>, into: &Source) -> Result<(), String> {
     let found = found.and_then(|record| record.values.as_ref().map(|values| (record, values)));
-    let wanted = expected.and_then(|output| output.values.as_ref().map(|values| (output, values)));
+    let wanted = expected.and_then(|output| as_written(output, into).map(|values| (output, values)));
     match (found, wanted) {
         (None, None) => Ok(()),
-        (Some((record, found)), Some((output, wanted))) if allows(wanted, found) && record.time == output.time => Ok(()),
+        (Some((record, found)), Some((output, wanted))) if allows(&wanted, found) && record.time == output.time => Ok(()),
         (found, wanted) => {
             Err(format!("found {:?}, expected {:?}", found.map(|(record, _)| record.to_string()), wanted.map(|(output, _)| output)))
         }
     }
 }
 
-fn allows(wanted: &[super::aggregate::Cell], found: &[Value]) -> bool {
+/// The values of a row as whoever reads the topic has them.
+fn as_written(output: &Output, into: &Source) -> Option<Vec<Cell>> {
+    let cells = output.values.as_ref()?;
+    // What is not settled is no NULL and no text.
+    let values: Vec<Value> = cells.iter().map(|cell| cell.value().cloned().unwrap_or(Value::Bool(true))).collect();
+    let again = into.format.read_again(&values)?;
+    let of = |(cell, again): (&Cell, Value)| if again.is_null() { Cell::Exactly(Value::Null) } else { cell.clone() };
+    Some(cells.iter().zip(again).map(of).collect())
+}
+
+fn allows(wanted: &[Cell], found: &[Value]) -> bool {
     wanted.len() == found.len() && wanted.iter().zip(found).all(|(wanted, found)| wanted.allows(found))
 }
 

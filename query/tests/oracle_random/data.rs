@@ -1,13 +1,16 @@
 //! Random records of a declared stream or table, as bytes: few different keys and values, and among them the odd ones.
 
+use std::sync::Arc;
+
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use foldlog_log::{NewRecord, Timestamp, testing::Random};
 
 use super::{
+    format::Format,
     grammar::{chance, one_of},
     schema::{KeyFormat, Source},
-    value::Type,
+    value::{Json, Type},
 };
 
 /// What a field may be, as JSON, of which a record takes one.
@@ -32,16 +35,54 @@ impl Pools {
         let key = self.key(random, source);
         let value = match random.below(25) {
             0..3 if source.may_be_absent => None,
-            3 => Some((*one_of(random, &["{\"a0\": 1", "[1]", "", "nothing", "{\"a0\":1}}"])).to_owned()),
-            4 if source.may_be_absent => Some("null".to_owned()),
-            _ => Some(self.object(random, source)),
+            3 => Some(one_of(random, &["{\"a0\": 1", "[1]", "", "nothing", "{\"a0\":1}}"]).as_bytes().to_vec()),
+            4 if source.may_be_absent && source.format == Format::Json => Some(b"null".to_vec()),
+            _ => match source.format {
+                Format::Json => Some(self.object(random, source).into_bytes()),
+                Format::Bare => Some(self.field(random, source, 0).unwrap_or_else(|| "null".to_owned()).into_bytes()),
+                Format::Delimited(delimiter) => Some(self.line(random, source, delimiter).into_bytes()),
+                Format::Kafka => self
+                    .field(random, source, 0)
+                    .or_else(|| self.field(random, source, 0))
+                    .map(|json| plain(&source.value_columns()[0].of, &json)),
+            },
         };
-        NewRecord { key: key.map(Bytes::from), value: value.map(Bytes::from), time: Some(Timestamp::new(time)), ..NewRecord::default() }
+        let header = |random: &mut Random| {
+            let value: &'static [u8] = one_of(random, &[b"".as_slice(), b"v", b"\x00\xff"]);
+            (Arc::from(*one_of(random, &["x", "y"])), (!chance(random, 20)).then(|| Bytes::from_static(value)))
+        };
+        let headers = (0..if chance(random, 40) { 1 + random.below(2) } else { 0 }).map(|_| header(random)).collect();
+        let (key, value) = (key.map(Bytes::from), value.map(Bytes::from));
+        NewRecord { key, value, headers, time: Some(Timestamp::new(time)) }
+    }
+
+    /// A value of a column in the value, as JSON; none for NULL.
+    fn field(&self, random: &mut Random, source: &Source, place: usize) -> Option<String> {
+        let pool = &self.columns[source.keys() + place];
+        (!chance(random, 10)).then(|| one_of(random, pool).clone())
+    }
+
+    fn line(&self, random: &mut Random, source: &Source, delimiter: char) -> String {
+        let mut cells = Vec::new();
+        for (place, column) in source.value_columns().into_iter().enumerate() {
+            let given = if chance(random, 4) { Some(misfit(&column.of).to_owned()) } else { self.field(random, source, place) };
+            let text = match given.as_deref().map(|json| Json::parse(json.as_bytes())) {
+                Some(Some(Json::Text(text) | Json::Number(text))) => text,
+                Some(Some(Json::Bool(value))) => value.to_string(),
+                _ => String::new(),
+            };
+            let is_quoted = text.contains([delimiter, '"', '\n']) || chance(random, 15);
+            cells.push(if is_quoted { format!("\"{}\"", text.replace('"', "\"\"")) } else { text });
+        }
+        if chance(random, 4) {
+            cells.push("more".to_owned());
+        }
+        cells.join(&delimiter.to_string())
     }
 
     fn object(&self, random: &mut Random, source: &Source) -> String {
         let mut fields = Vec::new();
-        for (column, pool) in source.columns.iter().zip(&self.columns).filter(|(column, _)| !column.key) {
+        for (column, pool) in source.columns.iter().zip(&self.columns).filter(|(column, _)| !column.key && column.header.is_none()) {
             let name = if chance(random, 10) { swapped(&column.name) } else { column.name.clone() };
             let value = match random.below(20) {
                 0 => continue,
@@ -82,7 +123,8 @@ fn plain(of: &Type, json: &str) -> Vec<u8> {
     match of {
         Type::Int => json.parse::<i32>().unwrap().to_be_bytes().to_vec(),
         Type::Long => json.parse::<i64>().unwrap().to_be_bytes().to_vec(),
-        Type::Double => json.parse::<f64>().unwrap().to_be_bytes().to_vec(),
+        Type::Double => json.trim_matches('"').parse::<f64>().unwrap().to_be_bytes().to_vec(),
+        Type::Bytes => BASE64_STANDARD.decode(json.trim_matches('"')).unwrap(),
         _ => json.trim_matches('"').as_bytes().to_vec(),
     }
 }

@@ -98,7 +98,7 @@ pub async fn run(world: &World) -> Result<Counts, Failure> {
         world,
         place,
         log,
-        keeping: world.keeps.then(|| Keeping::new(&mut random)),
+        keeping: world.keeps.then(|| Keeping::new(&mut random, world.queries.iter().all(|query| query.verb != Verb::Replace))),
         engine: None,
         session: Session::default(),
         random,

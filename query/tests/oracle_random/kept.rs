@@ -36,16 +36,26 @@ pub struct Keeping {
     newest: BTreeMap<String, Position>,
     /// Where queries went on from one at the last start, if that is known.
     went_on: BTreeMap<String, Position>,
-    /// Whether the next start must refuse some.
-    is_damaged: bool,
+    /// What was damaged: the next start refuses something.
+    damaged: Option<PathBuf>,
+    /// Whether it surely does: no file is left of a query whose place another one took.
+    must_refuse: bool,
     counts: Counts,
 }
 
 impl Keeping {
-    pub fn new(random: &mut Random) -> Self {
+    pub fn new(random: &mut Random, must_refuse: bool) -> Self {
         // After every step, now and then, or when the world wants one.
         let due = *one_of(random, &[Duration::ZERO, Duration::from_millis(1), Duration::MAX, Duration::MAX, Duration::MAX]);
-        Self { due, earlier: None, newest: BTreeMap::new(), went_on: BTreeMap::new(), is_damaged: false, counts: Counts::default() }
+        Self {
+            due,
+            earlier: None,
+            newest: BTreeMap::new(),
+            went_on: BTreeMap::new(),
+            damaged: None,
+            must_refuse,
+            counts: Counts::default(),
+        }
     }
 
     /// How an engine keeps them that lives on this disk.
@@ -58,16 +68,16 @@ impl Keeping {
         self.newest.clear();
         for status in engine.queries() {
             self.counts.refused += usize::from(status.checkpoint.set_aside.is_some());
-            if self.is_damaged || status.checkpoint.set_aside.is_none() {
+            if self.damaged.is_some() || status.checkpoint.set_aside.is_none() {
                 self.newest.extend(status.checkpoint.newest.map(|(position, _)| (status.id, position)));
                 continue;
             }
             return Err(format!("the checkpoint of {} was refused: {:?}", status.id, status.checkpoint.set_aside));
         }
-        if self.is_damaged && engine.queries().iter().all(|status| status.checkpoint.set_aside.is_none()) {
-            return Err("a checkpoint was damaged, and nothing was said".to_owned());
+        let damaged = self.damaged.take().filter(|_| engine.queries().iter().all(|status| status.checkpoint.set_aside.is_none()));
+        if let Some(path) = damaged.filter(|_| self.must_refuse) {
+            return Err(format!("{} was damaged, and nothing was said", path.display()));
         }
-        self.is_damaged = false;
         // Else they may be newer ones by now.
         if self.due == Duration::MAX {
             self.went_on = self.newest.clone();
@@ -127,7 +137,7 @@ impl Keeping {
         let at = usize::try_from(random.below(bytes.len() as u64)).unwrap();
         bytes[at] ^= 1 << random.below(8);
         disk.overwrite(path, bytes);
-        self.is_damaged = true;
+        self.damaged = Some(path.clone());
     }
 
     /// Queries that went on from a checkpoint at the last start, and where.

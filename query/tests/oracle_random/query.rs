@@ -4,6 +4,7 @@ use foldlog_log::testing::Random;
 
 use super::{
     aggregate::{Call, any_call},
+    format::Format,
     grammar::{Expr, Node, Rules, Writer, chance, one_of},
     schema::{Column, Source},
     value::{Type, Value},
@@ -147,14 +148,16 @@ struct Written<'a> {
 }
 
 impl Written<'_> {
-    fn source(&self, columns: Vec<Column>, may_be_absent: bool, partitions: u32) -> Source {
+    fn source(&self, random: &mut Random, columns: Vec<Column>, may_be_absent: bool, partitions: u32) -> Source {
         let rules = self.source.rules;
+        let format = Format::any(random, &columns.iter().filter(|column| !column.key).collect::<Vec<_>>());
         Source {
             name: rules.name(self.name),
             topic: rules.name(self.name),
             is_table: self.is_table,
             columns,
             partitions,
+            format,
             rules,
             may_be_absent,
             depth: self.source.depth + 1,
@@ -167,7 +170,7 @@ impl Written<'_> {
         let changelog = tells.map(|all| format!(", changelog = '{}'", if all { "every" } else { "coalesced" })).unwrap_or_default();
         // What has no key of its own hands no format of keys on.
         let key_format = if rules == Rules::Ksql && into.keys() > 0 { ", key_format = 'JSON'" } else { "" };
-        let options = format!(", partitions = {}{changelog}{key_format}", into.partitions);
+        let options = format!(", partitions = {}{changelog}{key_format}, {}", into.partitions, into.format.options());
         let tells_all = tells.unwrap_or(rules == Rules::Ksql);
         let id = format!("q_{}", self.name);
         Query { id, from: self.from, into: usize::MAX, filter, shape, tells_all, verb: Verb::Create, options, by }
@@ -184,7 +187,7 @@ fn changelog(random: &mut Random) -> Option<bool> {
 }
 
 fn column(rules: Rules, name: &str, of: Type, key: bool) -> Column {
-    Column { name: rules.name(name), of, key }
+    Column::new(rules, name, of, key)
 }
 
 fn filter(writer: &mut Writer<'_>, percent: u64) -> Option<Expr> {
@@ -222,7 +225,7 @@ fn table_projection(random: &mut Random, name: &str, from: usize, source: &Sourc
         let called = if place < keys { format!("p{place}") } else { format!("v{place}") };
         columns.push(column(rules, &called, item.of.clone(), place < keys));
     }
-    let into = written.source(columns, true, partitions);
+    let into = written.source(random, columns, true, partitions);
     let tells = changelog(random);
     let shape = Shape::Project { items: items.into_iter().map(Item::Plain).collect() };
     let query = written.query(&into, filter, shape, String::new(), tells);
@@ -283,7 +286,7 @@ fn projection(random: &mut Random, name: &str, from: usize, source: &Source) -> 
     let named: Vec<(String, &(Item, bool))> =
         items.iter().enumerate().map(|(place, item)| (format!("{}{place}", if item.1 { 'p' } else { 'v' }), item)).collect();
     let columns = named.iter().map(|(name, (item, key))| column(rules, name, item.of(), *key)).collect();
-    let into = written.source(columns, !drops_absent, partitions);
+    let into = written.source(random, columns, !drops_absent, partitions);
     let shape = Shape::Project { items: items.into_iter().map(|(item, _)| item).collect() };
     let query = written.query(&into, filter, shape, rest, None);
     (query, into)
@@ -341,7 +344,7 @@ fn grouped(random: &mut Random, name: &str, from: usize, source: &Source) -> (Qu
     let by: Vec<String> = keys.iter().map(|key| key.sql(rules, &[])).collect();
     let by = format!(" GROUP BY {}", by.join(", "));
     let written = Written { name, is_table: true, from, source };
-    let into = written.source(columns, true, partitions);
+    let into = written.source(random, columns, true, partitions);
     let tells = changelog(random);
     let query = written.query(&into, filter, Shape::Group { keys, calls, results, having }, by, tells);
     (query, into)
@@ -355,6 +358,7 @@ pub fn inserts(random: &mut Random, name: &str, sources: &[(usize, &Source)]) ->
     for place in 0..1 + random.below(3) {
         columns.push(column(rules, &format!("v{place}"), one_of(random, &types).clone(), false));
     }
+    let format = Format::any(random, &columns[1..].iter().collect::<Vec<_>>());
     let topic = format!("{name}_topic");
     let depth = sources.iter().map(|(_, source)| source.depth).max().unwrap_or(0) + 1;
     let target = Source {
@@ -363,6 +367,7 @@ pub fn inserts(random: &mut Random, name: &str, sources: &[(usize, &Source)]) ->
         is_table: false,
         columns,
         partitions: 2,
+        format,
         rules,
         may_be_absent: false,
         depth,

@@ -4,6 +4,7 @@ use foldlog_log::testing::Random;
 
 use super::{
     common::Stored,
+    format::{Content, Format},
     grammar::{Rules, chance, one_of},
     value::{Json, Type, Value, decode},
 };
@@ -13,6 +14,33 @@ pub struct Column {
     pub name: String,
     pub of: Type,
     pub key: bool,
+    /// Of which headers of the record it is made, if it is.
+    pub header: Option<Header>,
+}
+
+/// What a column shows of the headers of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Header {
+    All,
+    /// The last one of this name.
+    Named(&'static str),
+}
+
+impl Column {
+    pub fn new(rules: Rules, name: &str, of: Type, key: bool) -> Self {
+        Self { name: rules.name(name), of, key, header: None }
+    }
+
+    fn declaration(&self, is_table: bool) -> String {
+        let rest = match (self.header, self.key) {
+            (Some(Header::All), _) => " HEADERS".to_owned(),
+            (Some(Header::Named(name)), _) => format!(" HEADER('{name}')"),
+            (None, true) if is_table => " PRIMARY KEY".to_owned(),
+            (None, true) => " KEY".to_owned(),
+            (None, false) => String::new(),
+        };
+        format!("{} {}{rest}", self.name, self.of.sql())
+    }
 }
 
 /// A stream or table: declared, or made by a query.
@@ -24,6 +52,7 @@ pub struct Source {
     /// Key columns first.
     pub columns: Vec<Column>,
     pub partitions: u32,
+    pub format: Format,
     pub rules: Rules,
     /// Whether its records may have no value.
     pub may_be_absent: bool,
@@ -77,12 +106,12 @@ impl Source {
     /// The statement that declares it.
     pub fn declaration(&self) -> String {
         let kind = if self.is_table { "TABLE" } else { "STREAM" };
-        let key = if self.is_table { " PRIMARY KEY" } else { " KEY" };
-        let columns: Vec<String> =
-            self.columns.iter().map(|column| format!("{} {}{}", column.name, column.of.sql(), if column.key { key } else { "" })).collect();
+        let columns: Vec<String> = self.columns.iter().map(|column| column.declaration(self.is_table)).collect();
+        let format = self.format.options();
         let with = match self.rules {
-            Rules::Standard => format!("topic = '{}'", self.topic),
-            Rules::Ksql => format!("kafka_topic = '{}', format = 'JSON'", self.topic),
+            Rules::Standard if self.format == Format::Json => format!("topic = '{}'", self.topic),
+            Rules::Standard => format!("topic = '{}', {format}", self.topic),
+            Rules::Ksql => format!("kafka_topic = '{}', key_format = 'JSON', {format}", self.topic),
         };
         format!("CREATE {kind} {} ({}) WITH ({with})", self.name, columns.join(", "))
     }
@@ -91,22 +120,30 @@ impl Source {
     pub fn row(&self, record: &Stored) -> Option<Row> {
         let keys = self.keys();
         let mut values = self.key_values(record.key.as_deref())?;
-        let json = record.value.as_deref().map(Json::parse);
-        let is_absent = matches!(json, None | Some(Some(Json::Null)));
-        if is_absent {
-            values.extend(self.columns.iter().skip(keys).map(|_| Value::Null));
-        } else {
-            let object = json.flatten().filter(|json| matches!(json, Json::Object(_)))?;
-            for column in self.columns.iter().skip(keys) {
-                values.push(decode(object.field(&column.name), &column.of, self.rules).ok()?);
-            }
+        let columns = self.value_columns();
+        let content = self.format.read(record.value.as_deref(), &columns, self.rules)?;
+        let is_absent = matches!(content, Content::Absent);
+        match content {
+            Content::Absent => values.extend(columns.iter().map(|_| Value::Null)),
+            Content::Values(read) => values.extend(read),
         }
+        values.extend(self.columns.iter().filter_map(|column| column.header).map(|header| of_headers(header, &record.headers)));
         let has_key = values.iter().take(keys).any(|value| !value.is_null());
         if self.is_table && !has_key {
             return None;
         }
         let Stored { position, partition, offset, timestamp: time, .. } = *record;
         Some(Row { position, partition, offset, time, values, is_absent })
+    }
+
+    /// Whether a row whose columns are NULL is written as none.
+    pub fn hides_null(&self) -> bool {
+        self.format != Format::Json && self.value_columns().len() == 1
+    }
+
+    /// The columns that lie in the value.
+    pub fn value_columns(&self) -> Vec<&Column> {
+        self.columns.iter().filter(|column| !column.key && column.header.is_none()).collect()
     }
 
     fn key_values(&self, key: Option<&[u8]>) -> Option<Vec<Value>> {
@@ -127,6 +164,16 @@ impl Source {
                 columns.iter().map(|column| decode(object.field(&column.name), &column.of, self.rules).ok()).collect()
             }
         }
+    }
+}
+
+fn of_headers(header: Header, headers: &[(String, Option<Vec<u8>>)]) -> Value {
+    let value = |value: &Option<Vec<u8>>| value.clone().map_or(Value::Null, Value::Bytes);
+    match header {
+        Header::All => {
+            Value::List(headers.iter().map(|(name, bytes)| Value::Struct(vec![Value::Text(name.clone()), value(bytes)])).collect())
+        }
+        Header::Named(wanted) => headers.iter().rev().find(|(name, _)| name == wanted).map_or(Value::Null, |(_, bytes)| value(bytes)),
     }
 }
 
@@ -152,20 +199,41 @@ pub fn any_type(random: &mut Random, depth: u32) -> Type {
     }
 }
 
+fn flat_type(random: &mut Random) -> Type {
+    loop {
+        let of = any_type(random, 0);
+        if !of.is_nested() {
+            return of;
+        }
+    }
+}
+
 /// DECIMAL types that occur; few, so that columns of one meet.
 pub const DECIMALS: [Type; 3] = [Type::Decimal(10, 2), Type::Decimal(6, 3), Type::Decimal(18, 4)];
 
 /// A declared stream or table.
 pub fn declared(random: &mut Random, name: &str, is_table: bool, rules: Rules) -> Source {
     let keys = if is_table { 1 + random.below(2) } else { random.below(3) };
-    let mut columns: Vec<Column> =
-        (0..keys).map(|at| Column { name: rules.name(&format!("k{at}")), of: one_of(random, &KEY_TYPES).clone(), key: true }).collect();
-    // Numbers and texts there always are, for there is little to do without.
-    for (at, of) in [Type::Long, Type::Text].into_iter().enumerate() {
-        columns.push(Column { name: rules.name(&format!("a{at}")), of, key: false });
+    let key = |random: &mut Random, at: u64| Column::new(rules, &format!("k{at}"), one_of(random, &KEY_TYPES).clone(), true);
+    let mut columns: Vec<Column> = (0..keys).map(|at| key(random, at)).collect();
+    if chance(random, 15) {
+        // Little enough for any format.
+        let of = one_of(random, &[Type::Long, Type::Text, Type::Int, Type::Double, Type::Bytes]).clone();
+        columns.push(Column::new(rules, "a0", of, false));
+    } else {
+        // Numbers and texts there mostly are, for there is little to do without.
+        columns.extend([("a0", Type::Long), ("a1", Type::Text)].map(|(name, of)| Column::new(rules, name, of, false)));
+        let is_flat = chance(random, 30);
+        for at in 0..1 + random.below(5) {
+            let of = if is_flat { flat_type(random) } else { any_type(random, 2) };
+            columns.push(Column::new(rules, &format!("b{at}"), of, false));
+        }
     }
-    for at in 0..1 + random.below(5) {
-        columns.push(Column { name: rules.name(&format!("b{at}")), of: any_type(random, 2), key: false });
+    let format = Format::any(random, &columns.iter().filter(|column| !column.key).collect::<Vec<_>>());
+    if !is_table && chance(random, 30) {
+        let all = Type::List(Box::new(Type::Struct(vec![(rules.name("key"), Type::Text), (rules.name("value"), Type::Bytes)])));
+        let (header, of) = if random.one_in(2) { (Header::All, all) } else { (Header::Named("x"), Type::Bytes) };
+        columns.push(Column { header: Some(header), ..Column::new(rules, "h0", of, false) });
     }
     let partitions = 1 + u32::try_from(random.below(4)).unwrap();
     let may_be_absent = is_table || chance(random, 30);
@@ -175,6 +243,7 @@ pub fn declared(random: &mut Random, name: &str, is_table: bool, rules: Rules) -
         is_table,
         columns,
         partitions,
+        format,
         rules,
         may_be_absent,
         depth: 0,

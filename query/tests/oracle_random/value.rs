@@ -331,7 +331,7 @@ fn whole_part(digits: &str) -> Option<i128> {
 }
 
 /// The DECIMAL that these digits are, if it has no more places.
-fn exact_decimal(digits: &str, precision: u8, scale: u8) -> Option<Value> {
+pub fn exact_decimal(digits: &str, precision: u8, scale: u8) -> Option<Value> {
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let fraction = fraction.trim_end_matches('0');
     let is_digits = !whole.is_empty() && whole.trim_start_matches('-').bytes().chain(fraction.bytes()).all(|one| one.is_ascii_digit());
