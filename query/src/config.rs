@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::sql::DialectKind;
+use crate::sql::{DialectKind, dialect::CollectLimits};
 
 /// Settings of the query engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +28,11 @@ pub struct QueryConfig {
     /// The rules of statements whose session does not choose (`SET 'sql.dialect'`): `standard` or `ksql`. Default `standard`, which is
     /// what SQL says.
     pub dialect: DialectKind,
+    /// How many values COLLECT_LIST shows in a query whose session does not say (`SET 'ksql.functions.collect_list.limit'`); it stays with the
+    /// query. Default 1,000, as in ksqlDB. 0 to 1,000,000.
+    pub collect_list_limit: u32,
+    /// The same of COLLECT_SET. Default 1,000. 0 to 1,000,000.
+    pub collect_set_limit: u32,
     /// Longest time of a statement, in milliseconds, whatever its request says. Default 300,000. 100 to 86,400,000.
     pub max_timeout_ms: u64,
 }
@@ -44,6 +49,8 @@ impl Default for QueryConfig {
             state_mib: 4_096,
             max_answer_rows: 10_000_000,
             dialect: DialectKind::Standard,
+            collect_list_limit: CollectLimits::DEFAULT.list,
+            collect_set_limit: CollectLimits::DEFAULT.set,
             max_timeout_ms: 300_000,
         }
     }
@@ -63,6 +70,8 @@ impl QueryConfig {
             ("memory_mib", self.memory_mib, 16, 1_048_576),
             ("state_mib", self.state_mib, 1, 1_048_576),
             ("max_answer_rows", self.max_answer_rows, 1, 1_000_000_000),
+            ("collect_list_limit", u64::from(self.collect_list_limit), 0, 1_000_000),
+            ("collect_set_limit", u64::from(self.collect_set_limit), 0, 1_000_000),
             ("max_timeout_ms", self.max_timeout_ms, 100, 86_400_000),
         ];
         let faults: Vec<String> = fields

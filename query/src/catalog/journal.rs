@@ -13,7 +13,10 @@ use super::{
     Catalog, Column, Delimiter, Format, HeaderColumn, QueryDef, QueryId, Reading, Source, SourceKind,
     types::{type_name, type_named},
 };
-use crate::{error::QueryError, sql::DialectKind};
+use crate::{
+    error::QueryError,
+    sql::{DialectKind, dialect::CollectLimits},
+};
 
 /// The topic in which the catalog lies.
 pub const CATALOG_TOPIC: &str = "_foldlog.catalog";
@@ -190,6 +193,11 @@ struct StoredQuery {
     widths: BTreeMap<String, usize>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     succeeds: bool,
+    /// Absent where it is what it was before there was a choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    collect_list: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    collect_set: Option<u32>,
 }
 
 impl Change {
@@ -339,6 +347,8 @@ impl StoredQuery {
             fingerprint: format!("{:016x}", query.fingerprint),
             widths: query.widths.clone(),
             succeeds: query.succeeds,
+            collect_list: Some(query.collected.list).filter(|list| *list != CollectLimits::DEFAULT.list),
+            collect_set: Some(query.collected.set).filter(|set| *set != CollectLimits::DEFAULT.set),
             types: query.types.iter().map(|(name, data_type)| (name.clone(), type_name(data_type))).collect(),
         }
     }
@@ -354,6 +364,10 @@ impl StoredQuery {
             fingerprint: u64::from_str_radix(&self.fingerprint, 16).map_err(|error| format!("fingerprint: {error}"))?,
             widths: self.widths,
             succeeds: self.succeeds,
+            collected: CollectLimits {
+                list: self.collect_list.unwrap_or(CollectLimits::DEFAULT.list),
+                set: self.collect_set.unwrap_or(CollectLimits::DEFAULT.set),
+            },
             types: self.types.into_iter().map(|(name, text)| Ok((name, stored_type(&text)?))).collect::<Result<_, String>>()?,
         })
     }
@@ -438,6 +452,7 @@ mod tests {
             types,
             widths: BTreeMap::from([("s".to_owned(), 2)]),
             succeeds: id == "successor",
+            collected: CollectLimits { set: 3, ..CollectLimits::DEFAULT },
         })
     }
 

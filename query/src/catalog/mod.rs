@@ -16,7 +16,10 @@ use std::{
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use foldlog_log::{LogBackend, Position, Topic, TopicKind, TopicName};
 
-use crate::{error::QueryError, sql::DialectKind};
+use crate::{
+    error::QueryError,
+    sql::{DialectKind, dialect::CollectLimits},
+};
 
 pub use format::{Delimiter, Format, Reading};
 pub use journal::{CATALOG_TOPIC, Change, fold};
@@ -331,6 +334,8 @@ pub struct QueryDef {
     pub widths: BTreeMap<String, usize>,
     /// Whether its topic holds the table of the query that it replaces: before anything else it writes the difference.
     pub succeeds: bool,
+    /// How many values its COLLECT_LIST and COLLECT_SET show.
+    pub collected: CollectLimits,
 }
 
 /// What there is, at one moment.

@@ -42,6 +42,7 @@ use crate::{
     push::Push,
     sql::{
         self, Dialect, DialectKind, Piece, Session, SessionChange, Statement,
+        dialect::CollectLimits,
         statement::{Explained, Print, Select},
     },
     stack::with_stack,
@@ -335,7 +336,8 @@ impl Core {
 
     /// The rules of a session's statements.
     fn dialect(&self, session: &Session) -> Dialect {
-        session.dialect(self.config.dialect)
+        let limits = CollectLimits { list: self.config.collect_list_limit, set: self.config.collect_set_limit };
+        session.dialect((self.config.dialect, limits))
     }
 
     /// Plans a SELECT against a catalog.
@@ -402,7 +404,7 @@ impl Core {
 
     /// Plans the statement of a query that exists.
     fn plan_of(&self, catalog: &Arc<Catalog>, query: &QueryDef) -> Result<StreamPlan, QueryError> {
-        let (seen, dialect) = (catalog.as_seen_by(query), query.dialect.rules());
+        let (seen, dialect) = (catalog.as_seen_by(query), Dialect { collected: query.collected, ..query.dialect.rules() });
         match sql::parse(&query.sql, dialect)? {
             Statement::CreateAs(create) => self.persistent(&seen, &create, dialect, Arc::clone(catalog.source(&query.sink)?)),
             Statement::InsertSelect(insert) => self.feeding(&seen, &insert, dialect, &query.id),

@@ -15,11 +15,11 @@ use super::streaming::AggregateFunction::{self, self as Function};
 use crate::{
     catalog::types::{array_of, kept_as, map_of, struct_of, type_name},
     error::QueryError,
-    sql::dialect::AggregateRules,
+    sql::dialect::{AggregateRules, CollectLimits},
 };
 
-/// Most values that COLLECT_LIST and COLLECT_SET show, and most keys of a HISTOGRAM.
-pub const MOST_COLLECTED: u32 = 1_000;
+/// Most keys of a HISTOGRAM.
+const MOST_COUNTED: u32 = 1_000;
 /// Most values that EARLIEST_BY_OFFSET, LATEST_BY_OFFSET, TOPK and TOPKDISTINCT can be asked for.
 const MOST_ASKED: u32 = 10_000;
 
@@ -93,7 +93,7 @@ const ALL: [Aggregate; 19] = [
         name: "collect_list",
         aliases: &[],
         signatures: &["collect_list(value any) -> ARRAY<any>"],
-        description: "The values in the order of the rows, NULL included; the first 1,000.",
+        description: "The values in the order of the rows, NULL included; the first 1,000 unless the setting ksql.functions.collect_list.limit says otherwise.",
         example: ("collect_list(v)", "[1, 3, 3]"),
         over_tables_in_ksql: true,
         kind: Kind::CollectList,
@@ -102,7 +102,7 @@ const ALL: [Aggregate; 19] = [
         name: "collect_set",
         aliases: &[],
         signatures: &["collect_set(value any) -> ARRAY<any>"],
-        description: "Each value once, NULL included, in the order in which they first came; the first 1,000.",
+        description: "Each value once, NULL included, in the order in which they first came; the first 1,000 unless the setting ksql.functions.collect_set.limit says otherwise.",
         example: ("collect_set(v)", "[1, 3]"),
         over_tables_in_ksql: false,
         kind: Kind::CollectSet,
@@ -322,8 +322,10 @@ impl Aggregate {
             Kind::Max => call.of_any(1, |types| (Function::Max, first(types))),
             Kind::Earliest => call.by_offset(|count, nulls| Function::Earliest { count, nulls }),
             Kind::Latest => call.by_offset(|count, nulls| Function::Latest { count, nulls }),
-            Kind::CollectList => call.of_any(1, |types| (Function::CollectList { most: MOST_COLLECTED }, array_of(first(types)))),
-            Kind::CollectSet => call.of_any(1, |types| (Function::CollectSet { most: MOST_COLLECTED }, array_of(first(types)))),
+            Kind::CollectList => {
+                call.of_any(1, |types| (Function::CollectList { most: CollectLimits::DEFAULT.list }, array_of(first(types))))
+            }
+            Kind::CollectSet => call.of_any(1, |types| (Function::CollectSet { most: CollectLimits::DEFAULT.set }, array_of(first(types)))),
             Kind::TopK => call.top_k(),
             Kind::TopKDistinct => {
                 let count = call.count_at_end()?;
@@ -331,7 +333,7 @@ impl Aggregate {
             }
             Kind::Histogram => match call.only()? {
                 DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => Ok(Resolved {
-                    function: Function::Histogram { most: MOST_COLLECTED },
+                    function: Function::Histogram { most: MOST_COUNTED },
                     types: vec![DataType::Utf8],
                     returns: map_of(DataType::Utf8, DataType::Int64),
                 }),

@@ -21,7 +21,10 @@ use super::{
 use crate::{
     catalog::Source,
     error::QueryError,
-    sql::dialect::{AggregateRules, Changelog},
+    sql::{
+        Dialect,
+        dialect::{AggregateRules, Changelog, CollectLimits},
+    },
 };
 
 /// The parts of an aggregate, gathered from the SELECT list and HAVING.
@@ -34,13 +37,14 @@ pub(super) struct Grouping<'a> {
     /// Number of key columns of the source if it is a table; they come first in the input.
     source_keys: usize,
     rules: AggregateRules,
+    collected: CollectLimits,
 }
 
 impl<'a> Grouping<'a> {
     /// A grouping by `keys` over the columns of `input`, the first `source_keys` of which are the key of a table.
     pub(super) fn new(keys: Vec<Expr>, input: DFSchema, source: &'a Source, scope: &'a Scope<'_>, source_keys: usize) -> Self {
-        let (expressions, rules) = (scope.expressions, scope.dialect.aggregates);
-        Self { keys, calls: Vec::new(), input, source, expressions, source_keys, rules }
+        let (expressions, Dialect { aggregates: rules, collected, .. }) = (scope.expressions, scope.dialect);
+        Self { keys, calls: Vec::new(), input, source, expressions, source_keys, rules, collected }
     }
 
     /// The chain: projection of keys and arguments, fold, HAVING, and the SELECT list over the fold's columns.
@@ -163,7 +167,7 @@ impl<'a> Grouping<'a> {
         let resolved = aggregate.resolve(&described.collect::<Vec<_>>(), self.source_keys > 0, self.rules)?;
 
         let call = AggregateCall {
-            function: resolved.function,
+            function: resolved.function.showing(self.collected),
             arguments: Vec::new(),
             types: resolved.types.clone(),
             filter: None,

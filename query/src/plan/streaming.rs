@@ -20,7 +20,7 @@ use super::{
 use crate::{
     catalog::{Column, Source, SourceKind, WantedColumn, schema_of, type_name},
     error::QueryError,
-    sql::dialect::{AggregateRules, Changelog},
+    sql::dialect::{AggregateRules, Changelog, CollectLimits},
     stack::with_stack,
 };
 
@@ -193,6 +193,16 @@ pub enum AggregateFunction {
 }
 
 impl AggregateFunction {
+    /// The same with as many values as a statement's session shows.
+    #[must_use]
+    pub const fn showing(self, limits: CollectLimits) -> Self {
+        match self {
+            Self::CollectList { .. } => Self::CollectList { most: limits.list },
+            Self::CollectSet { .. } => Self::CollectSet { most: limits.set },
+            other => other,
+        }
+    }
+
     /// Whether it keeps values of its group, rather than something that is computed of them.
     #[must_use]
     pub const fn keeps_values(self) -> bool {
@@ -550,6 +560,8 @@ impl StreamPlan {
 
 impl std::fmt::Display for AggregateCall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // What a folder keeps of older queries has no number there.
+        let collects = |name: &str, most: u32, usual: u32| if most == usual { name.to_owned() } else { format!("{name} {most}") };
         let by_offset = |name: &str, count: Option<u32>, nulls: bool| {
             let count = count.map(|count| format!(" {count}")).unwrap_or_default();
             format!("{name}{count}{}", if nulls { " with nulls" } else { "" })
@@ -564,8 +576,8 @@ impl std::fmt::Display for AggregateCall {
             AggregateFunction::Avg => "avg".to_owned(),
             AggregateFunction::Earliest { count, nulls } => by_offset("earliest_by_offset", count, nulls),
             AggregateFunction::Latest { count, nulls } => by_offset("latest_by_offset", count, nulls),
-            AggregateFunction::CollectList { .. } => "collect_list".to_owned(),
-            AggregateFunction::CollectSet { .. } => "collect_set".to_owned(),
+            AggregateFunction::CollectList { most } => collects("collect_list", most, CollectLimits::DEFAULT.list),
+            AggregateFunction::CollectSet { most } => collects("collect_set", most, CollectLimits::DEFAULT.set),
             AggregateFunction::TopK { count } => format!("topk {count}"),
             AggregateFunction::TopKDistinct { count } => format!("topkdistinct {count}"),
             AggregateFunction::Histogram { .. } => "histogram".to_owned(),

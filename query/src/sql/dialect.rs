@@ -29,6 +29,28 @@ pub struct Dialect {
     pub aggregates: AggregateRules,
     /// Whether a number in GROUP BY is a place of the SELECT list, rather than a constant.
     pub group_by_places: bool,
+    /// How many values COLLECT_LIST and COLLECT_SET show; a session or the server may say otherwise.
+    pub collected: CollectLimits,
+}
+
+/// How many values the aggregates that collect them show: the first so many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CollectLimits {
+    /// Of COLLECT_LIST.
+    pub list: u32,
+    /// Of COLLECT_SET.
+    pub set: u32,
+}
+
+impl CollectLimits {
+    /// ksqlDB's, unless told.
+    pub const DEFAULT: Self = Self { list: 1_000, set: 1_000 };
+}
+
+impl Default for CollectLimits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
 }
 
 /// What aggregates give where the dialects differ.
@@ -145,6 +167,7 @@ impl Dialect {
         strict_keys: false,
         aggregates: AggregateRules::Standard,
         group_by_places: true,
+        collected: CollectLimits::DEFAULT,
     };
 
     /// ksqlDB's rules: identifiers fold to upper case, a comparison with NULL is FALSE, integers wrap.
@@ -158,6 +181,7 @@ impl Dialect {
         strict_keys: true,
         aggregates: AggregateRules::Ksql,
         group_by_places: false,
+        collected: CollectLimits::DEFAULT,
     };
 
     /// The name that an identifier stands for.

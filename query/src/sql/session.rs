@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use super::dialect::{Dialect, DialectKind, Start};
+use super::dialect::{CollectLimits, Dialect, DialectKind, Start};
 use crate::{catalog::nearest, error::QueryError};
 
 /// Most settings and most variables of a session.
@@ -126,16 +126,16 @@ pub const SETTINGS: [Setting; 12] = [
         about: "ksql: whether a SELECT that ends may compare the key with < and >",
     },
     Setting {
-        name: "ksql.functions.collect_list.limit",
+        name: COLLECT_LIST_LIMIT,
         takes: Takes::Number,
         default: "1000",
-        about: "most elements that COLLECT_LIST keeps",
+        about: "how many values COLLECT_LIST of a query that is made shows, unless the server's query.collect_list_limit says otherwise",
     },
     Setting {
-        name: "ksql.functions.collect_set.limit",
+        name: COLLECT_SET_LIMIT,
         takes: Takes::Number,
         default: "1000",
-        about: "most elements that COLLECT_SET keeps",
+        about: "how many values COLLECT_SET of a query that is made shows, unless the server's query.collect_set_limit says otherwise",
     },
     Setting {
         name: "ksql.timestamp.throw.on.invalid",
@@ -159,6 +159,10 @@ pub const DEFAULT_KEY_FORMAT: &str = "ksql.persistence.default.format.key";
 pub const DEFAULT_VALUE_FORMAT: &str = "ksql.persistence.default.format.value";
 /// Whether a single value column is wrapped where WITH does not say.
 pub const WRAP_SINGLE_VALUES: &str = "ksql.persistence.wrap.single.values";
+/// How many values COLLECT_LIST shows.
+pub const COLLECT_LIST_LIMIT: &str = "ksql.functions.collect_list.limit";
+/// How many values COLLECT_SET shows.
+pub const COLLECT_SET_LIMIT: &str = "ksql.functions.collect_set.limit";
 /// What begins the name of a query's topic.
 pub const OUTPUT_TOPIC_PREFIX: &str = "ksql.output.topic.name.prefix";
 
@@ -254,11 +258,15 @@ impl Session {
         self.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// The rules of its statements, where `default` is the server's dialect.
+    /// The rules of its statements, where `default` are the server's dialect and limits.
     #[must_use]
-    pub fn dialect(&self, default: DialectKind) -> Dialect {
+    pub fn dialect(&self, (default, limits): (DialectKind, CollectLimits)) -> Dialect {
         let kind = self.setting("sql.dialect").and_then(|name| name.parse().ok()).unwrap_or(default);
         let mut dialect: Dialect = DialectKind::rules(kind);
+        let limit = |name: &str, default: u32| {
+            self.setting(name).and_then(|most| most.parse::<u64>().ok()).map_or(default, |most| u32::try_from(most).unwrap_or(u32::MAX))
+        };
+        dialect.collected = CollectLimits { list: limit(COLLECT_LIST_LIMIT, limits.list), set: limit(COLLECT_SET_LIMIT, limits.set) };
         match self.setting(AUTO_OFFSET_RESET) {
             Some("earliest") => dialect.start = Start::Earliest,
             Some("latest") => dialect.start = Start::Latest,
@@ -349,13 +357,16 @@ mod tests {
         let mut session = Session::default();
         set(&mut session, "sql.dialect", "KSQL").unwrap();
         set(&mut session, "ksql.streams.auto.offset.reset", "earliest").unwrap();
-        let dialect = session.dialect(DialectKind::Standard);
+        let server = (DialectKind::Standard, CollectLimits { list: 7, set: 8 });
+        set(&mut session, "ksql.functions.collect_set.limit", "3").unwrap();
+        let dialect = session.dialect(server);
         assert_eq!((dialect.kind, dialect.start), (DialectKind::Ksql, Start::Earliest));
+        assert_eq!(dialect.collected, CollectLimits { list: 7, set: 3 });
         assert_eq!(set(&mut session, "sql.dialect", "pg").unwrap_err(), "sql.dialect takes standard or ksql, not 'pg'");
         assert!(set(&mut session, "sql.dialct", "ksql").unwrap_err().contains("did you mean sql.dialect?"));
         set(&mut session, "ksql.streams.num.stream.threads", "4").unwrap();
         session.apply(SessionChange::Unset { name: "sql.dialect".to_owned() }).unwrap();
-        assert_eq!(session.dialect(DialectKind::Standard).kind, DialectKind::Standard);
+        assert_eq!(session.dialect(server).kind, DialectKind::Standard);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use foldlog_log::{
 use foldlog_query::{
     catalog::{Column, Format, QueryDef, QueryId, Reading, Source, SourceKind, WantedColumn},
     plan::{AggregateCall, AggregateFunction, Node, OperatorId, Sink, SourceScan, StreamPlan},
-    sql::dialect::{AggregateRules, Changelog},
+    sql::dialect::{AggregateRules, Changelog, CollectLimits},
 };
 
 /// Longest time that a test waits for anything.
@@ -209,6 +209,7 @@ pub fn definition(name: &str) -> QueryDef {
         types: BTreeMap::new(),
         widths: BTreeMap::new(),
         succeeds: false,
+        collected: CollectLimits::DEFAULT,
     }
 }
 

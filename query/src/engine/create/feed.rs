@@ -35,6 +35,7 @@ impl Core {
             types: self.types_used(&catalog, dialect, &insert.select.query)?,
             widths: BTreeMap::from([(reads.name.clone(), reads.columns.len())]),
             succeeds: false,
+            collected: dialect.collected,
         });
         let release = |_: &QueryError| self.log.release(id.as_str());
         self.hold(&catalog, &query).inspect_err(release)?;

@@ -106,6 +106,7 @@ impl Core {
             types: self.types_used(catalog, dialect, &create.select.query)?,
             widths: BTreeMap::from([(reads.name.clone(), reads.columns.len())]),
             succeeds: false,
+            collected: dialect.collected,
         });
         Ok(Written { source, query, plan })
     }
