@@ -210,7 +210,7 @@ fn place_in_view(view: &View, source: &Source, wanted: WantedColumn) -> Result<u
     let name = match wanted {
         WantedColumn::Declared(place) => source.columns.get(place).map(|column| column.name.as_str()),
         WantedColumn::Pseudo(Pseudo::RowTime) => Some(Pseudo::RowTime.name()),
-        WantedColumn::Pseudo(Pseudo::RecordedAt | Pseudo::Record) => {
+        WantedColumn::Pseudo(Pseudo::RecordedAt | Pseudo::Record | Pseudo::HasValue) => {
             let view = view.name();
             return Err(QueryError::Invalid(format!(
                 "functions of the time and of chance are of records; {view} is a view, whose rows have none: use rowtime, or compute them in its query"

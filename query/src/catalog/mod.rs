@@ -109,6 +109,8 @@ pub enum Pseudo {
     RecordedAt,
     /// `record()`, BIGINT: place in the folder, by which random values are told apart. It has no name, either.
     Record,
+    /// `has_value()`, BOOLEAN: whether the record has a value. Nor has it.
+    HasValue,
 }
 
 impl Pseudo {
@@ -123,8 +125,8 @@ impl Pseudo {
         }
     }
 
-    /// Those that cannot be named in a statement: calls of functions stand for them.
-    pub const UNNAMED: [Self; 2] = [Self::RecordedAt, Self::Record];
+    /// Those that cannot be named in a statement; what it says may mean them.
+    pub const UNNAMED: [Self; 3] = [Self::RecordedAt, Self::Record, Self::HasValue];
 
     /// Name.
     #[must_use]
@@ -140,6 +142,7 @@ impl Pseudo {
             Self::RowOffset => "rowoffset",
             Self::RecordedAt => "now()",
             Self::Record => "record()",
+            Self::HasValue => "has_value()",
         }
     }
 
@@ -150,6 +153,7 @@ impl Pseudo {
             Self::Stream | Self::Type | Self::Data => DataType::Utf8,
             Self::Version | Self::Position | Self::RowOffset | Self::Record => DataType::Int64,
             Self::RowPartition => DataType::Int32,
+            Self::HasValue => DataType::Boolean,
             Self::RowTime | Self::RecordedAt => timestamp_type(),
         }
     }

@@ -331,6 +331,7 @@ impl Builder {
             (Values::Int64(builder), Pseudo::RowOffset) => builder.append_value(number(record.offset.get())),
             (Values::Int32(builder), Pseudo::RowPartition) => builder.append_value(i32::try_from(run.partition.get()).unwrap_or(i32::MAX)),
             (Values::Timestamp(builder), Pseudo::RowTime) => builder.append_value(rowtime),
+            (Values::Bool(builder), Pseudo::HasValue) => builder.append_value(record.value.is_some()),
             (Values::Timestamp(builder), Pseudo::RecordedAt) => builder.append_value(run.recorded_at.get()),
             _ => self.append_null(),
         }

@@ -41,6 +41,7 @@ impl Side {
     fn new(source: &Source, format: Format, key: bool) -> Self {
         let all = source.columns.iter().enumerate();
         let written = all.filter(|(place, column)| source.is_in_key(column) == key && source.header(*place).is_none());
+        let format = if key && source.key_count() == 0 { Format::None } else { format };
         Self { format, columns: written.map(|(place, column)| (place, format!("{}:", quoted(&column.name)))).collect() }
     }
 }

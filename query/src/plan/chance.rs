@@ -177,7 +177,8 @@ impl<'a> Calls<'a> {
         })
     }
 
-    fn column(&self, pseudo: Pseudo) -> Result<Expr, DataFusionError> {
+    /// A column without a name.
+    pub(super) fn column(&self, pseudo: Pseudo) -> Result<Expr, DataFusionError> {
         let field = self.source.wanted_field(WantedColumn::Pseudo(pseudo));
         let field = field.ok_or_else(|| DataFusionError::Internal(format!("{} has no {}", self.source.name, pseudo.name())))?;
         Ok(Expr::Column(ColumnName::new(Some(TableReference::bare(self.alias)), field.name())))

@@ -11,7 +11,7 @@ use datafusion::{
         Column as ColumnName, DFSchema, ScalarValue, TableReference,
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
-    logical_expr::{Expr, ExprSchemable},
+    logical_expr::{Case, Expr, ExprSchemable},
     sql::sqlparser::ast,
 };
 
@@ -20,7 +20,7 @@ use super::{
     expression::{Expression, Expressions},
     fault,
     grouping::{Grouping, plain_name},
-    streaming::{Node, OperatorId, SourceScan},
+    streaming::{Node, OperatorId, SourceScan, is_place},
     table_functions::{Compiled, Exploded, has_table_function},
 };
 use crate::{
@@ -55,6 +55,19 @@ struct Meaning<'a> {
 }
 
 impl Meaning<'_> {
+    /// The expression, NULL for a record that has no value of which it could be computed.
+    fn only_with_value(&self, expr: Expr, source: &Source) -> Result<Expr, QueryError> {
+        let is_key = |name: &str| source.columns.iter().any(|column| column.key && column.name == name);
+        let is_declared = |name: &str| source.columns.iter().any(|column| column.name == name);
+        // Which is NULL there by itself.
+        let is_plain = matches!(&expr, Expr::Column(column) if is_declared(&column.name));
+        if is_plain || expr.column_refs().into_iter().all(|column| is_key(&column.name)) {
+            return Ok(expr);
+        }
+        let has_value = self.calls.column(Pseudo::HasValue).map_err(fault::of_planning)?;
+        Ok(Expr::Case(Case::new(None, vec![(Box::new(has_value), Box::new(expr))], None)))
+    }
+
     fn resolve(&self, written: &ast::Expr) -> Result<Expr, QueryError> {
         self.resolve_among(written, &self.schema)
     }
@@ -148,6 +161,17 @@ fn plan_here(query: &ast::Query, partition_by: Option<&[ast::Expr]>, scope: &Sco
     if explodes && source.kind == SourceKind::Table {
         return Err(QueryError::Invalid(format!("table functions are for streams; {} is a table", source.name)));
     }
+    let key_of = |expr: &Expr| match (&partition, expr) {
+        (Some(partition), expr) => partition.key(expr),
+        (None, Expr::Column(column)) => source.columns.iter().position(|one| one.key && one.name == column.name),
+        (None, _) => None,
+    };
+    let keys_of: Vec<Option<usize>> = named.iter().map(|(_, expr)| key_of(expr)).collect();
+    for ((_, expr), key) in named.iter_mut().zip(&keys_of) {
+        if partition.is_some() && key.is_some() {
+            *expr = meaning.only_with_value(std::mem::take(expr), &source)?;
+        }
+    }
     // What a record of a table replaces is known by its key.
     let keys = if source.kind == SourceKind::Table { source.key_count() } else { 0 };
     let used = filter.iter().chain(&groups).chain(&having).chain(named.iter().map(|(_, expr)| expr));
@@ -166,15 +190,9 @@ fn plan_here(query: &ast::Query, partition_by: Option<&[ast::Expr]>, scope: &Sco
         return Ok(Chain { changelog, strict_keys, ..grouping.chain(scan, nodes, named, having)? });
     }
 
-    let key_of = |expr: &Expr| match (&partition, expr) {
-        (Some(partition), expr) => partition.key(expr),
-        (None, Expr::Column(column)) => source.columns.iter().position(|one| one.key && one.name == column.name),
-        (None, _) => None,
-    };
     let mut exploded = Exploded::default();
     let mut computed = Vec::new();
-    for (name, expr) in named {
-        let key = key_of(&expr);
+    for ((name, expr), key) in named.into_iter().zip(keys_of) {
         computed.push((name, exploded.take_out(expr)?, key));
     }
     if explodes && computed.iter().any(|(_, expr, _)| draws(expr)) {
@@ -245,7 +263,8 @@ impl Partition {
         for (key, written) in self.keys.iter().zip(written).rev() {
             if items.iter().all(|(_, item)| item != key) {
                 let name = match written {
-                    // What every source has cannot be the name of a column.
+                    // The row time is every row's own; a place in a topic is not that of the record that is written.
+                    ast::Expr::Identifier(ident) if is_place(&dialect.name(ident)) => dialect.name(ident),
                     ast::Expr::Identifier(_) => numbered(items, schema),
                     written => own_name(written, items, schema, dialect),
                 };

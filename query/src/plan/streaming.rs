@@ -365,7 +365,10 @@ impl Chain {
         let marked = |item: &Item, key: bool| Item { column: Column { key, ..item.column.clone() }, ..item.clone() };
         let items: Vec<Item> = keys.iter().map(|item| marked(item, true)).chain(rest.map(|item| marked(item, false))).collect();
         for item in &items {
-            check_column_name(&item.column.name)?;
+            let is_place_of_source = self.is_rekeyed && self.strict_keys && item.column.key && is_place(&item.column.name);
+            if !is_place_of_source {
+                check_column_name(&item.column.name)?;
+            }
         }
         if self.strict_keys && items.iter().all(|item| item.column.key) {
             return Err(QueryError::Invalid(format!("the SELECT list of {kind} {sink} has nothing but its key; add a column")));
@@ -452,6 +455,11 @@ impl Node {
             }
         }
     }
+}
+
+/// Whether it is what the place of a record in its topic is called.
+pub(super) fn is_place(name: &str) -> bool {
+    ["ROWPARTITION", "ROWOFFSET"].contains(&name)
 }
 
 /// Refuses names of columns that every stream and table has.
