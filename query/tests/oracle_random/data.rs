@@ -48,8 +48,8 @@ impl Pools {
             },
         };
         let header = |random: &mut Random| {
-            let value: &'static [u8] = one_of(random, &[b"".as_slice(), b"v", b"\x00\xff"]);
-            (Arc::from(*one_of(random, &["x", "y"])), (!chance(random, 20)).then(|| Bytes::from_static(value)))
+            let value = one_of(random, &["", "v", "\0\u{7f}"]);
+            (Arc::from(*one_of(random, &["x", "y"])), (!chance(random, 20)).then(|| Bytes::from_static(value.as_bytes())))
         };
         let headers = (0..if chance(random, 40) { 1 + random.below(2) } else { 0 }).map(|_| header(random)).collect();
         let (key, value) = (key.map(Bytes::from), value.map(Bytes::from));
