@@ -3,6 +3,7 @@
 pub mod dialect;
 pub mod guard;
 pub mod lexemes;
+mod mistakes;
 mod parameters;
 pub mod parser;
 pub mod session;

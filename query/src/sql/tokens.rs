@@ -84,9 +84,19 @@ pub fn located(error: QueryError, text: &str) -> QueryError {
     match error {
         QueryError::Unknown { what, name, hint, place } => {
             let place = place.or_else(|| place_of_name(text, &name));
+            let hint = hint.or_else(|| place.filter(|_| what == "column").and_then(|place| as_text(text, place)));
             QueryError::Unknown { what, name, hint, place }
         }
         other => other,
+    }
+}
+
+/// What a name in double quotes is as a text, which its writer may have meant.
+fn as_text(text: &str, place: Place) -> Option<String> {
+    let tokens = tokenize(text).ok()?;
+    match &tokens.iter().find(|one| place_of(one.span.start) == place)?.token {
+        Token::Word(Word { value, quote_style: Some('"'), .. }) => Some(format!("the text '{}'", value.replace('\'', "''"))),
+        _ => None,
     }
 }
 

@@ -77,7 +77,7 @@ impl TypeExpr {
         Ok(match self {
             Self::Known(data_type) => data_type.clone(),
             Self::Named { name, place } => made(name).ok_or_else(|| {
-                let simple = KNOWN.into_iter().filter(|known| !known.contains(['(', '<']));
+                let simple = KNOWN.into_iter().filter(|known| !known.contains(['(', '<'])).chain(["STRING", "INTEGER"]);
                 let hint = nearest(name, simple).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
                 let message = format!("there is no type {name}{hint}; known are {}, and those of CREATE TYPE", KNOWN.join(", "));
                 QueryError::Syntax { place: *place, message }
@@ -157,7 +157,15 @@ pub fn of_cast(written: &ast::DataType, dialect: Dialect, made: &dyn Fn(&str) ->
         },
         other => other.to_string(),
     };
-    read_type(&text, dialect)?.resolve(made)
+    read_type(&text, dialect).and_then(|read| read.resolve(made)).map_err(within)
+}
+
+/// The error without its place, which is one within the type alone.
+fn within(error: QueryError) -> QueryError {
+    match error {
+        QueryError::Syntax { message, .. } => QueryError::Invalid(message),
+        other => other,
+    }
 }
 
 /// Gives the names of CREATE TYPE that stand in casts their meaning; afterwards [`of_cast`] needs to know none.
@@ -214,8 +222,8 @@ fn expanded(
     let ast::DataType::Custom(name, modifiers) = written else { return Ok(None) };
     let [ast::ObjectNamePart::Identifier(ident)] = name.0.as_slice() else { return Ok(None) };
     let means = if ident.quote_style == Some(QUOTE) {
-        let read = read_type(&ident.value, dialect)?;
-        if read.names().is_empty() { None } else { Some(read.resolve(made)?) }
+        let read = read_type(&ident.value, dialect).map_err(within)?;
+        if read.names().is_empty() { None } else { Some(read.resolve(made).map_err(within)?) }
     } else {
         made(&dialect.name(ident)).filter(|_| modifiers.is_empty())
     };

@@ -19,7 +19,7 @@ use datafusion::sql::sqlparser::{
 };
 
 use super::{
-    Dialect, DialectKind, guard,
+    Dialect, DialectKind, guard, mistakes,
     statement::{Explained, QueryAction, Select, Statement},
     sugar,
     tokens::{
@@ -103,12 +103,13 @@ pub fn parse(text: &str, dialect: Dialect) -> Result<Statement, QueryError> {
     guard::check_text(text, guard::MAX_STATEMENT_BYTES)?;
     let tokens = tokenize(text)?;
     guard::check_tokens(&tokens)?;
-    with_stack(|| parse_tokens(fold(tokens, dialect), text, dialect)).map_err(|error| as_written(error, text))
+    with_stack(|| parse_tokens(fold(tokens, dialect), text, dialect)).map_err(|error| mistakes::explained(as_written(error, text), text))
 }
 
 fn parse_tokens(tokens: Vec<TokenWithSpan>, text: &str, dialect: Dialect) -> Result<Statement, QueryError> {
     let (tokens, mut tail) = cut_emit(tokens, end_of(text))?;
     refuse_clauses(&tokens)?;
+    mistakes::check(&tokens)?;
     let tokens = cut_partition(tokens, &mut tail);
     if let Some((_, partition)) = &mut tail.partition {
         *partition = sugar::rewrite(quote_types(std::mem::take(partition), dialect)?);
@@ -193,6 +194,7 @@ impl StatementParser<'_> {
             "PAUSE" => self.change_queries(QueryAction::Pause),
             "RESUME" => self.change_queries(QueryAction::Resume),
             "SET" | "UNSET" | "DEFINE" | "UNDEFINE" => self.session(&word),
+            "UPDATE" => Err(QueryError::Unsupported("the statement UPDATE; INSERT a row with the same key, which replaces it".to_owned())),
             other if REFUSED.contains(&other) => Err(QueryError::Unsupported(format!("the statement {other}"))),
             other => {
                 let hint = catalog::nearest(other, STATEMENTS.into_iter()).map(|near| format!("; did you mean {near}?"));
