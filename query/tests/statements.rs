@@ -56,6 +56,7 @@ stories! {
     keys
     ksql
     lambdas
+    mistakes
     paused
     print
     push

@@ -49,7 +49,9 @@ impl Core {
                     Some(written) => {
                         let mut written = written.clone();
                         self.expand_types(&catalog, dialect, &mut written)?;
-                        expressions.constant(&written, &column.data_type, parameters, now).map_err(|error| in_row(number, error))?
+                        expressions
+                            .constant(&written, &column.data_type, parameters, now)
+                            .map_err(|error| in_row(number, &column.name, error))?
                     }
                     None => null(&column.data_type)?,
                 };
@@ -131,9 +133,9 @@ pub(super) fn null(data_type: &DataType) -> Result<ScalarValue, QueryError> {
     ScalarValue::try_from(data_type).map_err(|error| QueryError::Execution(error.to_string()))
 }
 
-fn in_row(number: usize, error: QueryError) -> QueryError {
+fn in_row(number: usize, column: &str, error: QueryError) -> QueryError {
     match error {
-        QueryError::Invalid(message) => QueryError::Invalid(format!("row {}: {message}", number + 1)),
+        QueryError::Invalid(message) => QueryError::Invalid(format!("row {}, column {column}: {message}", number + 1)),
         other => other,
     }
 }

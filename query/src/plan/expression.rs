@@ -526,7 +526,7 @@ mod tests {
         let (values, errors) = evaluated("CAST(s AS INT)");
         assert_eq!(values.as_primitive::<Int32Type>().iter().collect::<Vec<_>>(), [Some(12), None, None, None, None]);
         assert_eq!(errors.iter().map(|one| one.0).collect::<Vec<_>>(), [1, 3, 4]);
-        assert_eq!(errors[0].1, "a value cannot be cast to Int32");
+        assert_eq!(errors[0].1, "a value cannot be cast to INTEGER");
         assert!(evaluated("TRY_CAST(s AS INT)").1.is_empty());
     }
 
@@ -586,7 +586,7 @@ mod tests {
         assert_eq!(constant("2.0", &DataType::Int64), Ok(ScalarValue::Int64(Some(2))));
         assert_eq!(constant("CAST(1.5 AS INT)", &DataType::Int64), Ok(ScalarValue::Int64(Some(1))));
         assert_eq!(constant("1.5", &DataType::Int64), Err("1.5: BIGINT holds no fraction; CAST or round it".to_owned()));
-        assert_eq!(constant("'x'", &DataType::Int64), Err("'x': a value cannot be cast to Int64".to_owned()));
+        assert_eq!(constant("'x'", &DataType::Int64), Err("'x': a value cannot be cast to BIGINT".to_owned()));
         assert_eq!(constant("unix_timestamp() + 1", &DataType::Int64), Ok(ScalarValue::Int64(Some(5_001))));
         assert_eq!(constant("now()", &DataType::Utf8), Ok(ScalarValue::Utf8(Some("1970-01-01T00:00:05Z".to_owned()))));
         assert_eq!(constant("length(uuid())", &DataType::Int64), Ok(ScalarValue::Int64(Some(36))));

@@ -33,7 +33,10 @@ use datafusion::{
     },
 };
 
-use crate::functions::{Prepared, Registered};
+use crate::{
+    catalog::type_name,
+    functions::{Prepared, Registered},
+};
 
 use super::{
     growth::{Bound, Growth, MAX_BATCH_BYTES, MAX_VALUE_BYTES, MAX_WORK_BYTES, sizes_of},
@@ -143,7 +146,7 @@ impl Operation {
             if !given.is_nested() && !data_type.is_nested() {
                 kernel = Kernel::Cast;
             }
-            reason = format!("a value cannot be cast to {data_type}");
+            reason = format!("a value cannot be cast to {}", type_name(&data_type));
         } else if let Some(function) = node.downcast_ref::<ScalarFunctionExpr>() {
             reason = format!("{} failed", function.name());
             let inner = function.fun().inner();

@@ -229,6 +229,8 @@ pub(super) fn query_error(fault: DataFusionError) -> QueryError {
         | DataFusionError::SchemaError(..)
         | DataFusionError::NotImplemented(_)
         | DataFusionError::Collection(_)) => fault::of_planning(planning),
+        // What it says of the statement while it plans.
+        planning @ DataFusionError::Execution(_) if planning.message().starts_with("Cannot access field") => fault::of_planning(planning),
         other => QueryError::Execution(other.strip_backtrace()),
     }
 }
