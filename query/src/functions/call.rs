@@ -292,16 +292,11 @@ impl PartialEq for Registered {
     fn eq(&self, other: &Self) -> bool {
         let same_form = match (&self.bound, &other.bound) {
             (None, None) => true,
-            (Some(left), Some(right)) => left.place == right.place && left.returns == right.returns && same(&left.lambdas, &right.lambdas),
+            (Some(left), Some(right)) => left.place == right.place && left.returns == right.returns && left.lambdas == right.lambdas,
             _ => false,
         };
         self.name == other.name && same_form
     }
-}
-
-/// Whether two calls have the very same lambdas: what a lambda means is not seen in its text alone.
-fn same(left: &Arc<[Lambda]>, right: &Arc<[Lambda]>) -> bool {
-    left.is_empty() && right.is_empty() || Arc::ptr_eq(left, right)
 }
 
 impl Eq for Registered {}

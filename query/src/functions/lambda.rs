@@ -59,7 +59,7 @@ pub(super) const FUNCTIONS: &[Definition] = &[
 pub(crate) type Body = fn(&LambdaInput<'_, '_>) -> Result<ArrayRef>;
 
 /// A lambda, compiled.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LambdaBody {
     /// Its body, over a batch of its parameters and then the captured columns.
     pub body: Expression,
@@ -70,7 +70,7 @@ pub struct LambdaBody {
 }
 
 /// A lambda of a resolved call.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Lambda {
     body: LambdaBody,
     /// The type that the call takes its values in.

@@ -79,6 +79,13 @@ pub struct Expression {
     depth: usize,
 }
 
+/// Two are equal if they compute the same of the same columns, by name and place, in the same way.
+impl PartialEq for Expression {
+    fn eq(&self, other: &Self) -> bool {
+        self.data_type == other.data_type && *self.physical == *other.physical
+    }
+}
+
 /// A row for which a part of an expression could not be computed and became NULL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowError {

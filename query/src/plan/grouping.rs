@@ -121,7 +121,8 @@ impl<'a> Grouping<'a> {
             Ok(Transformed::new(column, true, TreeNodeRecursion::Jump))
         });
         let expr = replaced.map_err(fault::of_planning)?.data;
-        if let Some(left) = expr.column_refs().into_iter().find(|column| column.relation.is_some()) {
+        // Of several the first by name, so that the same is said each time.
+        if let Some(left) = expr.column_refs().into_iter().filter(|column| column.relation.is_some()).min() {
             if self.source.unnamed_column(&left.name).is_some() {
                 return Err(QueryError::Invalid(
                     "a group has no time of the server and no random values, its records have: put the call into an aggregate, as LATEST_BY_OFFSET(...), or name its column in GROUP BY".to_owned(),
