@@ -142,13 +142,15 @@ impl Check<'_> {
         let mut evaluation = Evaluation::new(query, from, into);
         let mut coming = rows.iter().filter(|row| row.position >= start).peekable();
         let mut counts = Counts { cases: 1, ..Counts::default() };
-        for (place, unit) in units.iter().enumerate() {
+        // What has not been told yet, when the query ended, changed nothing: only a checkpoint knows of it.
+        let rest = self.is_last.then_some((u64::MAX, [].as_slice()));
+        let units = units.iter().map(|unit| (unit.position, unit.records.as_slice()));
+        for (place, (at, records)) in units.chain(rest).enumerate() {
             let mut told = Vec::new();
-            while let Some(row) = coming.next_if(|row| row.position < unit.position) {
+            while let Some(row) = coming.next_if(|row| row.position < at) {
                 told.extend(evaluation.take(row));
             }
-            let at = unit.position;
-            let written: Vec<Written> = unit.records.iter().map(|record| Written::new(record, into)).collect::<Result<_, _>>()?;
+            let written: Vec<Written> = records.iter().map(|record| Written::new(record, into)).collect::<Result<_, _>>()?;
             // Who takes another one's place first writes in what they differ.
             let is_difference = place == 0 && !self.is_first && into.is_table;
             if !is_difference && (!into.is_table || query.tells_all) {
@@ -176,10 +178,7 @@ impl Check<'_> {
             counts.rows += written.len();
             counts.commits += 1;
         }
-        match coming.next() {
-            Some(row) if self.is_last => Err(format!("the record at {} was never folded", row.position)),
-            _ => Ok(counts),
-        }
+        Ok(counts)
     }
 }
 

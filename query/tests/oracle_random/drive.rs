@@ -168,6 +168,14 @@ impl Life<'_> {
         let engine = Engine::open_with(Arc::clone(&self.log), clock, config, limits, checkpoints.as_ref()).unwrap();
         if let Some(keeping) = &mut self.keeping {
             keeping.begun(&engine)?;
+            // What is behind it must stay until it is read.
+            for (id, from) in keeping.went_on() {
+                let query = self.world.queries.iter().find(|query| query.id == *id).unwrap();
+                let holders = self.log.holders(&topic(&self.world.sources[query.from].topic)).unwrap();
+                if !holders.iter().any(|holder| holder.owner == *id && holder.from <= *from) {
+                    return Err(Failure::of(query, format!("nothing holds what it reads behind {from}")));
+                }
+            }
         }
         self.engine = Some(engine);
         self.compact();

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use super::{
-    grammar::{Expr, Node, Rules},
+    grammar::{Expr, Lambda, Node, Rules},
     schema::Row,
     value::{Type, Value, spelled},
 };
@@ -49,6 +49,9 @@ impl Context<'_> {
                 Value::Struct(fields) => fields[*at].clone(),
                 _ => Value::Null,
             },
+            Node::Struct(fields) => Value::Struct(fields.iter().map(|(_, field)| self.value(field)).collect()),
+            Node::Map(entries) => Value::Map(entries.iter().map(|(key, value)| (key.clone(), self.value(value))).collect()),
+            Node::Lambda(lambda) => self.lambda(lambda).unwrap_or(Value::Null),
             _ => self.truth(expr).map_or(Value::Null, Value::Bool),
         }
     }
@@ -119,6 +122,50 @@ impl Context<'_> {
             ">" => order == Ordering::Greater,
             _ => order != Ordering::Less,
         })
+    }
+
+    /// A call with a lambda; none if the body fails for an element.
+    fn lambda(&self, lambda: &Lambda) -> Option<Value> {
+        let row = self.row.expect("a lambda has a row");
+        let with = |parameters: &[&Value]| {
+            let values = row.values.iter().chain(parameters.iter().copied()).cloned().collect();
+            let row = Row { values, ..row.clone() };
+            let context = Context { row: Some(&row), ..*self };
+            context.unfailing(&lambda.body)
+        };
+        let list = self.value(&lambda.list);
+        let state = lambda.state.as_ref().map(|state| self.value(state));
+        let Value::List(items) = list else { return state };
+        if let Some(mut state) = state {
+            for item in &items {
+                state = with(&[&state, item])?;
+            }
+            return Some(state);
+        }
+        let made = items.iter().map(|item| with(&[item])).collect::<Option<Vec<Value>>>()?;
+        if lambda.name == "TRANSFORM" {
+            return Some(Value::List(made));
+        }
+        Some(Value::List(items.into_iter().zip(made).filter(|(_, keeps)| keeps.is_true()).map(|(item, _)| item).collect()))
+    }
+
+    /// The value of the body of a lambda; none if arithmetic fails anywhere in it.
+    fn unfailing(&self, expr: &Expr) -> Option<Value> {
+        let parts: Vec<&Expr> = match &expr.node {
+            Node::Arithmetic(_, left, right) | Node::Compare(_, left, right) | Node::And(left, right) | Node::Or(left, right) => {
+                vec![left, right]
+            }
+            Node::Not(one) | Node::IsNull(one) => vec![one],
+            Node::Call(_, arguments) => arguments.iter().collect(),
+            Node::Column(..) | Node::Literal(_) => Vec::new(),
+            other => panic!("no lambda has {other:?}"),
+        };
+        for part in parts {
+            self.unfailing(part)?;
+        }
+        let value = self.value(expr);
+        let has_failed = value.is_null() && matches!(expr.node, Node::Arithmetic(..));
+        (!has_failed).then_some(value)
     }
 
     fn arithmetic(&self, sign: char, left: &Expr, right: &Expr, of: &Type) -> Value {
@@ -224,6 +271,7 @@ impl Context<'_> {
         let values: Vec<Value> = arguments.iter().map(|argument| self.value(argument)).collect();
         let text = |at: usize| values[at].text();
         let count = |count: usize| Value::Whole(count as i64);
+        let items = |at: usize| if let Value::List(items) = &values[at] { Some(items) } else { None };
         Some(match name {
             "COALESCE" | "IFNULL" => values.iter().find(|value| !value.is_null())?.clone(),
             "NULLIF" => {
@@ -268,9 +316,46 @@ impl Context<'_> {
                 Value::List(parts.into_iter().map(Value::Text).collect())
             }
             "MAKE_ARRAY" => Value::List(values),
+            "ARRAY_LENGTH" => count(items(0)?.len()),
+            // No array has nothing.
+            "ARRAY_CONTAINS" => Value::Bool(items(0).is_some_and(|items| has(items, &values[1]))),
+            "ARRAY_MAX" => items(0)?.iter().filter(|item| !item.is_null()).max_by(|left, right| left.order(right))?.clone(),
+            "ARRAY_MIN" => items(0)?.iter().filter(|item| !item.is_null()).min_by(|left, right| left.order(right))?.clone(),
+            "ARRAY_CONCAT" if items(0).is_none() && items(1).is_none() => return None,
+            "ARRAY_CONCAT" => Value::List([0, 1].into_iter().filter_map(items).flatten().cloned().collect()),
+            "ARRAY_DISTINCT" => Value::List(once(items(0)?.iter())),
+            "ARRAY_UNION" => Value::List(once(items(0)?.iter().chain(items(1)?))),
+            "ARRAY_EXCEPT" => {
+                let other = items(1)?;
+                Value::List(once(items(0)?.iter().filter(|item| !has(other, item))))
+            }
+            "ARRAY_INTERSECT" => {
+                let other = items(1)?;
+                Value::List(once(items(0)?.iter().filter(|item| has(other, item))))
+            }
+            "SLICE" => {
+                let (from, to) = (usize::try_from(values[1].whole()?).ok()?.checked_sub(1)?, usize::try_from(values[2].whole()?).ok()?);
+                Value::List(items(0)?.get(from..to)?.to_vec())
+            }
             other => panic!("there is no {other}"),
         })
     }
+}
+
+/// Whether one of the items is the same; NULL is NULL.
+fn has(items: &[Value], wanted: &Value) -> bool {
+    items.iter().any(|item| item.equals(wanted))
+}
+
+/// Each item where it first comes.
+fn once<'a>(items: impl Iterator<Item = &'a Value>) -> Vec<Value> {
+    let mut found: Vec<Value> = Vec::new();
+    for item in items {
+        if !has(&found, item) {
+            found.push(item.clone());
+        }
+    }
+    found
 }
 
 fn and(left: Option<bool>, right: Option<bool>) -> Option<bool> {

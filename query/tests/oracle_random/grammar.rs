@@ -69,8 +69,25 @@ pub enum Node {
     /// An element of an array, from 1, or of a map.
     Element(Box<Expr>, Box<Expr>),
     Field(Box<Expr>, usize, String),
+    /// `STRUCT(name := value, ...)`
+    Struct(Vec<(String, Expr)>),
+    /// `MAP('key' := value, ...)`
+    Map(Vec<(String, Expr)>),
+    Lambda(Lambda),
     /// The result of an aggregate of the query.
     Result(usize),
+}
+
+/// A call with a lambda for the elements of an array.
+#[derive(Clone, Debug)]
+pub struct Lambda {
+    pub name: &'static str,
+    pub list: Box<Expr>,
+    /// Of REDUCE.
+    pub state: Option<Box<Expr>>,
+    /// Its parameters stand behind the columns of the source.
+    pub body: Box<Expr>,
+    parameters: Vec<String>,
 }
 
 impl Expr {
@@ -115,6 +132,18 @@ impl Expr {
             Node::Call(name, arguments) => format!("{name}({})", each(arguments)),
             Node::Element(one, at) => format!("{}[{}]", of(one), of(at)),
             Node::Field(one, _, name) => format!("{}->{name}", of(one)),
+            Node::Struct(fields) => {
+                let fields: Vec<String> = fields.iter().map(|(name, value)| format!("{name} := {}", of(value))).collect();
+                format!("STRUCT({})", fields.join(", "))
+            }
+            Node::Map(entries) => {
+                let entries: Vec<String> = entries.iter().map(|(key, value)| format!("'{key}' := {}", of(value))).collect();
+                format!("MAP({})", entries.join(", "))
+            }
+            Node::Lambda(Lambda { name, list, state, body, parameters }) => {
+                let state = state.as_ref().map(|state| format!(", {}", of(state))).unwrap_or_default();
+                format!("{name}({}{state}, ({}) => {})", of(list), parameters.join(", "), of(body))
+            }
             Node::Result(call) => calls[*call].clone(),
         }
     }
@@ -138,6 +167,8 @@ impl Expr {
             Node::Between(one, low, high) => any(&[one, low, high]),
             Node::Case(all, _) => all.iter().any(|(when, then)| when.has_column() || then.has_column()),
             Node::Call(_, arguments) => arguments.iter().any(Self::has_column),
+            Node::Struct(parts) | Node::Map(parts) => parts.iter().any(|(_, part)| part.has_column()),
+            Node::Lambda(lambda) => lambda.list.has_column(),
         }
     }
 }
@@ -200,6 +231,7 @@ impl Writer<'_> {
                 let name = *self.pick(&["COALESCE", "IFNULL"]);
                 self.call(of, name, &[of, of], depth)
             }
+            6 if self.is_ksql() && chance(self.random, 30) => self.of_list(of, depth),
             // Over nested values the engine's `=` is another matter.
             3 if of.has_order() => self.call(of, "NULLIF", &[of, of], depth),
             4 if matches!(of, Type::Int | Type::Long | Type::Text | Type::Date) => {
@@ -215,6 +247,15 @@ impl Writer<'_> {
                 Type::Text => self.text(depth),
                 Type::Bool => self.truth(depth),
                 Type::List(item) => self.list(of, item, depth),
+                Type::Map(item) => {
+                    let keys = ["x", "y"].into_iter().filter(|_| self.random.one_in(2)).chain(["z"]).collect::<Vec<_>>();
+                    let entries = keys.into_iter().map(|key| (key.to_owned(), self.expression(item, depth.min(1)))).collect();
+                    Expr::new(of.clone(), Node::Map(entries))
+                }
+                Type::Struct(fields) => {
+                    let fields = fields.iter().map(|(name, of)| (name.clone(), self.expression(of, depth.min(1)))).collect();
+                    Expr::new(of.clone(), Node::Struct(fields))
+                }
                 _ => self.leaf(of),
             },
         }
@@ -241,8 +282,8 @@ impl Writer<'_> {
     fn literal(&mut self, of: &Type) -> Value {
         match of {
             Type::Bool => Value::Bool(self.random.one_in(2)),
-            Type::Int => Value::Whole(*self.pick(&[0, 1, 2, 3, -1, 7, i64::from(i32::MAX)])),
-            Type::Long => Value::Whole(*self.pick(&[0, 1, 2, 3, -1, 5_000_000_000, i64::MAX])),
+            Type::Int => Value::Whole(*self.pick(&[0, 1, 2, 3, -1, 7, i64::from(i32::MAX), 1 - i64::from(i32::MAX)])),
+            Type::Long => Value::Whole(*self.pick(&[0, 1, 2, 3, -1, 5_000_000_000, i64::MAX, 1 - i64::MAX])),
             Type::Double => Value::Double(*self.pick(&[0.0, 1.0, 0.5, -2.0, 1e10])),
             Type::Decimal(..) => Value::Decimal(*self.pick(&[0, 1, 250, -125, 4000])),
             Type::Text => Value::Text((*self.pick(&["", "a", "b", "12", "it's", "é", "abc"])).to_owned()),
@@ -415,13 +456,109 @@ impl Writer<'_> {
     }
 
     fn list(&mut self, of: &Type, item: &Type, depth: u32) -> Expr {
-        match self.random.below(3) {
+        let is_plain = matches!(item, Type::Int | Type::Long | Type::Double | Type::Text | Type::Bool);
+        match self.random.below(if self.is_ksql() { 8 } else { 3 }) {
             0 if *item == Type::Text => self.call(of, "SPLIT", &[&Type::Text, &Type::Text], 0),
-            1 if matches!(item, Type::Int | Type::Long | Type::Double | Type::Text | Type::Bool) => {
+            0 | 1 if is_plain => {
                 let items = (0..1 + self.random.below(3)).map(|_| self.expression(item, depth)).collect();
                 Expr::new(of.clone(), Node::Call("MAKE_ARRAY", items))
             }
+            3 if is_plain => {
+                let name = *self.pick(&["ARRAY_CONCAT", "ARRAY_UNION", "ARRAY_EXCEPT", "ARRAY_INTERSECT"]);
+                self.call(of, name, &[of, of], depth.min(1))
+            }
+            4 if is_plain => self.call(of, "ARRAY_DISTINCT", &[of], depth),
+            5 => {
+                let [from, to] =
+                    [0, 1].map(|least| Expr::new(Type::Int, Node::Literal(Value::Whole(least + self.random.below(3).cast_signed()))));
+                let list = self.expression(of, depth.min(1));
+                Expr::new(of.clone(), Node::Call("SLICE", vec![list, from, to]))
+            }
+            6 if is_counted(item) => {
+                let from = self.pick(&[Type::Int, Type::Long, Type::Double, Type::Text]).clone();
+                self.lambda("TRANSFORM", of, &from, depth)
+            }
+            7 => self.lambda("FILTER", of, item, depth),
             _ => self.leaf(of),
+        }
+    }
+
+    /// Something that an array has.
+    fn of_list(&mut self, of: &Type, depth: u32) -> Expr {
+        let inner = self.pick(&[Type::Int, Type::Long, Type::Text, Type::Double]).clone();
+        let list = |of: &Type| Type::List(Box::new(of.clone()));
+        match of {
+            Type::Bool => self.call(of, "ARRAY_CONTAINS", &[&list(&inner), &inner], depth.min(1)),
+            Type::Int if self.random.one_in(2) => self.call(of, "ARRAY_LENGTH", &[&list(&inner)], depth),
+            of if is_counted(of) && self.random.one_in(2) => self.lambda("REDUCE", of, &inner, depth),
+            Type::Int | Type::Long | Type::Double | Type::Text => {
+                let name = *self.pick(&["ARRAY_MAX", "ARRAY_MIN"]);
+                self.call(of, name, &[&list(of)], depth)
+            }
+            _ => self.leaf(of),
+        }
+    }
+
+    /// A lambda over a list of `item` that gives a value of a type.
+    fn lambda(&mut self, name: &'static str, of: &Type, item: &Type, depth: u32) -> Expr {
+        let list = Box::new(self.expression(&Type::List(Box::new(item.clone())), depth.min(1)));
+        let is_reduce = name == "REDUCE";
+        let makes = match of {
+            Type::List(made) if !is_reduce => made,
+            of => of,
+        };
+        let state = is_reduce.then(|| Box::new(Expr::new(of.clone(), Node::Literal(self.literal(of)))));
+        let mut columns = self.columns.to_vec();
+        let mut parameters = Vec::new();
+        for (parameter, of) in is_reduce.then_some(("state9", of)).into_iter().chain([("x9", item)]) {
+            columns.push(Column::new(self.rules, parameter, of.clone(), false));
+            parameters.push(self.rules.name(parameter));
+        }
+        let mut within = Writer { random: self.random, columns: &columns, rules: self.rules };
+        let body = if name == "FILTER" { within.kept(2) } else { within.made(makes, 2) };
+        Expr::new(of.clone(), Node::Lambda(Lambda { name, list, state, body: Box::new(body), parameters }))
+    }
+
+    /// The body of a lambda that makes something: of what it has it is settled what fails.
+    fn made(&mut self, of: &Type, depth: u32) -> Expr {
+        if depth == 0 || chance(self.random, 20) {
+            return self.within(of);
+        }
+        let depth = depth - 1;
+        if *of == Type::Text {
+            let name = *self.pick(&["CONCAT", "UCASE", "LCASE"]);
+            let arguments = (0..if name == "CONCAT" { 2 } else { 1 }).map(|_| self.made(of, depth)).collect();
+            return Expr::new(of.clone(), Node::Call(name, arguments));
+        }
+        let sign = *self.pick(&['+', '-', '*', '/', '%']);
+        let (left, right) = (self.made(of, depth), self.made(of, depth));
+        Expr::new(of.clone(), Node::Arithmetic(sign, Box::new(left), Box::new(right)))
+    }
+
+    /// The body of a lambda that says what stays.
+    fn kept(&mut self, depth: u32) -> Expr {
+        let of = |node| Expr::new(Type::Bool, node);
+        let one = self.pick(&[Type::Int, Type::Long, Type::Double, Type::Text]).clone();
+        match self.random.below(if depth == 0 { 3 } else { 5 }) {
+            0 => {
+                let place = self.columns.len() - 1;
+                of(Node::Not(Box::new(of(Node::IsNull(Box::new(Expr::column(place, &self.columns[place])))))))
+            }
+            3 => of(Node::And(Box::new(self.kept(depth - 1)), Box::new(self.kept(depth - 1)))),
+            4 => of(Node::Or(Box::new(self.kept(depth - 1)), Box::new(self.kept(depth - 1)))),
+            _ => {
+                let sign = *self.pick(&COMPARISONS);
+                of(Node::Compare(sign, Box::new(self.made(&one, depth)), Box::new(self.made(&one, 0))))
+            }
+        }
+    }
+
+    /// A parameter of a lambda, if one has the type, or a leaf.
+    fn within(&mut self, of: &Type) -> Expr {
+        let fitting = (0..self.columns.len()).rev().take(2).find(|place| self.columns[*place].of == *of);
+        match fitting.filter(|_| chance(self.random, 65)) {
+            Some(place) => Expr::column(place, &self.columns[place]),
+            None => Expr::new(of.clone(), Node::Literal(self.literal(of))),
         }
     }
 
@@ -472,6 +609,10 @@ impl Writer<'_> {
             }
         }
     }
+}
+
+fn is_counted(of: &Type) -> bool {
+    matches!(of, Type::Int | Type::Long | Type::Double | Type::Text)
 }
 
 /// The type of what two DECIMAL make, small enough that both dialects agree on it.

@@ -296,6 +296,9 @@ fn projection(random: &mut Random, name: &str, from: usize, source: &Source) -> 
 fn group_key(writer: &mut Writer<'_>) -> Expr {
     let can_be_key = |column: &(usize, &Column)| !column.1.of.is_nested();
     let columns: Vec<(usize, &Column)> = writer.columns.iter().enumerate().filter(can_be_key).collect();
+    if columns.is_empty() {
+        return writer.truth(0);
+    }
     if chance(writer.random, 65) {
         let (place, column) = one_of(writer.random, &columns);
         return Expr::column(*place, column);
