@@ -14,12 +14,13 @@ use std::{
 use arrow::datatypes::{DataType, Field, Schema};
 use foldlog_log::{
     Append, Appended, LogBackend, NewRecord, PartitionId, Position, ReadLimits, Selection, Timestamp, TopicKind, TopicName, TopicSettings,
-    Write, clock::Clock,
+    Write, clock::Clock, testing::Random,
 };
 use foldlog_query::{
     catalog::{Column, Format, QueryDef, QueryId, Reading, Source, SourceKind, WantedColumn},
     plan::{AggregateCall, AggregateFunction, Node, OperatorId, Sink, SourceScan, StreamPlan},
     sql::dialect::{AggregateRules, Changelog, CollectLimits},
+    stream::pace::StepLimits,
 };
 
 /// Longest time that a test waits for anything.
@@ -46,6 +47,15 @@ impl Clock for SteppingClock {
         let looks = self.looks.fetch_add(1, Ordering::Relaxed);
         self.stride.saturating_mul(u32::try_from(looks).unwrap_or(u32::MAX))
     }
+}
+
+/// Steps of some size, and a clock for them: one that steps at every look ends steps at any row.
+pub fn random_steps(random: &mut Random) -> (Arc<SteppingClock>, StepLimits) {
+    let most = [1, 2, 7, 64, 8192];
+    let records = most[usize::try_from(random.below(5)).unwrap()];
+    let clock = Arc::new(SteppingClock::new(Duration::from_millis(random.below(3))));
+    let look = if random.one_in(3) { usize::try_from(1 + random.below(8)).unwrap() } else { 1024 };
+    (clock, StepLimits { read: ReadLimits { records, ..ReadLimits::default() }, look, ..StepLimits::default() })
 }
 
 pub fn topic(name: &str) -> TopicName {

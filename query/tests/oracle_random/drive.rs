@@ -8,22 +8,20 @@ use arrow::{
     datatypes::{DataType, Date32Type, Decimal128Type, Float64Type, Int32Type, Int64Type, Time32MillisecondType, TimestampMillisecondType},
 };
 use foldlog_log::{
-    LogBackend, NewRecord, Position, ReadLimits, TopicKind,
+    LogBackend, NewRecord, Position, TopicKind,
     clock::SystemClock,
     config::LogConfig,
     disk::Disk,
     embedded::EmbeddedLog,
     testing::{MemoryLog, Random, SimDisk},
 };
-use foldlog_query::{
-    Engine, QueryConfig, QueryError, Request, Session, arrow::record_batch::RecordBatch, stream::pace::StepLimits, supervisor::QueryState,
-};
+use foldlog_query::{Engine, QueryConfig, QueryError, Request, Session, arrow::record_batch::RecordBatch, supervisor::QueryState};
 use futures::TryStreamExt as _;
 
 use super::{
     check::{Contents, Counts, PROGRESS, same_view},
-    common::{PATIENCE, SteppingClock, Stored, append, create, read_all, read_from, topic},
-    grammar::{Rules, chance, one_of},
+    common::{PATIENCE, Stored, append, create, random_steps, read_all, read_from, topic},
+    grammar::{Rules, chance},
     kept::Keeping,
     query::{Query, Verb},
     schema::Source,
@@ -156,11 +154,7 @@ impl Life<'_> {
 
     /// Starts the engine with steps of some size.
     fn open(&mut self) -> Result<(), Failure> {
-        let records = *one_of(&mut self.random, &[1, 2, 7, 64, 8192]);
-        // A clock that steps at every look ends steps at any row.
-        let clock = Arc::new(SteppingClock::new(Duration::from_millis(self.random.below(3))));
-        let look = if self.random.one_in(3) { usize::try_from(1 + self.random.below(8)).unwrap() } else { 1024 };
-        let limits = StepLimits { read: ReadLimits { records, ..ReadLimits::default() }, look, ..StepLimits::default() };
+        let (clock, limits) = random_steps(&mut self.random);
         let config = QueryConfig { workers: 1 + u32::try_from(self.random.below(2)).unwrap(), ..QueryConfig::default() };
         let checkpoints = self.keeping.as_ref().map(|keeping| match &self.place {
             Place::Memory(disk) | Place::Disk(disk, _) => keeping.checkpoints(disk),

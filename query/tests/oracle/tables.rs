@@ -1,50 +1,34 @@
-//! The oracle for tables of tables: at every commit what a query made of a table equals a plain evaluation of the same prefix.
-//!
-//! The plain side shares nothing with the engine: it reads the payloads with `serde_json`, keeps the newest row of each key in a
-//! map, and computes every row of the result anew for every commit. Random rows, removals, partitions, step sizes, restarts and
-//! changelogs come from a seed, which a failure prints.
-
-#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-
-mod common;
+//! Tables of a table: its rows picked, grouped, and grouped with HAVING. The plain side keeps the newest row of each key in a map.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
-use arrow::{
-    array::{
-        Array, ArrayRef, AsArray, RecordBatch,
-        types::{Float64Type, Int64Type, TimestampMillisecondType},
-    },
-    datatypes::DataType,
-};
+use arrow::datatypes::DataType;
 use bytes::Bytes;
-use common::{PATIENCE, SteppingClock, append, column, create, definition, read_all, table};
 use foldlog_log::{
-    LogBackend, NewRecord, Position, ReadLimits, Timestamp, TopicKind,
+    LogBackend, NewRecord, Position, Timestamp, TopicKind,
     clock::SystemClock,
     testing::{MemoryLog, Random, SimDisk},
 };
 use foldlog_query::{
-    ChangeOp, Checkpoints, PushItem, QueryConfig,
     catalog::{Source, SourceKind},
-    changes::ChangeListener,
     plan::{
         Expressions, StreamPlan,
         chance::Chance,
         select::{self, Scope},
     },
     sql::{self, Dialect, Statement, dialect::Changelog},
-    stream::{pace::StepLimits, view::Pinned},
+    stream::view::Pinned,
     supervisor::Supervisor,
 };
 use serde_json::{Value, json};
 
-/// A view: key to the columns of its row, as JSON.
-type Rows = BTreeMap<String, Value>;
+use super::{
+    common::{PATIENCE, append, column, create, definition, read_all, table},
+    engine::{self, Follower, Rows, check_log, compare_pinned},
+};
 
 const PICKED: &str = "CREATE TABLE picked AS SELECT id, n * 2 AS twice, s FROM rows WHERE n > 0";
 const GROUPED: &str = "CREATE TABLE grouped AS SELECT g, COUNT(*) AS rows, COUNT(n) AS n_count, SUM(n) AS n_sum, AVG(n) AS n_avg, MIN(n) AS low, \
@@ -70,8 +54,6 @@ struct Row {
     n: Option<i64>,
     s: Option<String>,
 }
-
-// ---- the plain side ----
 
 /// What every row must be after the records below `end`.
 fn evaluate(name: &str, facts: &[Fact], end: u64) -> Rows {
@@ -154,118 +136,6 @@ fn aggregated(of: &[&Row]) -> Value {
     })
 }
 
-// ---- what the engine says ----
-
-fn value_of(array: &ArrayRef, row: usize) -> Value {
-    match array.data_type() {
-        _ if array.is_null(row) => Value::Null,
-        DataType::Int64 => json!(array.as_primitive::<Int64Type>().value(row)),
-        DataType::Float64 => json!(array.as_primitive::<Float64Type>().value(row)),
-        DataType::Utf8 => json!(array.as_string::<i32>().value(row)),
-        DataType::List(_) => {
-            let items = array.as_list::<i32>().value(row);
-            (0..items.len()).map(|item| value_of(&items, item)).collect()
-        }
-        _ => json!(array.as_primitive::<TimestampMillisecondType>().value(row)),
-    }
-}
-
-/// The rows of a batch of the view.
-fn rows_of(batch: &RecordBatch) -> Vec<(String, Value)> {
-    let schema = batch.schema();
-    let row = |row: usize| {
-        let columns =
-            schema.fields().iter().zip(batch.columns()).skip(1).map(|(field, array)| (field.name().clone(), value_of(array, row)));
-        (batch.column(0).as_string::<i32>().value(row).to_owned(), Value::Object(columns.collect()))
-    };
-    (0..batch.num_rows()).map(row).collect()
-}
-
-fn scan(pinned: &Pinned) -> Rows {
-    pinned.scan().flat_map(|batch| rows_of(&batch.unwrap())).collect()
-}
-
-/// Says where two views differ.
-fn compare(what: &str, at: u64, found: &Rows, expected: &Rows) -> Result<(), String> {
-    for key in expected.keys().chain(found.keys()) {
-        if found.get(key) != expected.get(key) {
-            return Err(format!("{what} at {at}, key {key:?}: found {:?}, expected {:?}", found.get(key), expected.get(key)));
-        }
-    }
-    Ok(())
-}
-
-/// Folds a sink's topic and compares it with the plain evaluation at every commit; gives the number of commits.
-fn check_log(log: &dyn LogBackend, name: &str, facts: &[Fact]) -> Result<usize, String> {
-    let mut view = Rows::new();
-    let mut commits = 0;
-    for record in read_all(log, &[name, "_foldlog.progress"]) {
-        let key = String::from_utf8(record.key.unwrap()).unwrap();
-        if record.topic == name {
-            match record.value {
-                None => drop(view.remove(&key)),
-                Some(value) => {
-                    let mut value: Value = serde_json::from_slice(&value).unwrap();
-                    value["rowtime"] = json!(record.timestamp);
-                    view.insert(key, value);
-                }
-            }
-        } else if key == name {
-            let progress: Value = serde_json::from_slice(&record.value.unwrap()).unwrap();
-            let end = progress["position"].as_u64().unwrap();
-            compare(&format!("the topic {name}"), end, &view, &evaluate(name, facts, end))?;
-            commits += 1;
-        }
-    }
-    Ok(commits)
-}
-
-/// Follows a listener and compares at every commit that it hears of.
-struct Follower {
-    name: &'static str,
-    listener: ChangeListener,
-    view: Rows,
-    reached: Position,
-    commits: usize,
-}
-
-impl Follower {
-    fn new(name: &'static str, mut listener: ChangeListener, facts: &[Fact]) -> Result<Self, String> {
-        let snapshot = listener.take_snapshot().unwrap();
-        let (view, reached) = (scan(&snapshot), snapshot.position());
-        let at = reached.get();
-        compare("a listener's snapshot", at, &view, &evaluate(name, facts, at))?;
-        Ok(Self { name, listener, view, reached, commits: 1 })
-    }
-
-    async fn follow(&mut self, end: Position, facts: &[Fact]) -> Result<(), String> {
-        while self.reached < end {
-            let item = tokio::time::timeout(PATIENCE, self.listener.next()).await.map_err(|_| format!("nothing was heard up to {end}"))?;
-            self.reached = match item.ok_or("the listener ended")?.map_err(|error| error.to_string())? {
-                PushItem::Progress(position) => position,
-                PushItem::Changes { rows, ops, position } => {
-                    for ((key, row), op) in rows_of(&rows).into_iter().zip(ops) {
-                        let (before, is_right) = match op {
-                            ChangeOp::Insert | ChangeOp::UpdateAfter => (self.view.insert(key.clone(), row.clone()), None),
-                            ChangeOp::UpdateBefore | ChangeOp::Delete => (self.view.remove(&key), Some(row.clone())),
-                        };
-                        if before != is_right {
-                            return Err(format!("{op:?} of key {key:?} to {row} where the row was {before:?}"));
-                        }
-                    }
-                    position
-                }
-            };
-            let at = self.reached.get();
-            compare("a listener", at, &self.view, &evaluate(self.name, facts, at))?;
-            self.commits += 1;
-        }
-        Ok(())
-    }
-}
-
-// ---- random worlds ----
-
 /// The table `rows`: `id VARCHAR PRIMARY KEY, g VARCHAR, n BIGINT, s VARCHAR`.
 fn rows() -> Arc<Source> {
     let of = |name| column(name, DataType::Utf8, false);
@@ -325,20 +195,16 @@ impl World {
     }
 
     fn start(&mut self) -> Supervisor {
-        let most = [1, 3, 16, 8192];
-        let records = most[usize::try_from(self.random.below(4)).unwrap()];
-        let config = QueryConfig { workers: 2, ..QueryConfig::default() };
-        let clock = Arc::new(SteppingClock::new(Duration::from_millis(self.random.below(3))));
-        let look = if self.random.one_in(3) { usize::try_from(1 + self.random.below(8)).unwrap() } else { 1024 };
-        let limits = StepLimits { read: ReadLimits { records, ..ReadLimits::default() }, look, ..StepLimits::default() };
-        // After every step, now and then, or at the end of a life alone.
-        let due = [0, 1, 20, 100_000][usize::try_from(self.random.below(4)).unwrap()];
-        let checkpoints = Checkpoints::in_files(Arc::new(self.kept.clone()), "/state".into()).due_after(Duration::from_millis(due));
-        let supervisor = Supervisor::open_keeping(Arc::clone(&self.log), clock, &config, limits, Some(&checkpoints)).unwrap();
+        let supervisor = engine::open(&self.log, &mut self.random, &self.kept);
         for (name, statement) in [("picked", PICKED), ("grouped", GROUPED), ("busy", BUSY)] {
             supervisor.start(&definition(name), &plan(statement, self.changelog)).unwrap();
         }
         supervisor
+    }
+
+    fn expected(&self, name: &str) -> impl Fn(u64) -> Rows + '_ {
+        let name = name.to_owned();
+        move |end| evaluate(&name, &self.facts, end)
     }
 
     async fn append_some(&mut self) {
@@ -370,43 +236,43 @@ async fn run(mut world: World) -> Result<usize, String> {
     for _life in 0..3 {
         world.append_some().await;
         let supervisor = world.start();
-        let mut followers = Vec::new();
+        let mut followers: Vec<(&str, Follower)> = Vec::new();
         let mut pins: Vec<(&str, Pinned)> = Vec::new();
         let begun = world.log.head().position;
         for name in ["picked", "grouped", "busy"] {
             let view = supervisor.view(name).ok_or("there is no view")?;
             view.wait(begun, PATIENCE).await.map_err(|error| error.to_string())?;
-            followers.push(Follower::new(name, supervisor.listen(&view).map_err(|error| error.to_string())?, &world.facts)?);
+            let listener = supervisor.listen(&view).map_err(|error| error.to_string())?;
+            followers.push((name, Follower::new(listener, &world.expected(name))?));
         }
         for _ in 0..8 {
             world.append_some().await;
             let chosen = usize::try_from(world.random.below(3)).unwrap();
-            let follower = &mut followers[chosen];
-            let view = supervisor.view(follower.name).unwrap();
+            let (name, follower) = &mut followers[chosen];
+            let view = supervisor.view(name).unwrap();
             if world.random.one_in(2) {
-                pins.push((follower.name, view.pin().map_err(|error| error.to_string())?));
+                pins.push((*name, view.pin().map_err(|error| error.to_string())?));
             }
             if world.random.one_in(2) {
                 view.wait(world.end(), PATIENCE).await.map_err(|error| error.to_string())?;
-                follower.follow(world.end(), &world.facts).await?;
+                follower.follow(world.end(), &world.expected(name)).await?;
             }
         }
-        for follower in &mut followers {
-            let view = supervisor.view(follower.name).unwrap();
+        for (name, follower) in &mut followers {
+            let view = supervisor.view(name).unwrap();
             view.wait(world.end(), PATIENCE).await.map_err(|error| error.to_string())?;
-            follower.follow(world.end(), &world.facts).await?;
-            pins.push((follower.name, view.pin().map_err(|error| error.to_string())?));
+            follower.follow(world.end(), &world.expected(name)).await?;
+            pins.push((*name, view.pin().map_err(|error| error.to_string())?));
             commits += follower.commits;
         }
         for (name, pinned) in &pins {
-            let at = pinned.position().get();
-            compare(&format!("the pinned view {name}"), at, &scan(pinned), &evaluate(name, &world.facts, at))?;
+            compare_pinned(name, pinned, &world.expected(name))?;
             commits += 1;
         }
         drop(pins);
         supervisor.shut_down().await;
         for name in ["picked", "grouped", "busy"] {
-            commits += check_log(world.log.as_ref(), name, &world.facts)?;
+            commits += check_log(world.log.as_ref(), name, &world.expected(name))?;
         }
     }
     if world.changelog == Changelog::Every {

@@ -1,47 +1,27 @@
-//! The oracle: at every commit a view equals a plain evaluation of the same prefix of its source.
-//!
-//! The plain side shares nothing with the engine: it reads the payloads with `serde_json` and folds them in Rust, anew for every
-//! commit. Lives go on from checkpoints of the one before. Commits are found in the log, where each unit of a query ends with its progress, and heard through listeners and
-//! pins. Random data, partitions, step sizes and restarts come from a seed, which a failure prints.
-
-#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-
-mod common;
+//! Groups of a stream, with every aggregate that is kept in one row, over a log in memory and over a disk that loses power.
 
 use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
     sync::Arc,
-    time::Duration,
 };
 
-use arrow::{
-    array::{
-        Array, AsArray, RecordBatch,
-        types::{Float64Type, Int64Type, TimestampMillisecondType},
-    },
-    datatypes::DataType,
-};
 use bytes::Bytes;
-use common::{PATIENCE, SteppingClock, append, create, definition, everything_by_key, read_all, topic};
 use foldlog_log::{
-    Append, LogBackend, NewRecord, Position, ReadLimits, Timestamp, TopicKind, Write,
+    Append, LogBackend, NewRecord, Position, Timestamp, TopicKind, Write,
     clock::SystemClock,
     config::LogConfig,
     disk::Disk,
     embedded::EmbeddedLog,
     testing::{MemoryLog, Random, SimDisk},
 };
-use foldlog_query::{
-    ChangeOp, Checkpoints, PushItem, QueryConfig,
-    changes::ChangeListener,
-    stream::{pace::StepLimits, view::Pinned},
-    supervisor::Supervisor,
-};
+use foldlog_query::{stream::view::Pinned, supervisor::Supervisor};
 use serde_json::{Value, json};
 
-/// A view: key to the columns of its row, as JSON.
-type Rows = BTreeMap<String, Value>;
+use super::{
+    common::{PATIENCE, append, create, definition, everything_by_key, read_all, topic},
+    engine::{self, Follower, Rows, check_log, compare, compare_pinned, scan},
+};
 
 /// One fact as the test appended it.
 #[derive(Clone, Debug)]
@@ -50,8 +30,6 @@ struct Fact {
     time: i64,
     payload: Option<String>,
 }
-
-// ---- the plain side ----
 
 /// What every row of the view must be after folding the facts below `end`.
 fn evaluate(facts: &[Fact], end: u64) -> Rows {
@@ -85,116 +63,6 @@ fn evaluate_group(group: &[(&Fact, Value)]) -> Value {
         "rowtime": group.iter().map(|(fact, _)| fact.time).max(),
     })
 }
-
-// ---- what the engine says ----
-
-/// The rows of a batch of the view.
-fn rows_of(batch: &RecordBatch) -> Vec<(String, Value)> {
-    (0..batch.num_rows())
-        .map(|row| {
-            let mut columns = serde_json::Map::new();
-            for (field, array) in batch.schema().fields().iter().zip(batch.columns()).skip(1) {
-                let value = match field.data_type() {
-                    _ if array.is_null(row) => Value::Null,
-                    DataType::Int64 => json!(array.as_primitive::<Int64Type>().value(row)),
-                    DataType::Float64 => json!(array.as_primitive::<Float64Type>().value(row)),
-                    DataType::Utf8 => json!(array.as_string::<i32>().value(row)),
-                    _ => json!(array.as_primitive::<TimestampMillisecondType>().value(row)),
-                };
-                columns.insert(field.name().clone(), value);
-            }
-            (batch.column(0).as_string::<i32>().value(row).to_owned(), Value::Object(columns))
-        })
-        .collect()
-}
-
-fn scan(pinned: &Pinned) -> Rows {
-    pinned.scan().flat_map(|batch| rows_of(&batch.unwrap())).collect()
-}
-
-/// Says where two views differ.
-fn compare(what: &str, at: u64, found: &Rows, expected: &Rows) -> Result<(), String> {
-    for key in expected.keys().chain(found.keys()) {
-        if found.get(key) != expected.get(key) {
-            return Err(format!("{what} at {at}, key {key:?}: found {:?}, expected {:?}", found.get(key), expected.get(key)));
-        }
-    }
-    Ok(())
-}
-
-/// Folds the sink's topic and compares it with the plain evaluation at every commit; gives the number of commits.
-fn check_log(log: &dyn LogBackend, facts: &[Fact]) -> Result<usize, String> {
-    let mut view = Rows::new();
-    let mut commits = 0;
-    for record in read_all(log, &["totals", "_foldlog.progress"]) {
-        let key = String::from_utf8(record.key.unwrap()).unwrap();
-        if record.topic == "totals" {
-            let mut value: Value = serde_json::from_slice(&record.value.unwrap()).unwrap();
-            value["rowtime"] = json!(record.timestamp);
-            view.insert(key, value);
-        } else if key == "totals" {
-            let progress: Value = serde_json::from_slice(&record.value.unwrap()).unwrap();
-            let end = progress["position"].as_u64().unwrap();
-            compare("the sink's topic", end, &view, &evaluate(facts, end))?;
-            commits += 1;
-        }
-    }
-    Ok(commits)
-}
-
-/// Follows a listener from its snapshot on and compares at every commit that it hears of.
-struct Follower {
-    listener: ChangeListener,
-    view: Rows,
-    commits: usize,
-}
-
-impl Follower {
-    fn new(mut listener: ChangeListener, facts: &[Fact]) -> Result<Self, String> {
-        let snapshot = listener.take_snapshot().unwrap();
-        let view = scan(&snapshot);
-        compare("a listener's snapshot", snapshot.position().get(), &view, &evaluate(facts, snapshot.position().get()))?;
-        Ok(Self { listener, view, commits: 1 })
-    }
-
-    /// Hears everything up to `end`.
-    async fn follow(&mut self, end: Position, facts: &[Fact]) -> Result<(), String> {
-        loop {
-            let item = tokio::time::timeout(PATIENCE, self.listener.next()).await.map_err(|_| format!("nothing was heard up to {end}"))?;
-            let reached = match item.ok_or("the listener ended")?.map_err(|error| error.to_string())? {
-                PushItem::Progress(position) => position,
-                PushItem::Changes { rows, ops, position } => {
-                    self.apply(&rows, &ops)?;
-                    position
-                }
-            };
-            compare("a listener", reached.get(), &self.view, &evaluate(facts, reached.get()))?;
-            self.commits += 1;
-            if reached >= end {
-                return Ok(());
-            }
-        }
-    }
-
-    fn apply(&mut self, rows: &RecordBatch, ops: &[ChangeOp]) -> Result<(), String> {
-        for ((key, row), op) in rows_of(rows).into_iter().zip(ops) {
-            let before = match op {
-                ChangeOp::Insert | ChangeOp::UpdateAfter => self.view.insert(key.clone(), row.clone()),
-                ChangeOp::UpdateBefore | ChangeOp::Delete => self.view.remove(&key),
-            };
-            let right = match op {
-                ChangeOp::Insert | ChangeOp::UpdateAfter => before.is_none(),
-                ChangeOp::UpdateBefore | ChangeOp::Delete => before.as_ref() == Some(&row),
-            };
-            if !right {
-                return Err(format!("{op:?} of key {key:?} to {row} where the row was {before:?}"));
-            }
-        }
-        Ok(())
-    }
-}
-
-// ---- random worlds ----
 
 fn payload(random: &mut Random) -> Option<String> {
     let key = format!("key{}", random.below(12) * random.below(3));
@@ -260,28 +128,14 @@ impl World {
     }
 
     fn start(&mut self) -> Supervisor {
-        let most = [1, 2, 7, 64, 8192];
-        let records = most[usize::try_from(self.random.below(5)).unwrap()];
-        let workers = 1 + u32::try_from(self.random.below(3)).unwrap();
-        let config = QueryConfig { workers, ..QueryConfig::default() };
-        let log = Arc::clone(&self.log);
-        // A clock that steps at every look ends steps at any row.
-        let clock = Arc::new(SteppingClock::new(Duration::from_millis(self.random.below(3))));
-        let look = if self.random.one_in(3) { usize::try_from(1 + self.random.below(8)).unwrap() } else { 1024 };
-        let limits = StepLimits { read: ReadLimits { records, ..ReadLimits::default() }, look, ..StepLimits::default() };
-        // After every step, now and then, or at the end of a life alone.
-        let due = [0, 1, 20, 100_000][usize::try_from(self.random.below(4)).unwrap()];
-        let checkpoints = Checkpoints::in_files(self.kept(), "/data/state".into()).due_after(Duration::from_millis(due));
-        let supervisor = Supervisor::open_keeping(log, clock, &config, limits, Some(&checkpoints)).unwrap();
+        let (Place::Memory(kept) | Place::Disk(kept)) = &self.place;
+        let supervisor = engine::open(&self.log, &mut self.random, kept);
         supervisor.start(&definition("totals"), &everything_by_key("totals")).unwrap();
         supervisor
     }
 
-    /// Where checkpoints lie.
-    fn kept(&self) -> Arc<dyn Disk> {
-        match &self.place {
-            Place::Memory(kept) | Place::Disk(kept) => Arc::new(kept.clone()),
-        }
+    fn expected(&self) -> impl Fn(u64) -> Rows + '_ {
+        |end| evaluate(&self.facts, end)
     }
 
     async fn append_some(&mut self) {
@@ -341,7 +195,7 @@ async fn run(mut world: World) -> Result<usize, String> {
         let view = supervisor.view("totals").ok_or("there is no view")?;
         let begun = world.log.head().position;
         view.wait(begun, PATIENCE).await.map_err(|error| error.to_string())?;
-        let mut follower = Follower::new(supervisor.listen(&view).map_err(|error| error.to_string())?, &world.facts)?;
+        let mut follower = Follower::new(supervisor.listen(&view).map_err(|error| error.to_string())?, &world.expected())?;
         let mut pins: Vec<Pinned> = Vec::new();
         for _ in 0..8 {
             world.append_some().await;
@@ -351,20 +205,19 @@ async fn run(mut world: World) -> Result<usize, String> {
             }
             if world.random.one_in(3) {
                 view.wait(end, PATIENCE).await.map_err(|error| error.to_string())?;
-                follower.follow(end, &world.facts).await?;
+                follower.follow(end, &world.expected()).await?;
             }
         }
         let end = Position::new(world.facts.last().map_or(0, |fact| fact.position + 1));
         view.wait(end, PATIENCE).await.map_err(|error| error.to_string())?;
         pins.push(view.pin().map_err(|error| error.to_string())?);
         for pinned in &pins {
-            let at = pinned.position().get();
-            compare("a pinned view", at, &scan(pinned), &evaluate(&world.facts, at))?;
+            compare_pinned("totals", pinned, &world.expected())?;
             commits += 1;
         }
         commits += follower.commits;
         world.end_life(supervisor).await;
-        commits += check_log(world.log.as_ref(), &world.facts)?;
+        commits += check_log(world.log.as_ref(), "totals", &world.expected())?;
         world.check_nothing_moved()?;
     }
     Ok(commits)
@@ -403,7 +256,7 @@ async fn the_oracle_objects_to_one_wrong_row() {
     let supervisor = world.start();
     let view = supervisor.view("totals").unwrap();
     view.wait(world.log.head().position, PATIENCE).await.unwrap();
-    check_log(world.log.as_ref(), &world.facts).unwrap();
+    check_log(world.log.as_ref(), "totals", &world.expected()).unwrap();
     let mut rows = scan(&view.pin().unwrap());
     let at = view.frontier().get();
     let expected = evaluate(&world.facts, at);
@@ -430,6 +283,6 @@ async fn the_oracle_objects_to_one_wrong_row() {
     let appended = append(world.log.as_ref(), "facts", 0, vec![record]).await;
     world.facts.push(Fact { position: appended.first.get(), time: 5, payload: Some(fact) });
     view.wait(appended.end, PATIENCE).await.unwrap();
-    let objection = check_log(world.log.as_ref(), &world.facts).unwrap_err();
-    assert!(objection.contains("the sink's topic"), "{objection}");
+    let objection = check_log(world.log.as_ref(), "totals", &world.expected()).unwrap_err();
+    assert!(objection.contains("the topic totals"), "{objection}");
 }
