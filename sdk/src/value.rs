@@ -31,8 +31,15 @@ pub enum Value {
     TimeMs(i64),
     /// DECIMAL, as exact text.
     Decimal(String),
-    /// JSON text: arrays, maps, structs. Never a parameter.
+    /// JSON text: arrays, maps, structs. Never a parameter, for it does not say of which type it is; [`Value::Nested`] does.
     Json(String),
+    /// ARRAY, MAP or STRUCT with its type. Only a parameter: rows have [`Value::Json`].
+    Nested {
+        /// The type as SQL writes it: `ARRAY<VARCHAR>`.
+        sql_type: String,
+        /// The value as JSON.
+        json: String,
+    },
 }
 
 impl Value {
@@ -49,8 +56,9 @@ impl Value {
             Self::Decimal(value) => Some(Kind::Decimal(value)),
             Self::Date(value) => Some(Kind::Date(value)),
             Self::TimeMs(value) => Some(Kind::TimeMs(value)),
+            Self::Nested { sql_type, json } => Some(Kind::Nested(v1::NestedValue { sql_type, json })),
             Self::Json(_) => {
-                return Err(Error::Invalid(format!("{self:?} cannot be a parameter; give it as text and cast it in the statement")));
+                return Err(Error::Invalid(format!("{self:?} cannot be a parameter: its type is not known; use Value::Nested")));
             }
         };
         Ok(v1::Value { kind })
@@ -353,7 +361,7 @@ impl<'de> de::Deserializer<'de> for ValueDeserializer<'_> {
             Value::Double(value) => visitor.visit_f64(*value),
             Value::Text(value) | Value::Decimal(value) => visitor.visit_str(value),
             Value::Binary(value) => visitor.visit_bytes(value),
-            Value::Json(text) => {
+            Value::Json(text) | Value::Nested { json: text, .. } => {
                 let json: serde_json::Value = self.in_column(serde_json::from_str(text))?;
                 de::Deserializer::deserialize_any(json, visitor).map_err(CodecError::from)
             }
@@ -380,7 +388,7 @@ impl<'de> de::Deserializer<'de> for ValueDeserializer<'_> {
     ) -> Result<V::Value, CodecError> {
         match self.value {
             Value::Text(text) => self.in_column::<V::Value>(visitor.visit_enum(de::value::StrDeserializer::<CodecError>::new(text))),
-            Value::Json(text) => {
+            Value::Json(text) | Value::Nested { json: text, .. } => {
                 let json: serde_json::Value = self.in_column(serde_json::from_str(text))?;
                 self.in_column(de::Deserializer::deserialize_enum(json, name, variants, visitor))
             }

@@ -27,10 +27,11 @@ use arrow::{
     record_batch::{RecordBatch, RecordBatchOptions},
 };
 use bytes::Bytes;
+use datafusion::common::ScalarValue;
 use foldlog_log::{LogError, Offset, PartitionId, Position, RecordView, Run, TopicKind};
 
 use crate::{
-    catalog::{Pseudo, Reading, Source, WantedColumn},
+    catalog::{Pseudo, Reading, Source, WantedColumn, type_name, types::is_nested},
     codec::{
         column::{Builder, Cell, Limits},
         json::Kind,
@@ -45,6 +46,23 @@ pub use encode::{EncodedRows, Encoder, json_of};
 
 /// Most faults of one call that are told one by one; the rest are only counted.
 pub const TOLD_FAULTS: usize = 64;
+
+/// An ARRAY, MAP or STRUCT of a type as SQL writes it, from JSON; `null` is NULL. All of it must fit.
+///
+/// # Errors
+/// [`QueryError::Syntax`] and [`QueryError::Invalid`] for what is no such type, and for JSON that does not fit it.
+pub fn nested_value(sql_type: &str, json: &[u8]) -> Result<ScalarValue, QueryError> {
+    let data_type = crate::sql::types::named(sql_type)?;
+    let invalid = |reason: String| QueryError::Invalid(format!("the value of type {}: {reason}", type_name(&data_type)));
+    if !is_nested(&data_type) {
+        return Err(invalid("expected an ARRAY, MAP or STRUCT".to_owned()));
+    }
+    let value = json::whole(json).map_err(|fault| invalid(format!("not a JSON value: {fault}")))?;
+    let mut builder = Builder::new(&data_type, 1)?;
+    builder.append(Cell::Json(value), &mut Limits::new(Reading::Exact, json.len())).map_err(|reason| invalid(reason.to_owned()))?;
+    let values = builder.finish().map_err(|fault| QueryError::Execution(fault.to_string()))?;
+    ScalarValue::try_from_array(&values, 0).map_err(|fault| QueryError::Execution(fault.to_string()))
+}
 
 /// Something that could not be decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]

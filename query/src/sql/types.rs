@@ -160,6 +160,15 @@ pub fn of_cast(written: &ast::DataType, dialect: Dialect, made: &dyn Fn(&str) ->
     read_type(&text, dialect).and_then(|read| read.resolve(made)).map_err(within)
 }
 
+/// The type that a text names, in the rules of `standard`; names of CREATE TYPE mean nothing.
+///
+/// # Errors
+/// [`QueryError::Invalid`] for what is no type.
+pub fn named(text: &str) -> Result<DataType, QueryError> {
+    guard::check_text(text, guard::MAX_STATEMENT_BYTES)?;
+    read_type(text, Dialect::STANDARD).and_then(|read| read.resolve(&|_| None)).map_err(within)
+}
+
 /// The error without its place, which is one within the type alone.
 fn within(error: QueryError) -> QueryError {
     match error {

@@ -129,6 +129,10 @@ pub fn parameter(value: pb::Value, place: usize) -> Result<ScalarValue, Failure>
             let (number, scale) = decimal(&text).ok_or_else(invalid)?;
             ScalarValue::Decimal128(Some(number), 38, scale)
         }
+        Some(Kind::Nested(nested)) => {
+            let read = foldlog_query::codec::nested_value(&nested.sql_type, nested.json.as_bytes());
+            read.map_err(|fault| Failure::invalid(format!("parameters[{place}].nested"), fault))?
+        }
     })
 }
 

@@ -48,3 +48,35 @@ async fn parameters_of_every_type_reach_a_statement_as_they_are() {
     assert_eq!(rows, [serde_json::json!({ "n": 7, "word": "7", "day": "2013-02-09" })]);
     assert_eq!(server.run(&["sql", "VALUES ($1)", "-p", "bigint:x"]).code, Some(2));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn arrays_maps_and_structs_are_parameters_with_their_types() {
+    let server = Server::start();
+    let client = Client::connect(&server.url).await.unwrap();
+    let columns = "id INT, tags ARRAY<VARCHAR>, counts MAP<VARCHAR, BIGINT>, place STRUCT<town VARCHAR, at ARRAY<DOUBLE>>";
+    client.query(format!("CREATE STREAM s ({columns}) WITH (partitions = 1)")).execute().await.unwrap();
+    let nested = |sql_type: &str, json: &str| Value::Nested { sql_type: sql_type.to_owned(), json: json.to_owned() };
+    let insert = client.query("INSERT INTO s VALUES (1, $1, $2, $3), (2, $4, NULL, NULL)");
+    let insert = insert.bind(nested("ARRAY<VARCHAR>", r#"["a", "it's", null]"#)).bind(nested("MAP<VARCHAR, BIGINT>", r#"{"x": 1}"#));
+    let insert = insert.bind(nested("STRUCT<town VARCHAR, at ARRAY<DOUBLE>>", r#"{"town": "Rome", "at": [41.9, 12.5]}"#));
+    insert.bind(nested("ARRAY<VARCHAR>", "[]")).execute().await.unwrap();
+
+    let rows = server.rows(&["sql", "SELECT tags, counts, place FROM s WHERE tags = $1", "-p", r#"array<varchar>:["a","it's",null]"#]);
+    let place = serde_json::json!({ "town": "Rome", "at": [41.9, 12.5] });
+    assert_eq!(rows, [serde_json::json!({ "tags": ["a", "it's", null], "counts": { "x": 1 }, "place": place })]);
+    let found = client.query("SELECT id FROM s WHERE array_has($1, id)").bind(nested("ARRAY<INT>", "[2, 3]"));
+    let id: i64 = found.one().await.unwrap();
+    assert_eq!(id, 2);
+
+    for (sql_type, json, reason) in [
+        ("ARRAY<INT>", "[1", "not a JSON value"),
+        ("ARRAY<INT>", r#"["x"]"#, "the value of type ARRAY<INTEGER>"),
+        ("ARRAY<INTT>", "[1]", "did you mean INT?"),
+        ("INT", "1", "expected an ARRAY, MAP or STRUCT"),
+        ("ARRAY<", "[]", "expected"),
+    ] {
+        let refused = client.query("VALUES ($1)").bind(nested(sql_type, json)).execute().await.map_err(|error| error.to_string());
+        let told = refused.unwrap_err();
+        assert!(told.contains(reason) && told.contains("parameters[0].nested"), "{sql_type} {json}: {told}");
+    }
+}

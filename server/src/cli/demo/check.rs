@@ -92,7 +92,7 @@ fn json(value: &Value) -> serde_json::Value {
         Value::Boolean(value) => (*value).into(),
         Value::Integer(value) | Value::TimestampMs(value) | Value::Date(value) | Value::TimeMs(value) => (*value).into(),
         Value::Double(value) => (*value).into(),
-        Value::Text(value) | Value::Decimal(value) | Value::Json(value) => value.as_str().into(),
+        Value::Text(value) | Value::Decimal(value) | Value::Json(value) | Value::Nested { json: value, .. } => value.as_str().into(),
         Value::Binary(value) => format!("{value:?}").into(),
     }
 }

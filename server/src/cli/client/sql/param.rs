@@ -11,7 +11,8 @@ const DAY_MS: i64 = 86_400_000;
 
 /// How values are written.
 pub const HELP: &str = "Value of the next parameter, $1, $2, ..., of a single statement: a number, true, false, null or text, or \
-                        TYPE:VALUE with boolean, bigint, double, decimal, text, bytes (Base64), date, time or timestamp";
+                        TYPE:VALUE with boolean, bigint, double, decimal, text, bytes (Base64), date, time or timestamp, or a type as \
+                        'array<int>' before JSON";
 
 /// Reads a value.
 ///
@@ -51,8 +52,16 @@ fn typed(name: &str, value: &str) -> Option<Result<Value, String>> {
         "date" => read(parse_time(&format!("{value}T00:00:00Z")).map(|ms| Value::Date(ms.div_euclid(DAY_MS))), "2013-02-09"),
         "time" => read(parse_time(&format!("1970-01-01T{value}Z")).map(Value::TimeMs), "10:15:00"),
         "timestamp" => read(parse_time(value).map(Value::TimestampMs), "2013-02-09T10:15:00Z"),
+        // The server knows its types.
+        nested if is_nested(nested) => Ok(Value::Nested { sql_type: nested.to_owned(), json: value.to_owned() }),
         _ => return None,
     })
+}
+
+/// Whether it is written like `array<...>`, `map<...>` or `struct<...>`.
+fn is_nested(name: &str) -> bool {
+    let begins = |kind: &str| name.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind));
+    name.ends_with('>') && ["array<", "map<", "struct<"].into_iter().any(begins)
 }
 
 /// Whether it is a number with digits, perhaps a sign and a point.
@@ -84,6 +93,10 @@ mod tests {
         assert_eq!(read("date:1970-01-02"), Value::Date(1));
         assert_eq!(read("time:00:00:01.5"), Value::TimeMs(1_500));
         assert_eq!(read("timestamp:1970-01-01T00:00:01Z"), Value::TimestampMs(1_000));
+        let nested = |sql_type: &str, json: &str| Value::Nested { sql_type: sql_type.to_owned(), json: json.to_owned() };
+        assert_eq!(read("array<int>:[1, 2]"), nested("array<int>", "[1, 2]"));
+        assert_eq!(read("MAP<VARCHAR, INT>:{\"a\":1}"), nested("MAP<VARCHAR, INT>", "{\"a\":1}"));
+        assert_eq!(read("a<b>:c"), Value::Text("a<b>:c".to_owned()));
         assert_eq!(read("decimal:5"), Value::Decimal("5".to_owned()));
     }
 

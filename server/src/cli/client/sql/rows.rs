@@ -34,7 +34,7 @@ fn cell(value: &Value) -> Cell {
         Value::Date(days) => Cell::Text(date(*days)),
         Value::TimeMs(ms) => Cell::Text(time_of_day(*ms)),
         Value::Decimal(text) => Cell::Number(text.clone()),
-        Value::Json(json) => Cell::Json(json.clone()),
+        Value::Json(json) | Value::Nested { json, .. } => Cell::Json(json.clone()),
     }
 }
 
