@@ -47,6 +47,7 @@ stories! {
     chance
     collected
     declare
+    dialects
     explode
     expressions
     faults
@@ -63,6 +64,7 @@ stories! {
     refused
     replaced
     session
+    shown
     sources
     stars
     tables

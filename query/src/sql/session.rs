@@ -76,7 +76,7 @@ pub enum Takes {
 }
 
 /// Every setting that does something.
-pub const SETTINGS: [Setting; 12] = [
+pub const SETTINGS: [Setting; 9] = [
     Setting {
         name: "sql.dialect",
         takes: Takes::OneOf(&["standard", "ksql"]),
@@ -114,18 +114,6 @@ pub const SETTINGS: [Setting; 12] = [
         about: "begins the name of a topic that a query writes, if WITH does not name it",
     },
     Setting {
-        name: "ksql.query.pull.table.scan.enabled",
-        takes: Takes::Boolean,
-        default: "false",
-        about: "ksql: whether a SELECT that ends may read a whole table",
-    },
-    Setting {
-        name: "ksql.query.pull.range.scan.enabled",
-        takes: Takes::Boolean,
-        default: "true",
-        about: "ksql: whether a SELECT that ends may compare the key with < and >",
-    },
-    Setting {
         name: COLLECT_LIST_LIMIT,
         takes: Takes::Number,
         default: "1000",
@@ -136,12 +124,6 @@ pub const SETTINGS: [Setting; 12] = [
         takes: Takes::Number,
         default: "1000",
         about: "how many values COLLECT_SET of a query that is made shows, unless the server's query.collect_set_limit says otherwise",
-    },
-    Setting {
-        name: "ksql.timestamp.throw.on.invalid",
-        takes: Takes::Boolean,
-        default: "false",
-        about: "whether a record without a valid TIMESTAMP column stops its query instead of being left out",
     },
     Setting {
         name: "ksql.variable.substitution.enable",
