@@ -12,7 +12,7 @@ use std::{
 use arrow::array::{AsArray as _, types::Int64Type};
 use common::{PATIENCE, SteppingClock, append, copied, counted, create, definition, facts, json, read_all};
 use foldlog_log::{
-    LogBackend, NewRecord, Position, Timestamp, TopicKind,
+    LogBackend, NewRecord, Position, ReadLimits, Timestamp, TopicKind,
     clock::{Clock, ManualClock, SystemClock},
     testing::MemoryLog,
 };
@@ -51,9 +51,9 @@ fn open(log: &Arc<MemoryLog>, clock: Arc<dyn Clock>, limits: StepLimits) -> Supe
 }
 
 /// Folds everything there is; gives the units that the query wrote, and the rows that it counted.
-async fn fold(count: i64, clock: Arc<dyn Clock>) -> (usize, i64) {
+async fn fold(count: i64, clock: Arc<dyn Clock>, limits: StepLimits) -> (usize, i64) {
     let log = log_of(count).await;
-    let supervisor = open(&log, clock, StepLimits { look: 100, ..StepLimits::default() });
+    let supervisor = open(&log, clock, limits);
     supervisor.start(&definition("by_key"), &counted("by_key", facts(), 0)).unwrap();
     let view = supervisor.view("by_key").unwrap();
     view.wait(log.head().position, PATIENCE).await.unwrap();
@@ -68,15 +68,29 @@ fn rows_counted(pinned: &Pinned) -> i64 {
 
 #[tokio::test]
 async fn a_step_ends_when_its_time_is_over() {
-    let (units, rows) = fold(5000, Arc::new(ManualClock::at(Timestamp::new(0)))).await;
+    let time = Duration::from_millis(5);
+    let limits = StepLimits { look: 100, time, time_alone: time, ..StepLimits::default() };
+    let (units, rows) = fold(5000, Arc::new(ManualClock::at(Timestamp::new(0))), limits).await;
     assert_eq!((units, rows), (1, 5000), "in no time everything is one step");
     // The third look finds 5 ms gone.
-    let (units, rows) = fold(5000, Arc::new(SteppingClock::new(Duration::from_millis(2)))).await;
+    let (units, rows) = fold(5000, Arc::new(SteppingClock::new(Duration::from_millis(2))), limits).await;
     assert_eq!(rows, 5000);
     assert!(units >= 5000 / 300, "{units} units");
     // Every look does, and yet it goes on.
-    let (units, rows) = fold(5000, Arc::new(SteppingClock::new(Duration::from_secs(1)))).await;
+    let (units, rows) = fold(5000, Arc::new(SteppingClock::new(Duration::from_secs(1))), limits).await;
     assert_eq!((units, rows), (50, 5000));
+}
+
+#[tokio::test]
+async fn a_table_that_is_behind_makes_one_step_of_several_readings() {
+    let still: Arc<dyn Clock> = Arc::new(ManualClock::at(Timestamp::new(0)));
+    let read = ReadLimits { records: 100, ..ReadLimits::default() };
+    let limits = StepLimits { read, look: 64, ..StepLimits::default() };
+    assert_eq!(fold(5000, Arc::clone(&still), limits).await, (1, 5000));
+    // No step is longer than it may be, whatever it is made of.
+    let (units, rows) = fold(5000, Arc::clone(&still), StepLimits { rows: 320, ..limits }).await;
+    assert_eq!(rows, 5000);
+    assert!((5000_usize.div_ceil(320 + 64)..=5000 / 100).contains(&units), "{units} units");
 }
 
 /// A clock that does something at every look of a worker.

@@ -41,7 +41,7 @@ use crate::{
         source::{Intake, Taken},
         state::Version,
         succession::{Difference, Piece, Succession},
-        worker::{Turn, Work},
+        worker::{Pool, Turn, Work},
     },
     supervisor::QueryState,
 };
@@ -70,6 +70,8 @@ const FIRST_RETRY_AFTER: Duration = Duration::from_millis(100);
 pub(crate) struct Parts {
     pub(crate) log: Arc<dyn LogBackend>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// What else wants to be run.
+    pub(crate) pool: Pool,
     pub(crate) query: Arc<Query>,
     pub(crate) topics: SystemTopics,
     pub(crate) intake: Box<dyn Intake>,
@@ -104,6 +106,8 @@ pub(crate) struct Task {
     taken_to: Position,
     /// Rows that were taken and had no place in the newest step, in order.
     left: VecDeque<Taken>,
+    /// What reading failed at when a step was made of what it had given before.
+    unread: Option<QueryError>,
     pace: Pace,
     /// In debug builds.
     checker: Option<Checker>,
@@ -268,6 +272,7 @@ impl Task {
             unit_bytes: usize::try_from(parts.log.capabilities().append_bytes / 2).map_or(UNIT_BYTES, |most| most.min(UNIT_BYTES)),
             taken_to: parts.from,
             left: VecDeque::new(),
+            unread: None,
             checker: if cfg!(debug_assertions) {
                 parts.fold.as_ref().map_or_else(|| Some(Checker::default()), |fold| Checker::of(fold).ok())
             } else {
@@ -508,12 +513,13 @@ impl Task {
     /// Takes a step's worth of rows and folds them; none if they are still being decoded.
     fn step(&mut self, until: Position, waker: &Waker) -> Result<Option<Step>, QueryError> {
         self.pace.begin();
-        let Some(mut taken) = self.take(until, waker)? else { return Ok(None) };
+        let Some(first) = self.take(until, waker)? else { return Ok(None) };
         // A step ends where output begins.
-        let silent = taken.scanned_to <= self.parts.output_from || self.parts.succession.is_some();
+        let silent = first.scanned_to <= self.parts.output_from || self.parts.succession.is_some();
+        let mut taken = vec![first];
         let made = loop {
-            let mut made = Made { unit_bytes: self.unit_bytes, carried: Arc::clone(&taken.carried), ..Made::default() };
-            match self.attempt(&mut taken, silent, &mut made) {
+            let mut made = Made { unit_bytes: self.unit_bytes, ..Made::default() };
+            match self.attempt(&mut taken, (until, waker), silent, &mut made) {
                 Ok(()) => break made,
                 // What is too much for one step is not for several.
                 Err(QueryError::ResourceExhausted(_)) if made.rows > 1 => {
@@ -529,11 +535,12 @@ impl Task {
         self.check(&made)?;
         self.within_budget()?;
         let took = self.pace.end(made.rows);
-        let Taken { records, mut faults, mut fault_count, scanned_to, .. } = taken;
+        let records: u64 = taken.iter().map(|taken| taken.records).sum();
+        let mut fault_count: u64 = taken.iter().map(|taken| taken.fault_count).sum();
+        self.taken_to = taken.last().map_or(self.taken_to, |taken| taken.scanned_to);
         self.parts.query.rows_in.fetch_add(records, Ordering::Relaxed);
-        self.taken_to = scanned_to;
         let mut step = Step {
-            folded: scanned_to,
+            folded: self.taken_to,
             versions: made.versions,
             unit: None,
             rows_out: 0,
@@ -545,6 +552,7 @@ impl Task {
         }
         self.untold |= records > 0;
         fault_count += made.faults.len() as u64;
+        let mut faults: Vec<Fault> = taken.into_iter().flat_map(|taken| taken.faults).collect();
         faults.extend(made.faults.into_iter().map(|(position, reason)| nulled(position, reason)));
         self.parts.query.bad_rows.fetch_add(fault_count, Ordering::Relaxed);
         step.rows_out = made.records.len() as u64;
@@ -554,32 +562,72 @@ impl Task {
 
     /// What the step before left, then what is new; all of it below `until`.
     fn take(&mut self, until: Position, waker: &Waker) -> Result<Option<Taken>, QueryError> {
-        let Some(mut left) = self.left.pop_front() else { return self.parts.intake.take(until, waker) };
+        let Some(mut left) = self.left.pop_front() else {
+            return match self.unread.take() {
+                Some(error) => Err(error),
+                None => self.parts.intake.take(until, waker),
+            };
+        };
         let Some(first) = left.split_below(until) else { return Ok(Some(left)) };
         self.left.push_front(left);
         Ok(Some(first))
     }
 
+    /// More for a step that has taken something; what fails then fails the next step.
+    fn take_more(&mut self, until: Position, waker: &Waker) -> Option<Taken> {
+        self.take(until, waker).unwrap_or_else(|error| {
+            self.unread = Some(error);
+            None
+        })
+    }
+
     /// Leaves all but the first `rows` for the next step.
-    fn leave(&mut self, taken: &mut Taken, rows: usize) {
-        if let Some(next) = taken.rows.positions.get(rows).copied()
-            && let Some(first) = taken.split_below(Position::new(next))
-        {
-            self.left.push_front(std::mem::replace(taken, first));
+    fn leave(&mut self, taken: &mut Vec<Taken>, mut rows: usize) {
+        let mut whole = 0;
+        while let Some(first) = taken.get(whole).filter(|taken| taken.rows.len() <= rows) {
+            rows -= first.rows.len();
+            whole += 1;
         }
+        let mut later = taken.split_off(whole);
+        if let Some(cut) = later.first_mut()
+            && rows > 0
+            && let Some(next) = cut.rows.positions.get(rows).copied()
+        {
+            taken.extend(cut.split_below(Position::new(next)));
+        }
+        later.into_iter().rev().for_each(|later| self.left.push_front(later));
     }
 
     /// Folds rows until it is enough for a step, leaves the others, and makes what the step writes.
     ///
     /// # Errors
     /// [`QueryError::ResourceExhausted`] if that is more than a step may write or compute at once.
-    fn attempt(&mut self, taken: &mut Taken, silent: bool, made: &mut Made) -> Result<(), QueryError> {
-        while made.rows < taken.rows.len() {
-            let part = taken.rows.slice(made.rows, self.pace.look().min(taken.rows.len() - made.rows));
-            made.rows += part.len();
-            self.part(part, silent, made)?;
-            if made.rows < taken.rows.len() && (self.pace.is_enough(made.rows) || made.is_heavy()) {
-                self.leave(taken, made.rows);
+    fn attempt(
+        &mut self,
+        taken: &mut Vec<Taken>,
+        (until, waker): (Position, &Waker),
+        silent: bool,
+        made: &mut Made,
+    ) -> Result<(), QueryError> {
+        let (mut place, mut looked, mut is_enough) = (0, 0, !self.writes_less_in_longer_steps());
+        while let Some(here) = taken.get(place) {
+            let is_all = here.scanned_to >= until;
+            if looked < here.rows.len() {
+                let part = here.rows.slice(looked, self.pace.look().min(here.rows.len() - looked));
+                made.carried = Arc::clone(&here.carried);
+                looked += part.len();
+                made.rows += part.len();
+                let more = looked < here.rows.len() || place + 1 < taken.len();
+                self.part(part, silent, made)?;
+                if more && self.is_enough(made) {
+                    is_enough = true;
+                    self.leave(taken, made.rows);
+                }
+                continue;
+            }
+            (place, looked) = (place + 1, 0);
+            if place == taken.len() && !is_all && !is_enough && !self.is_enough(made) {
+                taken.extend(self.take_more(until, waker));
             }
         }
         match (&self.parts.fold, made.versions) {
@@ -588,6 +636,15 @@ impl Task {
             _ => {}
         }
         Ok(())
+    }
+
+    fn is_enough(&mut self, made: &Made) -> bool {
+        made.is_heavy() || self.pace.is_enough(made.rows, self.parts.pool.waiting() > 0)
+    }
+
+    /// Whether a row that changes twice in a step is written once.
+    fn writes_less_in_longer_steps(&self) -> bool {
+        self.parts.fold.as_ref().is_some_and(|fold| !fold.tells_all())
     }
 
     /// Runs a part of a step.

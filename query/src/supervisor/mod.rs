@@ -353,6 +353,7 @@ impl Supervisor {
         Ok(Parts {
             log: Arc::clone(&inner.log),
             clock: Arc::clone(&inner.clock),
+            pool: inner.pool.clone(),
             query: Arc::clone(query),
             topics: inner.topics.clone(),
             intake,

@@ -55,7 +55,9 @@ pub fn random_steps(random: &mut Random) -> (Arc<SteppingClock>, StepLimits) {
     let records = most[usize::try_from(random.below(5)).unwrap()];
     let clock = Arc::new(SteppingClock::new(Duration::from_millis(random.below(3))));
     let look = if random.one_in(3) { usize::try_from(1 + random.below(8)).unwrap() } else { 1024 };
-    (clock, StepLimits { read: ReadLimits { records, ..ReadLimits::default() }, look, ..StepLimits::default() })
+    // A step has the rows of one reading, or of several.
+    let rows = if random.one_in(2) { records as usize } else { 8192 };
+    (clock, StepLimits { read: ReadLimits { records, ..ReadLimits::default() }, look, rows, ..StepLimits::default() })
 }
 
 pub fn topic(name: &str) -> TopicName {
