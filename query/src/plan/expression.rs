@@ -117,6 +117,12 @@ impl Expression {
         &self.data_type
     }
 
+    /// Whether there are rows for which a part of it cannot be computed.
+    #[must_use]
+    pub fn can_fail(&self) -> bool {
+        self.fallible
+    }
+
     /// Place of the input column that this expression passes on unchanged, if it is nothing but that.
     #[must_use]
     pub fn as_column(&self) -> Option<usize> {

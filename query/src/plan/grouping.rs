@@ -5,7 +5,7 @@
 use arrow::datatypes::{DataType, Field};
 use datafusion::{
     common::{
-        Column as ColumnName, DFSchema, ScalarValue,
+        Column as ColumnName, DFSchema,
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     logical_expr::{Case, Expr, expr::AggregateFunction as Call},
@@ -16,7 +16,7 @@ use super::{
     expression::{Expression, Expressions},
     fault,
     select::{Chain, Scope, item, next_id, predicate, schema_of_fields},
-    streaming::{AggregateCall, AggregateFunction, Node, SourceScan},
+    streaming::{AggregateCall, Node, SourceScan},
 };
 use crate::{
     catalog::Source,
@@ -76,7 +76,7 @@ impl<'a> Grouping<'a> {
         }
         fields.extend(results.iter().cloned());
         let keys = projected.len();
-        let mut arguments = Arguments { fields, expressions: projected, keys, source_keys: self.source_keys };
+        let mut arguments = Arguments { fields, expressions: projected, known: Vec::new(), keys, source_keys: self.source_keys };
         let mut calls = Vec::new();
         for (call, name) in &self.calls {
             let call = self.fold_of(call, &mut arguments)?;
@@ -175,29 +175,21 @@ impl<'a> Grouping<'a> {
             data_type: resolved.returns,
             rules: self.rules,
         };
-        let mut call = match &params.filter {
-            Some(filter) if call.function == AggregateFunction::CountStar => {
-                let one = only_where(filter, Expr::Literal(ScalarValue::Int64(Some(1)), None));
-                let place = columns.add(self.expressions.compile_as(one, &DataType::Int64, &self.input)?);
-                return Ok(AggregateCall {
-                    function: AggregateFunction::Count,
-                    arguments: vec![place],
-                    types: vec![DataType::Int64],
-                    ..call
-                });
-            }
-            Some(filter) if call.function.keeps_values() => {
-                let filter = predicate(filter.as_ref().clone(), &self.input, self.expressions, "FILTER")?;
-                AggregateCall { filter: Some(columns.add(filter)), ..call }
-            }
-            _ => call,
-        };
+        let mut call = call;
         for (place, (one, folded_as)) in written.iter().zip(&resolved.types).enumerate() {
-            let argument = match &params.filter {
-                Some(filter) if place == 0 && !call.function.keeps_values() => only_where(filter, one.clone()),
-                _ => one.clone(),
-            };
-            call.arguments.push(columns.add(self.expressions.compile_as(argument, folded_as, &self.input)?));
+            let argument = self.expressions.compile_as(one.clone(), folded_as, &self.input)?;
+            match &params.filter {
+                // It fails for no row that the filter leaves out.
+                Some(filter) if place == 0 && argument.can_fail() && !call.function.keeps_values() => {
+                    let argument = self.expressions.compile_as(only_where(filter, one.clone()), folded_as, &self.input)?;
+                    call.arguments.push(columns.add(argument));
+                }
+                _ => call.arguments.push(columns.place_of(one, argument)),
+            }
+        }
+        if let Some(filter) = &params.filter {
+            let compiled = predicate(filter.as_ref().clone(), &self.input, self.expressions, "FILTER")?;
+            call.filter = Some(columns.place_of(filter, compiled));
         }
         Ok(call)
     }
@@ -207,12 +199,25 @@ impl<'a> Grouping<'a> {
 struct Arguments {
     fields: Vec<Field>,
     expressions: Vec<Expression>,
+    /// What was written for some of them.
+    known: Vec<(Expr, DataType, usize)>,
     /// Number of columns before the arguments, and of those among them that are the source's keys.
     keys: usize,
     source_keys: usize,
 }
 
 impl Arguments {
+    /// The place of what was written so, which is computed once however often it stands there.
+    fn place_of(&mut self, written: &Expr, expression: Expression) -> usize {
+        let of = expression.data_type().clone();
+        if let Some((.., place)) = self.known.iter().find(|(known, as_type, _)| known == written && *as_type == of) {
+            return *place;
+        }
+        let place = self.add(expression);
+        self.known.push((written.clone(), of, place));
+        place
+    }
+
     /// Adds an argument; gives its place in the input of the fold, where the source's keys are gone.
     fn add(&mut self, expression: Expression) -> usize {
         let name = format!("argument_{}", self.expressions.len() - self.keys);

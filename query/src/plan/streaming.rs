@@ -115,13 +115,21 @@ pub struct AggregateCall {
     pub arguments: Vec<usize>,
     /// Their types.
     pub types: Vec<DataType>,
-    /// Place of a BOOLEAN in the input: only rows for which it is true are folded. For aggregates that keep values; for the others
-    /// the argument is NULL where it is not.
+    /// Place of a BOOLEAN in the input: only rows for which it is true are folded.
     pub filter: Option<usize>,
     /// Type of the result.
     pub data_type: DataType,
     /// Whose rules it follows.
     pub rules: AggregateRules,
+}
+
+/// The arguments whose different values are counted, each once: those of all counts of one argument are kept together.
+pub(crate) fn different_values(calls: &[AggregateCall]) -> Vec<usize> {
+    let mut arguments = Vec::new();
+    for call in calls.iter().filter(|call| call.function == AggregateFunction::CountDistinct) {
+        arguments.extend(call.arguments.first().filter(|argument| !arguments.contains(*argument)));
+    }
+    arguments
 }
 
 /// What an aggregate computes; `plan/aggregates` says what each takes and gives.
@@ -485,8 +493,8 @@ impl StreamPlan {
                 Node::Newest { id, .. } => results.push(format!("#{} rows", id.0)),
                 Node::Aggregate { id, calls, .. } => {
                     results.push(format!("#{} groups", id.0));
-                    let counted = calls.iter().enumerate().filter(|(_, call)| call.function == AggregateFunction::CountDistinct);
-                    values.extend(counted.map(|(place, _)| format!("#{} values of aggregate {place}", id.0)));
+                    let counted = different_values(calls).into_iter();
+                    values.extend(counted.map(|argument| format!("#{} different values of column {argument}", id.0)));
                 }
                 Node::Filter { .. } | Node::Project { .. } | Node::Explode { .. } => {}
             }

@@ -22,7 +22,7 @@ use crate::{
 
 /// What the words of rows and the bytes of their texts mean. It rises whenever an operator keeps something else or otherwise, so
 /// that no build takes the state of another for its own.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Pages that are looked at while readers of the state's lock wait.
 const PAGES_AT_ONCE: usize = 8;
 /// Rows for which room is made before they are there.

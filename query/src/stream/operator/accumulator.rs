@@ -10,6 +10,7 @@ use arrow::{
         Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int32Array, Int64Array, StringBuilder,
         types::{Decimal128Type, Float64Type, Int64Type},
     },
+    buffer::NullBuffer,
     compute::cast,
     datatypes::{DECIMAL128_MAX_PRECISION, DataType},
 };
@@ -33,6 +34,8 @@ pub(crate) struct Accumulator {
     argument: Option<usize>,
     /// And of the second one.
     second: Option<usize>,
+    /// Place of its FILTER.
+    filter: Option<usize>,
     rules: AggregateRules,
     /// Place of the first word among the accumulators of a row.
     at: usize,
@@ -73,6 +76,9 @@ enum Values {
 
 /// Which rows of a batch are taken back.
 pub(crate) trait Signs: Copy {
+    /// Whether some may be.
+    const CAN_TAKE_BACK: bool;
+
     /// Whether this row is.
     fn takes_back(self, row: usize) -> bool;
 }
@@ -82,12 +88,16 @@ pub(crate) trait Signs: Copy {
 pub(crate) struct OnlyAdds;
 
 impl Signs for OnlyAdds {
+    const CAN_TAKE_BACK: bool = false;
+
     fn takes_back(self, _: usize) -> bool {
         false
     }
 }
 
 impl Signs for &[ChangeOp] {
+    const CAN_TAKE_BACK: bool = true;
+
     fn takes_back(self, row: usize) -> bool {
         self.get(row).is_some_and(|op| matches!(op, ChangeOp::UpdateBefore | ChangeOp::Delete))
     }
@@ -126,7 +136,7 @@ impl Accumulator {
         };
         let place = |argument: usize| call.arguments.get(argument).copied();
         let argument = if call.function == AggregateFunction::CountStar { None } else { place(0) };
-        Ok(Self { kind, argument, second: place(1), rules: call.rules, at, data_type: call.data_type.clone() })
+        Ok(Self { kind, argument, second: place(1), filter: call.filter, rules: call.rules, at, data_type: call.data_type.clone() })
     }
 
     /// Number of words.
@@ -143,24 +153,35 @@ impl Accumulator {
         }
     }
 
+    /// Place of its FILTER in the input.
+    pub(crate) fn filter(&self) -> Option<usize> {
+        self.filter
+    }
+
     /// The word that refers to a text, counted from the row's beginning.
     pub(crate) fn text_word(&self) -> Option<usize> {
         matches!(self.kind, Kind::Extreme(Values::Text, _)).then_some(HEADER + self.at)
     }
 
-    /// Folds a batch: value `i` of the argument belongs to group `groups[i]`, and is taken back instead if `signs` says so.
+    /// Folds a batch: value `i` of the argument belongs to group `groups[i]`, and is taken back instead if `signs` says so;
+    /// only rows that are `wanted` are folded.
     ///
     /// # Errors
     /// [`QueryError::Execution`] if the argument is not what the plan says, which is a fault of ours.
-    pub(crate) fn fold(&self, table: &mut Table, groups: &[RowNumber], columns: &[ArrayRef], signs: impl Signs) -> Result<(), QueryError> {
+    pub(crate) fn fold(
+        &self,
+        table: &mut Table,
+        (groups, wanted): (&[RowNumber], Option<&NullBuffer>),
+        columns: &[ArrayRef],
+        signs: impl Signs,
+    ) -> Result<(), QueryError> {
+        let at = self.at;
         let Some(argument) = self.argument else {
-            for (row, group) in groups.iter().enumerate() {
-                count(&mut table.accumulators_mut(*group)[self.at], signs.takes_back(row));
-            }
+            each_valid(wanted, groups, |group, row| count(&mut table.accumulators_mut(group)[at], signs.takes_back(row)));
             return Ok(());
         };
         let column = columns.get(argument).ok_or_else(|| execution("an aggregate's argument is missing"))?;
-        let at = self.at;
+        let groups = (groups, wanted);
         match self.kind {
             Kind::Count => each_value(column, groups, |group, row| count(&mut table.accumulators_mut(group)[at], signs.takes_back(row))),
             Kind::CountDistinct => {}
@@ -213,7 +234,7 @@ impl Accumulator {
         values: Values,
         wanted: Ordering,
         table: &mut Table,
-        groups: &[RowNumber],
+        groups: (&[RowNumber], Option<&NullBuffer>),
         column: &ArrayRef,
     ) -> Result<(), QueryError> {
         let at = self.at;
@@ -425,11 +446,16 @@ fn values(data_type: &DataType) -> Option<Values> {
     }
 }
 
-/// Calls `with` for each value that is not NULL, in order.
-fn each_value(column: &ArrayRef, groups: &[RowNumber], mut with: impl FnMut(RowNumber, usize)) {
-    match column.nulls().filter(|nulls| nulls.null_count() > 0) {
+/// Calls `with` for each value that is not NULL, of the rows that are wanted, in order.
+fn each_value(column: &ArrayRef, (groups, wanted): (&[RowNumber], Option<&NullBuffer>), with: impl FnMut(RowNumber, usize)) {
+    each_valid(NullBuffer::union(column.nulls(), wanted).as_ref(), groups, with);
+}
+
+/// The same for rows that are valid.
+fn each_valid(valid: Option<&NullBuffer>, groups: &[RowNumber], mut with: impl FnMut(RowNumber, usize)) {
+    match valid.filter(|valid| valid.null_count() > 0) {
         None => groups.iter().enumerate().for_each(|(row, group)| with(*group, row)),
-        Some(nulls) => nulls.valid_indices().for_each(|row| with(groups[row], row)),
+        Some(valid) => valid.valid_indices().for_each(|row| with(groups[row], row)),
     }
 }
 

@@ -7,7 +7,8 @@
 use std::{hash::BuildHasher, sync::Arc};
 
 use arrow::{
-    array::{Array, ArrayRef, BooleanArray},
+    array::{Array, ArrayRef, AsArray as _, BooleanArray},
+    buffer::NullBuffer,
     datatypes::SchemaRef,
 };
 use hashbrown::DefaultHashBuilder;
@@ -15,12 +16,12 @@ use parking_lot::RwLock;
 
 use crate::{
     error::QueryError,
-    plan::{AggregateCall, AggregateFunction},
+    plan::{AggregateCall, different_values},
     stream::{
         change::ChangeBatch,
         operator::{
             accumulator::{Accumulator, OnlyAdds, Signs},
-            chain::{batch, execution},
+            chain::batch,
             changed::Groups,
             codec::RowCodec,
             distinct::Distinct,
@@ -39,6 +40,8 @@ pub(crate) struct Aggregation {
     keys: Vec<usize>,
     codec: RowCodec,
     aggregates: Vec<Kept>,
+    /// One for each argument whose different values are counted.
+    distincts: Vec<Distinct>,
 }
 
 impl Aggregation {
@@ -48,14 +51,18 @@ impl Aggregation {
     /// [`QueryError::Unsupported`] for a type that cannot be a key or be folded.
     pub(crate) fn new(keys: &[usize], calls: &[AggregateCall], schema: &SchemaRef, takes_back: bool) -> Result<Self, QueryError> {
         let mut aggregates = Vec::with_capacity(calls.len());
-        let mut at = 0;
+        let (mut at, mut places) = (0, Vec::with_capacity(calls.len()));
         for call in calls {
             let kept = Kept::new(call, at, takes_back)?;
+            places.push(at);
             at += kept.words();
             aggregates.push(kept);
         }
+        let counted = different_values(calls).into_iter();
+        let distincts = counted.map(|argument| Distinct::new(argument, calls.iter().zip(places.iter().copied())));
+        let distincts = distincts.collect::<Result<_, _>>()?;
         let types = schema.fields().iter().take(keys.len()).map(|field| field.data_type().clone()).collect();
-        Ok(Self { schema: Arc::clone(schema), keys: keys.to_vec(), codec: RowCodec::new(types)?, aggregates })
+        Ok(Self { schema: Arc::clone(schema), keys: keys.to_vec(), codec: RowCodec::new(types)?, aggregates, distincts })
     }
 
     /// An empty table for it.
@@ -64,9 +71,9 @@ impl Aggregation {
         Table::new(words, self.aggregates.iter().filter_map(Kept::text_word).collect())
     }
 
-    /// Empty tables for the different values that it counts, one for each such aggregate.
+    /// Empty tables for the different values that it counts.
     pub(crate) fn values(&self) -> Vec<Table> {
-        self.aggregates.iter().filter(|kept| matches!(kept, Kept::Distinct(..))).map(|_| Distinct::table()).collect()
+        self.distincts.iter().map(Distinct::table).collect()
     }
 
     /// Folds a batch into the open step of the table, which readers cannot look into meanwhile, and of the tables of values.
@@ -86,14 +93,29 @@ impl Aggregation {
         let mut groups = Vec::with_capacity(input.len());
         let mut table = table.write();
         groups.extend((0..input.len()).map(|row| table.touch(hashes[row], keys.get(row), input.rowtime[row])));
-        let folded = Folded { groups: &groups, input: &input };
-        let mut values = values.iter_mut();
+        match input.ops.as_deref() {
+            None => self.fold_into((&mut table, values), &groups, &input, OnlyAdds),
+            Some(ops) => self.fold_into((&mut table, values), &groups, &input, ops),
+        }
+    }
+
+    fn fold_into(
+        &self,
+        (table, values): (&mut Table, &mut [Table]),
+        groups: &[RowNumber],
+        input: &ChangeBatch,
+        signs: impl Signs,
+    ) -> Result<(), QueryError> {
+        let columns = input.rows.columns();
+        let wanted = |filter: Option<usize>| filter.and_then(|place| columns.get(place)).and_then(true_rows);
         for kept in &self.aggregates {
-            let of_values = if matches!(kept, Kept::Distinct(..)) { values.next() } else { None };
-            match input.ops.as_deref() {
-                None => kept.fold(&mut table, of_values, &folded, OnlyAdds)?,
-                Some(ops) => kept.fold(&mut table, of_values, &folded, ops)?,
+            match kept {
+                Kept::Words(accumulator) => accumulator.fold(table, (groups, wanted(accumulator.filter()).as_ref()), columns, signs)?,
+                Kept::Packed(packed) => packed.fold(table, (groups, &input.positions), columns, signs)?,
             }
+        }
+        for (distinct, values) in self.distincts.iter().zip(values) {
+            distinct.fold((table, values), groups, columns, wanted, signs)?;
         }
         Ok(())
     }
@@ -143,65 +165,47 @@ impl Aggregation {
     }
 }
 
+/// The rows for which a BOOLEAN is true; none: all of them, or it is no BOOLEAN.
+fn true_rows(column: &ArrayRef) -> Option<NullBuffer> {
+    let column = column.as_boolean_opt()?;
+    let is_true = column.nulls().map_or_else(|| column.values().clone(), |nulls| column.values() & nulls.inner());
+    Some(NullBuffer::new(is_true))
+}
+
 /// What the rows of a group keep for one aggregate.
 #[derive(Debug)]
 enum Kept {
     /// Words alone.
     Words(Accumulator),
-    /// A word, and the values in a table beside.
-    Distinct(Accumulator, Distinct),
     /// Values in a blob.
     Packed(Packed),
 }
 
-/// A batch, and which group each of its rows belongs to.
-struct Folded<'a> {
-    groups: &'a [RowNumber],
-    input: &'a ChangeBatch,
-}
-
 impl Kept {
     fn new(call: &AggregateCall, at: usize, takes_back: bool) -> Result<Self, QueryError> {
-        if let Some(packed) = Packed::new(call, at, takes_back)? {
-            return Ok(Self::Packed(packed));
+        match Packed::new(call, at, takes_back)? {
+            Some(packed) => Ok(Self::Packed(packed)),
+            None => Ok(Self::Words(Accumulator::new(call, at)?)),
         }
-        let accumulator = Accumulator::new(call, at)?;
-        if call.function == AggregateFunction::CountDistinct {
-            return Ok(Self::Distinct(accumulator, Distinct::new(call, at)?));
-        }
-        Ok(Self::Words(accumulator))
     }
 
     fn words(&self) -> usize {
         match self {
-            Self::Words(accumulator) | Self::Distinct(accumulator, _) => accumulator.words(),
+            Self::Words(accumulator) => accumulator.words(),
             Self::Packed(_) => 1,
         }
     }
 
     fn text_word(&self) -> Option<usize> {
         match self {
-            Self::Words(accumulator) | Self::Distinct(accumulator, _) => accumulator.text_word(),
+            Self::Words(accumulator) => accumulator.text_word(),
             Self::Packed(packed) => Some(packed.text_word()),
-        }
-    }
-
-    fn fold(&self, table: &mut Table, values: Option<&mut Table>, folded: &Folded<'_>, signs: impl Signs) -> Result<(), QueryError> {
-        let Folded { groups, input } = folded;
-        let columns = input.rows.columns();
-        match self {
-            Self::Words(accumulator) => accumulator.fold(table, groups, columns, signs),
-            Self::Distinct(_, distinct) => {
-                let values = values.ok_or_else(|| execution("no table for the values that are counted"))?;
-                distinct.fold((table, values), groups, columns, signs)
-            }
-            Self::Packed(packed) => packed.fold(table, (groups, &input.positions), columns, signs),
         }
     }
 
     fn results(&self, table: &Table, rows: &[&[u64]]) -> Result<ArrayRef, QueryError> {
         match self {
-            Self::Words(accumulator) | Self::Distinct(accumulator, _) => accumulator.results(table, rows),
+            Self::Words(accumulator) => accumulator.results(table, rows),
             Self::Packed(packed) => packed.results(table, rows),
         }
     }

@@ -1,77 +1,123 @@
-//! COUNT(DISTINCT value): each value of each group with the number of rows that have it, in a table beside that of the groups.
-//! A group stands there as the number of its row, which it keeps: groups are never removed.
+//! COUNT(DISTINCT value): the values of each group, in a table beside that of the groups. Counts of one argument that differ in their
+//! FILTER share the table. A group stands there as the number of its row, which it keeps: groups are never removed.
 //!
-//! Called by `operator/aggregate`. Invariant: a group's word is the number of its values in the table.
+//! Called by `operator/aggregate`. A value has a word for each count: how many rows have it there, or, where no row is ever taken
+//! back, whether one has. Invariant: a group's word is the number of its values whose word is not 0.
 
 use std::hash::BuildHasher;
 
-use arrow::array::{Array, ArrayRef};
+use arrow::{
+    array::{Array, ArrayRef},
+    buffer::NullBuffer,
+};
 
 use crate::{
     error::QueryError,
-    plan::AggregateCall,
+    plan::{AggregateCall, AggregateFunction},
     stream::{
         operator::{accumulator::Signs, chain::execution, codec::RowCodec},
         state::{HEADER, RowNumber, Table},
     },
 };
 
-/// One COUNT(DISTINCT) of a query.
+/// The counts of one argument's different values.
 #[derive(Debug)]
 pub(crate) struct Distinct {
     codec: RowCodec,
     argument: usize,
+    counts: Vec<Count>,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Count {
     /// Place of its word among the accumulators of a group.
     at: usize,
+    /// Place of its FILTER in the input.
+    filter: Option<usize>,
 }
 
 impl Distinct {
-    /// The count of a call, with its word at `at`.
+    /// The counts of the values of `argument` among these calls, each with the place of its word.
     ///
     /// # Errors
     /// [`QueryError::Unsupported`] for a type whose values cannot be told apart.
-    pub(crate) fn new(call: &AggregateCall, at: usize) -> Result<Self, QueryError> {
-        let ([argument], [data_type]) = (call.arguments.as_slice(), call.types.as_slice()) else {
+    pub(crate) fn new<'a>(argument: usize, calls: impl Iterator<Item = (&'a AggregateCall, usize)>) -> Result<Self, QueryError> {
+        let is_its = |call: &AggregateCall| call.function == AggregateFunction::CountDistinct && call.arguments.first() == Some(&argument);
+        let (mut types, mut counts) = (Vec::new(), Vec::new());
+        for (call, at) in calls.filter(|(call, _)| is_its(call)) {
+            types.clone_from(&call.types);
+            counts.push(Count { at, filter: call.filter });
+        }
+        if types.len() != 1 {
             return Err(execution("a count of different values takes one argument"));
-        };
-        Ok(Self { codec: RowCodec::new(vec![data_type.clone()])?, argument: *argument, at })
+        }
+        Ok(Self { codec: RowCodec::new(types)?, argument, counts })
     }
 
     /// An empty table for the values.
-    pub(crate) fn table() -> Table {
-        Table::new(1, Vec::new()).removable(HEADER)
+    pub(crate) fn table(&self) -> Table {
+        Table::new(self.words(), Vec::new()).removable(HEADER)
     }
 
-    /// Folds a batch: row `i` belongs to group `groups[i]`.
+    /// Words of a value: those of the counts, before them whether there is one that is not 0, if there are several.
+    fn words(&self) -> usize {
+        if self.counts.len() == 1 { 1 } else { 1 + self.counts.len() }
+    }
+
+    /// Folds a batch: row `i` belongs to group `groups[i]`; `wanted` says which rows a filter lets pass.
     ///
     /// # Errors
     /// [`QueryError::Execution`] if the argument is not what the plan says, which is a fault of ours.
-    pub(crate) fn fold(
+    pub(crate) fn fold<S: Signs>(
         &self,
         (table, values): (&mut Table, &mut Table),
         groups: &[RowNumber],
         columns: &[ArrayRef],
-        signs: impl Signs,
+        wanted: impl Fn(Option<usize>) -> Option<NullBuffer>,
+        signs: S,
     ) -> Result<(), QueryError> {
         let column = columns.get(self.argument).ok_or_else(|| execution("an aggregate's argument is missing"))?;
         let encoded = self.codec.encode_keys(std::slice::from_ref(column))?;
         let (hasher, nulls) = (values.hasher(), column.logical_nulls());
+        let wanted: Vec<Option<NullBuffer>> =
+            self.counts.iter().map(|count| NullBuffer::union(nulls.as_ref(), wanted(count.filter).as_ref())).collect();
+        let counts_it =
+            |place: usize, row: usize| wanted.get(place).is_some_and(|valid| valid.as_ref().is_none_or(|valid| valid.is_valid(row)));
+        let first = self.words() - self.counts.len();
         let mut key = Vec::new();
-        for (row, group) in groups.iter().enumerate().filter(|(row, _)| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(*row))) {
+        for (row, group) in groups.iter().enumerate() {
+            let counted = || {
+                self.counts.iter().enumerate().filter(|(place, _)| counts_it(*place, row)).map(|(place, count)| (first + place, count.at))
+            };
+            if counted().next().is_none() {
+                continue;
+            }
             key.clear();
             key.extend_from_slice(&group.to_be_bytes());
             key.extend_from_slice(encoded.get(row));
-            let value = values.touch(hasher.hash_one(key.as_slice()), &key, 0);
-            let Some(rows) = values.accumulators_mut(value).first_mut() else { continue };
-            let Some(different) = table.accumulators_mut(*group).get_mut(self.at) else { continue };
-            if !signs.takes_back(row) {
-                *different += u64::from(*rows == 0);
-                *rows += 1;
+            let hash = hasher.hash_one(key.as_slice());
+            if !S::CAN_TAKE_BACK
+                && let Some(words) = values.accumulators_of(hash, &key)
+                && counted().all(|(word, _)| words.get(word).is_some_and(|rows| *rows != 0))
+            {
                 continue;
             }
-            *rows = rows.saturating_sub(1);
-            if *rows == 0 {
-                *different = different.saturating_sub(1);
+            let value = values.touch(hash, &key, 0);
+            let (groups, rows) = (table.accumulators_mut(*group), values.accumulators_mut(value));
+            if !signs.takes_back(row) {
+                for (word, at) in counted() {
+                    groups[at] += u64::from(rows[word] == 0);
+                    rows[word] = if S::CAN_TAKE_BACK { rows[word] + 1 } else { 1 };
+                }
+                rows[0] = rows[0].max(1);
+                continue;
+            }
+            for (word, at) in counted().filter(|(word, _)| rows[*word] > 0).collect::<Vec<_>>() {
+                rows[word] -= 1;
+                groups[at] -= u64::from(rows[word] == 0);
+            }
+            if rows[first..].iter().all(|rows| *rows == 0) {
                 values.remove(value);
             }
         }

@@ -146,6 +146,12 @@ impl Table {
         self.insert(hash, key, rowtime)
     }
 
+    /// The accumulators under a key as the open step has them.
+    pub(crate) fn accumulators_of(&self, hash: u64, key: &[u8]) -> Option<&[u64]> {
+        let row = self.index.find(hash, |slot| slot.hash == hash && self.key(slot.row) == key)?.row;
+        self.row(row).and_then(|words| words.get(HEADER..))
+    }
+
     fn note(&mut self, row: RowNumber, rowtime: i64) {
         let start = row as usize * self.width;
         let (step, width) = (self.version.0, self.width);
