@@ -54,6 +54,8 @@ pub struct Capabilities {
     pub producer_units: u32,
     /// Most bytes of one append, as it is encoded.
     pub append_bytes: u64,
+    /// Most records of one append.
+    pub append_records: u64,
 }
 
 /// The end of a log, captured at once.

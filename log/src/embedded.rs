@@ -35,7 +35,7 @@ use crate::{
         cursor,
         filtered::FilteredReader,
         reader::EmbeddedReader,
-        request::{self, Request},
+        request::{self, MAX_RECORDS, Request},
         snapshot,
         streams::StreamKey,
     },
@@ -360,6 +360,7 @@ impl LogBackend for EmbeddedLog {
             erasure: true,
             producer_units: UNITS_REMEMBERED,
             append_bytes: self.engine.config.append_limit(),
+            append_records: MAX_RECORDS as u64,
         }
     }
 

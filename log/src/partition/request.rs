@@ -26,8 +26,8 @@ use crate::{
 
 /// Most bytes of a principal's name.
 const MAX_PRINCIPAL: usize = 1024;
-/// Most records of one append.
-pub(crate) const MAX_RECORDS: usize = 10_000;
+/// Most records of one append. What clients send has less at the door; a step of a query may write as many.
+pub(crate) const MAX_RECORDS: usize = 1 << 18;
 
 /// Most bytes of the name of whoever changes a stream's life.
 const MAX_BY: usize = 255;

@@ -405,6 +405,7 @@ impl LogBackend for MemoryLog {
             erasure: true,
             producer_units: UNITS_REMEMBERED,
             append_bytes: u64::MAX,
+            append_records: u64::MAX,
         }
     }
 

@@ -33,7 +33,7 @@ impl StepLimits {
 impl Default for StepLimits {
     fn default() -> Self {
         let (time, time_alone) = (Duration::from_millis(5), Duration::from_millis(50));
-        Self { read: ReadLimits::default(), look: 1024, rows: 1 << 18, time, time_alone }
+        Self { read: ReadLimits::default(), look: 1024, rows: 1 << 17, time, time_alone }
     }
 }
 
@@ -85,7 +85,8 @@ impl Pace {
     pub(crate) fn end(&mut self, rows: usize) -> Duration {
         let took = self.took();
         self.rows = if took >= self.time { rows / 2 } else { self.rows.saturating_mul(2) };
-        self.fitting = self.fitting.saturating_mul(2);
+        // Slowly: what has to be taken back was in vain.
+        self.fitting = self.fitting.saturating_add(self.fitting / 8 + 1);
         self.rows = self.rows.clamp(self.limits.look, self.limits.rows.max(self.limits.look));
         took
     }

@@ -53,6 +53,8 @@ const PENDING_STEPS: usize = 2;
 const UNIT_BYTES: usize = 8 << 20;
 /// Bytes of keys and texts that are read from the state at once, but for a single group.
 const SLICE_BYTES: usize = 1 << 20;
+/// Records of a unit that are kept free for what the query tells of itself.
+const RECORDS_BESIDE: u64 = 64;
 /// What a record takes beside its key and value, at most.
 const BESIDE: usize = 32;
 /// How long a step may go without telling its progress if it has nothing else to write.
@@ -100,8 +102,8 @@ pub(crate) struct Parts {
 pub(crate) struct Task {
     parts: Parts,
     durable: Durable,
-    /// Most bytes of outputs in one unit, but for a step of a single row.
-    unit_bytes: usize,
+    /// What one unit may hold.
+    room: Room,
     /// Everything of the source below this position is in a step.
     taken_to: Position,
     /// Rows that were taken and had no place in the newest step, in order.
@@ -137,11 +139,29 @@ struct Step {
     took: Option<Duration>,
 }
 
+/// What one unit may hold of outputs.
+#[derive(Clone, Copy, Default)]
+struct Room {
+    /// Most records.
+    records: usize,
+    /// Most bytes, of a step of several rows and of one of a single row.
+    bytes: usize,
+    bytes_of_one: usize,
+}
+
+impl Room {
+    fn of(log: &dyn LogBackend) -> Self {
+        let limits = log.capabilities();
+        let records = usize::try_from(limits.append_records.saturating_sub(RECORDS_BESIDE)).unwrap_or(usize::MAX);
+        let bytes = usize::try_from(limits.append_bytes / 2).map_or(UNIT_BYTES, |most| most.min(UNIT_BYTES));
+        Self { records, bytes, bytes_of_one: bytes.saturating_mul(2).saturating_sub(SLICE_BYTES / 16) }
+    }
+}
+
 /// What a step has made so far.
 #[derive(Default)]
 struct Made {
-    /// Most bytes of outputs in its unit.
-    unit_bytes: usize,
+    room: Room,
     /// Versions of the state before and after, if it changed.
     versions: Option<(Version, Version)>,
     records: Vec<NewRecord>,
@@ -174,7 +194,7 @@ struct Told {
 impl Made {
     /// Whether the step should end, lest it write more than a unit may hold or keep too much text.
     fn is_heavy(&self) -> bool {
-        self.written.max(self.folded) >= self.unit_bytes / 2
+        self.written.max(self.folded) >= self.room.bytes / 2 || self.records.len() >= self.room.records / 2
     }
 
     fn write(&mut self, sink: &TopicSink, rows: &ChangeBatch) -> Result<(), QueryError> {
@@ -185,11 +205,18 @@ impl Made {
         let bytes = |record: &NewRecord| {
             record.key.as_ref().map_or(0, Bytes::len) + record.value.as_ref().map_or(0, Bytes::len) + headers(record) + BESIDE
         };
-        self.written += records.iter().map(bytes).sum::<usize>();
-        self.records.extend(records);
-        if self.written > self.unit_bytes && self.rows > 1 {
-            return Err(QueryError::ResourceExhausted(format!("a step wrote {} bytes", self.written)));
+        let (count, written) = (self.records.len() + records.len(), self.written + records.iter().map(bytes).sum::<usize>());
+        let most = if self.rows > 1 { self.room.bytes } else { self.room.bytes_of_one };
+        if count <= self.room.records && written <= most {
+            self.written = written;
+            self.records.extend(records);
+            return Ok(());
         }
+        if self.rows > 1 {
+            return Err(QueryError::ResourceExhausted(format!("a step wrote {count} records of {written} bytes")));
+        }
+        let reason = format!("the row makes {count} records of {written} bytes, more than can be written at once; none was written");
+        self.faults.extend(rows.positions.first().map(|position| (*position, reason)));
         Ok(())
     }
 }
@@ -269,7 +296,7 @@ impl Task {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
             durable: Durable::new(parts.log.durable()),
-            unit_bytes: usize::try_from(parts.log.capabilities().append_bytes / 2).map_or(UNIT_BYTES, |most| most.min(UNIT_BYTES)),
+            room: Room::of(parts.log.as_ref()),
             taken_to: parts.from,
             left: VecDeque::new(),
             unread: None,
@@ -518,7 +545,7 @@ impl Task {
         let silent = first.scanned_to <= self.parts.output_from || self.parts.succession.is_some();
         let mut taken = vec![first];
         let made = loop {
-            let mut made = Made { unit_bytes: self.unit_bytes, ..Made::default() };
+            let mut made = Made { room: self.room, ..Made::default() };
             match self.attempt(&mut taken, (until, waker), silent, &mut made) {
                 Ok(()) => break made,
                 // What is too much for one step is not for several.
