@@ -293,3 +293,38 @@ async fn aggregates_that_collect_values_stay_within_the_memory_of_queries() {
     }
     place.engine.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_small_results_are_written_in_as_many_units_as_they_need() {
+    let place = Place::new();
+    place.ok("CREATE STREAM facts (k VARCHAR, list ARRAY<INT>) WITH (partitions = 1)").await;
+    place.ok("CREATE STREAM items WITH (partitions = 1) AS SELECT k, EXPLODE(list) AS item FROM facts").await;
+    place.ok("CREATE TABLE keys WITH (partitions = 1) AS SELECT k, COUNT(*) AS n FROM facts GROUP BY k").await;
+    let row = |key: &str, count: usize| json(&value!({ "k": key, "list": vec![7; count] }));
+    // Together more records than a unit holds, and one row that makes too many for itself.
+    append(place.log.as_ref(), "facts", 0, (0..5).map(|n| row(&format!("k{n}"), 60_000)).collect()).await;
+    append(place.log.as_ref(), "facts", 0, vec![row("long", 300_000), row("short", 2)]).await;
+    assert_eq!(
+        place.ok("SELECT k || ' ' || COUNT(*) FROM items GROUP BY k ORDER BY k").await,
+        ["k0 60000", "k1 60000", "k2 60000", "k3 60000", "k4 60000", "short 2"]
+    );
+    let said = || place.written("_foldlog.processing_log").into_iter().map(|(_, value)| value.to_string()).collect::<Vec<_>>();
+    assert!(said().len() == 1 && said()[0].contains("the row makes 300000 records of "), "{:?}", said());
+    // A step that takes no time has as many groups as it reads.
+    for start in (0..150_000).step_by(10_000) {
+        append(place.log.as_ref(), "facts", 0, (start..start + 10_000).map(|n| row(&n.to_string(), 1)).collect()).await;
+    }
+    assert_eq!(place.ok("SELECT CAST(SUM(n) AS VARCHAR) || ' of ' || COUNT(*) FROM keys").await, ["150007 of 150007"]);
+    assert_eq!(place.ok("SELECT COUNT(*) FROM items").await, ["450002"]);
+    // Little input whose rows would have gigabytes, with what stands beside them.
+    place.ok("CREATE STREAM wide WITH (partitions = 1) AS SELECT k, EXPLODE(list) AS item, list FROM facts").await;
+    place.ok("CREATE STREAM texts (list ARRAY<VARCHAR>) WITH (partitions = 1)").await;
+    place.ok("CREATE STREAM cubes WITH (partitions = 1) AS SELECT CUBE_EXPLODE(list) AS some FROM texts").await;
+    append(place.log.as_ref(), "texts", 0, vec![json(&value!({ "list": vec!["x".repeat(60_000); 16] })), json(&value!({ "list": ["y"] }))])
+        .await;
+    assert_eq!(place.ok("SELECT COUNT(*) FROM cubes").await, ["2"]);
+    assert_eq!(place.ok("SELECT COUNT(*) FROM wide WHERE k = 'short' OR k = '7'").await, ["3"]);
+    assert!(said().iter().any(|one| one.contains("65536 choices of these values would have more than")), "{:?}", said());
+    assert!(said().iter().any(|one| one.contains("60000 rows with the columns beside them would have more than")), "{:?}", said());
+    place.engine.stop().await;
+}

@@ -3,7 +3,7 @@
 //! Called by `plan/streaming`. Names are resolved against one source; what the chain cannot do is refused by name. The same
 //! SELECT over the same source gives the same chain with the same operator ids.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::{
@@ -203,10 +203,12 @@ fn plan_here(query: &ast::Query, partition_by: Option<&[ast::Expr]>, scope: &Sco
     }
     let mut input = input;
     if let Some(Compiled { calls, fields }) = exploded.compiled(&input, scope.expressions)? {
+        let named = computed.iter().flat_map(|(_, expr, _)| expr.column_refs());
+        let reads: BTreeSet<usize> = named.filter_map(|column| input.maybe_index_of_column(column)).collect();
         let added = DFSchema::try_from(Schema::new(fields)).map_err(fault::of_planning)?;
         input = input.join(&added).map_err(fault::of_planning)?;
         let schema = schema_of_fields(input.fields().iter().map(|field| Field::clone(field)).collect());
-        nodes.push(Node::Explode { id: next_id(&nodes), calls, schema });
+        nodes.push(Node::Explode { id: next_id(&nodes), reads: reads.into_iter().collect(), calls, schema });
     }
     let mut items = Vec::new();
     for (name, expr, key) in computed {

@@ -68,6 +68,8 @@ pub enum Node {
     Explode {
         /// Id.
         id: OperatorId,
+        /// Places of the columns of the input that what follows reads; the others are NULL in the output.
+        reads: Vec<usize>,
         /// Table functions with their arguments, over the input.
         calls: Vec<(TableFunction, Expression)>,
         /// Names and types of the output.

@@ -34,7 +34,7 @@ pub(crate) struct Chain {
 enum Step {
     Filter(Expression),
     Project(Vec<Expression>, SchemaRef),
-    Explode(Vec<(TableFunction, Expression)>, SchemaRef),
+    Explode(Vec<usize>, Vec<(TableFunction, Expression)>, SchemaRef),
 }
 
 impl Chain {
@@ -46,7 +46,7 @@ impl Chain {
         let step = |node: &Node| match node {
             Node::Filter { predicate, .. } => Ok(Step::Filter(predicate.clone())),
             Node::Project { expressions, schema, .. } => Ok(Step::Project(expressions.clone(), Arc::clone(schema))),
-            Node::Explode { calls, schema, .. } => Ok(Step::Explode(calls.clone(), Arc::clone(schema))),
+            Node::Explode { reads, calls, schema, .. } => Ok(Step::Explode(reads.clone(), calls.clone(), Arc::clone(schema))),
             Node::Aggregate { .. } | Node::Copy { .. } | Node::Newest { .. } => {
                 Err(QueryError::Unsupported("GROUP BY over the result of a GROUP BY in one query".to_owned()))
             }
@@ -100,8 +100,8 @@ impl Chain {
                     let columns = project(expressions, &input.rows, |errors| tell(&input, &errors, faults))?;
                     input.rows = batch(schema, columns, input.len())?;
                 }
-                Step::Explode(calls, schema) => {
-                    input = explode::run(calls, schema, &input, &mut |errors| tell(&input, errors, faults))?;
+                Step::Explode(reads, calls, schema) => {
+                    input = explode::run((reads, calls), schema, &input, &mut |errors| tell(&input, errors, faults))?;
                 }
             }
         }

@@ -5,15 +5,15 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, Int64Array, ListArray, UInt32Array, UInt32Builder},
+    array::{Array, ArrayRef, AsArray, Int64Array, ListArray, UInt32Array, UInt32Builder, new_null_array},
     buffer::OffsetBuffer,
-    compute::{take, take_record_batch},
+    compute::take,
     datatypes::SchemaRef,
 };
 
 use crate::{
     error::QueryError,
-    plan::{Expression, MAX_BATCH_BYTES, RowError, TableFunction, bytes_of},
+    plan::{Expression, MAX_BATCH_BYTES, RowError, TableFunction, sizes_of},
     stream::{
         change::ChangeBatch,
         operator::chain::{batch, execution},
@@ -22,6 +22,8 @@ use crate::{
 
 /// Elements of an array of which CUBE_EXPLODE makes rows: as many as give 65,536.
 const MOST_CUBED: usize = 16;
+/// What a row takes beside the columns that are read.
+const BYTES_BESIDE: usize = 16;
 
 /// What a call makes of each row of a batch.
 struct Rows {
@@ -30,13 +32,14 @@ struct Rows {
     offsets: OffsetBuffer<i32>,
 }
 
-/// Runs table functions side by side; what fails makes no row, and is told.
+/// Runs table functions side by side; what fails, or makes too much of a single row, makes no row and is told. Columns of the input
+/// that are not among those that are read come out as NULL.
 ///
 /// # Errors
 /// [`QueryError::ResourceExhausted`] if they make too much of so many rows, never of a single one; [`QueryError::Execution`]
 /// where columns do not fit the plan, which is a fault of ours.
 pub(crate) fn run(
-    calls: &[(TableFunction, Expression)],
+    (reads, calls): (&[usize], &[(TableFunction, Expression)]),
     schema: &SchemaRef,
     input: &ChangeBatch,
     tell: &mut dyn FnMut(&[RowError]),
@@ -53,16 +56,34 @@ pub(crate) fn run(
         });
     }
     let count = |rows: &Rows, row: usize| rows.offsets.get(row..row + 2).map_or(0, |ends| length(ends[1] - ends[0]));
-    let longest: Vec<usize> = (0..input.len()).map(|row| made.iter().flatten().map(|rows| count(rows, row)).max().unwrap_or(0)).collect();
-    let total: usize = longest.iter().sum();
-    let bytes_of_row = input.rows.columns().iter().map(bytes_of).sum::<usize>() / input.len().max(1);
-    if total.saturating_mul(bytes_of_row + 16) > MAX_BATCH_BYTES && input.len() > 1 {
+    let mut longest: Vec<usize> =
+        (0..input.len()).map(|row| made.iter().flatten().map(|rows| count(rows, row)).max().unwrap_or(0)).collect();
+    let is_read = |place: &usize| reads.contains(place) || schema.fields().get(*place).is_some_and(|field| !field.is_nullable());
+    let mut bytes_of_row = vec![BYTES_BESIDE; input.len()];
+    for (_, column) in input.rows.columns().iter().enumerate().filter(|(place, _)| is_read(place)) {
+        bytes_of_row.iter_mut().zip(sizes_of(column).map_err(execution)?).for_each(|(sum, size)| *sum += size);
+    }
+    let bytes = longest.iter().zip(&bytes_of_row).fold(0_usize, |sum, (rows, bytes)| sum.saturating_add(rows.saturating_mul(*bytes)));
+    if bytes > MAX_BATCH_BYTES && input.len() > 1 {
         return Err(QueryError::ResourceExhausted(format!("more than {MAX_BATCH_BYTES} bytes are made of one batch of rows")));
     }
+    if bytes > MAX_BATCH_BYTES {
+        let rows = longest.iter().sum::<usize>();
+        tell(&[RowError {
+            row: 0,
+            reason: format!("{rows} rows with the columns beside them would have more than {MAX_BATCH_BYTES} bytes"),
+        }]);
+        longest.iter_mut().for_each(|rows| *rows = 0);
+    }
+    let total: usize = longest.iter().sum();
 
     let repeated: Vec<usize> = longest.iter().enumerate().flat_map(|(row, times)| std::iter::repeat_n(row, *times)).collect();
     let places = UInt32Array::from_iter_values(repeated.iter().map(|row| u32::try_from(*row).unwrap_or(u32::MAX)));
-    let mut columns = take_record_batch(&input.rows, &places).map_err(execution)?.columns().to_vec();
+    let repeat = |(place, column): (usize, &ArrayRef)| match is_read(&place) {
+        true => take(column, &places, None).map_err(execution),
+        false => Ok(new_null_array(column.data_type(), total)),
+    };
+    let mut columns = input.rows.columns().iter().enumerate().map(repeat).collect::<Result<Vec<_>, _>>()?;
     for rows in &made {
         columns.push(match rows {
             Some(rows) => filled_up(rows, &longest)?,
@@ -124,6 +145,7 @@ fn elements(lists: &ListArray, row: usize) -> std::ops::Range<usize> {
 fn cubed(lists: &ListArray, tell: &mut dyn FnMut(&[RowError])) -> Result<Rows, QueryError> {
     let mut places = UInt32Builder::new();
     let (mut rows, mut widths) = (Vec::with_capacity(lists.len()), Vec::new());
+    let (sizes, mut bytes) = (sizes_of(lists.values()).map_err(execution)?, 0_usize);
     for row in 0..lists.len() {
         let range = elements(lists, row);
         let there: Vec<usize> = range.clone().filter(|element| lists.values().is_valid(*element)).collect();
@@ -133,6 +155,17 @@ fn cubed(lists: &ListArray, tell: &mut dyn FnMut(&[RowError])) -> Result<Rows, Q
             continue;
         }
         let choices = if lists.is_valid(row) { 1_usize << there.len() } else { 0 };
+        // Each element is in half of the choices.
+        let of_row = choices / 2 * (range.len() * BYTES_BESIDE + sizes.get(range.clone()).unwrap_or_default().iter().sum::<usize>());
+        bytes = bytes.saturating_add(of_row);
+        if bytes > MAX_BATCH_BYTES && lists.len() > 1 {
+            return Err(QueryError::ResourceExhausted(format!("more than {MAX_BATCH_BYTES} bytes are made of one batch of rows")));
+        }
+        if bytes > MAX_BATCH_BYTES {
+            tell(&[RowError { row, reason: format!("{choices} choices of these values would have more than {MAX_BATCH_BYTES} bytes") }]);
+            rows.push(0);
+            continue;
+        }
         for choice in 0..choices {
             for element in range.clone() {
                 let bit = there.iter().position(|known| *known == element).map(|place| there.len() - 1 - place);
