@@ -17,8 +17,8 @@ pub struct StepLimits {
     pub rows: usize,
     /// Time after which a step ends.
     pub time: Duration,
-    /// The same where there is more to read and nobody else to do something: a table that is behind writes each row that
-    /// changed once a step, so that longer ones write less.
+    /// The same where there is more to read and nobody else to do something: each step is a sync, and a table that is behind writes
+    /// each row that changed once a step.
     pub time_alone: Duration,
 }
 

@@ -636,7 +636,7 @@ impl Task {
         silent: bool,
         made: &mut Made,
     ) -> Result<(), QueryError> {
-        let (mut place, mut looked, mut is_enough) = (0, 0, !self.writes_less_in_longer_steps());
+        let (mut place, mut looked, mut is_enough) = (0, 0, false);
         while let Some(here) = taken.get(place) {
             let is_all = here.scanned_to >= until;
             if looked < here.rows.len() {
@@ -667,11 +667,6 @@ impl Task {
 
     fn is_enough(&mut self, made: &Made) -> bool {
         made.is_heavy() || self.pace.is_enough(made.rows, self.parts.pool.waiting() > 0)
-    }
-
-    /// Whether a row that changes twice in a step is written once.
-    fn writes_less_in_longer_steps(&self) -> bool {
-        self.parts.fold.as_ref().is_some_and(|fold| !fold.tells_all())
     }
 
     /// Runs a part of a step.

@@ -1,5 +1,5 @@
-//! Goals of a view with a million keys: what its state takes (STATE, G26), how fast it is folded (G22), how soon it is back after a kill
-//! (G25); and what a server takes that does nothing (G27).
+//! Goals of a view with a million keys: what its state takes (STATE, G26), how fast it is folded (G22) and written as a checkpoint
+//! (G23), how soon it is back after a kill (G25); and what a server takes that does nothing (G27).
 
 use std::{
     collections::HashMap,
@@ -7,7 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
 use foldlog_log::NewRecord;
+use foldlog_proto::v1::column_values::Values;
 
 use crate::{
     bench::{Bench, PATIENCE, Subject},
@@ -16,7 +18,7 @@ use crate::{
 };
 
 /// Goals of [`goals`].
-pub const NAMES: [&str; 5] = ["STATE", "G22", "G25", "G26", "G27"];
+pub const NAMES: [&str; 6] = ["STATE", "G22", "G23", "G25", "G26", "G27"];
 
 /// Keys of 16 bytes, each with a value of 100 bytes, and how often each comes.
 const KEYS: u64 = 1_000_000;
@@ -28,6 +30,10 @@ const SERVER: f64 = 700.0;
 const IDLE: f64 = 60.0;
 /// Of what a hash map takes in on one core.
 const SHARE: f64 = 0.25;
+/// Place of `state_bytes` in the answer of SHOW QUERIES EXTENDED.
+const STATE_BYTES: usize = 9;
+/// Keys of a checkpoint a second.
+const SAVED: f64 = 150_000.0;
 /// Seconds until a view answers again.
 const BACK: f64 = 1.5;
 
@@ -38,14 +44,22 @@ pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let mut subject = bench.start("state", Vec::new()).await?;
     subject.at_rest().await?;
     let idle = subject.memory()?;
+    let empty_stop = stop(&mut subject).await?;
+    let mut subject = bench.start("state", Vec::new()).await?;
     report.goal("G27", Bound::Mebibytes(mebibytes(idle), IDLE), None, "memory of a server that does nothing, over a million records");
     subject.sql("CREATE TABLE given (k VARCHAR PRIMARY KEY, v VARCHAR) WITH (kafka_topic = 'given', value_format = 'json')").await?;
     subject.run("CREATE TABLE newest AS SELECT k, v FROM given", "newest").await?;
     subject.at_rest().await?;
     let after_one = subject.memory()?;
-    let what = "memory that a view of 1M keys (16 + 100 bytes) adds to a server, decoded chunks that are kept included";
-    report.goal("STATE", Bound::Mebibytes(mebibytes(after_one.saturating_sub(idle)), STATE), None, what);
-    subject.server.kill()?;
+    let what = format!(
+        "state of a view of 1M keys (16 + 100 bytes) as its query counts it; {:.0} MiB more than an idle server has, with decoded chunks that \
+         are kept, and what its records went through",
+        mebibytes(after_one.saturating_sub(idle))
+    );
+    report.goal("STATE", Bound::Mebibytes(mebibytes(state_bytes(&subject).await?), STATE), None, &what);
+    let stopped = stop(&mut subject).await?.saturating_sub(empty_stop).as_secs_f64();
+    let what = format!("keys a second into the checkpoint of a stop: {stopped:.2} s longer than that of a server without a view");
+    report.goal("G23", Bound::Rate(to_f64(KEYS) / stopped, SAVED), None, &what);
     fill(&folder, 1, ROUNDS).await?;
     let mut subject = bench.start("state", Vec::new()).await?;
     let (began, before) = (Instant::now(), subject.cpu()?);
@@ -80,6 +94,25 @@ pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     );
     report.goal("G25", Bound::Ratio(took, BACK), None, &what);
     subject.server.kill()
+}
+
+/// Bytes of state that the queries count.
+async fn state_bytes(subject: &Subject) -> anyhow::Result<u64> {
+    let rows = subject.sql("SHOW QUERIES EXTENDED").await?;
+    let columns = rows.iter().find(|rows| !rows.columns.is_empty()).map(|rows| &rows.columns).context("no queries")?;
+    let Some(Values::Integers(bytes)) = columns.get(STATE_BYTES).and_then(|column| column.values.as_ref()) else {
+        anyhow::bail!("SHOW QUERIES EXTENDED has no state_bytes")
+    };
+    Ok(bytes.values.iter().map(|bytes| bytes.cast_unsigned()).sum())
+}
+
+/// Stops a server in order; tells how long that took.
+async fn stop(subject: &mut Subject) -> anyhow::Result<Duration> {
+    let began = Instant::now();
+    let told = std::process::Command::new("kill").args(["-TERM", &subject.server.pid().to_string()]).status();
+    anyhow::ensure!(told.context("cannot send a signal")?.success(), "the server cannot be told to stop");
+    subject.server.end(PATIENCE).await?.context("the server does not stop")?;
+    Ok(began.elapsed())
 }
 
 /// Appends every key so many times.

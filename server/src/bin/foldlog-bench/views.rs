@@ -14,9 +14,10 @@ use crate::{
     report::{Bound, Report, short},
 };
 
-/// Events, and the keys that they are spread over: fewer where nothing is optimised, which takes as long to fold.
-const EVENTS: u64 = if cfg!(debug_assertions) { 500_000 } else { 5_000_000 };
-const KEYS: u64 = EVENTS / 5;
+/// Events, and the keys that they are spread over: enough that folding them takes longer than may be lost; fewer where nothing is
+/// optimised.
+const EVENTS: u64 = if cfg!(debug_assertions) { 1_000_000 } else { 10_000_000 };
+const KEYS: u64 = EVENTS / 10;
 /// Events of one append, and connections that load.
 const BATCH: u64 = 500;
 const FILLERS: usize = 4;
@@ -99,7 +100,7 @@ async fn answers(subject: &Subject, began: Instant) -> anyhow::Result<Duration> 
     loop {
         match execute(subject.channel.clone(), request.clone()).await {
             Ok(rows) => {
-                ensure!(integers(&rows)? == [5], "the view answers with another row");
+                ensure!(integers(&rows)? == [EVENTS / KEYS], "the view answers with another row");
                 return Ok(began.elapsed());
             }
             Err(error) if began.elapsed() > Duration::from_secs(120) => return Err(error).context("the view does not answer"),
