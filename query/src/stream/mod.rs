@@ -11,7 +11,6 @@ pub mod pace;
 pub(crate) mod query;
 pub(crate) mod source;
 pub(crate) mod state;
-pub(crate) mod succession;
 pub(crate) mod task;
 pub mod view;
 pub(crate) mod worker;

@@ -1,7 +1,7 @@
 //! CREATE OR REPLACE of what a query writes: another query takes its place. Called on the catalog's thread alone.
 //!
 //! A stream's goes on where the old one was, a table's is folded anew beside the old one and then writes the difference
-//! (`stream/succession`). What does not fit what lies in the topic gets the next generation of it, if nobody reads the old one.
+//! (`stream/task/succession`). What does not fit what lies in the topic gets the next generation of it, if nobody reads the old one.
 
 use std::{fmt, sync::Arc};
 

@@ -9,14 +9,17 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::Bytes;
 use foldlog_log::{LogBackend, LogReader, NewRecord, Position, ReadLimits, Selection, Timestamp, TopicName};
 
+use super::{Step, Task};
 use crate::{
     codec::Carried,
     error::QueryError,
     stream::{
+        commit::SystemTopics,
         fold::Fold,
         operator::{chain::Faults, sink::TopicSink},
         query::Query,
         state::RowNumber,
+        worker::Turn,
     },
 };
 
@@ -125,5 +128,52 @@ impl Difference {
         }
         self.is_read = chunk.scanned_to >= self.end;
         Ok(())
+    }
+}
+
+impl Task {
+    /// Whether it writes the difference to what another query has written: then the table stands still.
+    pub(super) fn is_succeeding(&self) -> bool {
+        self.parts.succession.as_ref().is_some_and(|succession| succession.difference.is_some())
+    }
+
+    /// Once all that there is is folded, takes the place of another query: none if there is no other, or nothing to do.
+    pub(super) fn succeed(&mut self) -> Result<Option<Turn>, QueryError> {
+        let (Some(succession), Some(fold), Some(sink)) = (&mut self.parts.succession, &self.parts.fold, &self.parts.sink) else {
+            return Ok(None);
+        };
+        if !self.pending.is_empty() {
+            return Ok(Some(Turn::Wait));
+        }
+        if let Some(before) = &succession.before {
+            before.pause();
+            // It wakes this task with each step.
+            if !before.stands_still() {
+                return Ok(Some(Turn::Wait));
+            }
+            if self.taken_to < before.folded() {
+                return Ok(Some(Turn::Again));
+            }
+        }
+        let mut difference = match succession.difference.take() {
+            Some(difference) => difference,
+            None => Difference::new(self.parts.log.as_ref(), sink.topic(), self.parts.log.head().position)?,
+        };
+        // What fails here begins again.
+        let mut faults = Faults::new();
+        let piece = difference.next(fold, sink, self.parts.state_budget, &mut faults)?;
+        succession.difference = Some(difference);
+        let (records, is_last) = match piece {
+            Piece::Nothing => return Ok(Some(Turn::Again)),
+            Piece::Some(records) => (records, false),
+            Piece::Last(records) => (records, true),
+        };
+        let (id, topic, rows_out) = (self.parts.query.id(), sink.topic(), records.len() as u64);
+        let unit = match is_last {
+            true => self.parts.topics.unit(id, Some((topic, records)), Vec::new(), self.progress())?,
+            false => SystemTopics::outputs(topic, records),
+        };
+        self.pending.push_back(Step { folded: self.taken_to, versions: None, unit: Some(unit), rows_out, takes_over: is_last, took: None });
+        Ok(Some(Turn::Again))
     }
 }
