@@ -41,7 +41,7 @@ use crate::{
     pull::{Plain, Pull},
     push::Push,
     sql::{
-        self, Dialect, DialectKind, Piece, Session, SessionChange, Statement,
+        self, Dialect, Piece, Session, SessionChange, Statement,
         dialect::CollectLimits,
         statement::{Explained, Print, Select},
     },
@@ -388,7 +388,7 @@ impl Core {
 
     /// What a bounded SELECT computes that DataFusion only reads for: one over a single source in a dialect that it does not know.
     fn plain(&self, catalog: &Catalog, query: &ast::Query, dialect: Dialect, request: &Request) -> Result<Option<Plain>, QueryError> {
-        if dialect.kind == DialectKind::Standard {
+        if !Plain::is_for(query, dialect.kind) {
             return Ok(None);
         }
         let mut query = with_stack(|| query.clone());

@@ -37,7 +37,7 @@ use crate::{
         aggregates,
         chance::{self, Chance},
         fault,
-        resolve::Resolver,
+        resolve::{Resolver, lambda},
         table_functions, total, zeros,
     },
     sql::{Dialect, DialectKind, types::NestedTypes},
@@ -272,11 +272,13 @@ impl Expressions {
         }
         let mut expr = written.clone();
         functions::units::as_texts(&mut expr);
+        let calls = lambda::out_of(&mut expr, &Resolver::new(self, self.dialect, schema, parameters))?;
         let with_alias = ast::ExprWithAlias { expr, alias: None };
-        let expr = match self.state.create_logical_expr_from_sql_expr(with_alias, schema) {
+        let expr = match self.state.create_logical_expr_from_sql_expr(with_alias, calls.as_ref().map_or(schema, lambda::Calls::schema)) {
             Ok(expr) => expr,
             Err(error) => return Err(refused_function(written).unwrap_or_else(|| fault::of_planning(error))),
         };
+        let expr = calls.map_or(Ok(expr.clone()), |calls| calls.put_back(expr))?;
         let expr = with_parameters(expr, parameters)?;
         check(&expr)?;
         Ok(expr)

@@ -40,6 +40,10 @@ fn unknown_function(message: &str) -> Option<QueryError> {
     if name == "cast" {
         return Some(QueryError::Invalid("CAST is written CAST(value AS type)".to_owned()));
     }
+    if functions::find(name).is_some_and(functions::Function::takes_lambdas) {
+        let what = format!("{name} in a SELECT that ends, other than of columns and conditions over one source");
+        return Some(QueryError::Unsupported(what));
+    }
     let datafusions = rest.split_once("Did you mean '").and_then(|(_, near)| near.split('\'').next());
     let mut known: Vec<&str> = functions::all().map(functions::Function::name).collect();
     known.extend(aggregates::all().iter().map(|one| one.name).chain(datafusions));

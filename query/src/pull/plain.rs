@@ -1,9 +1,9 @@
 //! A SELECT of columns and conditions over one table or stream: read by DataFusion, filtered and computed by our own operators.
 //!
-//! Made by `engine` for the dialects whose expressions DataFusion does not know. Its rows are those of the same SELECT as a push
-//! query: one way from expressions to values.
+//! Made by `engine` for expressions that DataFusion does not know. Its rows are those of the same SELECT as a push query: one way
+//! from expressions to values.
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use arrow::{
     array::BooleanArray,
@@ -16,7 +16,10 @@ use datafusion::sql::sqlparser::{ast, dialect::GenericDialect, parser::Parser};
 use crate::{
     catalog::SourceKind,
     error::QueryError,
+    functions::{self, Function},
     plan::{Node, StreamPlan},
+    sql::DialectKind,
+    stack::with_stack,
     stream::operator::chain::{Chain, execution},
 };
 
@@ -27,6 +30,18 @@ pub struct Plain {
 }
 
 impl Plain {
+    /// Whether a query has expressions that DataFusion does not know: all of `ksql`, lambdas in `standard`.
+    #[must_use]
+    pub fn is_for(query: &ast::Query, dialect: DialectKind) -> bool {
+        let has_lambda = |expr: &ast::Expr| match expr {
+            ast::Expr::Function(call) if functions::find(&call.name.to_string()).is_some_and(Function::takes_lambdas) => {
+                ControlFlow::Break(())
+            }
+            _ => ControlFlow::Continue(()),
+        };
+        dialect == DialectKind::Ksql || with_stack(|| ast::visit_expressions(query, has_lambda)).is_break()
+    }
+
     /// Of a plan for whoever asked, which ends after so many rows; none if the plan folds.
     #[must_use]
     pub fn new(plan: StreamPlan, limit: Option<u64>) -> Option<Self> {

@@ -95,7 +95,7 @@ impl Resolver<'_> {
                 Written::Value(ast::Expr::Identifier(ident)) if function.takes_unit(place) && functions::is_unit(&ident.value) => {
                     values.push(literal(ScalarValue::Utf8(Some(ident.value.clone()))));
                 }
-                Written::Value(value) => values.push(self.resolve(value)?),
+                Written::Value(value) => values.push(self.by_dialect(value)?),
                 Written::Lambda(..) => {}
                 Written::Named(..) | Written::Star => return Err(wrong_arguments(name)),
             }

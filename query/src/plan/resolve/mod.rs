@@ -7,7 +7,7 @@
 mod arithmetic;
 mod call;
 mod cast;
-mod lambda;
+pub(super) mod lambda;
 mod nested;
 mod operator;
 
