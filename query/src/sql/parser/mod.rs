@@ -150,12 +150,30 @@ fn no_such_limit() -> QueryError {
 fn lower(statement: &mut Statement) {
     match statement {
         Statement::CreateAs(create) => lower_select(&mut create.select),
+        Statement::InsertSelect(insert) => lower_select(&mut insert.select),
         Statement::Push(select) => lower_select(select),
         Statement::Pull(query) => sugar::lower(query.as_mut()),
         Statement::Explain(Explained::Statement(explained)) => lower(explained),
         Statement::InsertValues(insert) => insert.rows.iter_mut().flatten().for_each(sugar::lower),
         Statement::AssertRows(assert) => assert.rows.iter_mut().flatten().for_each(sugar::lower),
-        _ => {}
+        Statement::Delete(delete) => sugar::lower(&mut delete.selection),
+        // No expression of theirs is planned.
+        Statement::CreateSource(_)
+        | Statement::Print(_)
+        | Statement::Alter(_)
+        | Statement::AssertTopic(_)
+        | Statement::AssertSource(_)
+        | Statement::Drop(_)
+        | Statement::CreateType { .. }
+        | Statement::DropType { .. }
+        | Statement::Show(_)
+        | Statement::ShowExtended(_)
+        | Statement::Describe { .. }
+        | Statement::DescribeAll(_)
+        | Statement::DescribeFunction { .. }
+        | Statement::Explain(_)
+        | Statement::Session(_)
+        | Statement::ChangeQueries { .. } => {}
     }
 }
 
