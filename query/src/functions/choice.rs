@@ -3,8 +3,9 @@
 use std::{cmp::Ordering, sync::Arc};
 
 use arrow::{
-    array::{Array, ArrayRef, BooleanArray, new_null_array},
+    array::{Array, ArrayRef, AsArray as _, BooleanArray, new_null_array},
     compute::{interleave, nullif},
+    datatypes::Float64Type,
     row::{RowConverter, Rows, SortField},
 };
 use datafusion::common::Result;
@@ -75,7 +76,8 @@ pub(super) const FUNCTIONS: &[Definition] = &[
         &[form("value T, other T -> T", |input| {
             let (values, others) = (input.array(0)?, input.array(1)?);
             let converter = RowConverter::new(vec![SortField::new(values.data_type().clone())])?;
-            let (left, right) = (converter.convert_columns(&[Arc::clone(&values)])?, converter.convert_columns(&[others])?);
+            let (left, right) =
+                (converter.convert_columns(&[with_one_zero(&values)])?, converter.convert_columns(&[with_one_zero(&others)])?);
             let equal: BooleanArray = left.iter().zip(right.iter()).map(|(left, right)| Some(left == right)).collect();
             Ok(nullif(&values, &equal)?)
         })],
@@ -83,6 +85,14 @@ pub(super) const FUNCTIONS: &[Definition] = &[
     )
     .only_ksql(),
 ];
+
+/// DOUBLE values with one zero and one NaN; others as they are.
+fn with_one_zero(values: &ArrayRef) -> ArrayRef {
+    match values.as_primitive_opt::<Float64Type>() {
+        Some(doubles) => Arc::new(doubles.unary::<_, Float64Type>(|value| if value.is_nan() { f64::NAN } else { value + 0.0 })),
+        None => Arc::clone(values),
+    }
+}
 
 /// For each row the value of one of the arguments; none gives NULL.
 fn chosen(input: &Input<'_>, arguments: &[ArrayRef], choose: impl Fn(usize) -> Option<usize>) -> Result<ArrayRef> {

@@ -3,14 +3,18 @@
 //!
 //! DataFusion compares there by bits. Used for queries that do not end (`plan/expression`) and for those that do (`pull/total`).
 
+use std::sync::Arc;
+
 use arrow::datatypes::DataType;
 use datafusion::{
     common::{DFSchema, DataFusionError, Result, ScalarValue, tree_node::Transformed},
     logical_expr::{
-        BinaryExpr, Case, Expr, ExprSchemable as _, Operator,
+        BinaryExpr, Case, Expr, ExprSchemable as _, Operator, ScalarUDF,
         expr::{InList, ScalarFunction},
     },
 };
+
+use crate::functions::{Registered, find};
 
 /// Such an expression whose two sides have no `-0.0`; others as they are. Types are coerced already.
 ///
@@ -29,7 +33,9 @@ pub(crate) fn with_one_zero(expr: Expr, schema: &DFSchema) -> Result<Transformed
         Expr::ScalarFunction(ScalarFunction { func, args })
             if func.name() == "nullif" && args.first().is_some_and(|x| is_double(x).unwrap_or(false)) =>
         {
-            Expr::ScalarFunction(ScalarFunction { func, args: args.into_iter().map(positive).collect() })
+            // Ours compares so, and gives the value as it is: `-0.0` that is not NULL stays `-0.0`.
+            let ours = find("nullif").map(|function| Arc::new(ScalarUDF::from(Registered::named(function))));
+            Expr::ScalarFunction(ScalarFunction { func: ours.unwrap_or(func), args })
         }
         other => return Ok(Transformed::no(other)),
     }))
