@@ -140,7 +140,7 @@ impl Call {
     }
 
     /// The result for a group.
-    pub fn result(&self, place: usize, events: &[Event], rules: Rules) -> Cell {
+    pub fn result(&self, place: usize, events: &[Event], rules: Rules, over_table: bool) -> Cell {
         let taken_by_value = rules == Rules::Ksql && self.function == Function::CollectList;
         let mut rows: Vec<(u64, &Vec<Value>)> = Vec::new();
         let mut has_taken = false;
@@ -161,6 +161,8 @@ impl Call {
         let exactly = |value: Option<Value>| Cell::Exactly(value.unwrap_or(Value::Null));
         // Values that are told apart are shown with the one zero that there is.
         let told_apart = |value: Option<Value>| Cell::WithOneZero(value.unwrap_or(Value::Null));
+        // Over a table values are kept, and of those there is one zero.
+        let extreme = |value: Option<Value>| if over_table { told_apart(value) } else { exactly(value) };
         match &self.function {
             Function::CountStar => exactly(Some(Value::Whole(all.len() as i64))),
             Function::Count => exactly(Some(Value::Whole(given().count() as i64))),
@@ -179,8 +181,8 @@ impl Call {
                 }
                 self.summed(&items, item, rules, None)
             }
-            Function::Min => exactly(given().min_by(|left, right| left.order(right)).cloned()),
-            Function::Max => exactly(given().max_by(|left, right| left.order(right)).cloned()),
+            Function::Min => extreme(given().min_by(|left, right| left.order(right)).cloned()),
+            Function::Max => extreme(given().max_by(|left, right| left.order(right)).cloned()),
             Function::ByOffset { latest, count, nulls } => {
                 let mut kept: Vec<Value> =
                     all.iter().map(|arguments| arguments[0].clone()).filter(|value| *nulls || !value.is_null()).collect();

@@ -380,6 +380,8 @@ impl Life<'_> {
             Ok(answer) => answer,
             // Behind a restart a view cannot be read until it is there again.
             Err(QueryError::Folding { .. }) => return Ok(()),
+            // Nor while another one takes its place.
+            Err(QueryError::NotAligned { .. }) if self.world.line(query).count() > 1 => return Ok(()),
             Err(error) => return Err(Failure::of(query, error)),
         };
         let position = answer.position;

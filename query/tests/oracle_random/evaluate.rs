@@ -186,7 +186,8 @@ impl<'a> Evaluation<'a> {
 
     fn group_row(&self, group: &Group) -> Option<Output> {
         let Shape::Group { calls, results, having, .. } = &self.query.shape else { return None };
-        let cells: Vec<Cell> = calls.iter().enumerate().map(|(place, call)| call.result(place, &group.events, self.rules)).collect();
+        let cells: Vec<Cell> =
+            calls.iter().enumerate().map(|(place, call)| call.result(place, &group.events, self.rules, self.from.is_table)).collect();
         let exact: Vec<Value> =
             cells.iter().map(|cell| if let Cell::Exactly(value) = cell { value.clone() } else { Value::Null }).collect();
         let context = Context { row: None, results: &exact, rules: self.rules };

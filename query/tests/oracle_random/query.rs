@@ -150,6 +150,7 @@ struct Written<'a> {
 impl Written<'_> {
     fn source(&self, random: &mut Random, columns: Vec<Column>, may_be_absent: bool, partitions: u32) -> Source {
         let rules = self.source.rules;
+        let values = columns.iter().filter(|column| !column.key).count();
         let format = Format::any(random, &columns.iter().filter(|column| !column.key).collect::<Vec<_>>());
         Source {
             name: rules.name(self.name),
@@ -159,7 +160,8 @@ impl Written<'_> {
             partitions,
             format,
             rules,
-            may_be_absent,
+            // Where a single NULL is written as none, a record may have no value.
+            may_be_absent: may_be_absent || format != Format::Json && values == 1,
             depth: self.source.depth + 1,
             is_tame: false,
         }
@@ -362,6 +364,7 @@ pub fn inserts(random: &mut Random, name: &str, sources: &[(usize, &Source)]) ->
         columns.push(column(rules, &format!("v{place}"), one_of(random, &types).clone(), false));
     }
     let format = Format::any(random, &columns[1..].iter().collect::<Vec<_>>());
+    let columns_in_value = columns.len() - 1;
     let topic = format!("{name}_topic");
     let depth = sources.iter().map(|(_, source)| source.depth).max().unwrap_or(0) + 1;
     let target = Source {
@@ -372,7 +375,7 @@ pub fn inserts(random: &mut Random, name: &str, sources: &[(usize, &Source)]) ->
         partitions: 2,
         format,
         rules,
-        may_be_absent: false,
+        may_be_absent: format != Format::Json && columns_in_value == 1,
         depth,
         is_tame: false,
     };
