@@ -16,7 +16,7 @@ pub struct QueryConfig {
     /// Push queries that run at once; more are refused. Default 10,000: most follow what others have computed, and wait. 1 to
     /// 100,000.
     pub max_push_queries: u32,
-    /// Persistent queries of a folder. Default 1,000. 1 to 10,000.
+    /// Persistent queries of a folder. Default 5,000: one that idles costs its state and no thread. 1 to 10,000.
     pub max_persistent_queries: u32,
     /// Memory for pull queries together, in MiB. Default 256: a sort or join beyond it is refused, appends are not disturbed. 16
     /// to 1,048,576.
@@ -44,7 +44,7 @@ impl Default for QueryConfig {
             workers: cores,
             max_running_queries: 64,
             max_push_queries: 10_000,
-            max_persistent_queries: 1_000,
+            max_persistent_queries: 5_000,
             memory_mib: 256,
             state_mib: 4_096,
             max_answer_rows: 10_000_000,

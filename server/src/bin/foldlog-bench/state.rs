@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use foldlog_log::NewRecord;
-use foldlog_proto::v1::column_values::Values;
+use foldlog_proto::v1::{ColumnValues, column_values::Values};
 
 use crate::{
     bench::{Bench, PATIENCE, Subject},
@@ -30,8 +30,9 @@ const SERVER: f64 = 700.0;
 const IDLE: f64 = 60.0;
 /// Of what a hash map takes in on one core.
 const SHARE: f64 = 0.25;
-/// Place of `state_bytes` in the answer of SHOW QUERIES EXTENDED.
+/// Places of `state_bytes` and of `checkpoint` in the answer of SHOW QUERIES EXTENDED.
 const STATE_BYTES: usize = 9;
+const CHECKPOINT: usize = 10;
 /// Keys of a checkpoint a second.
 const SAVED: f64 = 150_000.0;
 /// Seconds until a view answers again.
@@ -57,6 +58,7 @@ pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
         mebibytes(after_one.saturating_sub(idle))
     );
     report.goal("STATE", Bound::Mebibytes(mebibytes(state_bytes(&subject).await?), STATE), None, &what);
+    anyhow::ensure!(!has_checkpoint(&subject).await?, "there is a checkpoint already: a stop would write less than all keys");
     let stopped = stop(&mut subject).await?.saturating_sub(empty_stop).as_secs_f64();
     let what = format!("keys a second into the checkpoint of a stop: {stopped:.2} s longer than that of a server without a view");
     report.goal("G23", Bound::Rate(to_f64(KEYS) / stopped, SAVED), None, &what);
@@ -78,8 +80,11 @@ pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     );
     report.goal("G22", Bound::Rate(folded / cpu, SHARE * map), None, &what);
     subject.at_rest().await?;
-    let what =
-        format!("memory of a server with a view of 1M keys after {ROUNDS} rounds of changes, {:.0}MiB after one", mebibytes(after_one));
+    let what = format!(
+        "memory of a server with a view of 1M keys after {ROUNDS} rounds of changes, {:.0} MiB of it the view's; {:.0} MiB after one",
+        mebibytes(state_bytes(&subject).await?),
+        mebibytes(after_one)
+    );
     report.goal("G26", Bound::Mebibytes(mebibytes(subject.memory()?), SERVER), None, &what);
     subject.server.kill()?;
     let began = Instant::now();
@@ -96,13 +101,22 @@ pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     subject.server.kill()
 }
 
+/// What SHOW QUERIES EXTENDED says in a column.
+async fn of_queries(subject: &Subject, place: usize) -> anyhow::Result<ColumnValues> {
+    let rows = subject.sql("SHOW QUERIES EXTENDED").await?;
+    let columns = rows.into_iter().map(|rows| rows.columns).find(|columns| !columns.is_empty()).context("no queries")?;
+    columns.into_iter().nth(place).context("SHOW QUERIES EXTENDED has fewer columns")
+}
+
+/// Whether a query has a checkpoint.
+async fn has_checkpoint(subject: &Subject) -> anyhow::Result<bool> {
+    let Some(Values::Texts(texts)) = of_queries(subject, CHECKPOINT).await?.values else { anyhow::bail!("checkpoint is no text") };
+    Ok(texts.values.iter().any(|text| text.contains("below position")))
+}
+
 /// Bytes of state that the queries count.
 async fn state_bytes(subject: &Subject) -> anyhow::Result<u64> {
-    let rows = subject.sql("SHOW QUERIES EXTENDED").await?;
-    let columns = rows.iter().find(|rows| !rows.columns.is_empty()).map(|rows| &rows.columns).context("no queries")?;
-    let Some(Values::Integers(bytes)) = columns.get(STATE_BYTES).and_then(|column| column.values.as_ref()) else {
-        anyhow::bail!("SHOW QUERIES EXTENDED has no state_bytes")
-    };
+    let Some(Values::Integers(bytes)) = of_queries(subject, STATE_BYTES).await?.values else { anyhow::bail!("state_bytes is no number") };
     Ok(bytes.values.iter().map(|bytes| bytes.cast_unsigned()).sum())
 }
 
