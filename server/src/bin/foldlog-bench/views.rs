@@ -1,4 +1,5 @@
-//! Goals of views after a kill: how soon they answer (VIEWS), and how much of what they were folded from is read again (REPLAY).
+//! Goals of views with checkpoints: what these cost while a query folds as fast as it can (G21), how soon a view answers after a kill
+//! (VIEWS), and how much of what it was folded from is read again (REPLAY).
 //!
 //! A million keys of which a server is killed with SIGKILL while nothing was told of it; the next one goes on from checkpoints.
 
@@ -9,7 +10,7 @@ use foldlog_proto::v1::{AppendRequest, Event, QueryRequest, Rows, Write, column_
 use tokio::task::JoinSet;
 
 use crate::{
-    bench::{Bench, Subject, execute},
+    bench::{Bench, PATIENCE, Subject, execute},
     load::{self, TOPIC},
     report::{Bound, Report, short},
 };
@@ -25,9 +26,14 @@ const FILLERS: usize = 4;
 const ANSWER: f64 = 1.5;
 /// Folding that may be lost: 3 s are the debt, the rest passes while a checkpoint is written.
 const DEBT: f64 = 5.0;
+/// Seconds of folding before the first checkpoint is due, and before all keys are there and what is new are changes.
+const DUE: f64 = 3.0;
+const WARM: f64 = 1.0;
+/// How much slower folding may be with checkpoints.
+const SLOWER: f64 = 1.15;
 
 /// Goals of [`goals`].
-pub const NAMES: [&str; 2] = ["VIEWS", "REPLAY"];
+pub const NAMES: [&str; 3] = ["G21", "VIEWS", "REPLAY"];
 
 /// Kills a server with views, and measures the start of the next.
 pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
@@ -35,9 +41,16 @@ pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     fill(&subject.server.url()).await?;
     subject.declare().await?;
     let began = Instant::now();
+    let head = subject.head().await?.position;
     subject.create_view().await?;
-    subject.view_caught_up().await?;
+    let mut passed = vec![(0.0, 0)];
+    while passed.last().is_some_and(|(_, position)| *position < head) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        passed.push((began.elapsed().as_secs_f64(), subject.least_frontier().await?));
+        ensure!(began.elapsed() < PATIENCE, "the view does not catch up");
+    }
     let folded = began.elapsed();
+    slowed(&passed, report);
     let before = sums(&subject).await?;
     ensure!(before == [KEYS, EVENTS], "the view has {before:?} keys and events, {KEYS} and {EVENTS} were appended");
     subject.server.kill()?;
@@ -64,6 +77,26 @@ pub async fn goals(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     report.goal("REPLAY", Bound::Ratio(tail, DEBT), None, &what);
     ensure!(again < EVENTS, "everything was folded again: there was no checkpoint to go on from");
     Ok(())
+}
+
+/// Folding before the first checkpoint is due, and from then on, by how far the query was at which second.
+fn slowed(passed: &[(f64, u64)], report: &mut Report) {
+    let first_after = |seconds: f64| passed.iter().find(|(at, _)| *at >= seconds);
+    let rate = |from: &(f64, u64), to: &(f64, u64)| to_f64(to.1.saturating_sub(from.1)) / (to.0 - from.0);
+    match (first_after(WARM), first_after(DUE), passed.last()) {
+        (Some(warm), Some(due), Some(end)) if end.0 > due.0 => {
+            let (before, with) = (rate(warm, due), rate(due, end));
+            let what = format!(
+                "times as fast into 1M keys from {WARM:.0} s to {DUE:.0} s, before a checkpoint is due ({}/s), as from then to the end at \
+                 {:.1} s ({}/s)",
+                short(before),
+                end.0,
+                short(with)
+            );
+            report.goal("G21", Bound::Ratio(before / with, SLOWER), None, &what);
+        }
+        _ => report.failed("G21", &anyhow::anyhow!("everything was folded before a checkpoint was due")),
+    }
 }
 
 async fn fill(url: &str) -> anyhow::Result<()> {
