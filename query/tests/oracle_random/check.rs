@@ -97,6 +97,7 @@ impl Contents {
         let rows = self.rows(from);
         let mut written = BTreeMap::new();
         let mut ended = 0;
+        let mut early: Vec<Stored> = Vec::new();
         let mut counts = Counts::default();
         for (place, query) in line.iter().enumerate() {
             let of = |what| (query.id.clone(), what);
@@ -107,7 +108,7 @@ impl Contents {
             let start = if goes_on { units.first().map_or(ended, |unit| unit.start) } else { 0 };
             ended = units.last().map_or(ended, |unit| unit.position);
             let check = Check { units, query, from, into, start, is_first: place == 0, is_last };
-            counts += check.run(&rows, &mut written).map_err(of)?;
+            counts += check.run(&rows, &mut written, &mut early).map_err(of)?;
         }
         Ok(counts)
     }
@@ -137,7 +138,7 @@ struct Check<'a> {
 
 impl Check<'_> {
     /// `view`: what the topic holds of each key, as those before it left it.
-    fn run(&self, rows: &[Row], view: &mut BTreeMap<String, Written>) -> Result<Counts, String> {
+    fn run(&self, rows: &[Row], view: &mut BTreeMap<String, Written>, early: &mut Vec<Stored>) -> Result<Counts, String> {
         let Self { units, query, from, into, start, .. } = *self;
         let mut evaluation = Evaluation::new(query, from, into);
         let mut coming = rows.iter().filter(|row| row.position >= start).peekable();
@@ -150,7 +151,13 @@ impl Check<'_> {
             while let Some(row) = coming.next_if(|row| row.position < at) {
                 told.extend(evaluation.take(row));
             }
-            let written: Vec<Written> = records.iter().map(|record| Written::new(record, into)).collect::<Result<_, _>>()?;
+            // The next one may have begun to write in what they differ when this one tells for the last time how far it is.
+            if !self.is_last && place + 1 == self.units.len() && told.is_empty() {
+                early.extend_from_slice(records);
+                continue;
+            }
+            let before = if place == 0 { std::mem::take(early) } else { Vec::new() };
+            let written: Vec<Written> = before.iter().chain(records).map(|record| Written::new(record, into)).collect::<Result<_, _>>()?;
             // Who takes another one's place first writes in what they differ.
             let is_difference = place == 0 && !self.is_first && into.is_table;
             if !is_difference && (!into.is_table || query.tells_all) {
