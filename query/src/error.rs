@@ -48,6 +48,14 @@ pub enum QueryError {
         /// The name.
         name: String,
     },
+    /// What is wrong stands at a place of the statement.
+    #[error("{error}")]
+    At {
+        /// Where.
+        place: Place,
+        /// What.
+        error: Box<Self>,
+    },
     /// Others depend on what was to be dropped.
     #[error("{name} cannot be dropped: {dependants} read from it or write into it; terminate or drop them first")]
     InUse {
@@ -125,4 +133,26 @@ pub enum QueryError {
     /// DataFusion failed where it should not have.
     #[error("the query failed: {0}")]
     Execution(String),
+}
+
+impl QueryError {
+    /// The same with where it stands in the statement, if it speaks of what stands there and does not know that yet.
+    pub(crate) fn at(self, place: impl FnOnce() -> Option<Place>) -> Self {
+        match self {
+            Self::Invalid(_) | Self::Unsupported(_) => match place() {
+                Some(place) => Self::At { place, error: Box::new(self) },
+                None => self,
+            },
+            other => other,
+        }
+    }
+
+    /// The error without its place.
+    #[must_use]
+    pub fn bare(&self) -> &Self {
+        match self {
+            Self::At { error, .. } => error.bare(),
+            other => other,
+        }
+    }
 }

@@ -189,6 +189,7 @@ impl From<QueryError> for Failure {
             QueryError::Invalid(_) => plain(Kind::Invalid, "SQL_INVALID"),
             QueryError::Unknown { place: Some(place), .. } => plain(Kind::NotFound, "NAME_NOT_FOUND").with(at(place)),
             QueryError::Unknown { place: None, .. } => plain(Kind::NotFound, "NAME_NOT_FOUND"),
+            QueryError::At { place, error } => Self::from(*error).with(at(place)),
             QueryError::Exists { .. } => plain(Kind::Exists, "NAME_EXISTS"),
             QueryError::InUse { .. } => plain(Kind::Precondition, "IN_USE"),
             QueryError::Unsupported(_) => plain(Kind::Unsupported, "SQL_UNSUPPORTED"),

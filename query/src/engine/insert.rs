@@ -135,6 +135,7 @@ pub(super) fn null(data_type: &DataType) -> Result<ScalarValue, QueryError> {
 
 fn in_row(number: usize, column: &str, error: QueryError) -> QueryError {
     match error {
+        QueryError::At { place, error } => QueryError::At { place, error: Box::new(in_row(number, column, *error)) },
         QueryError::Invalid(message) => QueryError::Invalid(format!("row {}, column {column}: {message}", number + 1)),
         other => other,
     }

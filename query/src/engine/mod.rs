@@ -397,7 +397,7 @@ impl Core {
         match self.chain(catalog, &select, dialect, &request.parameters, Chance::OfQuery { now: self.now() }) {
             Ok(chain) if chain.grouped => Ok(None),
             Ok(chain) => Ok(Plain::new(chain.into_volatile(false)?, limit)),
-            Err(QueryError::Unsupported(_)) => Ok(None),
+            Err(error) if matches!(error.bare(), QueryError::Unsupported(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -40,7 +40,7 @@ use crate::{
         resolve::{Resolver, lambda},
         table_functions, total, zeros,
     },
-    sql::{Dialect, DialectKind, types::NestedTypes},
+    sql::{Dialect, DialectKind, place_of_expr, types::NestedTypes},
     stack::with_stack,
 };
 
@@ -261,7 +261,7 @@ impl Expressions {
     /// # Errors
     /// [`QueryError::Unknown`], [`QueryError::Invalid`]; [`QueryError::Unsupported`] for what a query that does not end cannot have.
     pub fn resolve(&self, written: &ast::Expr, schema: &DFSchema, parameters: &[ScalarValue]) -> Result<Expr, QueryError> {
-        with_stack(|| self.resolve_here(written, schema, parameters))
+        with_stack(|| self.resolve_here(written, schema, parameters).map_err(|error| error.at(|| place_of_expr(written))))
     }
 
     fn resolve_here(&self, written: &ast::Expr, schema: &DFSchema, parameters: &[ScalarValue]) -> Result<Expr, QueryError> {
@@ -326,7 +326,8 @@ impl Expressions {
         parameters: &[ScalarValue],
         now: Timestamp,
     ) -> Result<ScalarValue, QueryError> {
-        self.asked_once().constant_here(written, data_type, parameters, now)
+        let here = || place_of_expr(written);
+        self.asked_once().constant_here(written, data_type, parameters, now).map_err(|error| error.at(here))
     }
 
     fn constant_here(

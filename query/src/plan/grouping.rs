@@ -9,28 +9,31 @@ use datafusion::{
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     logical_expr::{Case, Expr, expr::AggregateFunction as Call},
+    sql::sqlparser::ast,
 };
 
 use super::{
     aggregates,
     expression::{Expression, Expressions},
     fault,
-    select::{Chain, Scope, item, next_id, predicate, schema_of_fields},
+    select::{Chain, Scope, item, next_id, place_of_item, predicate, schema_of_fields},
     streaming::{AggregateCall, Node, SourceScan},
 };
 use crate::{
     catalog::Source,
-    error::QueryError,
+    error::{Place, QueryError},
     sql::{
         Dialect,
         dialect::{AggregateRules, Changelog, CollectLimits},
+        place_of_expr,
     },
 };
 
 /// The parts of an aggregate, gathered from the SELECT list and HAVING.
 pub(super) struct Grouping<'a> {
     keys: Vec<Expr>,
-    calls: Vec<(Call, String)>,
+    /// With their names, and where in the statement they were found.
+    calls: Vec<(Call, String, Option<Place>)>,
     input: DFSchema,
     source: &'a Source,
     expressions: &'a Expressions,
@@ -52,15 +55,17 @@ impl<'a> Grouping<'a> {
         mut self,
         scan: SourceScan,
         mut nodes: Vec<Node>,
-        named: Vec<(String, Expr)>,
-        having: Option<Expr>,
+        (named, having): (Vec<(String, Expr)>, Option<Expr>),
+        select: &ast::Select,
     ) -> Result<Chain, QueryError> {
         let mut rewritten = Vec::new();
-        for (name, expr) in named {
+        for (number, (name, expr)) in named.into_iter().enumerate() {
             let key = self.keys.iter().position(|key| *key == expr);
-            rewritten.push((name, self.over_the_fold(expr)?, key));
+            let place = place_of_item(select, number);
+            rewritten.push((name, self.over_the_fold(expr, place).map_err(|error| error.at(|| place))?, key, place));
         }
-        let having = having.map(|having| self.over_the_fold(having)).transpose()?;
+        let of_having = select.having.as_ref().and_then(place_of_expr);
+        let having = having.map(|having| self.over_the_fold(having, of_having)).transpose().map_err(|error| error.at(|| of_having))?;
 
         let mut fields = Vec::new();
         let mut projected = Vec::new();
@@ -78,8 +83,8 @@ impl<'a> Grouping<'a> {
         let keys = projected.len();
         let mut arguments = Arguments { fields, expressions: projected, known: Vec::new(), keys, source_keys: self.source_keys };
         let mut calls = Vec::new();
-        for (call, name) in &self.calls {
-            let call = self.fold_of(call, &mut arguments)?;
+        for (call, name, place) in &self.calls {
+            let call = self.fold_of(call, &mut arguments).map_err(|error| error.at(|| *place))?;
             results.push(Field::new(name, call.data_type.clone(), true));
             calls.push(call);
         }
@@ -92,30 +97,33 @@ impl<'a> Grouping<'a> {
         }
         let schema = schema_of_fields(results);
         let folded = DFSchema::try_from(schema.as_ref().clone()).map_err(fault::of_planning)?;
-        let having = having.map(|having| predicate(having, &folded, self.expressions, "HAVING")).transpose()?;
+        let having = having
+            .map(|having| predicate(having, &folded, self.expressions, "HAVING"))
+            .transpose()
+            .map_err(|error| error.at(|| of_having))?;
         let keys = (0..self.keys.len()).collect();
         nodes.push(Node::Aggregate { id: next_id(&nodes), keys, calls, having, schema });
 
         let mut items = Vec::new();
-        for (name, expr, key) in rewritten {
-            items.push(item(name, expr, key, &folded, self.expressions)?);
+        for (name, expr, key, place) in rewritten {
+            items.push(item(name, expr, key, &folded, self.expressions).map_err(|error| error.at(|| place))?);
         }
         let key_names = self.keys.iter().map(plain_name).collect();
         Ok(Chain { scan, nodes, items, grouped: true, key_names, changelog: Changelog::Coalesced, is_rekeyed: false, strict_keys: false })
     }
 
     /// The expression over the fold's columns: keys and aggregates become columns, and no other column is left.
-    fn over_the_fold(&mut self, expr: Expr) -> Result<Expr, QueryError> {
+    fn over_the_fold(&mut self, expr: Expr, written_at: Option<Place>) -> Result<Expr, QueryError> {
         let replaced = expr.transform_down(|expr| {
             if let Some(place) = self.keys.iter().position(|key| *key == expr) {
                 let column = Expr::Column(ColumnName::from_name(key_column(place)));
                 return Ok(Transformed::new(column, true, TreeNodeRecursion::Jump));
             }
             let Expr::AggregateFunction(call) = expr else { return Ok(Transformed::no(expr)) };
-            let known = self.calls.iter().position(|(known, _)| *known == call);
+            let known = self.calls.iter().position(|(known, ..)| *known == call);
             let place = known.unwrap_or(self.calls.len());
             if known.is_none() {
-                self.calls.push((call, call_column(place)));
+                self.calls.push((call, call_column(place), written_at));
             }
             let column = Expr::Column(ColumnName::from_name(call_column(place)));
             Ok(Transformed::new(column, true, TreeNodeRecursion::Jump))

@@ -25,8 +25,8 @@ use super::{
 };
 use crate::{
     catalog::{Column, Pseudo, Source, SourceKind, WantedColumn, type_name, types::kept_as},
-    error::QueryError,
-    sql::{Dialect, DialectKind, dialect::Changelog, sugar},
+    error::{Place, QueryError},
+    sql::{Dialect, DialectKind, dialect::Changelog, place_of_expr, sugar},
     stack::with_stack,
 };
 
@@ -181,13 +181,14 @@ fn plan_here(query: &ast::Query, partition_by: Option<&[ast::Expr]>, scope: &Sco
 
     let mut nodes = Vec::new();
     if let Some(filter) = filter {
-        let predicate = predicate(filter, &input, scope.expressions, "WHERE")?;
+        let predicate = predicate(filter, &input, scope.expressions, "WHERE")
+            .map_err(|error| error.at(|| select.selection.as_ref().and_then(place_of_expr)))?;
         nodes.push(Node::Filter { id: next_id(&nodes), predicate });
     }
     if grouped {
         let (changelog, strict_keys) = (scope.dialect.changelog, scope.dialect.strict_keys);
         let grouping = Grouping::new(groups, input, &source, scope, keys);
-        return Ok(Chain { changelog, strict_keys, ..grouping.chain(scan, nodes, named, having)? });
+        return Ok(Chain { changelog, strict_keys, ..grouping.chain(scan, nodes, (named, having), select)? });
     }
 
     let mut exploded = Exploded::default();
@@ -211,8 +212,9 @@ fn plan_here(query: &ast::Query, partition_by: Option<&[ast::Expr]>, scope: &Sco
         nodes.push(Node::Explode { id: next_id(&nodes), reads: reads.into_iter().collect(), calls, schema });
     }
     let mut items = Vec::new();
-    for (name, expr, key) in computed {
-        items.push(item(name, expr, key, &input, scope.expressions)?);
+    for (number, (name, expr, key)) in computed.into_iter().enumerate() {
+        let place = || place_of_item(select, number);
+        items.push(item(name, expr, key, &input, scope.expressions).map_err(|error| error.at(place))?);
     }
     let of_source = || source.columns.iter().filter(|column| column.key).map(|column| column.name.clone()).collect();
     let key_names = partition.as_ref().map_or_else(of_source, Partition::names);
@@ -413,6 +415,16 @@ fn named_items(select: &ast::Select, source: &Source, alias: &str, meaning: &Mea
         }
     }
     Ok(items)
+}
+
+/// Where an item of a SELECT list stands, by its number among the columns; not known where a `*` stands for several.
+pub(super) fn place_of_item(select: &ast::Select, number: usize) -> Option<Place> {
+    let written = select.projection.iter().map(|item| match item {
+        ast::SelectItem::UnnamedExpr(expr) if all_fields_of(expr).is_some() => None,
+        ast::SelectItem::UnnamedExpr(expr) | ast::SelectItem::ExprWithAlias { expr, .. } => Some(expr),
+        _ => None,
+    });
+    written.collect::<Option<Vec<_>>>()?.get(number).and_then(|expr| place_of_expr(expr))
 }
 
 /// Whether a `*` has no EXCEPT, REPLACE or the like.

@@ -17,4 +17,5 @@ pub use parameters::check_parameters;
 pub use parser::{parse, take_limit};
 pub use session::{Session, SessionChange};
 pub use statement::{Piece, Statement};
+pub(crate) use tokens::place_of_expr;
 pub use tokens::{located, split};

@@ -1,6 +1,7 @@
 //! What is done to tokens before and after sqlparser sees them: places, splitting, EMIT, errors in our words.
 
 use datafusion::sql::sqlparser::{
+    ast::{self, Spanned as _},
     dialect::GenericDialect,
     parser::ParserError,
     tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Word},
@@ -76,6 +77,11 @@ pub(super) fn as_written(error: QueryError, text: &str) -> QueryError {
 pub(super) fn place_of(location: Location) -> Place {
     let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX).max(1);
     Place { line: number(location.line), column: number(location.column) }
+}
+
+/// Where an expression begins in its statement; none of one that was made.
+pub(crate) fn place_of_expr(expr: &ast::Expr) -> Option<Place> {
+    Some(expr.span().start).filter(|start| start.line > 0).map(place_of)
 }
 
 /// An error that names what does not exist, with the place where that name stands in the statement; others as they are.

@@ -26,7 +26,7 @@ use crate::{
     },
     error::QueryError,
     functions::types::common,
-    sql::{Dialect, sugar, types::of_cast},
+    sql::{Dialect, place_of_expr, sugar, types::of_cast},
 };
 
 /// Pseudo columns that have a name in this dialect, and the names under which a source gives them.
@@ -59,6 +59,10 @@ impl<'a> Resolver<'a> {
     /// # Errors
     /// [`QueryError::Unknown`] for a name, [`QueryError::Invalid`] for types that do not fit, [`QueryError::Unsupported`].
     pub(super) fn resolve(&self, written: &ast::Expr) -> Result<Typed, QueryError> {
+        self.resolve_here(written).map_err(|error| error.at(|| place_of_expr(written)))
+    }
+
+    fn resolve_here(&self, written: &ast::Expr) -> Result<Typed, QueryError> {
         match written {
             ast::Expr::Nested(inner) => self.resolve(inner),
             ast::Expr::Value(value) => self.value(&value.value),

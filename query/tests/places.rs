@@ -1,0 +1,66 @@
+//! Errors of a statement say where in its text what is wrong stands.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::PATIENCE;
+use foldlog_log::{LogBackend, clock::SystemClock, testing::MemoryLog};
+use foldlog_query::{Engine, Place, QueryConfig, QueryError, Request, Session};
+
+fn request(sql: &str) -> Request {
+    Request { sql: sql.to_owned(), parameters: Vec::new(), at_least: None, resume: None, timeout: PATIENCE, session: Session::default() }
+}
+
+fn place_of(error: &QueryError) -> Option<Place> {
+    match error {
+        QueryError::Syntax { place, .. } | QueryError::At { place, .. } => Some(*place),
+        QueryError::Unknown { place, .. } => *place,
+        _ => None,
+    }
+}
+
+/// What stands at a place.
+fn text_at(sql: &str, place: Place) -> String {
+    let line = sql.lines().nth(place.line as usize - 1).unwrap();
+    line.chars().skip(place.column as usize - 1).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_points_at_what_is_wrong() {
+    // The statement, and what of it begins where the error is: in `standard`, and in `ksql`, which types each part by itself.
+    let cases = [
+        ("CREATE STREAM t AS SELECT a, b + 1 AS c FROM s", "b + 1", "b + 1"),
+        ("CREATE STREAM t AS SELECT a\nFROM s\nWHERE a + 1", "a + 1", "a + 1"),
+        ("CREATE STREAM t AS SELECT a, ABS(b) AS c FROM s", "ABS(b)", "ABS(b)"),
+        ("CREATE TABLE t AS SELECT a, SUM(b) AS c FROM s GROUP BY a", "SUM(b)", "SUM(b)"),
+        ("CREATE TABLE t AS SELECT a, b, COUNT(*) AS c FROM s GROUP BY a", "b, COUNT", "b, COUNT"),
+        ("CREATE TABLE t AS SELECT a, COUNT(*) AS c FROM s GROUP BY a HAVING SUM(b) > 1", "SUM(b)", "SUM(b)"),
+        ("CREATE STREAM t AS SELECT a, (1 + ABS(a + b)) AS c FROM s", "1 + ABS", "a + b"),
+        ("CREATE STREAM t AS SELECT a, d FROM s", "d FROM", "d FROM"),
+        ("CREATE STREAM t AS SELECT a a a FROM s", "a FROM", "a FROM"),
+        ("INSERT INTO s (a, b) VALUES (1, true), (1 + true, true)", "1 + true", "1 + true"),
+    ];
+    let mut wrong = Vec::new();
+    for dialect in ["standard", "ksql"] {
+        let log = Arc::new(MemoryLog::new(Arc::new(SystemClock::new()))) as Arc<dyn LogBackend>;
+        let config = QueryConfig { dialect: dialect.parse().unwrap(), ..QueryConfig::default() };
+        let engine = Engine::open(log, Arc::new(SystemClock::new()), config).unwrap();
+        engine
+            .execute(request("CREATE STREAM s (a INT, b BOOLEAN) WITH (kafka_topic = 's', partitions = 1, value_format = 'json')"))
+            .await
+            .unwrap();
+        for (sql, standard, ksql) in cases {
+            let wanted = if dialect == "ksql" { ksql } else { standard };
+            let told = engine.execute(request(sql)).await.err();
+            let place = told.as_ref().and_then(place_of).map(|place| text_at(sql, place));
+            if !place.as_ref().is_some_and(|text| text.starts_with(wanted)) {
+                wrong.push(format!("{dialect}: {sql}: {place:?} of {:?}", told.map(|error| error.to_string())));
+            }
+        }
+        engine.stop().await;
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
