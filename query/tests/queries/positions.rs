@@ -13,6 +13,7 @@ use foldlog_query::{
     catalog::Source,
     plan::{SourceScan, StreamPlan},
     stream::view::View,
+    supervisor::Supervisor,
 };
 use serde_json::json as value;
 
@@ -22,16 +23,21 @@ use super::{
     setup::{fact, memory_log, start, sum_of_rows, supervisor},
 };
 
+/// Two views of the facts, and one of a stream that copies them.
+fn three_views(supervisor: &Supervisor, log: &dyn LogBackend) -> Vec<Arc<View>> {
+    start(supervisor, log, "by_key", &counted("by_key", facts(), 0));
+    start(supervisor, log, "by_text", &counted("by_text", facts(), 3));
+    let (plan, copy) = copied("copy");
+    start(supervisor, log, "copy", &plan);
+    start(supervisor, log, "by_copy", &counted("by_copy", copy, 0));
+    ["by_key", "by_text", "by_copy"].iter().map(|name| supervisor.view(name).unwrap()).collect()
+}
+
 #[tokio::test]
 async fn views_of_one_source_and_a_view_downstream_are_pinned_at_one_position() {
     let log = memory_log();
     let supervisor = supervisor(&log);
-    start(&supervisor, log.as_ref(), "by_key", &counted("by_key", facts(), 0));
-    start(&supervisor, log.as_ref(), "by_text", &counted("by_text", facts(), 3));
-    let (plan, copy) = copied("copy");
-    start(&supervisor, log.as_ref(), "copy", &plan);
-    start(&supervisor, log.as_ref(), "by_copy", &counted("by_copy", copy, 0));
-    let views: Vec<Arc<View>> = ["by_key", "by_text", "by_copy"].iter().map(|name| supervisor.view(name).unwrap()).collect();
+    let views = three_views(&supervisor, log.as_ref());
 
     let over = AtomicBool::new(false);
     let writing = async {
@@ -79,12 +85,7 @@ async fn many_joined_reads_at_once_do_not_wait_for_each_other_under_a_writer_tha
     const READERS: usize = 8;
     let log = memory_log();
     let supervisor = supervisor(&log);
-    start(&supervisor, log.as_ref(), "by_key", &counted("by_key", facts(), 0));
-    start(&supervisor, log.as_ref(), "by_text", &counted("by_text", facts(), 3));
-    let (plan, copy) = copied("copy");
-    start(&supervisor, log.as_ref(), "copy", &plan);
-    start(&supervisor, log.as_ref(), "by_copy", &counted("by_copy", copy, 0));
-    let views: Vec<Arc<View>> = ["by_key", "by_text", "by_copy"].iter().map(|name| supervisor.view(name).unwrap()).collect();
+    let views = three_views(&supervisor, log.as_ref());
     let over = AtomicBool::new(false);
     let writing = async {
         let mut written = Vec::new();

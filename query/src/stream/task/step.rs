@@ -1,7 +1,7 @@
 //! One step of a task: rows are taken, run, folded, and what they write is made into a unit.
 //!
 //! A step that is too much for a unit, or for the memory that a batch may take, is taken back and done again with half of its rows.
-//! Invariant: what a query writes does not depend on where its steps end.
+//! Invariant: where its steps end changes nothing of what a query writes but how often a coalesced table tells of a row.
 
 use std::{
     sync::{Arc, atomic::Ordering},
