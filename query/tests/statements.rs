@@ -3,7 +3,7 @@
 //!
 //! A step is a directive in a line of its own, what belongs to it, `----`, and what is expected; an empty line ends it. `topic NAME
 //! KIND PARTITIONS` creates a topic; `event TOPIC STREAM TYPE MS JSON` appends one event; `ok`, `query`, `error` run a statement, `unawaited` one that no later
-//! answer waits for;
+//! answer waits for; `query A,B` shows these columns of an answer alone;
 //! `later MS` moves the server's clock on;
 //! `push N` runs a query until it gave N rows, `push N all` from the beginning of what it reads; `restart` stops the engine and opens it again over the same log.
 
@@ -24,8 +24,12 @@ use foldlog_log::{
 use foldlog_query::{ChangeOp, Checkpoints, Engine, PushItem, QueryConfig, QueryError, Request, Session, arrow::record_batch::RecordBatch};
 use futures::StreamExt as _;
 
+/// Told over both logs; the last ones only over the log in a folder, which alone lets go of what is old.
 macro_rules! stories {
-    ($($name:ident)*) => {
+    ($($name:ident)* ; $($only_in_a_folder:ident)*) => {
+        /// Every file that is told.
+        const TOLD: &[&str] = &[$(stringify!($name),)* $(stringify!($only_in_a_folder),)*];
+
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $name() {
             Story::in_memory().tell(concat!(stringify!($name), ".slt"), include_str!(concat!("sql/", stringify!($name), ".slt"))).await;
@@ -33,11 +37,14 @@ macro_rules! stories {
 
         mod embedded {
             use super::Story;
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                Story::in_a_folder().tell(concat!(stringify!($name), ".slt"), include_str!(concat!("sql/", stringify!($name), ".slt"))).await;
-            })*
+            stories! { @in_a_folder $($name)* $($only_in_a_folder)* }
         }
+    };
+    (@in_a_folder $($name:ident)*) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            Story::in_a_folder().tell(concat!(stringify!($name), ".slt"), include_str!(concat!("sql/", stringify!($name), ".slt"))).await;
+        })*
     };
 }
 stories! {
@@ -51,6 +58,7 @@ stories! {
     explode
     expressions
     faults
+    filters
     formats
     functions
     inserts
@@ -71,6 +79,18 @@ stories! {
     times
     types
     views
+    ;
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the files of stories are the test's own")]
+fn every_file_of_stories_is_told() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sql");
+    let mut files: Vec<String> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    files.sort();
+    let mut told: Vec<String> = TOLD.iter().map(|name| format!("{name}.slt")).collect();
+    told.sort();
+    assert_eq!(files, told);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -250,6 +270,12 @@ impl Story {
                 let names = answer.schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join("|");
                 std::iter::once(names).chain(batches.iter().flat_map(rendered)).collect()
             }
+            ["query", wanted] => {
+                let answer = self.engine.execute(self.request(text)).await.unwrap_or_else(|error| panic!("{text}: {error}"));
+                let places: Vec<usize> = wanted.split(',').map(|name| answer.schema.index_of(name).unwrap()).collect();
+                let batches: Vec<RecordBatch> = answer.batches.map(|batch| batch.unwrap().project(&places).unwrap()).collect().await;
+                std::iter::once(wanted.replace(',', "|")).chain(batches.iter().flat_map(rendered)).collect()
+            }
             ["error"] => vec![self.failure(text).await.to_string()],
             ["push", count] => self.pushed(self.request(text), count.parse().unwrap()).await,
             ["push", count, "all"] => {
@@ -311,7 +337,8 @@ fn rendered(batch: &RecordBatch) -> Vec<String> {
     let columns: Vec<_> =
         batch.columns().iter().map(|column| ArrayFormatter::try_new(column.as_ref() as &dyn Array, &options).unwrap()).collect();
     let row = |row| columns.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>().join("|");
-    (0..batch.num_rows()).map(row).collect()
+    // A value of several lines has as many here.
+    (0..batch.num_rows()).map(row).flat_map(|row| row.split('\n').map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
 fn mark(op: ChangeOp) -> &'static str {
