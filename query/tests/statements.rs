@@ -60,6 +60,7 @@ stories! {
     faults
     filters
     formats
+    function_names
     functions
     inserts
     keys

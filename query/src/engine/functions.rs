@@ -1,4 +1,4 @@
-//! SHOW FUNCTIONS and DESCRIBE FUNCTION: what the registry of functions and that of aggregates say.
+//! SHOW FUNCTIONS and DESCRIBE FUNCTION: what the registry of functions, that of aggregates and that of table functions say.
 
 use super::{Core, describe::texts, rows};
 use crate::{
@@ -6,7 +6,10 @@ use crate::{
     catalog::nearest,
     error::QueryError,
     functions::{self, Function, Scope},
-    plan::aggregates::{self, Aggregate},
+    plan::{
+        aggregates::{self, Aggregate},
+        table_functions::{self, Described},
+    },
 };
 
 /// What is told of a function, whichever kind it is.
@@ -44,9 +47,22 @@ impl Entry {
         }
     }
 
+    fn of_table_function(function: &Described) -> Self {
+        Self {
+            name: function.name,
+            family: "table",
+            about: function.description,
+            signatures: vec![function.signature.to_owned()],
+            examples: Vec::new(),
+            note: None,
+        }
+    }
+
     /// All of them, by name.
     fn all() -> Vec<Self> {
-        let mut all: Vec<Self> = functions::all().map(Self::of_function).chain(aggregates::all().iter().map(Self::of_aggregate)).collect();
+        let mut all: Vec<Self> = functions::all().map(Self::of_function).collect();
+        all.extend(aggregates::all().iter().map(Self::of_aggregate));
+        all.extend(table_functions::all().iter().map(Self::of_table_function));
         all.sort_by_key(|entry| entry.name);
         all
     }
@@ -55,7 +71,8 @@ impl Entry {
         let name = name.to_ascii_lowercase();
         let is_called = |aggregate: &&Aggregate| aggregate.name == name || aggregate.aliases.contains(&name.as_str());
         let aggregate = || aggregates::all().iter().find(is_called).map(Self::of_aggregate);
-        functions::find(&name).map(Self::of_function).or_else(aggregate)
+        let table_function = || table_functions::all().iter().find(|function| function.name == name).map(Self::of_table_function);
+        functions::find(&name).map(Self::of_function).or_else(aggregate).or_else(table_function)
     }
 }
 
