@@ -50,9 +50,11 @@ macro_rules! stories {
 stories! {
     aggregates
     arithmetic
+    catalog
     chains
     chance
     collected
+    dates
     declare
     dialects
     explode
@@ -62,11 +64,14 @@ stories! {
     formats
     function_names
     functions
+    functions_by_dialect
     inserts
     keys
     ksql
     lambdas
     mistakes
+    names
+    numbers
     paused
     print
     push
@@ -77,10 +82,13 @@ stories! {
     sources
     stars
     tables
+    texts
     times
     types
     views
+    written
     ;
+    topics
 }
 
 #[test]

@@ -354,6 +354,7 @@ mod tests {
         for wrong in ["(", "[a", "\\", "(a{1000}){1000}", &"a".repeat(MAX_PATTERN_BYTES + 1), "\\p{NoSuch}"] {
             assert!(compile(wrong).is_none(), "{}", &wrong[..wrong.len().min(20)]);
         }
+        assert!(compile(&"a".repeat(MAX_PATTERN_BYTES)).is_some());
     }
 
     #[test]

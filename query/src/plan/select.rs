@@ -365,7 +365,7 @@ fn only_select(query: &ast::Query) -> Result<&ast::Select, QueryError> {
 
 fn only_source(select: &ast::Select, scope: &Scope<'_>) -> Result<(Arc<Source>, String), QueryError> {
     let table = match select.from.as_slice() {
-        [] => return Err(QueryError::Invalid("a query that does not end needs FROM".to_owned())),
+        [] => return unsupported("a SELECT without FROM"),
         [one] if one.joins.is_empty() => &one.relation,
         _ => return unsupported("a join"),
     };
