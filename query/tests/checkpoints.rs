@@ -363,6 +363,35 @@ async fn a_page_store_that_lost_everything_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_kept_of_queries_that_are_over_goes_even_if_the_list_of_checkpoints_is_damaged() {
+    let disk = SimDisk::new(9);
+    let (log, mut shown) = checkpointed_over(on_disk(&disk), &disk, 9).await;
+    let states = |disk: &SimDisk| disk.paths().into_iter().filter(|path| path.starts_with(STATE)).collect::<Vec<_>>();
+    let of_sizes = |disk: &SimDisk| states(disk).iter().filter(|path| path.display().to_string().contains("sizes")).count();
+    assert_eq!(of_sizes(&disk), 1);
+    // A query that ends while nothing is kept, so that nobody removes what was.
+    let engine = Engine::open(Arc::clone(&log), Arc::new(SystemClock::new()), config()).unwrap();
+    engine.execute(request("DROP TABLE sizes", None)).await.unwrap();
+    engine.stop().await;
+    shown.truncate(2);
+    for damaged in [false, true] {
+        let disk = disk.fork();
+        if damaged {
+            disk.overwrite(&Path::new(STATE).join("checkpoints"), b"no list".to_vec());
+        }
+        let engine = open(&log, &in_files(&disk));
+        assert_eq!(of_sizes(&disk), 0, "damaged: {damaged}");
+        let end = log.head().position;
+        for (view, shown) in VIEWS.iter().zip(&shown) {
+            assert_eq!(rows(&engine, &format!("SELECT * FROM {view}"), Some(end)).await, *shown);
+            let read = status(&engine, view).rows_in;
+            assert_eq!(read > 0, damaged, "{view} has read {read} records");
+        }
+        engine.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_state_of_another_folder_is_not_taken() {
     let (ours, theirs) = (SimDisk::new(7), SimDisk::new(8));
     let (log, shown) = checkpointed_over(on_disk(&ours), &ours, 7).await;

@@ -4,6 +4,7 @@
 //! renamed, so that there is always a whole one. What a page holds is checked by who reads it.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -108,6 +109,20 @@ impl StateStore for FileStore {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             removed => removed.map_err(StoreError::io("remove", &path)),
         }
+    }
+
+    fn keep_only(&self, owners: &BTreeSet<&str>) -> Result<bool, StoreError> {
+        let kept: BTreeSet<String> = owners.iter().map(|owner| file_name(owner)).collect();
+        let entries = self.disk.list(&self.folder).map_err(StoreError::io("list", &self.folder))?;
+        let mut others = entries.into_iter().filter(|entry| !entry.is_folder).map(|entry| entry.name).filter(|name| {
+            let finished = name.strip_suffix(UNFINISHED).map(|name| format!("{name}{FINISHED}"));
+            let is_ours = finished.is_some() || name.ends_with(FINISHED);
+            is_ours && !kept.contains(finished.as_ref().unwrap_or(name))
+        });
+        others.try_fold(false, |_, name| {
+            let path = self.folder.join(name);
+            self.disk.remove(&path).map(|()| true).map_err(StoreError::io("remove", &path))
+        })
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod manifest;
 pub mod pages;
 
 use std::{
+    collections::BTreeSet,
     fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -116,6 +117,12 @@ pub trait StateStore: Send + Sync + fmt::Debug {
     /// # Errors
     /// What the disk says.
     fn remove(&self, owner: &str) -> Result<(), StoreError>;
+
+    /// Removes what there is of all but these owners; durable with the next sync. Gives whether there was anything.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn keep_only(&self, owners: &BTreeSet<&str>) -> Result<bool, StoreError>;
 }
 
 /// A checkpoint that is being written. Dropping it leaves the one before.

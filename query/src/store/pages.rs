@@ -6,7 +6,7 @@
 //! put; nothing is removed before what replaces it is synced. Whatever it does with damaged files, panics included, ends here.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -90,8 +90,13 @@ impl PageStore {
     /// What the disk says.
     pub fn open(disk: Arc<dyn Disk>, parent: &Path) -> Result<Self, StoreError> {
         let folder = parent.join(FOLDER);
-        let db = match open(&folder) {
-            Ok(db) => db,
+        let opened = || {
+            let db = open(&folder)?;
+            let index = guarded(|| Index::of(&db))?;
+            Ok((db, index))
+        };
+        let (db, index) = match opened() {
+            Ok(opened) => opened,
             Err(StoreError::Pages(sled::Error::Io(error))) if is_locked(&error) || !is_damage(&error) => {
                 return Err(StoreError::io("open", &folder)(error));
             }
@@ -99,11 +104,10 @@ impl PageStore {
                 let aside = aside::set_aside(disk.as_ref(), parent, FOLDER)?;
                 let error = super::chain(&error);
                 tracing::error!(error, aside = %aside.display(), "checkpoints of queries are damaged and set aside: queries fold from the log");
-                open(&folder)?
+                opened()?
             }
         };
-        let index = Mutex::new(guarded(|| Index::of(&db))?);
-        Ok(Self { disk, parent: parent.to_owned(), db, index })
+        Ok(Self { disk, parent: parent.to_owned(), db, index: Mutex::new(index) })
     }
 
     fn kept(&self, owner: &str) -> Option<Kept> {
@@ -380,6 +384,12 @@ impl StateStore for PageStore {
         self.index.lock().gone.extend(removed.map(|kept| kept.instance));
         Ok(())
     }
+
+    fn keep_only(&self, owners: &BTreeSet<&str>) -> Result<bool, StoreError> {
+        let others: Vec<String> = self.index.lock().owners.keys().filter(|owner| !owners.contains(owner.as_str())).cloned().collect();
+        others.iter().try_for_each(|owner| self.remove(owner))?;
+        Ok(!others.is_empty())
+    }
 }
 
 /// A checkpoint that is being written.
@@ -538,6 +548,36 @@ mod tests {
         store.sync().unwrap();
         let expected = Some(("b".to_owned(), vec![(FIRST, b"newest".to_vec()), (SECOND, b"two".to_vec())]));
         assert_eq!((read(&store), keys(&store)), (expected, 2));
+    }
+
+    #[test]
+    fn what_belongs_to_none_of_the_owners_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        save(&store, false, &[(FIRST, b"one")], "a");
+        store.sync().unwrap();
+        assert!(!store.keep_only(&BTreeSet::from(["other", "q"])).unwrap());
+        assert!(read(&store).is_some());
+        drop(store);
+        let store = open(folder.path());
+        assert!(store.keep_only(&BTreeSet::from(["other"])).unwrap());
+        store.sync().unwrap();
+        assert_eq!((read(&store), keys(&store)), (None, 0));
+    }
+
+    #[test]
+    fn a_store_whose_heads_are_not_what_was_written_is_set_aside_for_an_empty_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        save(&store, false, &[(FIRST, b"one")], "a");
+        store.db.insert(head_key("r"), b"short".as_slice()).unwrap();
+        store.sync().unwrap();
+        drop(store);
+        let store = open(folder.path());
+        assert_eq!((read(&store), keys(&store)), (None, 0));
+        save(&store, false, &[(FIRST, b"two")], "b");
+        assert!(read(&store).is_some());
+        assert!(folder.path().join("pages.aside-0").is_dir());
     }
 
     #[test]

@@ -84,6 +84,8 @@ enum Asked {
     Remove(Vec<String>, mpsc::Sender<()>),
     /// Remove those of a query that is over, and let go of what it holds.
     Dismiss(String),
+    /// Remove those of all queries but these.
+    KeepOnly(Vec<String>, mpsc::Sender<()>),
     /// Write those of all queries that folded something, now, and say when it is done.
     All(mpsc::Sender<()>),
     /// The same within a time, say when it is done, and end.
@@ -229,10 +231,10 @@ impl Keeper {
 
     /// Removes the checkpoints of all but these queries, which are all there are (blocking).
     pub(crate) fn forget_all_but(&self, queries: &BTreeSet<&str>) {
-        let others: Vec<String> =
-            self.shared.manifest.lock().owners.keys().filter(|owner| !queries.contains(owner.as_str())).cloned().collect();
-        if !others.is_empty() {
-            self.bar(&others);
+        let (told, heard) = mpsc::channel();
+        if self.ask(Asked::KeepOnly(queries.iter().map(|&query| query.to_owned()).collect(), told)) {
+            // It answers, or ends and drops what it was asked.
+            let _ = heard.recv();
         }
     }
 
@@ -316,6 +318,10 @@ impl Shared {
                     // A checkpoint that was under way may have held it again.
                     self.log.release(&owner);
                     self.remove(&[owner]);
+                }
+                (Some(Asked::KeepOnly(queries, told)), _) => {
+                    self.keep_only(&queries);
+                    let _ = told.send(());
                 }
                 (Some(Asked::All(told)), _) => {
                     self.save_all(None);
@@ -457,6 +463,16 @@ impl Shared {
             *manifest = changed;
         }
         Ok(())
+    }
+
+    /// Removes the checkpoints of all but some, also of those that the manifest does not name: it may have been lost.
+    fn keep_only(&self, queries: &[String]) {
+        let kept: BTreeSet<&str> = queries.iter().map(String::as_str).collect();
+        let removed = self.store().and_then(|store| if store.keep_only(&kept)? { store.sync() } else { Ok(()) });
+        let removed = removed.and_then(|()| self.tell_manifest(|all| all.retain(|owner, _| kept.contains(owner.as_str()))));
+        if let Err(error) = removed {
+            tracing::warn!(error = chain(&error), "checkpoints of queries that are over could not be removed");
+        }
     }
 
     /// Removes checkpoints. They go before the manifest lets go of them: one that it does not name might be believed.
