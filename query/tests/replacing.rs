@@ -7,7 +7,13 @@ mod common;
 #[path = "common/shop.rs"]
 mod shop;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use common::read_all;
 use foldlog_log::{
@@ -105,4 +111,53 @@ async fn whenever_a_table_is_replaced_all_that_is_seen_of_it_is_the_new_one() {
         lives.engine.stop().await;
     }
     assert!(compared > 500, "{compared} rows were compared");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_query_at_the_moment_of_a_swap_is_answered() {
+    let log = Arc::new(MemoryLog::new(Arc::new(SystemClock::new())));
+    let lives = Lives { engine: Lives::open(&log), log };
+    lives.run("CREATE STREAM hits (page VARCHAR, ms BIGINT) WITH (partitions = 1)").await;
+    lives.run("INSERT INTO hits VALUES ('p1', 1), ('p2', 2)").await;
+    lives.run("CREATE TABLE pages AS SELECT page, COUNT(*) AS n FROM hits WHERE ms > 0 GROUP BY page").await;
+    let is_over = AtomicBool::new(false);
+    let ask = async |sql: &str| {
+        let mut answers = 0;
+        while !is_over.load(Ordering::Relaxed) {
+            let seen = lives.run("SELECT 1 AS one").await;
+            // With and without something that was seen.
+            let at_least = Some(seen).filter(|_| answers % 2 == 0);
+            let answer = lives.engine.execute(Request { at_least, ..request(sql) }).await;
+            let lines = lines_of(answer.unwrap_or_else(|fault| panic!("{sql}, after {answers} answers: {fault}"))).await;
+            assert_eq!(lines.unwrap_or_else(|fault| panic!("{sql}: {fault}")).len(), 1, "{sql}");
+            answers += 1;
+        }
+        answers
+    };
+    let follow = async {
+        let mut answers = 0;
+        while !is_over.load(Ordering::Relaxed) {
+            let sql = "SELECT * FROM pages EMIT CHANGES";
+            drop(lives.engine.push(request(sql)).await.unwrap_or_else(|fault| panic!("{sql}, after {answers} answers: {fault}")));
+            answers += 1;
+            tokio::task::yield_now().await;
+        }
+        answers
+    };
+    let replace = async {
+        for round in 0..150 {
+            lives
+                .run(&format!("CREATE OR REPLACE TABLE pages AS SELECT page, COUNT(*) AS n FROM hits WHERE ms > -{round} GROUP BY page"))
+                .await;
+        }
+        is_over.store(true, Ordering::Relaxed);
+    };
+    let (by_key, all, joined, followed, ()) = tokio::join!(
+        ask("SELECT n FROM pages WHERE page = 'p1'"),
+        ask("SELECT COUNT(*) AS pages FROM pages WHERE n > 0"),
+        ask("SELECT COUNT(*) AS both FROM pages JOIN hits ON pages.page = hits.page"),
+        follow,
+        replace,
+    );
+    assert!([by_key, all, joined, followed].iter().all(|answers| *answers > 10), "{by_key}, {all}, {joined} and {followed} answers");
 }

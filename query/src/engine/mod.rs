@@ -155,11 +155,9 @@ impl Engine {
         match statement {
             Statement::Push(_) => Err(QueryError::Invalid("SELECT ... EMIT CHANGES does not end; run it as a push query".to_owned())),
             Statement::Print(_) => Err(QueryError::Invalid("PRINT does not end by itself; run it as a push query".to_owned())),
-            Statement::Pull(mut query) => {
-                let catalog = core.readable();
-                core.expand_types(&catalog, dialect, query.as_mut())?;
-                let plain = core.plain(&catalog, &query, dialect, &request)?;
-                self.pull.answer(&catalog, &query, dialect.kind, plain, &self.within_bounds(request)).await
+            Statement::Pull(query) => {
+                let request = self.within_bounds(request);
+                self.unless_replaced(request.timeout, || self.pull_anew(&query, dialect, &request)).await
             }
             Statement::Show(show) => core.show(show, &request.session),
             Statement::ShowExtended(show) => core.show_extended(show),
@@ -205,12 +203,16 @@ impl Engine {
         sql::check_parameters(&request.sql, request.parameters.len(), false)?;
         match statement {
             Statement::Push(select) => {
-                let plan = self.core.volatile(&select, dialect, &request.parameters)?;
                 // From now on, unless the session itself says otherwise: the dialect's own start is that of queries that stay.
                 if request.session.setting(sql::session::AUTO_OFFSET_RESET) == Some("earliest") {
                     request.resume = request.resume.or(Some(Resume { position: Position::default(), topic: None }));
                 }
-                self.push.start(plan, select.limit, &self.within_bounds(request)).await
+                let (request, select) = (&self.within_bounds(request), &select);
+                let start = || async move {
+                    let plan = self.core.volatile(select, dialect, &request.parameters)?;
+                    self.push.start(plan, select.limit, request).await
+                };
+                self.unless_replaced(request.timeout, start).await
             }
             Statement::Print(print) => {
                 let printing = self.core.printing(&print)?;
@@ -222,13 +224,42 @@ impl Engine {
         }
     }
 
+    async fn pull_anew(&self, query: &ast::Query, dialect: Dialect, request: &Request) -> Result<Answer, QueryError> {
+        let (core, catalog) = (&self.core, self.core.readable());
+        let mut query = with_stack(|| query.clone());
+        core.expand_types(&catalog, dialect, &mut query)?;
+        let plain = core.plain(&catalog, &query, dialect, request)?;
+        self.pull.answer(&catalog, &query, dialect.kind, plain, request).await
+    }
+
+    /// What an attempt gives; made again if a table was replaced by another one, or the catalog changed, while it looked for it.
+    async fn unless_replaced<T, F>(&self, timeout: Duration, attempt: impl Fn() -> F) -> Result<T, QueryError>
+    where
+        F: Future<Output = Result<T, QueryError>>,
+    {
+        let began = self.core.clock.monotonic();
+        loop {
+            let (catalog, swaps) = (self.core.snapshot(), self.core.supervisor.swaps());
+            match attempt().await {
+                Err(QueryError::NotAligned { .. })
+                    if (swaps != self.core.supervisor.swaps() || !Arc::ptr_eq(&catalog, &self.core.snapshot()))
+                        && self.core.clock.monotonic().saturating_sub(began) < timeout => {}
+                other => return other,
+            }
+        }
+    }
+
     async fn explain(&self, explained: &Explained, request: &Request) -> Result<Answer, QueryError> {
         let plan = match explained {
             Explained::Statement(statement) => match statement.as_ref() {
                 Statement::Pull(query) => {
-                    let (catalog, mut query) = (self.core.readable(), with_stack(|| query.clone()));
-                    self.core.expand_types(&catalog, self.core.dialect(&request.session), query.as_mut())?;
-                    self.pull.explain(&catalog, &query, self.core.dialect(&request.session).kind, request).await?
+                    let dialect = self.core.dialect(&request.session);
+                    let explain = || async move {
+                        let (catalog, mut query) = (self.core.readable(), with_stack(|| query.clone()));
+                        self.core.expand_types(&catalog, dialect, query.as_mut())?;
+                        self.pull.explain(&catalog, &query, dialect.kind, request).await
+                    };
+                    self.unless_replaced(self.core.timeout(request), explain).await?
                 }
                 other => self.core.explain_statement(other, request)?,
             },

@@ -11,7 +11,7 @@ mod taken_over;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -64,6 +64,8 @@ struct Inner {
     paused: Mutex<HashSet<String>>,
     running: RwLock<BTreeMap<String, Running>>,
     taken_over: watch::Sender<TakenOver>,
+    /// How often a query has been read in another one's place.
+    swaps: AtomicU64,
     volatile: Mutex<Vec<std::sync::Weak<Query>>>,
     /// None: every start folds from the log.
     keeper: Option<Keeper>,
@@ -148,6 +150,7 @@ impl Supervisor {
                 paused: Mutex::default(),
                 running: RwLock::default(),
                 taken_over: watch::Sender::default(),
+                swaps: AtomicU64::new(0),
                 volatile: Mutex::default(),
                 keeper,
             }),

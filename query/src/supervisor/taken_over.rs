@@ -2,7 +2,10 @@
 //!
 //! Invariant: from the moment on at which a query is read in another one's place, its table is in its topic.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use foldlog_log::Position;
 use futures::executor::block_on;
@@ -72,6 +75,8 @@ impl Inner {
         for reader in running.values().filter(|running| running.reads == topic) {
             reader.query.add_upstream(&query);
         }
+        // Whoever finds the old one stopped must see that another one is read by now.
+        self.swaps.fetch_add(1, Ordering::AcqRel);
         drop(running);
         if let Some(before) = before {
             before.query.stop();
@@ -114,6 +119,11 @@ impl Supervisor {
     pub(crate) fn served(&self) -> Vec<Arc<Source>> {
         let running = self.inner.running.read();
         running.values().filter_map(|new| running.get(&new.succeeds.as_ref()?.id)).map(|old| Arc::clone(&old.sink)).collect()
+    }
+
+    /// How often a query has been read in another one's place since the start of the process.
+    pub(crate) fn swaps(&self) -> u64 {
+        self.inner.swaps.load(Ordering::Acquire)
     }
 
     /// What must be reflected for who has seen a position; none while a query takes another one's place that the log names below it.
