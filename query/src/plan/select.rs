@@ -20,13 +20,14 @@ use super::{
     expression::{Expression, Expressions},
     fault,
     grouping::{Grouping, plain_name},
+    naming::{numbered, own_name},
     streaming::{Node, OperatorId, SourceScan, is_place},
     table_functions::{Compiled, Exploded, has_table_function},
 };
 use crate::{
     catalog::{Column, Pseudo, Source, SourceKind, WantedColumn, type_name, types::kept_as},
     error::{Place, QueryError},
-    sql::{Dialect, DialectKind, dialect::Changelog, place_of_expr, sugar},
+    sql::{Dialect, dialect::Changelog, place_of_expr, sugar},
     stack::with_stack,
 };
 
@@ -133,7 +134,8 @@ fn plan_here(query: &ast::Query, partition_by: Option<&[ast::Expr]>, scope: &Sco
 
     let filter = select.selection.as_ref().map(|written| meaning.resolve(written)).transpose()?;
     if filter.as_ref().is_some_and(has_aggregate) {
-        return Err(QueryError::Invalid("WHERE cannot contain an aggregate; use HAVING".to_owned()));
+        let refused = QueryError::Invalid("WHERE cannot contain an aggregate; use HAVING".to_owned());
+        return Err(refused.at(|| select.selection.as_ref().and_then(place_of_expr)));
     }
     let mut named = named_items(select, &source, &alias, &meaning)?;
     let partition = partition_by.map(|written| Partition::new(written, &named, &meaning)).transpose()?;
@@ -193,8 +195,8 @@ fn plan_here(query: &ast::Query, partition_by: Option<&[ast::Expr]>, scope: &Sco
 
     let mut exploded = Exploded::default();
     let mut computed = Vec::new();
-    for ((name, expr), key) in named.into_iter().zip(keys_of) {
-        computed.push((name, exploded.take_out(expr)?, key));
+    for (at, ((name, expr), key)) in named.into_iter().zip(keys_of).enumerate() {
+        computed.push((name, exploded.take_out(expr, place_of_item(select, at))?, key));
     }
     if explodes && computed.iter().any(|(_, expr, _)| draws(expr)) {
         let number = exploded.number();
@@ -269,8 +271,8 @@ impl Partition {
                 let name = match written {
                     // The row time is every row's own; a place in a topic is not that of the record that is written.
                     ast::Expr::Identifier(ident) if is_place(&dialect.name(ident)) => dialect.name(ident),
-                    ast::Expr::Identifier(_) => numbered(items, schema),
-                    written => own_name(written, items, schema, dialect),
+                    ast::Expr::Identifier(_) => numbered(&|name| is_taken(name, items, schema)),
+                    written => own_name(written, items.len(), &|name| is_taken(name, items, schema), dialect),
                 };
                 items.insert(0, (name, key.clone()));
             }
@@ -400,7 +402,7 @@ fn named_items(select: &ast::Select, source: &Source, alias: &str, meaning: &Mea
                 items.extend(fields(&of, meaning)?);
             }
             ast::SelectItem::UnnamedExpr(expr) => {
-                let name = own_name(expr, &items, schema, scope.dialect);
+                let name = own_name(expr, items.len(), &|name| is_taken(name, &items, schema), scope.dialect);
                 items.push((name, meaning.resolve(expr)?));
             }
             ast::SelectItem::ExprWithAlias { expr, alias } => {
@@ -415,6 +417,11 @@ fn named_items(select: &ast::Select, source: &Source, alias: &str, meaning: &Mea
         }
     }
     Ok(items)
+}
+
+/// Whether a column of the result or of the source is called so.
+fn is_taken(name: &str, items: &[(String, Expr)], schema: &DFSchema) -> bool {
+    items.iter().any(|(other, _)| other == name) || schema.fields().iter().any(|field| field.name() == name)
 }
 
 /// Where an item of a SELECT list stands, by its number among the columns; not known where a `*` stands for several.
@@ -478,43 +485,6 @@ fn fields(of: &ast::Expr, meaning: &Meaning<'_>) -> Result<Vec<(String, Expr)>, 
     // They are counted once, though each field is taken out of a call of its own.
     meaning.resolve(of)?;
     Ok(fields)
-}
-
-/// The name of a column without AS: that of the column, field or function, else a number in the order of the list.
-fn own_name(expr: &ast::Expr, before: &[(String, Expr)], schema: &DFSchema, dialect: Dialect) -> String {
-    let last = |ident: &ast::Ident| sugar::field(ident).map_or_else(|| dialect.name(ident), str::to_owned);
-    match (expr, dialect.kind) {
-        (ast::Expr::Identifier(ident), _) => dialect.name(ident),
-        (ast::Expr::CompoundIdentifier(idents), DialectKind::Standard) => idents.last().map_or_else(String::new, last),
-        (ast::Expr::CompoundIdentifier(idents), DialectKind::Ksql) => {
-            let name = idents.last().map_or_else(String::new, last);
-            let is_field = idents.last().is_some_and(|ident| sugar::field(ident).is_some());
-            if is_field { unique(&name, before, schema) } else { name }
-        }
-        (ast::Expr::CompoundFieldAccess { access_chain, .. }, DialectKind::Ksql) => match access_chain.last() {
-            Some(ast::AccessExpr::Dot(ast::Expr::Identifier(ident))) => unique(&last(ident), before, schema),
-            _ => numbered(before, schema),
-        },
-        (ast::Expr::Nested(expr), _) => own_name(expr, before, schema, dialect),
-        (ast::Expr::Function(call), DialectKind::Standard) => call.name.to_string().to_lowercase(),
-        (ast::Expr::Cast { expr, .. }, DialectKind::Standard) => own_name(expr, before, schema, dialect),
-        (_, DialectKind::Standard) => format!("column_{}", before.len() + 1),
-        (_, DialectKind::Ksql) => numbered(before, schema),
-    }
-}
-
-/// `KSQL_COL_n`, with the first number that names no other column.
-fn numbered(before: &[(String, Expr)], schema: &DFSchema) -> String {
-    let taken = |name: &String| before.iter().any(|(other, _)| other == name) || schema.fields().iter().any(|field| field.name() == name);
-    let mut names = (0..).map(|number| format!("KSQL_COL_{number}"));
-    names.find(|name| !taken(name)).unwrap_or_default()
-}
-
-/// The name of a field, with the first number that makes it that of no other column.
-fn unique(name: &str, before: &[(String, Expr)], schema: &DFSchema) -> String {
-    let taken = |name: &String| before.iter().any(|(other, _)| other == name) || schema.fields().iter().any(|field| field.name() == name);
-    let mut names = std::iter::once(name.to_owned()).chain((1..).map(|number| format!("{name}_{number}")));
-    names.find(|name| !taken(name)).unwrap_or_default()
 }
 
 /// What GROUP BY names: expressions, names or places of the SELECT list.
