@@ -42,6 +42,18 @@ async fn an_error_points_at_what_is_wrong() {
         ("CREATE STREAM t AS SELECT a, d FROM s", "d FROM", "d FROM"),
         ("CREATE STREAM t AS SELECT a a a FROM s", "a FROM", "a FROM"),
         ("INSERT INTO s (a, b) VALUES (1, true), (1 + true, true)", "1 + true", "1 + true"),
+        // Queries that end: what DataFusion plans by itself, its parts within joins, groups, CTEs and subqueries, too.
+        ("SELECT a, (1 + abs(a + b)) AS c FROM s", "a + b", "a + b"),
+        ("SELECT a FROM s\nWHERE a = 1 AND\n  a + b > 1", "a + b", "a + b"),
+        ("SELECT a, SUM(a + b) FROM s GROUP BY a", "a + b", "a + b"),
+        ("SELECT a, COUNT(*) FROM s GROUP BY a HAVING COUNT(*) > 1 AND NOT a", "a", "a"),
+        ("SELECT x.a FROM s AS x JOIN s AS y ON x.a = y.a AND x.a = y.b", "x.a = y.b", "x.a = y.b"),
+        ("WITH w AS (SELECT a, a + b AS c FROM s) SELECT * FROM w", "a + b", "a + b"),
+        ("WITH w AS (SELECT a, b AS c FROM s) SELECT a - c FROM w", "a - c", "a - c"),
+        ("SELECT a FROM (SELECT a, abs(b) AS c FROM s) AS t WHERE a > 1", "abs(b)", "abs(b)"),
+        ("SELECT 1 AS one UNION ALL SELECT a + b FROM s", "a + b", "a + b"),
+        ("SELECT a FROM s ORDER BY a + b", "a + b", "a + b"),
+        ("SELECT a FROM s WHERE SUM(a) > 1", "SUM(a)", "SUM(a)"),
     ];
     let mut wrong = Vec::new();
     for dialect in ["standard", "ksql"] {

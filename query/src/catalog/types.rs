@@ -105,7 +105,8 @@ pub fn kept_as(data_type: &DataType) -> Option<DataType> {
     }
 }
 
-/// A type as users write it; names of fields that are not plain lower case stand in quotes.
+/// A type as users write it; names of fields that are not plain lower case stand in quotes. One that our SQL does not have is written
+/// as the one that [`kept_as`] gives for it, or by a word that nobody can take for another type.
 #[must_use]
 pub fn type_name(data_type: &DataType) -> String {
     TypeText(data_type).to_string()
@@ -136,9 +137,21 @@ impl fmt::Display for TypeText<'_> {
                 }
                 f.write_char('>')
             }
-            other => match map_parts(other) {
-                Some((key, value)) => write!(f, "MAP<{}, {}>", TypeText(key), TypeText(value)),
-                None => write!(f, "{other}"),
+            DataType::Null => f.write_str("NULL"),
+            DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) | DataType::Decimal256(precision, scale) => {
+                write!(f, "DECIMAL({precision}, {scale})")
+            }
+            DataType::LargeList(item) | DataType::FixedSizeList(item, _) | DataType::ListView(item) | DataType::LargeListView(item) => {
+                write!(f, "ARRAY<{}>", TypeText(item.data_type()))
+            }
+            DataType::Duration(_) | DataType::Interval(_) => f.write_str("INTERVAL"),
+            DataType::Dictionary(_, value) => TypeText(value).fmt(f),
+            DataType::RunEndEncoded(_, value) => TypeText(value.data_type()).fmt(f),
+            DataType::Union(..) => f.write_str("UNION"),
+            other => match (map_parts(other), kept_as(other)) {
+                (Some((key, value)), _) => write!(f, "MAP<{}, {}>", TypeText(key), TypeText(value)),
+                (None, Some(kept)) if kept != *other => TypeText(&kept).fmt(f),
+                (None, _) => f.write_str("UNKNOWN"),
             },
         }
     }

@@ -18,7 +18,7 @@ use datafusion::{
     },
     execution::{SessionState, SessionStateBuilder, SessionStateDefaults, context::ExecutionProps},
     logical_expr::{
-        AggregateUDF, Expr, ScalarUDF,
+        AggregateUDF, Expr, ExprSchemable as _, ScalarUDF,
         physical_planning_context::PhysicalPlanningContext,
         simplify::{ExprSimplifyResult, SimplifyContext},
     },
@@ -246,7 +246,9 @@ impl Expressions {
     /// [`QueryError::Invalid`] where types do not fit.
     pub(super) fn coerced(&self, expr: Expr, schema: &DFSchema) -> Result<Expr, QueryError> {
         let context = self.context(schema);
-        ExprSimplifier::new(context).coerce(expr, schema).map_err(fault::of_planning)
+        // Of a call that does not fit the type tells more than the coercion.
+        let typed = expr.get_type(schema).map(|_| ());
+        ExprSimplifier::new(context).coerce(expr, schema).map_err(|error| fault::of_planning(typed.err().unwrap_or(error)))
     }
 
     fn context(&self, schema: &DFSchema) -> SimplifyContext {
@@ -270,6 +272,7 @@ impl Expressions {
             check(&resolved.expr)?;
             return Ok(resolved.expr);
         }
+        refuse_subqueries(written)?;
         let mut expr = written.clone();
         functions::units::as_texts(&mut expr);
         let calls = lambda::out_of(&mut expr, &Resolver::new(self, self.dialect, schema, parameters))?;
@@ -339,7 +342,11 @@ impl Expressions {
     ) -> Result<ScalarValue, QueryError> {
         let schema = DFSchema::empty();
         let expr = match self.dialect.kind {
-            DialectKind::Standard => self.resolve(written, &schema, parameters)?,
+            // A number with a point is a DOUBLE there, which would not hold all digits of a DECIMAL.
+            DialectKind::Standard => match exact_number(written).filter(|_| data_type.is_decimal()) {
+                Some(exact) => self.resolve(&exact, &schema, parameters)?,
+                None => self.resolve(written, &schema, parameters)?,
+            },
             DialectKind::Ksql => with_stack(|| Resolver::new(self, self.dialect, &schema, parameters).resolve_as(written, data_type))?.expr,
         };
         let expr = Chance::OfQuery { now }.given(expr)?;
@@ -361,6 +368,23 @@ impl Expressions {
         }
         Ok(value)
     }
+}
+
+/// A number as the text of its digits, if it is nothing but a literal with or without a sign.
+fn exact_number(written: &ast::Expr) -> Option<ast::Expr> {
+    let digits = |written: &ast::Expr| match written {
+        ast::Expr::Value(ast::ValueWithSpan { value: ast::Value::Number(digits, _), .. }) => {
+            Some(digits.clone()).filter(|digits| !digits.contains(['e', 'E']))
+        }
+        _ => None,
+    };
+    let text = match written {
+        ast::Expr::Nested(inner) => return exact_number(inner),
+        ast::Expr::UnaryOp { op: ast::UnaryOperator::Minus, expr } => format!("-{}", digits(expr)?),
+        ast::Expr::UnaryOp { op: ast::UnaryOperator::Plus, expr } => digits(expr)?,
+        other => digits(other)?,
+    };
+    Some(ast::Expr::value(ast::Value::SingleQuotedString(text)))
 }
 
 /// The functions that any statement may call.
@@ -429,6 +453,15 @@ fn with_parameters(expr: Expr, parameters: &[ScalarValue]) -> Result<Expr, Query
         Some(id) => Err(QueryError::Invalid(format!("parameter {id} has no value"))),
         None => replaced.map(|replaced| replaced.data).map_err(fault::of_planning),
     }
+}
+
+/// Refuses what looks for rows of its own, before DataFusion looks for its tables.
+fn refuse_subqueries(written: &ast::Expr) -> Result<(), QueryError> {
+    let found = ast::visit_expressions(written, |expr| match expr {
+        ast::Expr::Subquery(_) | ast::Expr::InSubquery { .. } | ast::Expr::Exists { .. } => std::ops::ControlFlow::Break(()),
+        _ => std::ops::ControlFlow::Continue(()),
+    });
+    if found.is_break() { Err(QueryError::Unsupported("a subquery in a query that does not end".to_owned())) } else { Ok(()) }
 }
 
 /// Refuses what a query that does not end cannot compute.
@@ -598,6 +631,11 @@ mod tests {
         };
         assert_eq!(constant("1 + 2", &DataType::Int32), Ok(ScalarValue::Int32(Some(3))));
         assert_eq!(constant("'1.50'", &DataType::Decimal128(5, 2)), Ok(ScalarValue::Decimal128(Some(150), 5, 2)));
+        let exact = Ok(ScalarValue::Decimal128(Some(-12_345_678_901_234_567_890_123_456_780_123_456_789), 38, 10));
+        assert_eq!(constant("-1234567890123456789012345678.0123456789", &DataType::Decimal128(38, 10)), exact);
+        assert_eq!(constant("(+1.5e1)", &DataType::Decimal128(5, 2)), Ok(ScalarValue::Decimal128(Some(1500), 5, 2)));
+        assert_eq!(constant("7", &DataType::Decimal128(5, 2)), Ok(ScalarValue::Decimal128(Some(700), 5, 2)));
+        assert_eq!(constant("1234.5", &DataType::Decimal128(5, 2)), Err("1234.5: a value cannot be cast to DECIMAL(5, 2)".to_owned()));
         assert_eq!(constant("NULL", &DataType::Utf8), Ok(ScalarValue::Utf8(None)));
         assert_eq!(constant("2.0", &DataType::Int64), Ok(ScalarValue::Int64(Some(2))));
         assert_eq!(constant("CAST(1.5 AS INT)", &DataType::Int64), Ok(ScalarValue::Int64(Some(1))));

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     catalog::types::{array_of, type_name},
-    error::QueryError,
+    error::{Place, QueryError},
 };
 
 /// What a table function makes.
@@ -109,11 +109,13 @@ fn called(expr: &Expr) -> Option<(TableFunction, &[Expr])> {
 #[derive(Default)]
 pub(super) struct Exploded {
     calls: Vec<(TableFunction, Expr)>,
+    /// Where in the statement each of them first stands.
+    places: Vec<Option<Place>>,
 }
 
 impl Exploded {
-    /// The expression with columns in place of its calls.
-    pub(super) fn take_out(&mut self, expr: Expr) -> Result<Expr, QueryError> {
+    /// The expression, which stands there in the statement, with columns in place of its calls.
+    pub(super) fn take_out(&mut self, expr: Expr, stands: Option<Place>) -> Result<Expr, QueryError> {
         let mut refused = None;
         let replaced = expr.transform_down(|expr| {
             let Some((function, arguments)) = called(&expr) else { return Ok(Transformed::no(expr)) };
@@ -130,12 +132,13 @@ impl Exploded {
             let place = self.calls.iter().position(|known| *known == call).unwrap_or(self.calls.len());
             if place == self.calls.len() {
                 self.calls.push(call);
+                self.places.push(stands);
             }
             let column = Expr::Column(ColumnName::from_name(format!("exploded_{place}")));
             Ok(Transformed::new(column, true, TreeNodeRecursion::Jump))
         });
         match refused {
-            Some(refused) => Err(refused),
+            Some(refused) => Err(refused.at(|| stands)),
             None => Ok(replaced.map_err(fault::of_planning)?.data),
         }
     }
@@ -158,7 +161,8 @@ impl Exploded {
             let argument = expressions.compile(argument.clone(), input)?;
             let Some(gives) = function.gives(argument.data_type()) else {
                 let given = type_name(argument.data_type());
-                return Err(QueryError::Invalid(format!("{function} takes an ARRAY, it was given {given}")));
+                let refused = QueryError::Invalid(format!("{function} takes an ARRAY, it was given {given}"));
+                return Err(refused.at(|| self.places.get(place).copied().flatten()));
             };
             fields.push(Field::new(format!("exploded_{place}"), gives, true));
             compiled.push((*function, argument));

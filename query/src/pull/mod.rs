@@ -5,7 +5,9 @@
 //! query.
 
 mod aggregate;
+mod blame;
 mod lookup;
+mod names;
 mod plain;
 mod prepared;
 mod session;
@@ -340,8 +342,8 @@ impl Work {
 
     async fn compute(self, planned: &mut Option<oneshot::Sender<Result<SchemaRef, QueryError>>>) -> Result<(), QueryError> {
         let Self { shared, query, dialect, parameters, tables, mut after, rows, _permit } = self;
-        let plan = shared.session.plan(query, dialect, parameters, tables).await?;
-        let schema = session::plain_schema(&plan.plan.schema())?;
+        let plan = shared.session.plan(query.clone(), dialect, parameters, tables).await?;
+        let schema = names::given(&session::plain_schema(&plan.plan.schema())?, &query, dialect);
         if let Some(planned) = planned.take() {
             let given = after.as_ref().map_or_else(|| Arc::clone(&schema), After::schema);
             drop(planned.send(Ok(given)));

@@ -38,7 +38,7 @@ use datafusion::{
 };
 
 use super::{
-    aggregate,
+    aggregate, blame,
     star::{self, Hidden},
     total::TotalArithmetic,
 };
@@ -138,14 +138,29 @@ impl Session {
         };
         state.register_catalog_list(Arc::new(list));
         state.mark_start_execution();
-        let logical = state.statement_to_plan(statement(&query)).await.map_err(query_error)?;
-        let only_queries = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        only_queries.verify_plan(&logical).map_err(query_error)?;
-        let logical =
-            if parameters.is_empty() { logical } else { logical.with_param_values(ParamValues::from(parameters)).map_err(query_error)? };
-        let plan = state.create_physical_plan(&logical).await.map_err(query_error)?;
-        Ok(Planned { plan, context: state.task_ctx() })
+        match physical(&state, &query, &parameters).await {
+            Ok(plan) => Ok(Planned { plan, context: state.task_ctx() }),
+            Err(error @ (QueryError::Invalid(_) | QueryError::Unsupported(_))) => {
+                let place = blame::place_of(&query, &error, &state, &parameters).await;
+                Err(error.at(|| place))
+            }
+            Err(other) => Err(other),
+        }
     }
+}
+
+/// The plan of a query that runs.
+pub(super) async fn physical(
+    state: &SessionState,
+    query: &ast::Query,
+    parameters: &[ScalarValue],
+) -> Result<Arc<dyn ExecutionPlan>, QueryError> {
+    let logical = state.statement_to_plan(statement(query)).await.map_err(planning_error)?;
+    let only_queries = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    only_queries.verify_plan(&logical).map_err(planning_error)?;
+    let values = || ParamValues::from(parameters.to_vec());
+    let logical = if parameters.is_empty() { logical } else { logical.with_param_values(values()).map_err(planning_error)? };
+    state.create_physical_plan(&logical).await.map_err(planning_error)
 }
 
 fn statement(query: &ast::Query) -> Statement {
@@ -212,6 +227,16 @@ pub(super) fn plain_batch(batch: &RecordBatch, schema: &SchemaRef) -> Result<Rec
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(|fault| query_error(fault.into()))
 }
 
+/// What it means to whoever asked that a query cannot be planned.
+fn planning_error(fault: DataFusionError) -> QueryError {
+    match fault {
+        // Constants are computed then.
+        fault @ (DataFusionError::ResourcesExhausted(_) | DataFusionError::Shared(_)) => query_error(fault),
+        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => planning_error(*inner),
+        other => fault::of_planning(other),
+    }
+}
+
 /// What a fault of DataFusion means to whoever asked.
 pub(super) fn query_error(fault: DataFusionError) -> QueryError {
     match fault {
@@ -222,16 +247,14 @@ pub(super) fn query_error(fault: DataFusionError) -> QueryError {
         DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => query_error(*inner),
         DataFusionError::Shared(inner) => match &*inner {
             DataFusionError::ResourcesExhausted(reason) => exhausted(reason),
-            other => QueryError::Execution(other.strip_backtrace()),
+            other => QueryError::Execution(fault::in_our_words(&other.strip_backtrace())),
         },
         DataFusionError::ResourcesExhausted(reason) => exhausted(&reason),
         planning @ (DataFusionError::Plan(_)
         | DataFusionError::SchemaError(..)
         | DataFusionError::NotImplemented(_)
         | DataFusionError::Collection(_)) => fault::of_planning(planning),
-        // What it says of the statement while it plans.
-        planning @ DataFusionError::Execution(_) if planning.message().starts_with("Cannot access field") => fault::of_planning(planning),
-        other => QueryError::Execution(other.strip_backtrace()),
+        other => QueryError::Execution(fault::in_our_words(&other.strip_backtrace())),
     }
 }
 

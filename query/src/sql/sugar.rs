@@ -55,8 +55,12 @@ fn lower_one(expr: &mut ast::Expr) {
         ast::Expr::CompoundIdentifier(idents) => idents.iter_mut().for_each(plain),
         ast::Expr::CompoundFieldAccess { access_chain, .. } => {
             for access in access_chain {
-                if let ast::AccessExpr::Dot(ast::Expr::Identifier(ident)) = access {
-                    plain(ident);
+                // Behind what is no name DataFusion takes a field as a text.
+                if let ast::AccessExpr::Dot(written @ ast::Expr::Identifier(_)) = access
+                    && let ast::Expr::Identifier(ident) = &*written
+                {
+                    let name = field(ident).unwrap_or(&ident.value).to_owned();
+                    *written = ast::Expr::value(ast::Value::SingleQuotedString(name));
                 }
             }
         }
