@@ -6,10 +6,9 @@
 use std::{collections::HashSet, fmt, sync::Arc};
 
 use arrow::{
-    array::{Array as _, BooleanArray},
+    array::BooleanArray,
     compute::filter_record_batch,
     datatypes::SchemaRef,
-    row::{RowConverter, SortField},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -34,10 +33,10 @@ use super::{
     visible,
 };
 use crate::{
-    catalog::{Format, Pseudo, Source, SourceKind, WantedColumn},
+    catalog::{Pseudo, Source, SourceKind, WantedColumn},
     codec::Decoder,
     error::QueryError,
-    stream::operator::chain::execution,
+    stream::operator::{chain::execution, codec::RowCodec, newest::keyless},
 };
 
 /// How much of the log one batch is decoded from.
@@ -234,37 +233,30 @@ impl TopicRows {
     /// Positions of the newest row of each key, ascending; tombstones leave none.
     fn newest(&self, memory: &MemoryReservation) -> Result<Vec<u64>, QueryError> {
         let Some(mut reader) = self.reader()? else { return Ok(Vec::new()) };
-        // One JSON key can be written in many ways: it is what is in its columns, if all are there. Other keys are their bytes, and
-        // the decoder only tells the rows that can be decoded from those that are left out.
-        let columns: Vec<WantedColumn> = match self.source.key_format {
-            Format::Json | Format::JsonValue | Format::Delimited(_) => (0..self.source.key_count()).map(WantedColumn::Declared).collect(),
-            Format::Kafka | Format::None => Vec::new(),
-        };
+        // Told apart as queries that fold the table do: by what is in the columns, however it is written. A record whose key columns
+        // are all NULL has no key.
+        let columns: Vec<WantedColumn> = (0..self.source.key_count()).map(WantedColumn::Declared).collect();
         let mut decoder = Decoder::new(&self.source, &columns)?;
-        let fields = decoder.schema().fields().iter().map(|field| SortField::new(field.data_type().clone())).collect::<Vec<_>>();
-        let comparable = RowConverter::new(fields).map_err(execution)?;
+        let codec = RowCodec::new(decoder.schema().fields().iter().map(|field| field.data_type().clone()).collect())?;
         let mut newest: HashMap<Bytes, u64> = HashMap::new();
         loop {
             let chunk = reader.read(self.part.until, LIMITS)?;
             let decoded = decoder.decode(&chunk.runs)?;
-            let keys = comparable.convert_columns(decoded.batch.columns()).map_err(execution)?;
-            let mut valid = decoded.positions.iter().enumerate().peekable();
-            for record in chunk.runs.iter().flat_map(|run| run.records()) {
-                let record = record?;
-                let Some((row, _)) = valid.next_if(|(_, position)| **position == record.position.get()) else { continue };
-                let is_read = !columns.is_empty() && decoded.batch.columns().iter().all(|column| column.is_valid(row));
-                let key = record.key.map(|bytes| if is_read { keys.row(row).data() } else { bytes });
-                match (key, record.value) {
-                    (Some(key), None) => drop(newest.remove(key)),
-                    (Some(key), Some(_)) => {
-                        if let Some(known) = newest.get_mut(key) {
-                            *known = record.position.get();
-                        } else {
-                            memory.try_grow(key.len() + KEY_OVERHEAD).map_err(|fault| QueryError::ResourceExhausted(fault.to_string()))?;
-                            newest.insert(Bytes::copy_from_slice(key), record.position.get());
-                        }
-                    }
-                    (None, _) => {}
+            let keys = codec.encode_keys(decoded.batch.columns())?;
+            let without_key = keyless(decoded.batch.columns(), decoded.positions.len());
+            let has_value = |row: usize| decoded.value_null.as_ref().is_none_or(|null| !null.value(row));
+            for (row, position) in decoded.positions.iter().enumerate() {
+                if without_key.as_ref().is_some_and(|without| without.value(row)) {
+                    continue;
+                }
+                let key = keys.get(row);
+                if !has_value(row) {
+                    newest.remove(key);
+                } else if let Some(known) = newest.get_mut(key) {
+                    *known = *position;
+                } else {
+                    memory.try_grow(key.len() + KEY_OVERHEAD).map_err(|fault| QueryError::ResourceExhausted(fault.to_string()))?;
+                    newest.insert(Bytes::copy_from_slice(key), *position);
                 }
             }
             if chunk.scanned_to >= self.part.until {
