@@ -49,6 +49,7 @@ macro_rules! stories {
 }
 stories! {
     aggregates
+    aggregates_ksql
     arithmetic
     catalog
     chains
@@ -65,7 +66,9 @@ stories! {
     function_names
     functions
     functions_by_dialect
+    groups
     inserts
+    kept_values
     keys
     ksql
     lambdas
@@ -74,6 +77,7 @@ stories! {
     numbers
     paused
     print
+    projected_keys
     push
     refused
     replaced
@@ -81,6 +85,7 @@ stories! {
     shown
     sources
     stars
+    table_times
     tables
     texts
     times
