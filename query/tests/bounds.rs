@@ -273,3 +273,40 @@ async fn a_name_that_stands_twice_is_refused_everywhere() {
     assert!(matches!(push.as_ref().map(QueryError::bare), Some(QueryError::Invalid(_))), "{push:?}");
     engine.stop().await;
 }
+
+/// One item, and so many more.
+fn list(more: usize) -> String {
+    format!("1{}", ", 1".repeat(more))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_may_be_as_large_as_its_bounds_and_no_larger() {
+    let engine = engine();
+    // What there may be most of, one more of it, and what is said of that.
+    let text = |bytes: usize| format!("SELECT '{}'", "x".repeat(bytes - "SELECT ''".len()));
+    // SELECT 1 IN ( 1 ... ) , 2 IN ( 1 ... ): twelve tokens and two for each further item.
+    let tokens = |more: usize| format!("SELECT 1 IN ({}), 2 IN ({})", list(more), list(more));
+    let brackets = |depth: usize| format!("SELECT {}1{}", "(".repeat(depth), ")".repeat(depth));
+    let chain = |operators: usize| format!("SELECT true{}", " AND true".repeat(operators));
+    let name = |bytes: usize| format!("SELECT 1 AS {}", "x".repeat(bytes));
+    for (most, more, told) in [
+        (text(256 << 10), text((256 << 10) + 1), "262145 bytes of text, allowed are 262144"),
+        (tokens(4_997), format!("{} x", tokens(4_997)), "more than 20000 tokens"),
+        (brackets(64), brackets(65), "more than 64 levels of nesting"),
+        (chain(500), chain(501), "more than 500 operators in a row"),
+        (name(1_024), name(1_025), "more than 1024 bytes in a name"),
+    ] {
+        assert_eq!(ok(&engine, &most).await, 1, "{told}");
+        let error = run(&engine, &more).await.unwrap_err();
+        assert!(matches!(&error, QueryError::TooComplex(reason) if reason == told), "{error:?}, expected: {told}");
+    }
+    let nested =
+        |depth: usize| format!("CREATE STREAM s{depth} (a {}INT{}) WITH (partitions = 1)", "ARRAY<".repeat(depth), ">".repeat(depth));
+    ok(&engine, &nested(63)).await;
+    ok(&engine, "INSERT INTO s63 VALUES (NULL)").await;
+    assert_eq!(ok(&engine, "SELECT a FROM s63").await, 1);
+    // 63 arrays and what lies in the innermost one are 64 levels.
+    let error = run(&engine, &nested(64)).await.unwrap_err();
+    assert_eq!(error.to_string(), "the statement is too complex: more than 64 levels of nesting");
+    engine.stop().await;
+}

@@ -328,3 +328,55 @@ async fn many_small_results_are_written_in_as_many_units_as_they_need() {
     assert!(said().iter().any(|one| one.contains("60000 rows with the columns beside them would have more than")), "{:?}", said());
     place.engine.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_there_is_just_room_for_is_made() {
+    let place = Place::new();
+    place.ok("CREATE STREAM facts (k VARCHAR, n BIGINT, s VARCHAR) WITH (partitions = 1)").await;
+    place.ok("CREATE STREAM doubled WITH (partitions = 1) AS SELECT n, length(s || s) AS size FROM facts").await;
+    // Two halves of 1 MiB, and one byte more in each.
+    append(place.log.as_ref(), "facts", 0, rows(0..2, |n| "a".repeat((1 << 19) + n))).await;
+    assert_eq!(place.ok("SELECT size FROM doubled ORDER BY n").await, ["1048576", "NULL"]);
+    assert_eq!(place.ok("SELECT length(s || s) FROM facts ORDER BY n").await, ["1048576", "NULL"]);
+    // 64 Mi pairs of bytes, and 8 Ki more.
+    let far = |one: usize, other: usize| format!("SELECT levenshtein('{}', '{}')", "a".repeat(one), "b".repeat(other));
+    assert_eq!(place.ok(&far(8_192, 8_192)).await, ["8192"]);
+    assert_eq!(place.ok(&far(8_192, 8_193)).await, ["NULL"]);
+    // A delimiter of 64 bytes; another test has one of 65.
+    let delimiter = "-".repeat(64);
+    assert_eq!(place.ok(&format!("SELECT length(string_agg(k, '{delimiter}')) FROM facts")).await, ["72"]);
+    place.engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_result_that_no_record_has_room_for_is_not_written_and_told() {
+    let place = Place::new();
+    place.ok("CREATE STREAM facts (k VARCHAR, n BIGINT, s VARCHAR) WITH (partitions = 1)").await;
+    place.ok("CREATE STREAM twice WITH (partitions = 1) AS SELECT n, s AS a, s AS b FROM facts").await;
+    place.ok("CREATE TABLE largest WITH (partitions = 1) AS SELECT k, MAX(s) AS a, MIN(s) AS b FROM facts GROUP BY k").await;
+    // Together below and above 4 MiB.
+    for (n, size) in [(0, 2_000_000), (1, 2_200_000), (2, 5)] {
+        append(place.log.as_ref(), "facts", 0, rows(n..n + 1, |_| "a".repeat(size))).await;
+    }
+    assert_eq!(place.ok("SELECT n || ' ' || length(a) FROM twice").await, ["0 2000000", "2 5"]);
+    assert_eq!(place.ok("SELECT k || ' ' || length(a) FROM largest ORDER BY k").await, ["k000 2000000", "k001 2200000", "k002 5"]);
+    let written: Vec<_> = place.written("largest").into_iter().map(|(key, _)| key.unwrap()).collect();
+    assert_eq!(written, ["k000", "k002"]);
+    let said: Vec<String> = place.written("_foldlog.processing_log").into_iter().map(|(_, value)| value.to_string()).collect();
+    assert_eq!(said.iter().filter(|one| one.contains("bytes, a record may have 4194304; it was not written")).count(), 2, "{said:?}");
+    place.engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_may_make_as_many_records_as_an_append_has_room_for() {
+    let place = Place::new();
+    place.ok("CREATE STREAM facts (k VARCHAR, list ARRAY<INT>) WITH (partitions = 1)").await;
+    place.ok("CREATE STREAM items WITH (partitions = 1) AS SELECT k, EXPLODE(list) AS item FROM facts").await;
+    let row = |key: &str, count: usize| json(&value!({ "k": key, "list": vec![7; count] }));
+    append(place.log.as_ref(), "facts", 0, vec![row("all", 262_080), row("more", 262_081), row("one", 1)]).await;
+    let counts = place.ok("SELECT k || ' ' || COUNT(*) FROM items GROUP BY k ORDER BY k").await;
+    let said: Vec<String> = place.written("_foldlog.processing_log").into_iter().map(|(_, value)| value.to_string()).collect();
+    assert_eq!(counts, ["all 262080", "one 1"], "{said:?}");
+    assert!(said.len() == 1 && said[0].contains("the row makes 262081 records of "), "{said:?}");
+    place.engine.stop().await;
+}

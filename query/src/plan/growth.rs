@@ -168,7 +168,8 @@ impl Growth {
                 all.saturating_mul(FACTOR).saturating_add((first / ELEMENT + 1).saturating_mul(others))
             }
             Kind::Times(factor) => all.saturating_mul(factor),
-            Kind::Compared => first.saturating_mul(at(1)),
+            // Work, not a value: the pairs alone.
+            Kind::Compared => return all.max(first.saturating_mul(at(1))),
         };
         all.saturating_add(added)
     }

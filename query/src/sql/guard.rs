@@ -48,7 +48,7 @@ pub fn check_tokens(tokens: &[TokenWithSpan]) -> Result<(), QueryError> {
     let mut prefixes = 0;
     let mut before: Option<&Token> = None;
     let mut frames = vec![Frame::new(Opened::Statement)];
-    for token in tokens.iter().map(|one| &one.token).filter(|token| !matches!(token, Token::Whitespace(_))) {
+    for token in tokens.iter().map(|one| &one.token).filter(|token| !matches!(token, Token::Whitespace(_) | Token::EOF)) {
         seen += 1;
         bound(seen, MAX_TOKENS, "tokens")?;
         prefixes = if is_prefix(token, before) { prefixes + 1 } else { 0 };
@@ -71,9 +71,10 @@ pub fn check_tokens(tokens: &[TokenWithSpan]) -> Result<(), QueryError> {
             Token::Word(word) if word.keyword == Keyword::END => close(&mut frames, Opened::Case),
             Token::Comma => {
                 if let Some(frame) = frames.last_mut() {
-                    frame.items += 1;
+                    frame.commas += 1;
                     frame.operators = 0;
-                    bound(frame.items, MAX_ITEMS, "items in a list")?;
+                    // A list has an item more than commas.
+                    bound(frame.commas + 1, MAX_ITEMS, "items in a list")?;
                 }
             }
             Token::Word(word) if joins_queries(word.keyword) => {
@@ -110,12 +111,12 @@ struct Frame {
     operators: usize,
     /// Queries and tables joined to each other.
     joined: usize,
-    items: usize,
+    commas: usize,
 }
 
 impl Frame {
     fn new(opened: Opened) -> Self {
-        Self { opened, operators: 0, joined: 0, items: 0 }
+        Self { opened, operators: 0, joined: 0, commas: 0 }
     }
 }
 
@@ -296,7 +297,12 @@ mod tests {
         let nested = format!("SELECT {}1{}", "(".repeat(MAX_DEPTH), ")".repeat(MAX_DEPTH));
         let cases = format!("SELECT {}1{}", "CASE WHEN true THEN ".repeat(MAX_DEPTH), " END".repeat(MAX_DEPTH));
         let list = format!("SELECT 1 IN (1{})", ", -1".repeat(6_000));
-        for text in [sum, nested, cases, list, "SELECT a >> 2 < b, ARRAY<INT> FROM t".replace("ARRAY<INT>", "CAST(a AS ARRAY<INT>)")] {
+        // All the tokens that there may be.
+        let longest = format!("SELECT 1{}", ", 1".repeat(MAX_ITEMS - 1));
+        refused(&format!("{longest}, 1"));
+        for text in
+            [sum, nested, cases, list, longest, "SELECT a >> 2 < b, ARRAY<INT> FROM t".replace("ARRAY<INT>", "CAST(a AS ARRAY<INT>)")]
+        {
             assert!(parse(&text, Dialect::STANDARD).is_ok(), "{:?}", parse(&text, Dialect::STANDARD));
         }
     }
