@@ -16,9 +16,9 @@ use std::{
 };
 
 use arrow::datatypes::DataType;
-use foldlog_log::{LogBackend as _, NewRecord, Position, TopicKind, clock::SystemClock, testing::MemoryLog};
+use foldlog_log::{EmbeddedLog, LogBackend, NewRecord, Position, TopicKind, clock::SystemClock, testing::MemoryLog};
 use foldlog_query::{
-    Engine, Place, QueryConfig, QueryError, Request, ScalarValue,
+    DialectKind, Engine, Place, QueryConfig, QueryError, Request, ScalarValue, Session, SessionChange,
     catalog::{CATALOG_TOPIC, Change, QueryDef, Source},
 };
 use shop::{Shop, in_time, lines_of, request, with_parameters};
@@ -451,4 +451,63 @@ async fn whoever_drops_an_answer_ends_its_query() {
         drop(answer);
         assert_eq!(shop.execute("SELECT COUNT(*) FROM orders").await, ["2000"]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_go_on_to_what_a_query_of_ksql_writes_and_stay_in_standard() {
+    let shop = Shop::open().await;
+    let mut ksql = Session::default();
+    for (name, value) in [("sql.dialect", "ksql"), ("auto.offset.reset", "earliest")] {
+        ksql.apply(SessionChange::Set { name: name.to_owned(), value: value.to_owned() }).unwrap();
+    }
+    shop.execute("CREATE STREAM plain (v INT) WITH (topic = 'raw', partitions = 1)").await;
+    shop.execute("CREATE STREAM plain_on AS SELECT v FROM plain").await;
+    for sql in [
+        "CREATE STREAM K (V INT, ALL_OF_THEM ARRAY<STRUCT<`KEY` STRING, `VALUE` BYTES>> HEADERS) WITH (KAFKA_TOPIC = 'raw', VALUE_FORMAT = 'JSON')",
+        "CREATE STREAM H (V INT, LAST BYTES HEADER('h'), NONE BYTES HEADER('y')) WITH (KAFKA_TOPIC = 'raw', VALUE_FORMAT = 'JSON')",
+        "CREATE STREAM K_ON AS SELECT V, ARRAY_LENGTH(ALL_OF_THEM) AS N FROM K",
+        "CREATE STREAM H_ON AS SELECT V, FROM_BYTES(LAST, 'utf8') AS LAST, NONE IS NULL AS NONE FROM H",
+    ] {
+        shop.ask(Request { session: ksql.clone(), ..request(sql) }).await.unwrap();
+    }
+    let headers = vec![("h".into(), Some("one".into())), ("x".into(), None), ("h".into(), Some("two".into()))];
+    let record = NewRecord { value: Some(r#"{"v":1,"V":1}"#.into()), headers, ..NewRecord::default() };
+    common::append(&*shop.log, "raw", 0, vec![record]).await;
+    assert_eq!(shop.settled("SELECT \"N\" FROM \"K_ON\"").await, ["3"]);
+    assert_eq!(shop.settled("SELECT \"LAST\", \"NONE\" FROM \"H_ON\"").await, ["two|true"]);
+    assert_eq!(shop.settled("SELECT v FROM plain_on").await, ["1"]);
+    let names = |topic: &str| {
+        let stored = common::read_all(&*shop.log, &[topic]);
+        stored[0].headers.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names("K_ON"), ["h", "x", "h"]);
+    assert_eq!(names("H_ON"), ["h", "x", "h"]);
+    assert!(names("plain_on").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_says_holds_where_a_session_is_silent_and_stays_with_the_query() {
+    let config = QueryConfig { dialect: DialectKind::Ksql, collect_list_limit: 2, collect_set_limit: 1, ..QueryConfig::default() };
+    let engine_of = |log: &Arc<EmbeddedLog>, config: &QueryConfig| {
+        Engine::open(Arc::clone(log) as Arc<dyn LogBackend>, Arc::new(SystemClock::new()), config.clone()).unwrap()
+    };
+    let shop = Shop::open().await;
+    shop.engine.stop().await;
+    let engine = engine_of(&shop.log, &config);
+    let ask = async |engine: &Engine, sql: &str| {
+        lines_of(engine.execute(Request { at_least: Some(shop.log.head().position), ..request(sql) }).await.unwrap()).await.unwrap()
+    };
+    for sql in [
+        "CREATE STREAM F (G STRING, V INT) WITH (KAFKA_TOPIC = 'f', VALUE_FORMAT = 'JSON', PARTITIONS = 1)",
+        "CREATE TABLE L AS SELECT G, COLLECT_LIST(V) AS LIST, COLLECT_SET(V) AS SETS FROM F GROUP BY G",
+        "INSERT INTO F VALUES ('a', 1), ('a', 2), ('a', 3)",
+    ] {
+        ask(&engine, sql).await;
+    }
+    assert_eq!(ask(&engine, "SELECT LIST, SETS FROM L WHERE G = 'a'").await, ["[1, 2]|[1]"]);
+    engine.stop().await;
+    // The server says something else; the query keeps what it was made with.
+    let engine = engine_of(&shop.log, &QueryConfig::default());
+    assert_eq!(ask(&engine, "SELECT \"LIST\", \"SETS\" FROM \"L\" WHERE \"G\" = 'a'").await, ["[1, 2]|[1]"]);
+    engine.stop().await;
 }

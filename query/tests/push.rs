@@ -294,3 +294,60 @@ async fn others_have_their_turn_while_nothing_passes_a_filter() {
     assert_eq!(lines(&rows), [format!("gold|{}", 64 * 256 + 1)]);
     assert!(turns >= 64 * 256 / PART, "{turns}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_printed_begins_now_unless_told() {
+    let shop = Shop::open().await;
+    shop.order("ann", &[("tea", 1)]).await;
+    let mut heard = Heard::of(shop.push("PRINT orders LIMIT 2").await);
+    assert!(heard.is_silent().await);
+    shop.order("bob", &[("pen", 2), ("ink", 3), ("tea", 4)]).await;
+    let rows = heard.rows(2).await;
+    assert!(rows[0].ends_with(r#"|bob|1|Ordered|{"item":"pen","amount":2}"#), "{rows:?}");
+    assert!(rows[1].ends_with(r#"|bob|2|Ordered|{"item":"ink","amount":3}"#), "{rows:?}");
+    assert_eq!(heard.message().await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_query_over_a_table_ends_when_another_takes_its_place() {
+    let shop = Shop::open().await;
+    shop.order("ann", &[("tea", 5)]).await;
+    shop.settled("SELECT COUNT(*) FROM items").await;
+    let mut items = shop.push("SELECT item, total FROM items EMIT CHANGES").await.items;
+    let Some(Ok(PushItem::Changes { .. })) = items.next().await else { panic!("no snapshot") };
+    shop.execute("CREATE OR REPLACE TABLE items AS SELECT item, SUM(amount) AS total FROM orders WHERE amount > 1 GROUP BY item").await;
+    let end = async {
+        loop {
+            match items.next().await {
+                Some(Ok(_)) => {}
+                other => break other.map(|item| item.map(|_| ())),
+            }
+        }
+    };
+    let end = tokio::time::timeout(common::PATIENCE, end).await.expect("an end in time");
+    assert!(end.is_none_or(|end| end.is_err()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_is_waited_for_a_second_unless_told() {
+    let shop = Shop::open().await;
+    let soon = Duration::from_millis(900);
+    let asked = "ASSERT TOPIC later";
+    // A second unless told.
+    assert!(tokio::time::timeout(soon, shop.ask(request(asked))).await.is_err());
+    assert_eq!(shop.refusal(asked).await, "topic later does not exist");
+    let waits = shop.ask(request("ASSERT TOPIC later TIMEOUT 1 MINUTE"));
+    let made = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        shop.execute("CREATE STREAM s (a INT) WITH (topic = 'later', partitions = 1)").await;
+    };
+    let (answer, ()) = tokio::join!(waits, made);
+    assert_eq!(answer.unwrap().done.as_deref(), Some("topic later exists"));
+    let waits = shop.ask(request("ASSERT NOT EXISTS TOPIC later TIMEOUT 60 SECONDS"));
+    let dropped = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        shop.execute("DROP STREAM s DELETE TOPIC").await;
+    };
+    let (answer, ()) = tokio::join!(waits, dropped);
+    assert_eq!(answer.unwrap().done.as_deref(), Some("topic later does not exist"));
+}

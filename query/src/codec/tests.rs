@@ -445,6 +445,21 @@ fn much_out_of_little_is_refused() {
 }
 
 #[test]
+fn a_value_may_make_sixteen_parts_a_byte_and_4096() {
+    // An empty struct is one part of its list, and makes as many as it has fields.
+    let of = |fields: usize| struct_of((0..fields).map(|n| (format!("f{n}"), DataType::Int64)));
+    let payload = r#"{"v":[{}]}"#;
+    let most = payload.len() * 16 + 4_096;
+    for (fields, fits) in [(most - 1, true), (most, false)] {
+        let decoded = decode_values(&[("v", array_of(of(fields)))], &[payload]);
+        let list = decoded.batch.column(0).as_list::<i32>().value(0);
+        assert_eq!((list.len(), list.is_valid(0)), (1, fits), "{fields} fields");
+        let told: &[&str] = if fits { &[] } else { &["40 v: has too many parts for so few bytes"] };
+        assert_eq!(reasons(&decoded), told);
+    }
+}
+
+#[test]
 fn bytes_dates_and_times_have_numbers_and_iso_8601() {
     let columns = [("b", DataType::Binary), ("d", DataType::Date32), ("t", time_type())];
     let payloads = [

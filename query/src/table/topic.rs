@@ -5,11 +5,7 @@
 
 use std::{collections::HashSet, fmt, sync::Arc};
 
-use arrow::{
-    array::BooleanArray,
-    compute::filter_record_batch,
-    datatypes::SchemaRef,
-};
+use arrow::{array::BooleanArray, compute::filter_record_batch, datatypes::SchemaRef};
 use async_trait::async_trait;
 use bytes::Bytes;
 use datafusion::{
