@@ -380,3 +380,21 @@ async fn a_row_may_make_as_many_records_as_an_append_has_room_for() {
     assert!(said.len() == 1 && said[0].contains("the row makes 262081 records of "), "{said:?}");
     place.engine.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_keeps_more_than_there_is_room_for_stops_its_query() {
+    let place = Place::new();
+    place.ok("CREATE STREAM facts (k VARCHAR, n BIGINT, s VARCHAR) WITH (partitions = 1)").await;
+    place.ok("CREATE TABLE lists WITH (partitions = 1) AS SELECT n % 1 AS all, COLLECT_LIST(s) AS list FROM facts GROUP BY n % 1").await;
+    place.ok("CREATE TABLE counts WITH (partitions = 1) AS SELECT n % 1 AS all, COUNT(*) AS n FROM facts GROUP BY n % 1").await;
+    // 16,000,000 bytes fit, and with them 1,000,000 more do not.
+    for start in (0..160).step_by(40) {
+        append(place.log.as_ref(), "facts", 0, rows(start..start + 40, |_| "a".repeat(100_000))).await;
+    }
+    assert_eq!(place.ok("SELECT cardinality(list) FROM lists").await, ["160"]);
+    append(place.log.as_ref(), "facts", 0, rows(160..170, |_| "a".repeat(100_000))).await;
+    let stopped = place.run("SELECT cardinality(list) FROM lists").await.unwrap_err().to_string();
+    assert!(stopped.contains("bytes of values for one aggregate, 16777215 are allowed"), "{stopped}");
+    assert_eq!(place.ok("SELECT n FROM counts").await, ["170"]);
+    place.engine.stop().await;
+}

@@ -30,7 +30,7 @@ impl Task {
         if self.failures == RETRIES {
             return self.fail(format!("{reason} (it was tried {} times)", self.failures + 1));
         }
-        let wait = FIRST_RETRY_AFTER * 2_u32.pow(self.failures);
+        let wait = wait_before_retry(self.failures);
         tracing::warn!(query = self.parts.query.id(), reason, wait_ms = wait.as_millis(), "query failed and tries again");
         self.failures += 1;
         self.tries_again_at = Some(self.parts.clock.monotonic() + wait);
@@ -60,6 +60,11 @@ impl Task {
     }
 }
 
+/// How long a query waits that failed so many times before.
+fn wait_before_retry(failures: u32) -> Duration {
+    FIRST_RETRY_AFTER * 2_u32.pow(failures)
+}
+
 /// An error with its causes, in one line.
 pub(super) fn chain_of(error: &QueryError) -> String {
     let mut text = error.to_string();
@@ -72,4 +77,15 @@ pub(super) fn chain_of(error: &QueryError) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_wait_is_twice_as_long_as_the_one_before() {
+        let waits: Vec<u128> = (0..RETRIES).map(|failures| wait_before_retry(failures).as_millis()).collect();
+        assert_eq!(waits, [100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800]);
+    }
 }
