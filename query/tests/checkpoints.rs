@@ -458,6 +458,7 @@ async fn a_query_that_folds_anew_forgets_what_was_kept() {
     // Data is about to be redacted: nothing that was made of it may be found by a start, from here on.
     engine.about_to_redact(topic("facts")).await.unwrap();
     assert_eq!(kept(&disk), 0);
+    assert!(VIEWS.iter().all(|view| status(&engine, view).checkpoint.newest.is_none()), "nor is any told");
     some_facts(log.as_ref(), &mut random, (10, 10)).await;
     everything(&engine, log.as_ref()).await;
     engine.checkpoint();

@@ -266,6 +266,11 @@ impl Query {
         self.checkpoint.lock().newest = Some((position, bytes));
     }
 
+    /// The checkpoint was removed.
+    pub(crate) fn unsaved(&self) {
+        self.checkpoint.lock().newest = None;
+    }
+
     /// The checkpoint that was there when the query started cannot be gone on from.
     pub(crate) fn set_aside(&self, reason: String) {
         self.checkpoint.lock().set_aside = Some(reason);

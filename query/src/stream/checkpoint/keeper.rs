@@ -479,6 +479,7 @@ impl Shared {
     fn remove(&self, owners: &[String]) {
         for kept in owners.iter().filter_map(|owner| self.kept.lock().get(owner).cloned()) {
             kept.newest.lock().saved = None;
+            kept.query.unsaved();
         }
         let removed = self.store().and_then(|store| {
             owners.iter().try_for_each(|owner| store.remove(owner))?;
