@@ -160,3 +160,56 @@ fn what_is_no_file_of_tests_is_refused_before_anything_runs() {
     assert!(missing.code == Some(2) && missing.notes.contains("no/such/file.sql"), "{}", missing.notes);
     assert_eq!(tested("f.sql", "VALUES (1);", &["--filter", "other"]).code, Some(2));
 }
+
+#[test]
+fn each_test_has_a_world_of_its_own_in_which_time_stands_still_at_1970() {
+    let text = SETUP.to_owned()
+        + "--@test: the first
+INSERT INTO s VALUES ('a', 1);
+INSERT INTO s (k, v, rowtime) VALUES ('b', 2, TIMESTAMP '2013-01-01 00:00:00');
+CREATE STREAM stamped AS SELECT v, unix_timestamp() AS at FROM s;
+ASSERT VALUES s (v, rowtime) VALUES (1, TIMESTAMP '1970-01-01 00:00:00');
+ASSERT VALUES s (v, rowtime) VALUES (2, TIMESTAMP '2013-01-01 00:00:00');
+ASSERT VALUES stamped VALUES (1, 0), (2, 0);
+--@test: the second knows nothing of it
+ASSERT NOT EXISTS TOPIC stamped;
+INSERT INTO s VALUES ('a', 10);
+ASSERT VALUES s VALUES ('a', 10);
+ASSERT VALUES t VALUES ('a', 10);
+--@test: a record is asserted once
+INSERT INTO s VALUES ('a', 10);
+ASSERT VALUES s VALUES ('a', 10);
+ASSERT VALUES s VALUES ('a', 10);
+";
+    let ran = tested("g.sql", &text, &[]);
+    assert_eq!(ran.code, Some(1), "{}", ran.notes);
+    let expected = "      record 2 of s is missing: there is 1\n      expected: (k = 'a', v = 10)\n";
+    assert!(ran.data.contains(expected) && ran.data.ends_with("2 passed, 1 failed in 1 file\n"), "{}", ran.data);
+}
+
+#[test]
+fn formats_delimiters_and_times_of_a_source_are_compared() {
+    let text = "CREATE STREAM s (k VARCHAR KEY, l INT KEY, v INT, at BIGINT) WITH (partitions = 1, key_format = 'delimited', key_delimiter = ';', value_format = 'delimited', timestamp = 'at');
+--@test: as it is
+ASSERT STREAM s (k VARCHAR KEY, l INT KEY, v INT, at BIGINT) WITH (key_format = 'delimited', key_delimiter = ';', value_format = 'delimited', timestamp = 'at');
+--@test: otherwise
+ASSERT STREAM s WITH (key_delimiter = 'TAB', value_delimiter = '|', timestamp = 'v');
+--@test: in another format
+ASSERT STREAM s WITH (key_format = 'json', value_format = 'json');
+--@test: in another order
+ASSERT STREAM s (l INT KEY, k VARCHAR KEY, v INT, at BIGINT);
+";
+    let ran = tested("h.sql", text, &[]);
+    assert!(ran.data.ends_with("1 passed, 3 failed in 1 file\n"), "{}{}", ran.data, ran.notes);
+    for told in [
+        "h.sql:5:1: otherwise",
+        "key_delimiter: ",
+        "value_delimiter: ",
+        "timestamp: expected v, found at",
+        "key_format: ",
+        "value_format: ",
+        "expected columns: ",
+    ] {
+        assert!(ran.data.contains(told), "{told}: {}", ran.data);
+    }
+}
