@@ -9,7 +9,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{str::FromStr as _, sync::Arc, time::Duration};
+use std::{path::Path, str::FromStr as _, sync::Arc, time::Duration};
 
 use arrow::{
     array::Array,
@@ -105,6 +105,47 @@ fn every_file_of_stories_is_told() {
     let mut told: Vec<String> = TOLD.iter().map(|name| format!("{name}.slt")).collect();
     told.sort();
     assert_eq!(files, told);
+}
+
+/// The texts of all files of a kind below a folder.
+#[expect(clippy::disallowed_methods, reason = "these files are the project's own")]
+fn texts_below(folder: &Path, kind: &str, texts: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            texts_below(&path, kind, texts);
+        } else if path.extension().is_some_and(|extension| extension == kind) {
+            texts.push(std::fs::read_to_string(path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn every_test_that_semantics_names_is_there() {
+    let (query, server) = (Path::new(env!("CARGO_MANIFEST_DIR")), Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../server")));
+    let mut sources = Vec::new();
+    for folder in [query.join("src"), query.join("tests"), server.join("src"), server.join("tests")] {
+        texts_below(&folder, "rs", &mut sources);
+    }
+    let is_there = |name: &str| {
+        let places = [query.join("src"), query.join("tests"), query.to_path_buf(), query.join("..")];
+        let is_path = places.iter().any(|place| place.join(name).exists() || place.join(format!("{name}.rs")).exists());
+        let head = format!("fn {name}(");
+        TOLD.contains(&name) || is_path || sources.iter().any(|source| source.contains(&head))
+    };
+    let text = include_str!("../SEMANTICS.md");
+    let is_name =
+        |name: &&str| !name.is_empty() && name.chars().all(|one| one.is_ascii_lowercase() || "_/.".contains(one) || one.is_ascii_digit());
+    let (mut named, mut missing) = (0, Vec::new());
+    for part in text.split('[').skip(1).filter_map(|behind| behind.split_once(']')).map(|(part, _)| part) {
+        // What is no list of names is an example of SQL.
+        let names: Vec<&str> = part.split(',').map(str::trim).collect();
+        if names.iter().all(is_name) && names.iter().any(|name| name.len() > 3) {
+            named += names.len();
+            missing.extend(names.into_iter().filter(|name| !is_there(name)));
+        }
+    }
+    assert!(missing.is_empty() && named > 80, "{named} names, not there: {missing:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
