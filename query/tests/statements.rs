@@ -81,6 +81,7 @@ stories! {
     push
     refused
     replaced
+    rowtimes_ksql
     session
     shown
     sources

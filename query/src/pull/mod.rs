@@ -10,6 +10,7 @@ mod lookup;
 mod names;
 mod plain;
 mod prepared;
+mod row_names;
 mod session;
 mod shape;
 mod star;
@@ -140,7 +141,7 @@ impl Pull {
         let reading = plain.as_ref().map(Plain::reading).transpose()?;
         let query = reading.as_ref().unwrap_or(query);
         let permit = self.admit(deadline, timeout).await?;
-        let fixed = self.fix(catalog, query, request.at_least, deadline).await?;
+        let fixed = self.fix(catalog, query, dialect, request.at_least, deadline).await?;
         let position = fixed.position;
         let keys = plain.as_ref().map(Plain::keys).unwrap_or_default();
         let (planned, plan) = oneshot::channel();
@@ -177,7 +178,7 @@ impl Pull {
             return Ok(format!("Lookup: view {}, 1 key\n", view.name()));
         }
         let permit = self.admit(deadline, timeout).await?;
-        let fixed = self.fix(catalog, query, request.at_least, deadline).await?;
+        let fixed = self.fix(catalog, query, dialect, request.at_least, deadline).await?;
         let (sender, receiver) = oneshot::channel();
         let shared = Arc::clone(&self.shared);
         let (query, parameters) = (with_stack(|| query.clone()), request.parameters.clone());
@@ -208,8 +209,15 @@ impl Pull {
     }
 
     /// Fixes what a query reads, at one position.
-    async fn fix(&self, catalog: &Catalog, query: &ast::Query, at_least: Option<Position>, deadline: Instant) -> Result<Fixed, QueryError> {
-        let (names, named) = with_stack(|| (session::table_names(query), session::identifiers(query)));
+    async fn fix(
+        &self,
+        catalog: &Catalog,
+        query: &ast::Query,
+        dialect: DialectKind,
+        at_least: Option<Position>,
+        deadline: Instant,
+    ) -> Result<Fixed, QueryError> {
+        let (names, named) = with_stack(|| (session::table_names(query), session::identifiers(query, dialect)));
         let names = names?;
         let mut views: Vec<(String, Arc<View>)> = Vec::new();
         let mut topics: Vec<(String, Arc<Source>)> = Vec::new();

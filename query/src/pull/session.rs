@@ -38,7 +38,7 @@ use datafusion::{
 };
 
 use super::{
-    aggregate, blame,
+    aggregate, blame, row_names,
     star::{self, Hidden},
     total::TotalArithmetic,
 };
@@ -125,6 +125,9 @@ impl Session {
             hidden.insert(name.clone(), table.hidden);
             schema.register_table(name, table.provider).map_err(query_error)?;
         }
+        if dialect == DialectKind::Ksql {
+            row_names::lower(&mut query);
+        }
         star::without_hidden(&mut query, &hidden);
         units::as_texts(&mut query);
         sugar::lower(&mut query);
@@ -187,11 +190,14 @@ pub(super) fn table_names(query: &ast::Query) -> Result<Vec<String>, QueryError>
     Ok(names)
 }
 
-/// Every name that a query uses in an expression, folded.
-pub(super) fn identifiers(query: &ast::Query) -> HashSet<String> {
+/// Every name that a query uses in an expression, folded; those of every record in `ksql` as tables have them, too.
+pub(super) fn identifiers(query: &ast::Query, dialect: DialectKind) -> HashSet<String> {
     let mut names = HashSet::new();
     let mut enter = |ident: &ast::Ident| {
         names.insert(ident.value.clone());
+        if dialect == DialectKind::Ksql {
+            names.extend(row_names::shown(ident).map(str::to_owned));
+        }
     };
     let _: ControlFlow<()> = visit_expressions(query, |expr| {
         match expr {
