@@ -310,3 +310,13 @@ async fn a_statement_may_be_as_large_as_its_bounds_and_no_larger() {
     assert_eq!(error.to_string(), "the statement is too complex: more than 64 levels of nesting");
     engine.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_longest_chains_are_planned_while_somebody_waits() {
+    let engine = with_stream().await;
+    let chains: Vec<String> = (0..8).map(|of| format!("a{} AS c{of}", " + a".repeat(480 + of))).collect();
+    let statement = format!("SELECT {} FROM s", chains.join(", "));
+    let planned = tokio::time::timeout(Duration::from_secs(60), ok(&engine, &statement)).await;
+    assert_eq!(planned, Ok(0), "planning took too long, and cannot be interrupted");
+    engine.stop().await;
+}

@@ -23,7 +23,7 @@ CASE WHEN o THEN 1 ELSE ar END; CASE a WHEN ar THEN 1 END; CASE WHEN a THEN 1 EN
 transform(ar, z => z + 1); transform(t, z => z); filter(ar, z => 1); reduce(ar, 0, (u, v) => u + v)
 sum(t); sum(ar); avg(m); sum(a, b); count(*) + t; sum(sum(a)); collect_list(a, b); topk(a); topk(a, t); sum(t) OVER (); rank(); lag(a, t) OVER ()
 explode(t); explode(ar); EXISTS (SELECT 1); (SELECT 1, 2); a IN (SELECT t FROM s); a = (SELECT t, a FROM s); ROW(1, 2); x'zz'; nope; s.nope; z.a; nope()
-1; 'it'; X'00ff'; a IN (1, 2); a + 1.5; interval '1 day'
+cast(x AS DECIMAL(38, 38)) * cast(x AS DECIMAL(38, 38)); 1; 'it'; X'00ff'; a IN (1, 2); a + 1.5; interval '1 day'
 ";
 
 const SOURCE: &str =

@@ -99,7 +99,7 @@ fn total(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             return Ok(Transformed::no(operand));
         }
         let name = format!("{MARK}{}{MARK}", operands.len());
-        fields.push(Field::new(&name, operand.get_type(schema)?, true));
+        fields.push(Field::new(&name, type_of(&operand, schema)?, true));
         operands.push(operand);
         Ok(Transformed::yes(Expr::Column(Column::from_name(name))))
     })?;
@@ -115,6 +115,18 @@ fn total(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             })?;
             Ok(Transformed::no(back.data))
         }
+    }
+}
+
+/// Type of an operand. Of one that was made total it is at hand; DataFusion would look through everything below, and name it, at each node of
+/// a long chain.
+fn type_of(operand: &Expr, schema: &DFSchema) -> Result<DataType> {
+    match operand {
+        Expr::ScalarFunction(call) => match call.func.inner().downcast_ref::<Total>() {
+            Some(total) => Ok(total.operation.data_type().clone()),
+            None => operand.get_type(schema),
+        },
+        _ => operand.get_type(schema),
     }
 }
 

@@ -212,6 +212,10 @@ fn types_that_do_not_fit(message: &str) -> Option<String> {
         let (left, operator, right) = operands(of)?;
         return Some(format!("{operator} does not take {left} and {right}"));
     }
+    if let Some((of, _)) = message.strip_prefix("Cannot get result type for decimal operation ").and_then(|of| of.split_once(": ")) {
+        let (left, operator, right) = operands(of)?;
+        return Some(format!("{operator} of {left} and {right} has more digits than a DECIMAL; CAST one of them to fewer"));
+    }
     if let Some(of) = message.strip_prefix("Cannot infer common argument type for comparison operation ") {
         let (left, operator, right) = operands(of)?;
         return Some(format!("{operator} cannot compare: {left} and {right}"));
