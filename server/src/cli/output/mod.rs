@@ -109,12 +109,13 @@ pub enum Cell {
 }
 
 impl Cell {
-    /// A floating-point number; JSON has none for infinities and NaN, they become text.
+    /// A floating-point number; JSON has none for infinities and NaN, they become the texts that the server writes into topics and reads.
     #[must_use]
     pub fn double(value: f64) -> Self {
         match serde_json::Number::from_f64(value) {
             Some(number) => Self::Number(number.to_string()),
-            None => Self::Text(value.to_string()),
+            None if value.is_nan() => Self::Text("NaN".to_owned()),
+            None => Self::Text(if value > 0.0 { "Infinity" } else { "-Infinity" }.to_owned()),
         }
     }
 

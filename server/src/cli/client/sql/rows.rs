@@ -74,6 +74,8 @@ mod tests {
     fn numbers_stay_numbers_and_the_rest_becomes_text() {
         assert_eq!(cell(&Value::Decimal("1.10".into())).json(), "1.10");
         assert_eq!(cell(&Value::Double(f64::NAN)).json(), "\"NaN\"");
+        assert_eq!(cell(&Value::Double(f64::INFINITY)).json(), "\"Infinity\"");
+        assert_eq!(cell(&Value::Double(f64::NEG_INFINITY)).json(), "\"-Infinity\"");
         assert_eq!(cell(&Value::Date(15_745)).json(), "\"2013-02-09\"");
         assert_eq!(cell(&Value::TimeMs(3_723_004)).json(), "\"01:02:03.004\"");
     }
