@@ -72,6 +72,9 @@ impl Core {
         if sink.topic_kind != TopicKind::Records {
             return Err(QueryError::Invalid(format!("topic {} of {} holds events, which no query writes", sink.topic, sink.name)));
         }
+        if sink.topic.is_system() {
+            return Err(QueryError::Invalid(format!("topic {} is foldlog's own", sink.topic)));
+        }
         if sink.read_only {
             return Err(QueryError::Invalid(format!("{} is a SOURCE: it is only read", sink.name)));
         }
