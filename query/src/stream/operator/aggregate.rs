@@ -21,7 +21,7 @@ use crate::{
         change::ChangeBatch,
         operator::{
             accumulator::{Accumulator, OnlyAdds, Signs},
-            chain::batch,
+            chain::{batch, execution},
             changed::Groups,
             codec::RowCodec,
             distinct::Distinct,
@@ -107,10 +107,10 @@ impl Aggregation {
         signs: impl Signs,
     ) -> Result<(), QueryError> {
         let columns = input.rows.columns();
-        let wanted = |filter: Option<usize>| filter.and_then(|place| columns.get(place)).and_then(true_rows);
+        let wanted = |filter: Option<usize>| filter.map(|place| true_rows(columns.get(place))).transpose();
         for kept in &self.aggregates {
             match kept {
-                Kept::Words(accumulator) => accumulator.fold(table, (groups, wanted(accumulator.filter()).as_ref()), columns, signs)?,
+                Kept::Words(accumulator) => accumulator.fold(table, (groups, wanted(accumulator.filter())?.as_ref()), columns, signs)?,
                 Kept::Packed(packed) => packed.fold(table, (groups, &input.positions), columns, signs)?,
             }
         }
@@ -165,11 +165,14 @@ impl Aggregation {
     }
 }
 
-/// The rows for which a BOOLEAN is true; none: all of them, or it is no BOOLEAN.
-fn true_rows(column: &ArrayRef) -> Option<NullBuffer> {
-    let column = column.as_boolean_opt()?;
+/// The rows for which a BOOLEAN is true.
+///
+/// # Errors
+/// [`QueryError::Execution`] if there is no such column or it is no BOOLEAN, which is a fault of ours.
+pub(super) fn true_rows(column: Option<&ArrayRef>) -> Result<NullBuffer, QueryError> {
+    let column = column.and_then(|column| column.as_boolean_opt()).ok_or_else(|| execution("the filter of an aggregate is no BOOLEAN"))?;
     let is_true = column.nulls().map_or_else(|| column.values().clone(), |nulls| column.values() & nulls.inner());
-    Some(NullBuffer::new(is_true))
+    Ok(NullBuffer::new(is_true))
 }
 
 /// What the rows of a group keep for one aggregate.
@@ -207,6 +210,23 @@ impl Kept {
         match self {
             Self::Words(accumulator) => accumulator.results(table, rows),
             Self::Packed(packed) => packed.results(table, rows),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Int64Array;
+
+    use super::*;
+
+    #[test]
+    fn a_filter_lets_pass_what_is_true_and_is_refused_if_it_is_no_boolean() {
+        let filter: ArrayRef = Arc::new(BooleanArray::from(vec![Some(true), None, Some(false), Some(true)]));
+        assert_eq!(true_rows(Some(&filter)).unwrap().iter().collect::<Vec<_>>(), [true, false, false, true]);
+        let number: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+        for wrong in [None, Some(&number)] {
+            assert!(matches!(true_rows(wrong), Err(QueryError::Execution(_))));
         }
     }
 }

@@ -74,14 +74,14 @@ impl Distinct {
         (table, values): (&mut Table, &mut Table),
         groups: &[RowNumber],
         columns: &[ArrayRef],
-        wanted: impl Fn(Option<usize>) -> Option<NullBuffer>,
+        wanted: impl Fn(Option<usize>) -> Result<Option<NullBuffer>, QueryError>,
         signs: S,
     ) -> Result<(), QueryError> {
         let column = columns.get(self.argument).ok_or_else(|| execution("an aggregate's argument is missing"))?;
         let encoded = self.codec.encode_keys(std::slice::from_ref(column))?;
         let (hasher, nulls) = (values.hasher(), column.logical_nulls());
-        let wanted: Vec<Option<NullBuffer>> =
-            self.counts.iter().map(|count| NullBuffer::union(nulls.as_ref(), wanted(count.filter).as_ref())).collect();
+        let of_count = |filter| Ok(NullBuffer::union(nulls.as_ref(), wanted(filter)?.as_ref()));
+        let wanted: Vec<Option<NullBuffer>> = self.counts.iter().map(|count| of_count(count.filter)).collect::<Result<_, QueryError>>()?;
         let counts_it =
             |place: usize, row: usize| wanted.get(place).is_some_and(|valid| valid.as_ref().is_none_or(|valid| valid.is_valid(row)));
         let first = self.words() - self.counts.len();

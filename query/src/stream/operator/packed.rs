@@ -7,7 +7,7 @@
 use std::{cmp::Ordering, sync::Arc};
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListArray, MapArray, StructArray},
+    array::{Array, ArrayRef, Int64Array, ListArray, MapArray, StructArray},
     buffer::OffsetBuffer,
     datatypes::{DataType, Field},
 };
@@ -18,7 +18,7 @@ use crate::{
     plan::{AggregateCall, AggregateFunction},
     sql::dialect::AggregateRules,
     stream::{
-        operator::{accumulator::Signs, chain::execution, codec::RowCodec},
+        operator::{accumulator::Signs, aggregate::true_rows, chain::execution, codec::RowCodec},
         state::{HEADER, MAX_TEXT, RowNumber, Table},
     },
 };
@@ -159,13 +159,12 @@ impl Packed {
         let (first, others) = arguments.split_first().ok_or_else(|| execution("an aggregate's argument is missing"))?;
         let (sort, others) = (self.sort.encode_keys(std::slice::from_ref(first))?, self.others.encode(others)?);
         let nulls = first.logical_nulls();
-        let filter = self.filter.map(|place| argument(&place)).transpose()?;
-        let filter: Option<&BooleanArray> = filter.as_ref().and_then(|filter| filter.as_boolean_opt());
+        let wanted = self.filter.map(|place| true_rows(columns.get(place))).transpose()?;
 
         let mut places: HashMap<RowNumber, usize> = HashMap::new();
         let mut touched: Vec<(RowNumber, Vec<Element>, bool)> = Vec::new();
         for (row, group) in groups.iter().enumerate() {
-            if filter.is_some_and(|filter| filter.is_null(row) || !filter.value(row)) {
+            if wanted.as_ref().is_some_and(|wanted| wanted.is_null(row)) {
                 continue;
             }
             let given = Given {
