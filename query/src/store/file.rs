@@ -91,8 +91,9 @@ impl StateStore for FileStore {
             made => made,
         };
         let file = file.map_err(StoreError::io("create", &path))?;
-        file.set_len(0).map_err(StoreError::io("empty", &path))?;
-        Ok(Box::new(Unfinished { store: self, file, path, finished, at: 0, piece: Vec::new() }))
+        let begun = Unfinished { store: self, file, path, finished, at: 0, piece: Vec::new(), ended: false };
+        begun.file.set_len(0).map_err(StoreError::io("empty", &begun.path))?;
+        Ok(Box::new(begun))
     }
 
     fn sync(&self) -> Result<(), StoreError> {
@@ -134,6 +135,7 @@ struct Unfinished<'a> {
     finished: PathBuf,
     at: u64,
     piece: Vec<u8>,
+    ended: bool,
 }
 
 impl Unfinished<'_> {
@@ -161,7 +163,19 @@ impl Saving for Unfinished<'_> {
         self.piece.extend_from_slice(&footer);
         self.write()?;
         self.file.sync().map_err(StoreError::io("sync", &self.path))?;
-        self.store.disk.rename(&self.path, &self.finished).map_err(StoreError::io("rename", &self.path))
+        self.store.disk.rename(&self.path, &self.finished).map_err(StoreError::io("rename", &self.path))?;
+        self.ended = true;
+        Ok(())
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    /// What was written for nothing takes no room: the disk may be full.
+    fn drop(&mut self) {
+        if !self.ended {
+            // The next one is written in its place.
+            drop(self.store.disk.remove(&self.path));
+        }
     }
 }
 

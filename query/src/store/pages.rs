@@ -10,12 +10,15 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use foldlog_log::disk::Disk;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use sled::{Batch, Config, Db, Mode};
 
 use super::{Place, Saving, StateStore, StoreError, Visit, aside};
@@ -47,7 +50,10 @@ pub struct PageStore {
     disk: Arc<dyn Disk>,
     /// Where sled's folder lies.
     parent: PathBuf,
-    db: Db,
+    /// None while it is opened again, or if that failed.
+    db: RwLock<Option<Db>>,
+    /// Whether sled has failed: from then on it refuses everything, also when the disk has room again.
+    has_failed: AtomicBool,
     index: Mutex<Index>,
 }
 
@@ -72,8 +78,8 @@ struct Kept {
     epoch: u64,
     /// The highest such number that was ever given: what was begun and not ended may have left pages.
     begun: u64,
-    /// Where its pages are: those of which it is known.
-    pages: Arc<BTreeMap<Place, Stored>>,
+    /// Where its pages are; none: they were neither read nor written since the store was opened, and nothing can build on them.
+    pages: Option<Arc<BTreeMap<Place, Stored>>>,
 }
 
 /// A page as it lies there.
@@ -90,12 +96,7 @@ impl PageStore {
     /// What the disk says.
     pub fn open(disk: Arc<dyn Disk>, parent: &Path) -> Result<Self, StoreError> {
         let folder = parent.join(FOLDER);
-        let opened = || {
-            let db = open(&folder)?;
-            let index = guarded(|| Index::of(&db))?;
-            Ok((db, index))
-        };
-        let (db, index) = match opened() {
+        let (db, index) = match opened(&folder) {
             Ok(opened) => opened,
             Err(StoreError::Pages(sled::Error::Io(error))) if is_locked(&error) || !is_damage(&error) => {
                 return Err(StoreError::io("open", &folder)(error));
@@ -104,18 +105,47 @@ impl PageStore {
                 let aside = aside::set_aside(disk.as_ref(), parent, FOLDER)?;
                 let error = super::chain(&error);
                 tracing::error!(error, aside = %aside.display(), "checkpoints of queries are damaged and set aside: queries fold from the log");
-                opened()?
+                opened(&folder)?
             }
         };
-        Ok(Self { disk, parent: parent.to_owned(), db, index: Mutex::new(index) })
+        let (db, has_failed) = (RwLock::new(Some(db)), AtomicBool::new(false));
+        Ok(Self { disk, parent: parent.to_owned(), db, has_failed, index: Mutex::new(index) })
     }
 
     fn kept(&self, owner: &str) -> Option<Kept> {
         self.index.lock().owners.get(owner).cloned()
     }
 
+    /// Runs what needs sled, and remembers if it fails.
+    fn with_db<T>(&self, call: impl FnOnce(&Db) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let db = self.db.read();
+        let done = db.as_ref().ok_or(StoreError::Closed).and_then(|db| guarded(|| call(db)));
+        if matches!(done, Err(StoreError::Pages(_) | StoreError::Closed)) {
+            self.has_failed.store(true, Ordering::Release);
+        }
+        done
+    }
+
+    /// Opens sled again if it has failed. What was not synced may be gone: nothing builds on what was there.
+    fn recover(&self) -> Result<(), StoreError> {
+        if !self.has_failed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut db = self.db.write();
+        // Its files are locked until it is gone.
+        guarded(|| {
+            drop(db.take());
+            Ok(())
+        })?;
+        let (again, index) = opened(&self.parent.join(FOLDER))?;
+        tracing::info!("the page store failed, and was opened again");
+        (*db, *self.index.lock()) = (Some(again), index);
+        self.has_failed.store(false, Ordering::Release);
+        Ok(())
+    }
+
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {
-        guarded(|| Ok(self.db.apply_batch(batch)?))
+        self.with_db(|db| Ok(db.apply_batch(batch)?))
     }
 
     /// Syncs sled's files, and the names of all of them.
@@ -145,19 +175,26 @@ impl PageStore {
             let mut index = self.index.lock();
             (std::mem::take(&mut index.replaced), std::mem::take(&mut index.gone))
         };
-        guarded(|| {
+        self.with_db(|db| {
             for instance in gone {
-                let all = self.db.scan_prefix(page_prefix(instance)).keys();
+                let all = db.scan_prefix(page_prefix(instance)).keys();
                 keys.extend(all.map(|key| key.map(|key| key.to_vec())).collect::<Result<Vec<_>, _>>()?);
             }
             for some in keys.chunks(REMOVALS) {
                 let mut batch = Batch::default();
                 some.iter().for_each(|key| batch.remove(key.as_slice()));
-                self.db.apply_batch(batch)?;
+                db.apply_batch(batch)?;
             }
             Ok(())
         })
     }
+}
+
+/// Sled, and what lies in it.
+fn opened(folder: &Path) -> Result<(Db, Index), StoreError> {
+    let db = open(folder)?;
+    let index = guarded(|| Index::of(&db))?;
+    Ok((db, index))
 }
 
 fn open(folder: &Path) -> Result<Db, StoreError> {
@@ -213,7 +250,7 @@ impl Index {
                 return Err(StoreError::Damaged("a head in the page store is not what was written".to_owned()));
             };
             known.push(instance);
-            index.owners.insert(owner.to_owned(), Kept { instance, epoch, begun: epoch, pages: Arc::default() });
+            index.owners.insert(owner.to_owned(), Kept { instance, epoch, begun: epoch, pages: None });
         }
         for entry in db.scan_prefix([SET_ASIDE]) {
             known.extend(head_of(&entry?.1).map(|(instance, ..)| instance));
@@ -275,7 +312,7 @@ impl StateStore for PageStore {
     }
 
     fn head(&self, owner: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let value = guarded(|| Ok(self.db.get(head_key(owner))?))?;
+        let value = self.with_db(|db| Ok(db.get(head_key(owner))?))?;
         let head = |value: &sled::IVec| head_of(value).map(|(.., head)| head.to_vec());
         let damaged = || StoreError::Damaged("its head is not what was written".to_owned());
         value.map(|value| head(&value).ok_or_else(damaged)).transpose()
@@ -290,8 +327,8 @@ impl StateStore for PageStore {
             pages.insert(place, Stored { epoch, pieces: u16::try_from(pieces.len()).unwrap_or(u16::MAX) });
             visit(place, &pieces.concat())
         };
-        guarded(|| {
-            for entry in self.db.scan_prefix(page_prefix(kept.instance)) {
+        self.with_db(|db| {
+            for entry in db.scan_prefix(page_prefix(kept.instance)) {
                 let (key, value) = entry?;
                 let damaged = || StoreError::Damaged("a page has no place".to_owned());
                 let (place, epoch, piece) = piece_of(&key).ok_or_else(damaged)?;
@@ -321,14 +358,16 @@ impl StateStore for PageStore {
         let mut index = self.index.lock();
         index.replaced.extend(replaced);
         if let Some(known) = index.owners.get_mut(owner) {
-            (known.begun, known.pages) = (known.begun.max(begun), Arc::new(pages));
+            (known.begun, known.pages) = (known.begun.max(begun), Some(Arc::new(pages)));
         }
         Ok(())
     }
 
     fn begin<'a>(&'a self, owner: &str, builds_on_last: bool) -> Result<Box<dyn Saving + 'a>, StoreError> {
+        self.recover()?;
         let mut index = self.index.lock();
-        let kept = match (index.owners.get_mut(owner), builds_on_last) {
+        let known = index.owners.get_mut(owner).filter(|kept| kept.pages.is_some());
+        let kept = match (known, builds_on_last) {
             (Some(kept), true) => {
                 kept.begun += 1;
                 Kept { epoch: kept.begun, ..kept.clone() }
@@ -337,7 +376,7 @@ impl StateStore for PageStore {
             (_, false) => {
                 let instance = index.next;
                 index.next += 1;
-                Kept { instance, epoch: 0, begun: 0, pages: Arc::default() }
+                Kept { instance, epoch: 0, begun: 0, pages: Some(Arc::default()) }
             }
         };
         Ok(Box::new(Unfinished {
@@ -352,7 +391,7 @@ impl StateStore for PageStore {
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        guarded(|| Ok(self.db.flush()?))?;
+        self.with_db(|db| Ok(db.flush()?))?;
         self.sync_files()?;
         self.let_go()
     }
@@ -360,19 +399,19 @@ impl StateStore for PageStore {
     fn set_aside(&self, owner: &str) -> Result<(), StoreError> {
         let Some(kept) = self.index.lock().owners.remove(owner) else { return Ok(()) };
         let mut gone = Vec::new();
-        guarded(|| {
-            let before: Vec<_> = self.db.scan_prefix([SET_ASIDE]).collect::<Result<_, _>>()?;
+        self.with_db(|db| {
+            let before: Vec<_> = db.scan_prefix([SET_ASIDE]).collect::<Result<_, _>>()?;
             let mut batch = Batch::default();
             for (key, value) in before.iter().take((before.len() + 1).saturating_sub(ASIDE)) {
                 batch.remove(key);
                 gone.extend(head_of(value).map(|(instance, ..)| instance));
             }
-            if let Some(head) = self.db.get(head_key(owner))? {
+            if let Some(head) = db.get(head_key(owner))? {
                 // Instances rise, so the oldest stands first.
                 batch.insert([&[SET_ASIDE], kept.instance.to_be_bytes().as_slice(), owner.as_bytes()].concat(), head);
             }
             batch.remove(head_key(owner));
-            Ok(self.db.apply_batch(batch)?)
+            Ok(db.apply_batch(batch)?)
         })?;
         self.index.lock().gone.extend(gone);
         Ok(())
@@ -380,7 +419,7 @@ impl StateStore for PageStore {
 
     fn remove(&self, owner: &str) -> Result<(), StoreError> {
         let removed = self.index.lock().owners.remove(owner);
-        guarded(|| Ok(self.db.remove(head_key(owner))?))?;
+        self.with_db(|db| Ok(db.remove(head_key(owner))?))?;
         self.index.lock().gone.extend(removed.map(|kept| kept.instance));
         Ok(())
     }
@@ -426,7 +465,7 @@ impl Saving for Unfinished<'_> {
         let mut value = self.kept.instance.to_le_bytes().to_vec();
         value.extend_from_slice(&self.kept.epoch.to_le_bytes());
         value.extend_from_slice(head);
-        guarded(|| Ok(store.db.insert(head_key(&self.owner), value)?))?;
+        store.with_db(|db| Ok(db.insert(head_key(&self.owner), value)?))?;
         self.ended = true;
         let mut index = store.index.lock();
         let before = index.owners.remove(&self.owner);
@@ -434,14 +473,14 @@ impl Saving for Unfinished<'_> {
             index.gone.push(before.instance);
         }
         // Nobody else has the map, unless a reader does at this moment.
-        let mut pages = std::mem::take(&mut self.kept.pages);
+        let mut pages = self.kept.pages.take().unwrap_or_default();
         let known = Arc::make_mut(&mut pages);
         for (place, stored) in std::mem::take(&mut self.put) {
             if let Some(old) = known.insert(place, stored) {
                 index.replaced.extend((0..old.pieces).map(|piece| piece_key(self.kept.instance, place, old.epoch, piece)));
             }
         }
-        let kept = Kept { pages, ..self.kept.clone() };
+        let kept = Kept { pages: Some(pages), ..self.kept.clone() };
         index.owners.insert(self.owner.clone(), kept);
         Ok(())
     }
@@ -496,7 +535,7 @@ mod tests {
     }
 
     fn keys(store: &PageStore) -> usize {
-        store.db.scan_prefix([PAGE]).count()
+        store.with_db(|db| Ok(db.scan_prefix([PAGE]).count())).unwrap()
     }
 
     #[test]
@@ -551,6 +590,27 @@ mod tests {
     }
 
     #[test]
+    fn after_a_failure_of_sled_it_is_opened_again_and_nothing_builds_on_what_may_be_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        save(&store, false, &[(FIRST, b"one"), (SECOND, b"two")], "a");
+        store.sync().unwrap();
+        // What a checkpoint leaves that the failure cut off.
+        let mut begun = store.begin("q", true).unwrap();
+        begun.put(FIRST, &vec![1; BATCH]).unwrap();
+        std::mem::forget(begun);
+        store.has_failed.store(true, Ordering::Release);
+        assert!(matches!(store.begin("q", true), Err(StoreError::NoBase)));
+        assert!(!store.has_failed.load(Ordering::Acquire));
+        save(&store, false, &[(SECOND, b"anew")], "b");
+        store.sync().unwrap();
+        let expected = Some(("b".to_owned(), vec![(SECOND, b"anew".to_vec())]));
+        assert_eq!((read(&store), keys(&store)), (expected.clone(), 1));
+        drop(store);
+        assert_eq!(read(&open(folder.path())), expected);
+    }
+
+    #[test]
     fn what_belongs_to_none_of_the_owners_goes() {
         let folder = tempfile::tempdir().unwrap();
         let store = open(folder.path());
@@ -570,7 +630,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = open(folder.path());
         save(&store, false, &[(FIRST, b"one")], "a");
-        store.db.insert(head_key("r"), b"short".as_slice()).unwrap();
+        store.with_db(|db| Ok(db.insert(head_key("r"), b"short".as_slice())?)).unwrap();
         store.sync().unwrap();
         drop(store);
         let store = open(folder.path());
@@ -591,6 +651,6 @@ mod tests {
             store.sync().unwrap();
             assert_eq!(read(&store), None);
         }
-        assert_eq!((keys(&store), store.db.scan_prefix([SET_ASIDE]).count()), (ASIDE, ASIDE));
+        assert_eq!((keys(&store), store.with_db(|db| Ok(db.scan_prefix([SET_ASIDE]).count())).unwrap()), (ASIDE, ASIDE));
     }
 }
