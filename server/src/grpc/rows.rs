@@ -13,6 +13,7 @@ use foldlog_query::{
         ipc::writer::StreamWriter,
         util::display::{ArrayFormatter, FormatOptions},
     },
+    catalog::type_name,
 };
 
 use crate::failure::{Failure, Kind};
@@ -37,7 +38,7 @@ impl Encoding {
         let column = |(place, field): (usize, &std::sync::Arc<Field>)| pb::Column {
             name: field.name().clone(),
             r#type: column_type(field.data_type()).into(),
-            sql_type: sql_type(field.data_type()),
+            sql_type: type_name(field.data_type()),
             key: keys.contains(&place),
         };
         let columns: Vec<_> = schema.fields().iter().enumerate().map(column).collect();
@@ -176,42 +177,6 @@ fn column_type(data_type: &DataType) -> pb::ColumnType {
         DataType::Null | DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Duration(_) | DataType::Interval(_) => {
             pb::ColumnType::Varchar
         }
-    }
-}
-
-fn sql_type(data_type: &DataType) -> String {
-    let plain = |text: &str| text.to_owned();
-    match data_type {
-        DataType::Decimal32(p, s) | DataType::Decimal64(p, s) | DataType::Decimal128(p, s) | DataType::Decimal256(p, s) => {
-            format!("DECIMAL({p},{s})")
-        }
-        DataType::List(inner) | DataType::LargeList(inner) | DataType::FixedSizeList(inner, _) => {
-            format!("ARRAY<{}>", sql_type(inner.data_type()))
-        }
-        DataType::Struct(fields) => {
-            let fields: Vec<_> = fields.iter().map(|field| format!("{} {}", field.name(), sql_type(field.data_type()))).collect();
-            format!("STRUCT<{}>", fields.join(", "))
-        }
-        DataType::Map(entries, _) => match entries.data_type() {
-            DataType::Struct(fields) => {
-                let types: Vec<_> = fields.iter().map(|field| sql_type(field.data_type())).collect();
-                format!("MAP<{}>", types.join(", "))
-            }
-            _ => plain("MAP"),
-        },
-        DataType::Dictionary(_, values) => sql_type(values),
-        other => plain(match column_type(other) {
-            pb::ColumnType::Boolean => "BOOLEAN",
-            pb::ColumnType::Integer => "INTEGER",
-            pb::ColumnType::Bigint => "BIGINT",
-            pb::ColumnType::Double => "DOUBLE",
-            pb::ColumnType::Bytes => "BYTES",
-            pb::ColumnType::Timestamp => "TIMESTAMP",
-            pb::ColumnType::Date => "DATE",
-            pb::ColumnType::Time => "TIME",
-            pb::ColumnType::Decimal => "DECIMAL",
-            pb::ColumnType::Unspecified | pb::ColumnType::Varchar | pb::ColumnType::Json => "VARCHAR",
-        }),
     }
 }
 
