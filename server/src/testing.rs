@@ -37,5 +37,5 @@ pub fn url(server: &Server) -> String {
 /// Serves on a disk as the verb `serve` does, to the end of the process's life; the exit code.
 #[must_use]
 pub fn serve_to_the_end(disk: Arc<dyn Disk>, config: Config) -> u8 {
-    cli::told(cli::serve::run(disk, config, &mut cli::serve::Passing::default()))
+    cli::told(cli::serve::run(&cli::serve::On::Given(disk), config, &mut cli::serve::Passing::default()))
 }

@@ -350,3 +350,29 @@ fn help_and_version_tell_what_one_needs() {
     let exit_codes = foldlog(&["--help"]).output().unwrap();
     assert!(String::from_utf8_lossy(&exit_codes.stdout).contains("74"));
 }
+
+#[test]
+fn the_state_of_queries_is_kept_in_pages_and_a_start_goes_on_from_it() {
+    let folder = TempDir::new().unwrap();
+    let serve = ["serve", "--data", text(&folder), "--listen", "127.0.0.1:0"];
+    let sql = |address: &str, statement: &str| {
+        let output = foldlog(&["sql", "--url", &format!("http://{address}"), "-o", "jsonl", statement]).output().unwrap();
+        assert!(output.status.success(), "{statement}: {}", told(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let mut running = Running::start(&serve);
+    let address = running.ready();
+    sql(&address, "CREATE STREAM hits (page VARCHAR) WITH (partitions = 1)");
+    sql(&address, "CREATE TABLE pages AS SELECT page, COUNT(*) AS n FROM hits GROUP BY page");
+    sql(&address, "INSERT INTO hits VALUES ('a'), ('b'), ('a')");
+    assert_eq!(sql(&address, "SELECT n FROM pages WHERE page = 'a'"), "{\"n\":2}\n");
+    running.signal("-TERM");
+    assert_eq!(running.end().0, Some(0));
+    let kept: Vec<_> = std::fs::read_dir(folder.path().join("state")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(kept.len() == 2 && ["checkpoints", "pages"].iter().all(|name| kept.iter().any(|kept| kept == name)), "{kept:?}");
+    let mut running = Running::start(&serve);
+    let address = running.ready();
+    assert_eq!(sql(&address, "SELECT n FROM pages WHERE page = 'a'"), "{\"n\":2}\n");
+    let queries = sql(&address, "SHOW QUERIES");
+    assert!(queries.contains("\"rows_in\":0"), "records were folded again: {queries}");
+}

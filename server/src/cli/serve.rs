@@ -7,7 +7,7 @@ use std::{io::Write as _, net::SocketAddr, path::PathBuf, process, sync::Arc, ti
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
-use foldlog_log::disk::{Disk, RealDisk};
+use foldlog_log::disk::Disk;
 use tempfile::TempDir;
 use tracing::{info, warn};
 
@@ -81,7 +81,7 @@ impl Serve {
         given.surroundings(self.config.as_deref());
         let config = Config::resolve(given).map_err(|faults| Failed::Usage(faults.into()))?;
         telemetry::begin(config.log_level, config.log_format);
-        run(Arc::new(RealDisk), config, &mut Passing::default())
+        run(&On::Machine, config, &mut Passing::default())
     }
 }
 
@@ -104,7 +104,7 @@ impl Dev {
         let config = Config::resolve(given).map_err(|faults| Failed::Usage(faults.into()))?;
         telemetry::begin(config.log_level, config.log_format);
         let mut passing = Passing { fallback: Some(SocketAddr::new(config.listen.ip(), 0)), folder: Some(folder) };
-        let served = run(Arc::new(RealDisk), config, &mut passing);
+        let served = run(&On::Machine, config, &mut passing);
         if let Some(Err(error)) = passing.folder.map(TempDir::close) {
             warn!(%error, "the temporary folder could not be removed");
         }
@@ -121,24 +121,41 @@ pub(crate) struct Passing {
     folder: Option<TempDir>,
 }
 
+/// The disk of a server's folder.
+pub(crate) enum On {
+    /// The machine's own.
+    Machine,
+    /// One that behaves as somebody wants to see it.
+    Given(Arc<dyn Disk>),
+}
+
+impl On {
+    async fn start(&self, config: Config) -> Result<Server, ServerError> {
+        match self {
+            Self::Machine => Server::start(config).await,
+            Self::Given(disk) => Server::start_on(Arc::clone(disk), config).await,
+        }
+    }
+}
+
 /// Serves on a runtime of its own.
-pub(crate) fn run(disk: Arc<dyn Disk>, config: Config, passing: &mut Passing) -> Result<(), Failed> {
+pub(crate) fn run(on: &On, config: Config, passing: &mut Passing) -> Result<(), Failed> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(config.io_threads).enable_all().thread_name("foldlog-io").build();
     let runtime = runtime.context("failed to start the runtime").map_err(Failed::Operation)?;
-    let served = runtime.block_on(serve(disk, config, passing));
+    let served = runtime.block_on(serve(on, config, passing));
     // After a good end nothing is left to wait for; after a bad one a read of a broken disk may never return.
     runtime.shutdown_background();
     served
 }
 
 /// Serves until a signal comes or the storage fails.
-async fn serve(disk: Arc<dyn Disk>, config: Config, passing: &mut Passing) -> Result<(), Failed> {
+async fn serve(on: &On, config: Config, passing: &mut Passing) -> Result<(), Failed> {
     let mut signals = Signals::new().context("failed to listen for signals").map_err(Failed::Operation)?;
-    let server = match (Server::start_on(Arc::clone(&disk), config.clone()).await, passing.fallback) {
+    let server = match (on.start(config.clone()).await, passing.fallback) {
         (Err(ServerError::Listen { source, .. }), Some(listen)) if source.kind() == std::io::ErrorKind::AddrInUse => {
             warn!(address = %config.listen, "the address is taken, another port is used");
-            Server::start_on(disk, Config { listen, ..config }).await
+            on.start(Config { listen, ..config }).await
         }
         (started, _) => started,
     };
