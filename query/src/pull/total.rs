@@ -4,6 +4,8 @@
 //! function around its [`Operation`]. It comes before the optimiser, so that no rule of DataFusion's can rewrite what fails
 //! (`CAST(a AS INT) < 5` is not `a < 5`), and constants are folded by the same arithmetic.
 
+use std::fmt::Write as _;
+
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::{
     common::{
@@ -153,6 +155,24 @@ impl Total {
     }
 }
 
+impl Total {
+    /// Writes the name of the column that it gives, those of its operands in it: into one text, for the operands of a long chain lie
+    /// deep, and DataFusion asks for the name of each.
+    fn write_name(&self, operands: &[Expr], name: &mut String) {
+        for (at, piece) in self.pieces.iter().enumerate() {
+            let operand = if at % 2 == 0 { None } else { piece.parse().ok().and_then(|place: usize| operands.get(place)) };
+            match operand {
+                None => name.push_str(piece),
+                Some(Expr::ScalarFunction(call)) if let Some(total) = call.func.inner().downcast_ref::<Self>() => {
+                    total.write_name(&call.args, name);
+                }
+                // Writing to a String does not fail.
+                Some(other) => drop(write!(name, "{}", other.schema_name())),
+            }
+        }
+    }
+}
+
 impl ScalarUDFImpl for Total {
     fn name(&self) -> &str {
         &self.name
@@ -163,11 +183,9 @@ impl ScalarUDFImpl for Total {
     }
 
     fn schema_name(&self, operands: &[Expr]) -> Result<String> {
-        let named = |(at, piece): (usize, &String)| {
-            let operand = if at % 2 == 0 { None } else { piece.parse().ok().and_then(|place: usize| operands.get(place)) };
-            operand.map_or_else(|| piece.clone(), |operand| operand.schema_name().to_string())
-        };
-        Ok(self.pieces.iter().enumerate().map(named).collect())
+        let mut name = String::new();
+        self.write_name(operands, &mut name);
+        Ok(name)
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
