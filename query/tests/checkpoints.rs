@@ -600,6 +600,30 @@ async fn a_disk_that_fails_costs_a_checkpoint_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_leaves_alone_what_the_log_keeps() {
+    let (disk, log, mut random) = (SimDisk::new(18), memory_log(), Random::new(18));
+    let how = in_files(&disk).leaving(0, 50);
+    let engine = open(&log, &how);
+    declare(&engine).await;
+    some_facts(log.as_ref(), &mut random, (60, 20)).await;
+    let shown = everything(&engine, log.as_ref()).await;
+    let files = || disk.paths().into_iter().filter(|path| path.starts_with(STATE)).collect::<Vec<_>>();
+    let used: usize = disk.paths().iter().filter_map(|path| disk.bytes_of(path)).map(|bytes| bytes.len()).sum();
+    // A third of the disk is free, and half of it is to be.
+    disk.set_capacity(used as u64 * 3 / 2);
+    engine.checkpoint();
+    assert_eq!(files(), [Path::new(STATE).join("checkpoints")]);
+    assert!(status(&engine, "sizes").checkpoint.newest.is_none());
+    disk.set_capacity(1 << 30);
+    engine.stop().await;
+    drop(engine);
+    assert_eq!(files().len(), 4);
+    let engine = open(&log, &how);
+    assert_eq!((everything(&engine, log.as_ref()).await, read(&engine)), (shown, vec![0; 3]));
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_kept_is_shown() {
     let (disk, log, mut random) = (SimDisk::new(17), memory_log(), Random::new(17));
     let engine = open(&log, &in_files(&disk));

@@ -259,7 +259,7 @@ impl Server {
 
 /// Opens the folder: blocking, and long after a crash.
 fn open(disk: Arc<dyn Disk>, keep: Keep, config: &Config, clock: Arc<dyn Clock>, app: &App) -> Result<Opened, ServerError> {
-    let checkpoints = keep(Arc::clone(&disk), config.data.join(STATE_FOLDER));
+    let checkpoints = keep(Arc::clone(&disk), config.data.join(STATE_FOLDER)).leaving(config.log.reserve_bytes, config.log.reserve_percent);
     let log = Arc::new(EmbeddedLog::open(disk, Arc::clone(&clock), &config.data, config.log.clone())?);
     let report = log.report();
     if let Some(damage) = &report.damage {

@@ -151,6 +151,8 @@ pub struct Checkpoints {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) folder: PathBuf,
     pub(crate) debt: Duration,
+    /// Bytes of the disk, and hundredths of it, that checkpoints leave alone.
+    leaves: (u64, u64),
 }
 
 /// What a folder of checkpoints is made of.
@@ -164,19 +166,34 @@ impl Checkpoints {
     /// In a page store in `folder`, which writes only what changed. It opens files by itself: `disk` must be the machine's own.
     #[must_use]
     pub fn in_pages(disk: Arc<dyn Disk>, folder: PathBuf) -> Self {
-        Self { place: CheckpointPlace::Pages, disk, folder, debt: REPLAY_DEBT }
+        Self { place: CheckpointPlace::Pages, disk, folder, debt: REPLAY_DEBT, leaves: (0, 0) }
     }
 
     /// In a file for each query in `folder`, written whole each time, on any disk.
     #[must_use]
     pub fn in_files(disk: Arc<dyn Disk>, folder: PathBuf) -> Self {
-        Self { place: CheckpointPlace::Files, disk, folder, debt: REPLAY_DEBT }
+        Self { place: CheckpointPlace::Files, disk, folder, debt: REPLAY_DEBT, leaves: (0, 0) }
     }
 
     /// With another time of folding, rather than 3 s, that may be lost before a checkpoint is due.
     #[must_use]
     pub fn due_after(self, debt: Duration) -> Self {
         Self { debt, ..self }
+    }
+
+    /// Leaving alone what the log keeps of the disk for what must go on when there is hardly any space: so many bytes, but of a small disk
+    /// a tenth, or so many hundredths of it if that is more.
+    #[must_use]
+    pub fn leaving(self, bytes: u64, percent: u64) -> Self {
+        Self { leaves: (bytes, percent), ..self }
+    }
+
+    /// Whether so many bytes may be written. A system that does not tell how much is free keeps nothing back.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        let Ok(space) = self.disk.space(&self.folder) else { return true };
+        let (least, percent) = self.leaves;
+        let kept = least.min(space.total / 10).max(space.total / 100 * percent);
+        space.free >= kept.saturating_add(bytes)
     }
 
     /// Opens the store; a damaged one is set aside, and an empty one takes its place (blocking).

@@ -392,6 +392,14 @@ impl Shared {
             kept.debt.settle(0);
             return None;
         }
+        let bytes: u64 = kept.fold.kept().iter().map(|kept| kept.bytes).sum();
+        // The store needs room for what it replaces beside.
+        if !self.how.has_room(bytes.saturating_mul(2)) {
+            tracing::warn!(query = kept.identity.query, "the disk has no room for a checkpoint; it is tried again later");
+            newest.not_before = self.clock.monotonic() + AFTER_FAILURE;
+            kept.debt.settle(0);
+            return None;
+        }
         let pinned = kept.query.while_published(|folded| Pinned::new(&kept.fold, folded));
         let base = newest.saved.as_ref();
         if debt == 0 || base.is_some_and(|base| base.position == pinned.position()) {
