@@ -38,7 +38,9 @@ use crate::{
         chance::{self, Chance},
         fault,
         resolve::{Resolver, lambda},
-        table_functions, total, zeros,
+        table_functions,
+        total::{self, Numbered},
+        zeros,
     },
     sql::{Dialect, DialectKind, place_of_expr, types::NestedTypes},
     stack::with_stack,
@@ -134,19 +136,29 @@ impl Expression {
     /// # Errors
     /// [`QueryError::ResourceExhausted`] if it makes too much of so many rows at once; never of a single row.
     pub fn evaluate(&self, batch: &RecordBatch) -> Result<Evaluated, QueryError> {
+        self.evaluate_numbered(&Numbered::of(batch, self.fallible)?)
+    }
+
+    /// As [`Expression::evaluate`], over a batch with numbers if it can fail.
+    pub(super) fn evaluate_numbered(&self, batch: &Numbered) -> Result<Evaluated, QueryError> {
         if self.depth <= SHALLOW {
             return self.evaluate_here(batch);
         }
         stacker::grow(self.depth * STACK_OF_A_LEVEL, || self.evaluate_here(batch))
     }
 
-    fn evaluate_here(&self, batch: &RecordBatch) -> Result<Evaluated, QueryError> {
-        let rows = batch.num_rows();
-        let evaluated = if self.fallible {
-            total::collect(&self.physical, batch)
-        } else {
-            self.physical.evaluate(batch).and_then(|value| value.into_array(rows)).map(|values| (values, Vec::new()))
-        };
+    pub(super) fn physical(&self) -> &Arc<dyn PhysicalExpr> {
+        &self.physical
+    }
+
+    /// The same, computed in another way.
+    pub(super) fn with_physical(&self, physical: Arc<dyn PhysicalExpr>) -> Self {
+        Self { depth: total::depth(&physical), physical, ..self.clone() }
+    }
+
+    fn evaluate_here(&self, batch: &Numbered) -> Result<Evaluated, QueryError> {
+        let rows = batch.rows();
+        let evaluated = total::collect(&self.physical, batch);
         match evaluated {
             Ok((values, errors)) => Ok(Evaluated { values, errors }),
             Err(error) if matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) => {

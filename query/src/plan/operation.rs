@@ -209,6 +209,11 @@ impl Operation {
         computed.is_err()
     }
 
+    /// Whether it gives the same for the same operands.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        self.ours.as_ref().is_none_or(Ours::is_repeatable)
+    }
+
     /// Type of the values.
     pub(crate) fn data_type(&self) -> &DataType {
         &self.data_type
@@ -229,8 +234,7 @@ impl Operation {
     }
 
     fn computed(&self, operands: Vec<ArrayRef>, rows: usize, failed: &mut Vec<usize>) -> Result<ArrayRef> {
-        let is_repeatable = self.ours.as_ref().is_none_or(Ours::is_repeatable);
-        if operands.is_empty() && is_repeatable {
+        if operands.is_empty() && self.is_repeatable() {
             return self.constant(rows, failed);
         }
         match self.kernel {

@@ -24,6 +24,7 @@ use datafusion::{
 };
 
 use super::{expression::RowError, operation::Operation};
+use crate::error::QueryError;
 
 /// Name of the column that carries each row's number through CASE and AND.
 const ROW: &str = "__row";
@@ -54,16 +55,34 @@ pub fn make_total(expression: Arc<dyn PhysicalExpr>, input: &Schema) -> Result<(
     Ok((Arc::new(Part { operation: Arc::new(operation), children, original: expression }), true))
 }
 
+/// A batch whose rows have their numbers beside them, for expressions that were made total.
+pub struct Numbered(RecordBatch);
+
+impl Numbered {
+    /// A batch, with the numbers if they are needed: if one of the expressions can fail.
+    ///
+    /// # Errors
+    /// [`QueryError::Execution`] for more rows than there are numbers.
+    pub fn of(batch: &RecordBatch, needed: bool) -> Result<Self, QueryError> {
+        let numbered = if needed { with_row_numbers(batch) } else { Ok(batch.clone()) };
+        numbered.map(Self).map_err(|fault| QueryError::Execution(fault.strip_backtrace()))
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.0.num_rows()
+    }
+}
+
 /// Evaluates an expression made total over a batch, and returns what failed on the way.
 ///
 /// # Errors
 /// None that a part could have: only those of a batch that does not fit the expression.
-pub fn collect(expression: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<(ArrayRef, Vec<RowError>)> {
-    let rows = batch.num_rows();
-    let numbered = with_row_numbers(batch)?;
+pub fn collect(expression: &Arc<dyn PhysicalExpr>, batch: &Numbered) -> Result<(ArrayRef, Vec<RowError>)> {
+    let rows = batch.rows();
     // An expression may be part of another: the body of a lambda is evaluated within a call.
     let outer = FAILED.take();
-    let values = expression.evaluate(&numbered).and_then(|values| values.into_array(rows));
+    let values = expression.evaluate(&batch.0).and_then(|values| values.into_array(rows));
     let mut errors = FAILED.replace(outer);
     let values = values?;
     errors.sort_by_key(|error| error.row);
@@ -85,12 +104,28 @@ fn with_row_numbers(batch: &RecordBatch) -> Result<RecordBatch> {
 }
 
 /// A part of an expression that can fail, made total.
-struct Part {
+pub(super) struct Part {
     operation: Arc<Operation>,
     /// The operands, then the column with the row numbers.
     children: Vec<Arc<dyn PhysicalExpr>>,
     /// The part as it was, for its name.
     original: Arc<dyn PhysicalExpr>,
+}
+
+impl Part {
+    /// Whether it gives the same for the same rows.
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.operation.is_repeatable()
+    }
+
+    /// The numbers of the rows of a batch.
+    ///
+    /// # Errors
+    /// [`DataFusionError::Internal`] for a batch without them.
+    pub(super) fn row_numbers(&self, batch: &RecordBatch) -> Result<ArrayRef> {
+        let numbers = self.children.last().ok_or_else(|| DataFusionError::Internal("an expression without row numbers".to_owned()))?;
+        numbers.evaluate(batch)?.into_array(batch.num_rows())
+    }
 }
 
 impl PhysicalExpr for Part {
@@ -104,14 +139,12 @@ impl PhysicalExpr for Part {
 
     fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
         let rows = batch.num_rows();
-        let Some((numbers, operands)) = self.children.split_last() else {
-            return Err(DataFusionError::Internal("an expression without row numbers".to_owned()));
-        };
+        let operands = self.children.split_last().map_or(&[][..], |(_, operands)| operands);
         let columns = operands.iter().map(|operand| operand.evaluate(batch)?.into_array(rows)).collect::<Result<Vec<_>>>()?;
         let mut failed = Vec::new();
         let values = self.operation.compute(columns, rows, &mut failed)?;
         if !failed.is_empty() {
-            let numbers = numbers.evaluate(batch)?.into_array(rows)?;
+            let numbers = self.row_numbers(batch)?;
             let numbers = numbers.as_primitive_opt::<UInt32Type>();
             let row_of = |row: usize| numbers.filter(|numbers| row < numbers.len()).map_or(row, |numbers| numbers.value(row) as usize);
             let reason = self.operation.reason();

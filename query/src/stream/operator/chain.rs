@@ -15,7 +15,7 @@ use arrow::{
 
 use crate::{
     error::QueryError,
-    plan::{Expression, MAX_BATCH_BYTES, Node, RowError, TableFunction, bytes_of},
+    plan::{Expression, MAX_BATCH_BYTES, Node, RowError, TableFunction, Together, bytes_of},
     stream::{change::ChangeBatch, operator::explode},
 };
 
@@ -32,8 +32,8 @@ pub(crate) struct Chain {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Filter(Expression),
-    Project(Vec<Expression>, SchemaRef),
+    Filter(Together),
+    Project(Together, SchemaRef),
     Explode(Vec<usize>, Vec<(TableFunction, Expression)>, SchemaRef),
 }
 
@@ -44,8 +44,8 @@ impl Chain {
     /// [`QueryError::Unsupported`] for an operator with state.
     pub(crate) fn new(nodes: &[Node]) -> Result<Self, QueryError> {
         let step = |node: &Node| match node {
-            Node::Filter { predicate, .. } => Ok(Step::Filter(predicate.clone())),
-            Node::Project { expressions, schema, .. } => Ok(Step::Project(expressions.clone(), Arc::clone(schema))),
+            Node::Filter { predicate, .. } => Ok(Step::Filter(Together::new(vec![predicate.clone()]))),
+            Node::Project { expressions, schema, .. } => Ok(Step::Project(Together::new(expressions.clone()), Arc::clone(schema))),
             Node::Explode { reads, calls, schema, .. } => Ok(Step::Explode(reads.clone(), calls.clone(), Arc::clone(schema))),
             Node::Aggregate { .. } | Node::Copy { .. } | Node::Newest { .. } => {
                 Err(QueryError::Unsupported("GROUP BY over the result of a GROUP BY in one query".to_owned()))
@@ -61,7 +61,7 @@ impl Chain {
 
     /// Puts a filter in front.
     pub(crate) fn after_filter(mut self, predicate: Option<Expression>) -> Self {
-        self.steps.splice(0..0, predicate.map(Step::Filter));
+        self.steps.splice(0..0, predicate.map(|predicate| Step::Filter(Together::new(vec![predicate]))));
         self
     }
 
@@ -83,9 +83,7 @@ impl Chain {
             }
             match step {
                 Step::Filter(predicate) => {
-                    let evaluated = predicate.evaluate(&input.rows)?;
-                    tell(&input, &evaluated.errors, faults);
-                    let keep = is_true(evaluated.values.as_boolean());
+                    let keep = kept_by(predicate, &input.rows, |errors| tell(&input, &errors, faults))?;
                     let keep = match &input.value_null {
                         Some(null) => BooleanArray::new(keep.values() & &!null, None),
                         None => keep,
@@ -127,14 +125,12 @@ impl Chain {
     ) -> Result<(RecordBatch, Option<BooleanBuffer>), QueryError> {
         let mut kept: Option<BooleanBuffer> = None;
         for step in &self.steps {
-            let mut tell = |failed: Vec<RowError>| {
+            let tell = |failed: Vec<RowError>| {
                 errors.extend(failed.into_iter().filter(|error| kept.as_ref().is_none_or(|kept| kept.value(error.row))));
             };
             match step {
                 Step::Filter(predicate) => {
-                    let evaluated = predicate.evaluate(&rows)?;
-                    tell(evaluated.errors);
-                    let keep = is_true(evaluated.values.as_boolean()).values().clone();
+                    let keep = kept_by(predicate, &rows, tell)?.values().clone();
                     kept = Some(kept.map_or_else(|| keep.clone(), |kept| &kept & &keep));
                 }
                 Step::Project(expressions, schema) => {
@@ -169,19 +165,29 @@ impl ChangeBatch {
     }
 }
 
+/// The rows for which a predicate is true; what fails in it is told.
+fn kept_by(predicate: &Together, rows: &RecordBatch, mut tell: impl FnMut(Vec<RowError>)) -> Result<BooleanArray, QueryError> {
+    let mut kept = None;
+    predicate.evaluate(rows, |evaluated| {
+        tell(evaluated.errors);
+        kept = evaluated.values.as_boolean_opt().map(is_true);
+        Ok(())
+    })?;
+    kept.ok_or_else(|| execution("a filter that is no BOOLEAN"))
+}
+
 /// The columns that expressions make of rows; what fails in one of them is told.
-fn project(expressions: &[Expression], rows: &RecordBatch, mut tell: impl FnMut(Vec<RowError>)) -> Result<Vec<ArrayRef>, QueryError> {
-    let mut columns = Vec::with_capacity(expressions.len());
-    let mut bytes = 0;
-    for expression in expressions {
-        let evaluated = expression.evaluate(rows)?;
+fn project(expressions: &Together, rows: &RecordBatch, mut tell: impl FnMut(Vec<RowError>)) -> Result<Vec<ArrayRef>, QueryError> {
+    let (mut columns, mut bytes) = (Vec::new(), 0);
+    expressions.evaluate(rows, |evaluated| {
         tell(evaluated.errors);
         bytes += bytes_of(&evaluated.values);
         if bytes > MAX_BATCH_BYTES && rows.num_rows() > 1 {
             return Err(QueryError::ResourceExhausted(format!("more than {MAX_BATCH_BYTES} bytes are made of one batch of rows")));
         }
         columns.push(evaluated.values);
-    }
+        Ok(())
+    })?;
     Ok(columns)
 }
 
