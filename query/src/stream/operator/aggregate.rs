@@ -92,6 +92,7 @@ impl Aggregation {
         let hashes: Vec<u64> = (0..input.len()).map(|row| hasher.hash_one(keys.get(row))).collect();
         let mut groups = Vec::with_capacity(input.len());
         let mut table = table.write();
+        table.warm(&hashes);
         groups.extend((0..input.len()).map(|row| table.touch(hashes[row], keys.get(row), input.rowtime[row])));
         match input.ops.as_deref() {
             None => self.fold_into((&mut table, values), &groups, &input, OnlyAdds),

@@ -8,6 +8,9 @@ use arrow::{buffer::BooleanBuffer, record_batch::RecordBatch};
 
 use crate::stream::state::{RowNumber, Table, Version};
 
+/// Rows that are brought near at once.
+const NEAR: usize = 1024;
+
 /// Rows of a table of state: key columns, then results.
 #[derive(Debug)]
 pub(crate) struct Groups {
@@ -33,7 +36,11 @@ impl Changed {
     /// as they were are in it only if `untouched_too`.
     pub(crate) fn between(table: &Table, from: Version, to: Version, untouched_too: bool) -> Vec<Self> {
         let mut changed = Vec::new();
-        for (row, before) in table.touched_after(from).into_iter().flatten() {
+        let touched: Vec<_> = table.touched_after(from).into_iter().flatten().collect();
+        for (place, (row, before)) in touched.iter().copied().enumerate() {
+            if place.is_multiple_of(NEAR) {
+                table.warm_rows(&touched[place..].iter().take(NEAR).map(|(row, _)| *row).collect::<Vec<_>>());
+            }
             let after = table.row_at(row, to);
             let differs = match (before, after) {
                 (Some(before), Some(after)) => table.differ(before, after),

@@ -63,7 +63,9 @@ impl Copy {
         let (keys, values) = (self.keys.encode_keys(key_columns)?, self.values.encode(value_columns)?);
         let without_key = keyless(key_columns, input.len());
         let mut made = Made::default();
-        for row in 0..input.len() {
+        let hashes: Vec<u64> = (0..input.len()).map(|row| hasher.hash_one(keys.get(row))).collect();
+        table.warm(&hashes);
+        for (row, hash) in hashes.into_iter().enumerate() {
             if without_key.as_ref().is_some_and(|without| without.value(row)) {
                 continue;
             }
@@ -77,7 +79,7 @@ impl Copy {
             } else if is_gone {
                 continue;
             }
-            let place = table.touch(hasher.hash_one(key), key, rowtime);
+            let place = table.touch(hash, key, rowtime);
             if is_gone {
                 table.remove(place);
                 continue;

@@ -10,6 +10,7 @@ use arrow::{
     array::{Array, ArrayRef},
     buffer::NullBuffer,
 };
+use hashbrown::DefaultHashBuilder;
 
 use crate::{
     error::QueryError,
@@ -83,37 +84,35 @@ impl Distinct {
         let of_count = |filter| Ok(NullBuffer::union(nulls.as_ref(), wanted(filter)?.as_ref()));
         let wanted: Vec<Option<NullBuffer>> = self.counts.iter().map(|count| of_count(count.filter)).collect::<Result<_, QueryError>>()?;
         let counts_it =
-            |place: usize, row: usize| wanted.get(place).is_some_and(|valid| valid.as_ref().is_none_or(|valid| valid.is_valid(row)));
+            &|place: usize, row: usize| wanted.get(place).is_some_and(|valid| valid.as_ref().is_none_or(|valid| valid.is_valid(row)));
         let first = self.words() - self.counts.len();
-        let mut key = Vec::new();
-        for (row, group) in groups.iter().enumerate() {
-            let counted = || {
-                self.counts.iter().enumerate().filter(|(place, _)| counts_it(*place, row)).map(|(place, count)| (first + place, count.at))
-            };
-            if counted().next().is_none() {
-                continue;
-            }
-            key.clear();
-            key.extend_from_slice(&group.to_be_bytes());
-            key.extend_from_slice(encoded.get(row));
-            let hash = hasher.hash_one(key.as_slice());
+        let counted = |row: usize| {
+            let counts = self.counts.iter().enumerate().filter(move |(place, _)| counts_it(*place, row));
+            counts.map(|(place, count)| (first + place, count.at))
+        };
+        let mut keys = Keys::default();
+        for (row, group) in groups.iter().enumerate().filter(|(row, _)| counted(*row).next().is_some()) {
+            keys.push(row, *group, encoded.get(row), &hasher);
+        }
+        values.warm(&keys.hashes);
+        for (row, hash, key) in keys.iter() {
             if !S::CAN_TAKE_BACK
-                && let Some(words) = values.accumulators_of(hash, &key)
-                && counted().all(|(word, _)| words.get(word).is_some_and(|rows| *rows != 0))
+                && let Some(words) = values.accumulators_of(hash, key)
+                && counted(row).all(|(word, _)| words.get(word).is_some_and(|rows| *rows != 0))
             {
                 continue;
             }
-            let value = values.touch(hash, &key, 0);
-            let (groups, rows) = (table.accumulators_mut(*group), values.accumulators_mut(value));
+            let value = values.touch(hash, key, 0);
+            let (groups, rows) = (table.accumulators_mut(groups[row]), values.accumulators_mut(value));
             if !signs.takes_back(row) {
-                for (word, at) in counted() {
+                for (word, at) in counted(row) {
                     groups[at] += u64::from(rows[word] == 0);
                     rows[word] = if S::CAN_TAKE_BACK { rows[word] + 1 } else { 1 };
                 }
                 rows[0] = rows[0].max(1);
                 continue;
             }
-            for (word, at) in counted().filter(|(word, _)| rows[*word] > 0).collect::<Vec<_>>() {
+            for (word, at) in counted(row).filter(|(word, _)| rows[*word] > 0).collect::<Vec<_>>() {
                 rows[word] -= 1;
                 groups[at] -= u64::from(rows[word] == 0);
             }
@@ -122,5 +121,32 @@ impl Distinct {
             }
         }
         Ok(())
+    }
+}
+
+/// The values of a batch as keys: group, then value.
+#[derive(Default)]
+struct Keys {
+    rows: Vec<usize>,
+    hashes: Vec<u64>,
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Keys {
+    fn push(&mut self, row: usize, group: RowNumber, value: &[u8], hasher: &DefaultHashBuilder) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&group.to_be_bytes());
+        self.bytes.extend_from_slice(value);
+        self.hashes.push(hasher.hash_one(&self.bytes[start..]));
+        self.ends.push(self.bytes.len());
+        self.rows.push(row);
+    }
+
+    /// Row, hash and key of each.
+    fn iter(&self) -> impl Iterator<Item = (usize, u64, &[u8])> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        let keys = starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end]);
+        self.rows.iter().zip(&self.hashes).zip(keys).map(|((row, hash), key)| (*row, *hash, key))
     }
 }

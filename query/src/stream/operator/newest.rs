@@ -78,8 +78,10 @@ impl Newest {
         let keys = self.keys.encode_keys(self.key_columns(input))?;
         let values = self.values.encode(input.rows.columns().get(self.keys.types().len()..).unwrap_or_default())?;
         let without_key = keyless(self.key_columns(input), input.len());
+        let hashes: Vec<u64> = (0..input.len()).map(|row| hasher.hash_one(keys.get(row))).collect();
         let mut table = table.write();
-        for row in 0..input.len() {
+        table.warm(&hashes);
+        for (row, hash) in hashes.into_iter().enumerate() {
             if without_key.as_ref().is_some_and(|without| without.value(row)) {
                 continue;
             }
@@ -88,7 +90,7 @@ impl Newest {
             if is_gone && !self.tells_all && table.find(key).is_none_or(|place| table.row(place).is_none()) {
                 continue;
             }
-            let place = table.touch(hasher.hash_one(key), key, rowtime);
+            let place = table.touch(hash, key, rowtime);
             table.set_rowtime(place, rowtime);
             if is_gone {
                 table.remove(place);

@@ -9,6 +9,7 @@ mod page;
 mod sweep;
 mod text;
 mod undo;
+mod warm;
 
 use std::{collections::BTreeMap, hash::BuildHasher, mem::size_of};
 
