@@ -129,13 +129,17 @@ impl Fields {
         loop {
             scan.space();
             scan.expect(b'"', "expected a field name")?;
-            let from = scan.at;
-            let escaped = scan.string()?;
-            let name = scan.bytes.get(from..scan.at - 1).unwrap_or_default();
+            let target = match self.order.get(ordinal) {
+                Some((known, target)) if scan.rest_of_string(known) => *target,
+                _ => {
+                    let from = scan.at;
+                    let escaped = scan.string()?;
+                    self.target(ordinal, scan.bytes.get(from..scan.at - 1).unwrap_or_default(), escaped)
+                }
+            };
             scan.space();
             scan.expect(b':', "expected :")?;
             scan.space();
-            let target = self.target(ordinal, name, escaped);
             let span = scan.value()?;
             if let Some((place, exact)) = target
                 && let Some(slot) = self.found.get_mut(place)
@@ -152,13 +156,8 @@ impl Fields {
         }
     }
 
-    /// Which wanted field a name means, and whether it is spelled exactly so.
+    /// Which wanted field a name means, and whether it is spelled exactly so; it is another one than stood at this place before.
     fn target(&mut self, ordinal: usize, name: &[u8], escaped: bool) -> Target {
-        if let Some((known, target)) = self.order.get(ordinal)
-            && **known == *name
-        {
-            return *target;
-        }
         let (name, target) = match self.known.get_key_value(name) {
             Some((name, target)) => (Arc::clone(name), *target),
             None => self.meet(name, escaped)?,
@@ -340,11 +339,27 @@ impl Scanner<'_> {
         }
     }
 
+    /// Passes over the rest of a string, from after its opening quote to after its closing one, if it is written exactly so.
+    #[inline]
+    fn rest_of_string(&mut self, written: &[u8]) -> bool {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let is_so = rest.get(written.len()) == Some(&b'"') && rest.starts_with(written);
+        self.at += if is_so { written.len() + 1 } else { 0 };
+        is_so
+    }
+
     /// Passes over a string, from after its opening quote to after its closing one; whether there was an escape.
     #[inline]
     fn string(&mut self) -> Result<bool, Fault> {
         let mut escaped = false;
         loop {
+            // Most of a long text at once, then a word at a time.
+            while let Some(chunk) = self.bytes.get(self.at..).and_then(|rest| rest.first_chunk::<32>()) {
+                if chunk.iter().fold(false, |any, byte| any | (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\')) {
+                    break;
+                }
+                self.at += 32;
+            }
             while let Some(chunk) = self.bytes.get(self.at..).and_then(|rest| rest.first_chunk::<8>()) {
                 let special = special_bytes(u64::from_le_bytes(*chunk));
                 if special != 0 {
