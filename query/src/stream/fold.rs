@@ -306,6 +306,11 @@ impl Fold {
         self.table.write().pin()
     }
 
+    /// Number of rows at a version, those among them that are not there.
+    pub(crate) fn rows_at(&self, version: Version) -> usize {
+        self.table.read().rows_at(version)
+    }
+
     pub(crate) fn unpin(&self, version: Version) {
         self.table.write().unpin(version);
     }

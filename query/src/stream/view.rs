@@ -17,7 +17,7 @@ use crate::{
         fold::Fold,
         operator::chain::execution,
         query::{Query, Reached},
-        state::Version,
+        state::{RowNumber, Version},
     },
     supervisor::QueryState,
 };
@@ -236,13 +236,28 @@ impl Pinned {
     /// All rows, at most [`SCAN_ROWS`] a batch, in the order in which their keys first came. Rows are copied a batch at a time,
     /// under a lock held for that batch; nothing follows an error ([`QueryError::SnapshotTooOld`]).
     pub fn scan(&self) -> impl Iterator<Item = Result<RecordBatch, QueryError>> + Send + use<> {
+        self.part(0, RowNumber::MAX)
+    }
+
+    /// The same in parts of [`SCAN_ROWS`] rows, each to be read on a thread of its own.
+    pub(crate) fn parts(
+        &self,
+    ) -> impl Iterator<Item = impl Iterator<Item = Result<RecordBatch, QueryError>> + Send + use<>> + Send + use<'_> {
+        let rows = self.held.fold.rows_at(self.held.version);
+        (0..rows).step_by(SCAN_ROWS).map(move |from| self.part(number(from), number(from + SCAN_ROWS)))
+    }
+
+    /// Rows from a number on, up to another one (exclusive).
+    fn part(&self, from: RowNumber, to: RowNumber) -> impl Iterator<Item = Result<RecordBatch, QueryError>> + Send + use<> {
         let held = Arc::clone(&self.held);
-        let mut next = Some(0);
+        let mut next = Some(from).filter(|from| *from < to);
         std::iter::from_fn(move || {
             loop {
-                match held.fold.scan(next.take()?, SCAN_ROWS, held.version, held.position).transpose()? {
+                let from = next.take()?;
+                let most = SCAN_ROWS.min((to - from) as usize);
+                match held.fold.scan(from, most, held.version, held.position).transpose()? {
                     Ok((rows, following)) => {
-                        next = Some(following);
+                        next = Some(following).filter(|following| *following < to);
                         if rows.num_rows() > 0 {
                             return Some(Ok(rows));
                         }
@@ -252,6 +267,10 @@ impl Pinned {
             }
         })
     }
+}
+
+fn number(row: usize) -> RowNumber {
+    RowNumber::try_from(row).unwrap_or(RowNumber::MAX)
 }
 
 /// One key as columns of one row, each of the type that the key has there.

@@ -37,6 +37,7 @@ pub(crate) type Rows = Box<dyn Iterator<Item = Result<arrow::record_batch::Recor
 
 /// Something that can be read from its beginning, as often as a plan wants.
 pub(crate) trait Readable: std::fmt::Debug + Send + Sync + 'static {
-    /// Begins to read; blocks on files while it is iterated. Memory beyond a batch is taken from `context`.
-    fn open(self: Arc<Self>, context: &datafusion::execution::TaskContext) -> Result<Rows, crate::error::QueryError>;
+    /// Begins to read: parts in the order of their rows, each of which may be read on a thread of its own; blocks on files while one is
+    /// iterated. Memory beyond a batch of each is taken from `context`.
+    fn open(self: Arc<Self>, context: &datafusion::execution::TaskContext) -> Result<Vec<Rows>, crate::error::QueryError>;
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use arrow::datatypes::SchemaRef;
+use arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use datafusion::{
     common::tree_node::TreeNodeRecursion,
     error::{DataFusionError, Result},
@@ -14,11 +14,11 @@ use datafusion::{
         stream::RecordBatchStreamAdapter,
     },
 };
-use futures::stream;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{Readable, Rows, external};
 
-/// Reads one table in one partition, in the order of the table.
+/// Reads one table in one partition, in the order of the table, parts of it at once.
 #[derive(Debug)]
 pub(super) struct ScanExec {
     label: String,
@@ -66,28 +66,42 @@ impl ExecutionPlan for ScanExec {
     }
 
     fn execute(&self, _: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let start = Step::Open(Arc::clone(&self.rows), context);
+        let (rows, at_once) = (Arc::clone(&self.rows), context.session_config().target_partitions().max(1));
         // Each batch is read on a thread that may block, and none is held between two batches.
-        let batches = stream::try_unfold(start, |step| async {
-            let read = tokio::task::spawn_blocking(move || step.next()).await;
-            read.map_err(|fault| DataFusionError::Execution(format!("a read ended early: {fault}")))?
+        let parts = stream::once(blocking(move || rows.open(&context).map_err(external)));
+        let batches = parts.map_ok(move |parts| {
+            // Of the next parts the first batch is read at once, and given in their order.
+            let begun = stream::iter(parts).map(|rows| blocking(move || next_of(rows))).buffered(at_once);
+            begun.map_ok(|first| stream::try_unfold(Step::Read(first), following)).try_flatten()
         });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches.try_flatten())))
     }
 }
 
+/// A batch, and what follows it.
+type Begun = Option<(RecordBatch, Rows)>;
+
+fn next_of(mut rows: Rows) -> Result<Begun> {
+    let batch = rows.next().transpose().map_err(external)?;
+    Ok(batch.map(|batch| (batch, rows)))
+}
+
+/// Gives a batch that was read; the one behind it is read when it is asked for.
+async fn following(step: Step) -> Result<Option<(RecordBatch, Step)>> {
+    let read = match step {
+        Step::Read(begun) => begun,
+        Step::Left(rows) => blocking(move || next_of(rows)).await?,
+    };
+    Ok(read.map(|(batch, rows)| (batch, Step::Left(rows))))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|fault| DataFusionError::Execution(format!("a read ended early: {fault}")))?
+}
+
+/// Where a part is read.
 enum Step {
-    Open(Arc<dyn Readable>, Arc<TaskContext>),
-    Read(Rows),
-}
-
-impl Step {
-    fn next(self) -> Result<Option<(arrow::record_batch::RecordBatch, Self)>> {
-        let mut rows = match self {
-            Self::Open(rows, context) => rows.open(&context).map_err(external)?,
-            Self::Read(rows) => rows,
-        };
-        let batch = rows.next().transpose().map_err(external)?;
-        Ok(batch.map(|batch| (batch, Self::Read(rows))))
-    }
+    Read(Begun),
+    Left(Rows),
 }

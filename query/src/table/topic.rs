@@ -266,7 +266,7 @@ impl TopicRows {
 }
 
 impl Readable for TopicRows {
-    fn open(self: Arc<Self>, context: &TaskContext) -> Result<Rows, QueryError> {
+    fn open(self: Arc<Self>, context: &TaskContext) -> Result<Vec<Rows>, QueryError> {
         let memory = MemoryConsumer::new(format!("keys of {}", self.source.name)).register(context.memory_pool());
         let newest = match self.source.kind {
             SourceKind::Stream => None,
@@ -275,7 +275,7 @@ impl Readable for TopicRows {
         let decoder = Decoder::new(&self.source, &self.chosen)?;
         let reader = self.reader()?;
         let until = self.part.until;
-        Ok(Box::new(Reading { reader, decoder, until, newest, _memory: memory }))
+        Ok(vec![Box::new(Reading { reader, decoder, until, newest, _memory: memory })])
     }
 }
 

@@ -140,19 +140,26 @@ struct ViewRows {
     chosen: Vec<usize>,
 }
 
+impl ViewRows {
+    fn project(&self, batch: &RecordBatch) -> Result<RecordBatch, QueryError> {
+        batch.project(&self.chosen).map_err(|fault| QueryError::Execution(fault.to_string()))
+    }
+}
+
 impl Readable for ViewRows {
-    fn open(self: Arc<Self>, _: &TaskContext) -> Result<Rows, QueryError> {
-        let project =
-            |batch: &RecordBatch, chosen: &[usize]| batch.project(chosen).map_err(|fault| QueryError::Execution(fault.to_string()));
+    fn open(self: Arc<Self>, _: &TaskContext) -> Result<Vec<Rows>, QueryError> {
         let Some(keys) = self.keys.clone() else {
-            let rows = self.pinned.scan();
-            return Ok(Box::new(rows.map(move |batch| project(&batch?, &self.chosen))));
+            let part = |rows: Rows| {
+                let of = Arc::clone(&self);
+                Box::new(rows.map(move |batch| of.project(&batch?))) as Rows
+            };
+            return Ok(self.pinned.parts().map(|rows| part(Box::new(rows))).collect());
         };
         let found = keys.into_iter().filter_map(move |key| match self.pinned.get(&key) {
-            Ok(Some(batch)) => Some(project(&batch, &self.chosen)),
+            Ok(Some(batch)) => Some(self.project(&batch)),
             Ok(None) => None,
             Err(fault) => Some(Err(fault)),
         });
-        Ok(Box::new(found))
+        Ok(vec![Box::new(found)])
     }
 }
