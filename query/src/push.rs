@@ -1,18 +1,14 @@
 //! Queries that do not end: over streams and topics every record from now on, over views a snapshot and then every change.
 //!
 //! Called by `engine` with a plan. What always holds: changes arrive in position order, each once, and every message says
-//! where to go on; nothing is read ahead of the client but what a listener's bounds allow; dropping the answer ends the query.
+//! where to go on; nothing is read ahead of the client but a few steps, or what a
+//! listener's bounds allow; dropping the answer ends the query.
 //!
 //! Over a stream the client's own polling takes what any reader of the same columns has decoded, or decodes it for all, in
-//! place where the records are still in memory: between an append and its row lie one wake-up and no other thread.
+//! place where the records are still in memory: between an append and its row lie one wake-up and no other thread. While it is behind the
+//! workers decode a few steps ahead.
 
-use std::{
-    future::poll_fn,
-    pin::Pin,
-    sync::Arc,
-    task::{Poll, Waker},
-    time::Duration,
-};
+use std::{future::poll_fn, pin::Pin, sync::Arc, time::Duration};
 
 use arrow::{
     array::{BooleanArray, UInt32Array},
@@ -38,8 +34,8 @@ use crate::{
     sql::statement::Print,
     stream::{
         change::ChangeBatch,
-        decode::{Decoded, Given, Lane},
         operator::chain::{Chain, execution},
+        source::AheadIntake,
         view::{Pinned, View},
     },
     supervisor::Supervisor,
@@ -164,12 +160,12 @@ impl Push {
         }
         let from = resume.unwrap_or(self.log.head().position);
         let (supervisor, scan) = (self.supervisor.clone(), scan.clone());
-        let lane = blocking(move || supervisor.lane(&scan, from)).await?;
-        let topic = lane.incarnation;
+        let intake = blocking(move || supervisor.reads(&scan, from, LIMITS)).await?;
+        let topic = intake.incarnation();
         if request.resume.and_then(|resume| resume.topic).is_some_and(|of| of != topic) {
             return Err(QueryError::TopicRecreated { topic: source.topic.clone() });
         }
-        let following = Following { lane, chain, at: from, left: limit, durable: self.log.durable(), told: Instant::now() };
+        let following = Following { intake, chain, at: from, left: limit, durable: self.log.durable(), told: Instant::now() };
         let items = stream::unfold(Some(following), |following| async {
             let mut following = following?;
             match Box::pin(following.next()).await {
@@ -228,8 +224,7 @@ fn place_in_view(view: &View, source: &Source, wanted: WantedColumn) -> Result<u
 
 /// A stream or topic being followed.
 struct Following {
-    /// What it shares with the other readers of the same columns.
-    lane: Arc<Lane>,
+    intake: AheadIntake,
     chain: Chain,
     /// Everything below it was delivered.
     at: Position,
@@ -247,9 +242,9 @@ impl Following {
                 self.durable.changed().await.map_err(|_| QueryError::Stopping)?;
                 continue;
             }
-            let chunk = self.take(until).await?;
-            self.at = chunk.to;
-            if let Some(passed) = self.rows(&chunk)? {
+            let taken = poll_fn(|context| self.intake.poll_take(until, context)).await?;
+            self.at = taken.scanned_to;
+            if let Some(passed) = self.rows(taken.rows)? {
                 self.told = Instant::now();
                 let rows = self.wanted(passed);
                 let ops = vec![ChangeOp::Insert; rows.num_rows()];
@@ -264,31 +259,13 @@ impl Following {
         }
     }
 
-    /// What comes next, decoded here or by another reader: in place where the records are in memory, on another thread else.
-    async fn take(&self, until: Position) -> Result<Arc<Decoded>, QueryError> {
-        loop {
-            let given = poll_fn(|context| match self.lane.take_from_memory(self.at, until, LIMITS, context.waker()) {
-                Ok(Given::Wait) => Poll::Pending,
-                other => Poll::Ready(other),
-            });
-            if let Given::Chunk(chunk) = given.await? {
-                return Ok(chunk);
-            }
-            let (lane, at) = (Arc::clone(&self.lane), self.at);
-            // If another reader decodes it by now, the next look waits for that.
-            if let Given::Chunk(chunk) = blocking(move || lane.take(at, until, LIMITS, Waker::noop())).await? {
-                return Ok(chunk);
-            }
-        }
-    }
-
-    /// The rows of a chunk that pass, if any do.
-    fn rows(&self, chunk: &Decoded) -> Result<Option<ChangeBatch>, QueryError> {
-        if chunk.rows.is_empty() {
+    /// The rows that pass, if any do.
+    fn rows(&self, rows: ChangeBatch) -> Result<Option<ChangeBatch>, QueryError> {
+        if rows.is_empty() {
             return Ok(None);
         }
         // What became NULL is nobody's but this client's; only queries that write keep a log of it.
-        let output = self.chain.run(chunk.rows.clone(), &mut Vec::new())?;
+        let output = self.chain.run(rows, &mut Vec::new())?;
         Ok((!output.is_empty()).then_some(output))
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Asked by the sources of tasks. Whoever comes first to a position decodes what begins there, others take the same chunk.
 //! Who stands where nothing is kept (new, paused, far behind) decodes for itself, and joins the others where it meets them.
+//! Reading and decoding are two: as soon as records were read, another worker may read what follows, and decode beside this one.
 //! Invariants: what is kept stays within its budget, the oldest goes first, whoever still wants it; nobody waits but for a
 //! chunk that another worker is decoding at that moment; what a chunk gives does not depend on who decoded it.
 
@@ -15,7 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use foldlog_log::{LogBackend, LogError, LogReader, Position, ReadLimits, Selection, TopicId, TopicName};
+use foldlog_log::{Chunk, LogBackend, LogError, LogReader, Position, ReadLimits, Selection, TopicId, TopicName};
 use parking_lot::Mutex;
 
 use crate::{
@@ -93,6 +94,8 @@ fn bytes_of(carried: &Carried) -> usize {
 pub(crate) enum Given {
     /// Rows, from there on.
     Chunk(Arc<Decoded>),
+    /// Records from there on, which the asker is to decode; until then others wait for it.
+    Read(Undecoded),
     /// Another worker decodes it; the waker is woken when it is there.
     Wait,
     /// It lies in files, which the asker does not want to wait for.
@@ -175,8 +178,8 @@ impl Decoding {
         }
         kept.next_lane += 1;
         let id = kept.next_lane;
-        let (cursors, shared) = (Mutex::new(vec![cursor]), Arc::clone(&self.shared));
-        let lane = Arc::new(Lane { id, scan: scan.clone(), incarnation, cursors, shared });
+        let (cursors, decoders) = (Mutex::new(vec![cursor]), Mutex::new(vec![Decoder::new(&scan.source, &scan.wanted)?]));
+        let lane = Arc::new(Lane { id, scan: scan.clone(), incarnation, cursors, decoders, shared: Arc::clone(&self.shared) });
         kept.lanes.push((id, key, Arc::downgrade(&lane)));
         Ok(lane)
     }
@@ -190,6 +193,8 @@ pub(crate) struct Lane {
     pub(crate) incarnation: TopicId,
     /// Where reading can go on without opening anything; no more than there are readers.
     cursors: Mutex<Vec<Cursor>>,
+    /// What knows how records look, by now; no more than there were at work at once.
+    decoders: Mutex<Vec<Decoder>>,
     shared: Arc<Shared>,
 }
 
@@ -209,19 +214,19 @@ impl Lane {
         &self.scan.source.topic
     }
 
-    /// The rows from `at` on, below `until`, which is durable and above `at`; no more than `limits`. Blocks on files.
+    /// What lies from `at` on, below `until`, which is durable and above `at`; no more than `limits`. Blocks on files.
     ///
     /// # Errors
     /// [`QueryError::Log`] where the log cannot be read.
-    pub(crate) fn take(self: &Arc<Self>, at: Position, until: Position, limits: ReadLimits, waker: &Waker) -> Result<Given, QueryError> {
+    pub(crate) fn read(self: &Arc<Self>, at: Position, until: Position, limits: ReadLimits, waker: &Waker) -> Result<Given, QueryError> {
         self.give(at, until, limits, waker, true)
     }
 
-    /// As [`Lane::take`], without blocking.
+    /// As [`Lane::read`], without blocking.
     ///
     /// # Errors
-    /// As [`Lane::take`].
-    pub(crate) fn take_from_memory(
+    /// As [`Lane::read`].
+    pub(crate) fn read_from_memory(
         self: &Arc<Self>,
         at: Position,
         until: Position,
@@ -259,14 +264,13 @@ impl Lane {
             let coming = kept.under_way.range(later).next().map(|(key, _)| key.1);
             chunk.into_iter().chain(coming).fold(until, Position::min)
         };
-        let _under_way = UnderWay { lane: self, at };
-        let Some(chunk) = self.decode(at, until, limits, may_block)?.map(Arc::new) else { return Ok(Given::InFiles) };
-        self.keep(&chunk);
-        Ok(Given::Chunk(chunk))
+        let under_way = UnderWay { lane: Arc::clone(self), at };
+        let Some(chunk) = self.read_on(at, until, limits, may_block)? else { return Ok(Given::InFiles) };
+        Ok(Given::Read(Undecoded { under_way, chunk }))
     }
 
     /// None if that would block and must not.
-    fn decode(self: &Arc<Self>, at: Position, until: Position, limits: ReadLimits, may_block: bool) -> Result<Option<Decoded>, QueryError> {
+    fn read_on(self: &Arc<Self>, at: Position, until: Position, limits: ReadLimits, may_block: bool) -> Result<Option<Chunk>, QueryError> {
         let parked = {
             let mut cursors = self.cursors.lock();
             let fits = |cursor: &Cursor| cursor.at == at && (may_block || cursor.reader.in_memory());
@@ -277,14 +281,33 @@ impl Lane {
             None if !may_block => return Ok(None),
             None => Cursor::open(self.shared.log.as_ref(), &self.scan, self.incarnation, at)?,
         };
-        let chunk = cursor.decode(until, limits)?;
-        self.shared.records.fetch_add(chunk.records, Ordering::Relaxed);
+        let chunk = cursor.reader.read(until, limits)?;
+        cursor.at = chunk.scanned_to;
         let mut cursors = self.cursors.lock();
         cursors.push(cursor);
+        // What is being decoded holds the lane, too, which makes no difference worth counting.
         if cursors.len() > Arc::strong_count(self) {
             cursors.remove(0);
         }
         Ok(Some(chunk))
+    }
+
+    fn decode(&self, from: Position, chunk: &Chunk) -> Result<Decoded, QueryError> {
+        let parked = self.decoders.lock().pop();
+        let mut decoder = parked.map_or_else(|| Decoder::new(&self.scan.source, &self.scan.wanted), Ok)?;
+        let decoded = decoder.decode(&chunk.runs)?;
+        self.decoders.lock().push(decoder);
+        let records = chunk.runs.iter().map(|run| u64::from(run.count)).sum();
+        self.shared.records.fetch_add(records, Ordering::Relaxed);
+        let rows = ChangeBatch {
+            rows: decoded.batch,
+            ops: None,
+            rowtime: decoded.rowtime,
+            positions: decoded.positions,
+            value_null: decoded.value_null,
+        };
+        let carried = Arc::new(decoded.carried);
+        Ok(Decoded { from, to: chunk.scanned_to, rows, records, carried, bad: decoded.bad, bad_count: decoded.bad_count })
     }
 
     /// Keeps a chunk for others, and lets go what is oldest.
@@ -308,13 +331,37 @@ impl Lane {
     }
 }
 
+/// Records that were read and are to be decoded.
+pub(crate) struct Undecoded {
+    under_way: UnderWay,
+    chunk: Chunk,
+}
+
+impl Undecoded {
+    /// Every record of the source up to here (exclusive) is covered.
+    pub(crate) const fn to(&self) -> Position {
+        self.chunk.scanned_to
+    }
+
+    /// Decodes them, for all who want them.
+    ///
+    /// # Errors
+    /// Those of [`Decoder::decode`].
+    pub(crate) fn decode(self) -> Result<Arc<Decoded>, QueryError> {
+        let lane = &self.under_way.lane;
+        let decoded = Arc::new(lane.decode(self.under_way.at, &self.chunk)?);
+        lane.keep(&decoded);
+        Ok(decoded)
+    }
+}
+
 /// While a chunk is decoded; at the end, however it comes, whoever waits looks again.
-struct UnderWay<'a> {
-    lane: &'a Lane,
+struct UnderWay {
+    lane: Arc<Lane>,
     at: Position,
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for UnderWay {
     fn drop(&mut self) {
         let waiting = self.lane.shared.kept.lock().under_way.remove(&(self.lane.id, self.at));
         waiting.into_iter().flatten().for_each(Waker::wake);
@@ -324,7 +371,6 @@ impl Drop for UnderWay<'_> {
 /// A place in a topic from which reading goes on.
 struct Cursor {
     reader: Box<dyn LogReader>,
-    decoder: Decoder,
     at: Position,
 }
 
@@ -336,23 +382,7 @@ impl Cursor {
         if log.topic(topic)?.id != incarnation {
             return Err(LogError::UnknownTopic { topic: topic.clone() }.into());
         }
-        Ok(Self { reader, decoder: Decoder::new(&scan.source, &scan.wanted)?, at })
-    }
-
-    fn decode(&mut self, until: Position, limits: ReadLimits) -> Result<Decoded, QueryError> {
-        let chunk = self.reader.read(until, limits)?;
-        let records = chunk.runs.iter().map(|run| u64::from(run.count)).sum();
-        let decoded = self.decoder.decode(&chunk.runs)?;
-        let from = std::mem::replace(&mut self.at, chunk.scanned_to);
-        let rows = ChangeBatch {
-            rows: decoded.batch,
-            ops: None,
-            rowtime: decoded.rowtime,
-            positions: decoded.positions,
-            value_null: decoded.value_null,
-        };
-        let carried = Arc::new(decoded.carried);
-        Ok(Decoded { from, to: chunk.scanned_to, rows, records, carried, bad: decoded.bad, bad_count: decoded.bad_count })
+        Ok(Self { reader, at })
     }
 }
 
@@ -400,8 +430,9 @@ mod tests {
     }
 
     fn chunk(lane: &Arc<Lane>, at: Position, until: Position, limits: ReadLimits) -> Arc<Decoded> {
-        match lane.take(at, until, limits, Waker::noop()).unwrap() {
+        match lane.read(at, until, limits, Waker::noop()).unwrap() {
             Given::Chunk(chunk) => chunk,
+            Given::Read(records) => records.decode().unwrap(),
             Given::Wait | Given::InFiles => panic!("nobody else decodes"),
         }
     }
@@ -478,13 +509,12 @@ mod tests {
         let decoding = Decoding::new(log, KEPT_BYTES);
         let lane = decoding.lane(&scan, Position::default()).unwrap();
         let at = Position::default();
-        decoding.shared.kept.lock().under_way.insert((lane.id, at), Vec::new());
-        let decodes = UnderWay { lane: &lane, at };
+        let Given::Read(records) = lane.read(at, end, LIMITS, Waker::noop()).unwrap() else { panic!("nobody decoded it") };
         let woken = Arc::new(Woken::default());
-        let waits = lane.take(at, end, LIMITS, &Waker::from(Arc::clone(&woken))).unwrap();
+        let waits = lane.read(at, end, LIMITS, &Waker::from(Arc::clone(&woken))).unwrap();
         assert!(matches!(waits, Given::Wait));
         assert_eq!(woken.0.load(Ordering::Relaxed), 0);
-        drop(decodes);
+        records.decode().unwrap();
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
         assert_eq!(read(&lane, at, end, LIMITS).0, [0, 1, 2, 3, 4]);
     }

@@ -1,11 +1,17 @@
 //! Where a task's rows come from: records of its source in position order, decoded.
 //!
-//! Read by the task alone. Invariant: what is returned covers every record of the source below `scanned_to`, once.
+//! Read by one task, or by one push query. Records are read one step after the other, and decoded by several workers at once: a line
+//! has the steps in their order. Invariant: what is returned covers every record of the source below `scanned_to`, once.
 
-use std::{collections::VecDeque, sync::Arc, task::Waker};
+use std::{
+    collections::VecDeque,
+    ops::ControlFlow,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
 
-use foldlog_log::{Position, ReadLimits, TopicName};
-use parking_lot::Mutex;
+use foldlog_log::{Position, ReadLimits, TopicId, TopicName};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::{
     codec::{BadInput, Carried},
@@ -14,8 +20,7 @@ use crate::{
     processing_log::Fault,
     stream::{
         change::ChangeBatch,
-        decode::{Decoding, Given, Lane},
-        query::Query,
+        decode::{Decoded, Decoding, Given, Lane, Undecoded},
         worker::{Job, Pool, Turn, Work},
     },
 };
@@ -75,146 +80,338 @@ pub(crate) trait Intake: Send {
 /// What happened to a record that could not be decoded.
 const SKIPPED: &str = "skipped";
 
-/// Steps that are decoded ahead of the task.
-const STEPS_AHEAD: usize = 3;
+/// Most steps that are read and not taken yet.
+const STEPS_AHEAD: usize = 4;
 
-/// Reads and decodes for one task: in place while it keeps up, on another worker when there is more than a step to read.
+/// Reads and decodes for one reader: in place while it keeps up, on the workers, too, when there is more than a step to read.
 pub(crate) struct AheadIntake {
     shared: Arc<Shared>,
-    job: Arc<Job>,
+    /// They decode ahead.
+    jobs: Vec<Arc<Job>>,
 }
 
 struct Shared {
-    /// Held while a step is read and decoded; what it gives is put in line before it is let go.
-    stage: Mutex<Stage>,
+    lane: Arc<Lane>,
+    limits: ReadLimits,
+    /// How far the source was read; held while a step is read, which takes its place in line before this is let go.
+    read_to: Mutex<Position>,
     line: Mutex<Line>,
-    query: Arc<Query>,
 }
 
-/// What is decoded and not taken yet.
+/// What was read and is not taken yet, in order.
 #[derive(Default)]
 struct Line {
-    steps: VecDeque<Result<Taken, QueryError>>,
+    steps: VecDeque<Step>,
+    /// Number of the next step.
+    next: u64,
     /// How far to read ahead; durable.
     goal: Position,
-    /// Whether the task waits for a step.
-    awaited: bool,
+    /// Whoever waits for the first step.
+    awaited: Option<Waker>,
 }
 
-/// Where the task's source is read.
-struct Stage {
-    lane: Arc<Lane>,
-    at: Position,
-    limits: ReadLimits,
+struct Step {
+    number: u64,
+    from: Position,
+    /// None while it is being decoded.
+    taken: Option<Result<Taken, QueryError>>,
 }
 
-impl AheadIntake {
-    /// Reads a source from `from` (inclusive) on, for the task of `query`.
-    ///
-    /// # Errors
-    /// Those of [`Decoding::lane`].
-    pub(crate) fn new(
-        decoding: &Decoding,
-        pool: &Pool,
-        query: &Arc<Query>,
-        scan: &SourceScan,
-        from: Position,
-        limits: ReadLimits,
-    ) -> Result<Self, QueryError> {
-        let stage = Stage { lane: decoding.lane(scan, from)?, at: from, limits };
-        let shared = Arc::new(Shared { stage: Mutex::new(stage), line: Mutex::default(), query: Arc::clone(query) });
-        let ahead = Ahead { shared: Arc::clone(&shared) };
-        Ok(Self { shared, job: pool.spawn(|_| Box::new(ahead)) })
+impl Line {
+    /// Whether somebody should read on from a position.
+    fn has_room(&self, at: Position) -> bool {
+        let failed = self.steps.iter().any(|step| matches!(step.taken, Some(Err(_))));
+        self.steps.len() < STEPS_AHEAD && at < self.goal && !failed
     }
 
-    /// The first step in line, cut at `until`; wakes the other worker if there is more to read.
-    fn next_in_line(&self, until: Position) -> Option<Result<Taken, QueryError>> {
-        let mut line = self.shared.line.lock();
-        line.awaited = false;
-        line.goal = line.goal.max(until);
-        let first = match line.steps.front_mut()? {
-            Ok(step) => step.split_below(until).map(Ok),
-            Err(_) => None,
-        };
-        let first = first.or_else(|| line.steps.pop_front());
-        let room = line.steps.len() < STEPS_AHEAD;
-        drop(line);
-        if room {
-            Arc::clone(&self.job).schedule();
+    fn push(&mut self, from: Position, taken: Option<Result<Taken, QueryError>>) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.steps.push_back(Step { number, from, taken });
+        number
+    }
+
+    /// Whether the first step was decoded, or failed.
+    fn has_first(&self) -> bool {
+        self.steps.front().is_some_and(|step| step.taken.is_some())
+    }
+
+    /// The first step, cut at `until`.
+    fn first(&mut self, until: Position) -> First {
+        let Some(first) = self.steps.front_mut() else { return First::Missing };
+        match &mut first.taken {
+            None => First::Coming,
+            Some(Err(_)) => First::Failed,
+            Some(Ok(taken)) => match taken.split_below(until) {
+                Some(below) => First::There(below),
+                None => self.steps.pop_front().and_then(|first| first.taken?.ok()).map_or(First::Missing, First::There),
+            },
         }
-        first
     }
 }
 
-impl Intake for AheadIntake {
-    fn take(&mut self, until: Position, waker: &Waker) -> Result<Option<Taken>, QueryError> {
-        if let Some(step) = self.next_in_line(until) {
-            return step.map(Some);
-        }
-        let mut stage = self.shared.stage.try_lock();
-        if stage.is_none() {
-            // Whoever decodes looks at this after it has let the stage go; if it has by now, the second try succeeds.
-            self.shared.line.lock().awaited = true;
-            stage = self.shared.stage.try_lock();
-        }
-        let Some(mut stage) = stage else { return Ok(None) };
-        // What was decoded since the first look comes first.
-        if let Some(step) = self.next_in_line(until) {
-            return step.map(Some);
-        }
-        let Some(taken) = stage.take(until, waker)? else { return Ok(None) };
-        drop(stage);
-        if taken.scanned_to < until {
-            Arc::clone(&self.job).schedule();
-        }
-        Ok(Some(taken))
+/// What the first step in line is.
+enum First {
+    There(Taken),
+    /// It is being decoded.
+    Coming,
+    Failed,
+    Missing,
+}
+
+/// A step that was read, has its place in line, and is to be decoded.
+struct Begun {
+    number: u64,
+    records: Undecoded,
+}
+
+impl Shared {
+    /// Reads what comes next. Breaks off if that is none of this worker's business now: there is no room in line, nothing to read, or
+    /// another worker decodes it for another task, and wakes then. Blocks on files.
+    fn read(&self, waker: &Waker) -> ControlFlow<(), Option<Begun>> {
+        self.read_with(self.read_to.lock(), waker, Lane::read)
     }
-}
 
-/// The job that decodes ahead.
-struct Ahead {
-    shared: Arc<Shared>,
-}
+    /// As [`Shared::read`], without blocking: also breaks off if another worker reads at this moment, or if it lies in files.
+    fn read_from_memory(&self, waker: &Waker) -> ControlFlow<(), Option<Begun>> {
+        match self.read_to.try_lock() {
+            Some(read_to) => self.read_with(read_to, waker, Lane::read_from_memory),
+            None => ControlFlow::Break(()),
+        }
+    }
 
-impl Work for Ahead {
-    fn turn(&mut self, waker: &Waker) -> Turn {
-        let mut stage = self.shared.stage.lock();
+    fn read_with(
+        &self,
+        mut read_to: MutexGuard<'_, Position>,
+        waker: &Waker,
+        read: impl FnOnce(&Arc<Lane>, Position, Position, ReadLimits, &Waker) -> Result<Given, QueryError>,
+    ) -> ControlFlow<(), Option<Begun>> {
+        let from = *read_to;
         let goal = {
-            let line = self.shared.line.lock();
-            let failed = line.steps.iter().any(Result::is_err);
-            (line.steps.len() < STEPS_AHEAD && stage.at < line.goal && !failed).then_some(line.goal)
+            let line = self.line.lock();
+            if !line.has_room(from) {
+                return ControlFlow::Break(());
+            }
+            line.goal
         };
-        // None if another worker decodes it, for another task; this job is woken then.
-        let step = goal.and_then(|goal| stage.take(goal, waker).transpose());
-        let turn = if step.is_some() { Turn::Again } else { Turn::Wait };
-        self.shared.line.lock().steps.extend(step);
-        drop(stage);
-        if std::mem::take(&mut self.shared.line.lock().awaited) {
-            self.shared.query.wake();
+        let (taken, records) = match read(&self.lane, from, goal, self.limits, waker) {
+            Ok(Given::Wait | Given::InFiles) => return ControlFlow::Break(()),
+            Ok(Given::Chunk(chunk)) => {
+                *read_to = chunk.to;
+                (Some(Ok(self.taken(&chunk))), None)
+            }
+            Ok(Given::Read(records)) => {
+                *read_to = records.to();
+                (None, Some(records))
+            }
+            Err(fault) => (Some(Err(fault)), None),
+        };
+        let number = self.line.lock().push(from, taken);
+        ControlFlow::Continue(records.map(|records| Begun { number, records }))
+    }
+
+    /// Decodes a step that was read, for its place in line.
+    fn decode(&self, step: Begun) {
+        let taken = step.records.decode().map(|chunk| self.taken(&chunk));
+        // One that was given up is nobody's any more.
+        if let Some(place) = self.line.lock().steps.iter_mut().find(|known| known.number == step.number) {
+            place.taken = Some(taken);
         }
-        turn
     }
 
-    fn panicked(&mut self, what: String) {
-        let mut line = self.shared.line.lock();
-        line.steps.push_back(Err(QueryError::Execution(format!("a fault in foldlog while decoding: {what}"))));
-        drop(line);
-        self.shared.query.wake();
-    }
-}
-
-impl Stage {
-    fn take(&mut self, until: Position, waker: &Waker) -> Result<Option<Taken>, QueryError> {
-        let Given::Chunk(chunk) = self.lane.take(self.at, until, self.limits, waker)? else { return Ok(None) };
-        self.at = chunk.to;
-        Ok(Some(Taken {
+    fn taken(&self, chunk: &Decoded) -> Taken {
+        Taken {
             rows: chunk.rows.clone(),
             records: chunk.records,
             carried: Arc::clone(&chunk.carried),
             faults: chunk.bad.iter().map(|bad| fault(self.lane.topic(), bad.clone())).collect(),
             fault_count: chunk.bad_count,
             scanned_to: chunk.to,
-        }))
+        }
+    }
+
+    /// Why the first step failed; reading goes on from there.
+    fn fault(&self) -> Option<QueryError> {
+        let mut read_to = self.read_to.lock();
+        let mut line = self.line.lock();
+        let failed = line.steps.pop_front()?;
+        line.steps.clear();
+        *read_to = failed.from;
+        failed.taken?.err()
+    }
+
+    /// The first step, cut at `until`, up to which all may be read.
+    fn first(&self, until: Position) -> First {
+        let mut line = self.line.lock();
+        line.awaited = None;
+        line.goal = line.goal.max(until);
+        line.first(until)
+    }
+
+    /// Leaves word for when the first step is there; false if it is by now.
+    fn waits(&self, waker: &Waker) -> bool {
+        let mut line = self.line.lock();
+        let is_there = line.has_first();
+        if !is_there {
+            line.awaited = Some(waker.clone());
+        }
+        !is_there
+    }
+
+    /// Wakes whoever waits for the first step, if it is there.
+    fn tell(&self) {
+        let mut line = self.line.lock();
+        let awaited = if line.has_first() { line.awaited.take() } else { None };
+        drop(line);
+        if let Some(waker) = awaited {
+            waker.wake();
+        }
+    }
+}
+
+impl AheadIntake {
+    /// Reads a source from `from` (inclusive) on, for the task of a query.
+    ///
+    /// # Errors
+    /// Those of [`Decoding::lane`].
+    pub(crate) fn of_task(
+        decoding: &Decoding,
+        pool: &Pool,
+        scan: &SourceScan,
+        from: Position,
+        limits: ReadLimits,
+    ) -> Result<Self, QueryError> {
+        // The task decodes, too.
+        Ok(Self::new(decoding.lane(scan, from)?, pool, pool.workers().saturating_sub(1), from, limits))
+    }
+
+    /// The same for a reader that must not block: [`AheadIntake::poll_take`].
+    ///
+    /// # Errors
+    /// As [`AheadIntake::of_task`].
+    pub(crate) fn of_reader(
+        decoding: &Decoding,
+        pool: &Pool,
+        scan: &SourceScan,
+        from: Position,
+        limits: ReadLimits,
+    ) -> Result<Self, QueryError> {
+        Ok(Self::new(decoding.lane(scan, from)?, pool, pool.workers(), from, limits))
+    }
+
+    fn new(lane: Arc<Lane>, pool: &Pool, others: usize, from: Position, limits: ReadLimits) -> Self {
+        let shared = Arc::new(Shared { lane, limits, read_to: Mutex::new(from), line: Mutex::default() });
+        let others = others.clamp(1, STEPS_AHEAD - 1);
+        let jobs = (0..others).map(|_| pool.spawn(|_| Box::new(Ahead { shared: Arc::clone(&shared) }))).collect();
+        Self { shared, jobs }
+    }
+
+    /// Of the topic: another one of its name is not read.
+    pub(crate) fn incarnation(&self) -> TopicId {
+        self.shared.lane.incarnation
+    }
+
+    fn wake_others(&self) {
+        self.jobs.iter().for_each(|job| Arc::clone(job).schedule());
+    }
+
+    /// A step that was read by the one who wants it: decoded here, while others go on with what follows.
+    fn decode(&self, step: Begun, until: Position) {
+        if step.records.to() < until {
+            self.wake_others();
+        }
+        self.shared.decode(step);
+    }
+
+    fn taken(&self, taken: Taken, until: Position) -> Taken {
+        if taken.scanned_to < until {
+            self.wake_others();
+        }
+        taken
+    }
+
+    /// As [`Intake::take`], without blocking: what lies in files, and what follows while the reader is behind, is read and decoded by
+    /// the workers; what is in memory in place, so that between an append and its rows lies no other thread.
+    ///
+    /// # Errors
+    /// As [`Intake::take`].
+    pub(crate) fn poll_take(&mut self, until: Position, context: &Context<'_>) -> Poll<Result<Taken, QueryError>> {
+        let waker = context.waker();
+        loop {
+            match self.shared.first(until) {
+                First::There(taken) => return Poll::Ready(Ok(self.taken(taken, until))),
+                First::Failed => {
+                    if let Some(fault) = self.shared.fault() {
+                        return Poll::Ready(Err(fault));
+                    }
+                    continue;
+                }
+                First::Coming => {}
+                First::Missing => match self.shared.read_from_memory(waker) {
+                    ControlFlow::Continue(step) => {
+                        step.into_iter().for_each(|step| self.decode(step, until));
+                        continue;
+                    }
+                    ControlFlow::Break(()) => {}
+                },
+            }
+            if self.shared.waits(waker) {
+                self.wake_others();
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl Intake for AheadIntake {
+    fn take(&mut self, until: Position, waker: &Waker) -> Result<Option<Taken>, QueryError> {
+        loop {
+            match self.shared.first(until) {
+                First::There(taken) => return Ok(Some(self.taken(taken, until))),
+                First::Failed => {
+                    if let Some(fault) = self.shared.fault() {
+                        return Err(fault);
+                    }
+                }
+                // While others decode what comes first, this worker decodes what follows.
+                First::Coming | First::Missing => match self.shared.read(waker) {
+                    ControlFlow::Continue(step) => step.into_iter().for_each(|step| self.decode(step, until)),
+                    ControlFlow::Break(()) if self.shared.waits(waker) => return Ok(None),
+                    ControlFlow::Break(()) => {}
+                },
+            }
+        }
+    }
+}
+
+/// A job that decodes ahead.
+struct Ahead {
+    shared: Arc<Shared>,
+}
+
+impl Work for Ahead {
+    fn turn(&mut self, waker: &Waker) -> Turn {
+        let turn = match self.shared.read(waker) {
+            ControlFlow::Break(()) => Turn::Wait,
+            ControlFlow::Continue(step) => {
+                if let Some(step) = step {
+                    self.shared.decode(step);
+                }
+                Turn::Again
+            }
+        };
+        self.shared.tell();
+        turn
+    }
+
+    fn panicked(&mut self, what: String) {
+        let mut line = self.shared.line.lock();
+        let from = line.steps.front().map_or(line.goal, |first| first.from);
+        line.steps.clear();
+        let fault = QueryError::Execution(format!("a fault in foldlog while decoding: {what}"));
+        line.push(from, Some(Err(fault)));
+        drop(line);
+        self.shared.tell();
     }
 }
 
@@ -231,5 +428,152 @@ pub(crate) fn fault(topic: &TopicName, bad: BadInput) -> Fault {
         offset: Some(bad.offset.get()),
         position: bad.position.get(),
         reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::poll_fn,
+        sync::mpsc,
+        task::{Poll, Wake},
+        time::Duration,
+    };
+
+    use arrow::{
+        array::{AsArray as _, types::Int64Type},
+        datatypes::DataType,
+    };
+    use foldlog_log::{
+        Append, LogBackend, NewRecord, PartitionId, TopicKind, TopicSettings, Write, clock::SystemClock, testing::MemoryLog,
+    };
+
+    use super::*;
+    use crate::{
+        catalog::{Column, Source, WantedColumn},
+        stream::decode::KEPT_BYTES,
+    };
+
+    const LIMITS: ReadLimits = ReadLimits { records: 10, bytes: 1 << 20 };
+    const RECORDS: i64 = 2_000;
+
+    /// A log with the records `{"n": 0}` and so on in one topic, and what reads them.
+    async fn numbers() -> (Arc<dyn LogBackend>, SourceScan) {
+        let log: Arc<dyn LogBackend> = Arc::new(MemoryLog::new(Arc::new(SystemClock::new())));
+        let name: TopicName = "facts".parse().unwrap();
+        let topic = log.create_topic(name.clone(), TopicSettings::new(TopicKind::Records, 1)).unwrap();
+        for n in 0..RECORDS {
+            let record = NewRecord { value: Some(format!(r#"{{"n":{n}}}"#).into()), ..NewRecord::default() };
+            let write = Write::Records { topic: name.clone(), partition: Some(PartitionId::new(0)), records: vec![record] };
+            log.append(Append { writes: vec![write], ..Append::default() }).unwrap().await.unwrap();
+        }
+        let columns = vec![Column { name: "n".to_owned(), data_type: DataType::Int64, key: false }];
+        let source = Arc::new(Source { columns, ..Source::of_topic(&topic) });
+        (log, SourceScan { source, wanted: vec![WantedColumn::Declared(0)] })
+    }
+
+    struct Bell(mpsc::Sender<()>);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.send(()).ok();
+        }
+    }
+
+    fn of(taken: &Taken) -> Vec<i64> {
+        taken.rows.rows.column(0).as_primitive::<Int64Type>().values().to_vec()
+    }
+
+    /// Everything up to `until`, waiting where others decode.
+    fn take_all(intake: &mut AheadIntake, until: Position) -> Vec<i64> {
+        let (bell, rung) = mpsc::channel();
+        let waker = Waker::from(Arc::new(Bell(bell)));
+        let (mut all, mut to) = (Vec::new(), Position::default());
+        while to < until {
+            match intake.take(until, &waker).unwrap() {
+                Some(taken) => {
+                    assert!(taken.scanned_to > to && taken.records == taken.rows.len() as u64);
+                    to = taken.scanned_to;
+                    all.extend(of(&taken));
+                }
+                None => rung.recv_timeout(Duration::from_secs(60)).expect("it is told when rows are there"),
+            }
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn rows_come_once_and_in_order_whoever_decodes_them() {
+        let (log, scan) = numbers().await;
+        let end = log.head().position;
+        for workers in [1, 2, 5] {
+            let pool = Pool::start(workers, Arc::new(SystemClock::new())).unwrap();
+            let decoding = Decoding::new(Arc::clone(&log), KEPT_BYTES);
+            let mut intakes: Vec<_> =
+                (0..2).map(|_| AheadIntake::of_task(&decoding, &pool, &scan, Position::default(), LIMITS).unwrap()).collect();
+            // Two readers of the same columns, who take turns at decoding.
+            let all: Vec<_> = std::thread::scope(|scope| {
+                let readers: Vec<_> = intakes.iter_mut().map(|intake| scope.spawn(move || take_all(intake, end))).collect();
+                readers.into_iter().map(|reader| reader.join().unwrap()).collect()
+            });
+            assert!(all.iter().all(|all| *all == (0..RECORDS).collect::<Vec<_>>()), "{workers} workers");
+            pool.stop();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_must_not_block_gets_the_same() {
+        let (log, scan) = numbers().await;
+        let end = log.head().position;
+        let pool = Pool::start(2, Arc::new(SystemClock::new())).unwrap();
+        let decoding = Decoding::new(log, KEPT_BYTES);
+        let mut intake = AheadIntake::of_reader(&decoding, &pool, &scan, Position::default(), LIMITS).unwrap();
+        let (mut all, mut to) = (Vec::new(), Position::default());
+        // It may read a little further each time.
+        for part in 1..=10 {
+            let until = Position::new(end.get() * part / 10);
+            while to < until {
+                let taken = poll_fn(|context| intake.poll_take(until, context)).await.unwrap();
+                assert!(taken.scanned_to > to && taken.scanned_to <= until);
+                to = taken.scanned_to;
+                all.extend(of(&taken));
+            }
+        }
+        assert_eq!(all, (0..RECORDS).collect::<Vec<_>>());
+        pool.stop();
+    }
+
+    #[tokio::test]
+    async fn what_failed_is_read_again_with_all_that_follows() {
+        let (log, scan) = numbers().await;
+        let end = log.head().position;
+        let pool = Pool::start(1, Arc::new(SystemClock::new())).unwrap();
+        // Nobody else reads on: the reader alone does, and what it began is decoded when this test says so.
+        pool.stop();
+        let decoding = Decoding::new(log, KEPT_BYTES);
+        let mut intake = AheadIntake::of_task(&decoding, &pool, &scan, Position::default(), LIMITS).unwrap();
+        let first = intake.take(end, Waker::noop()).unwrap().unwrap();
+        let begin = || match intake.shared.read(Waker::noop()) {
+            ControlFlow::Continue(Some(step)) => step,
+            _ => panic!("there is more to read"),
+        };
+        let (second, third) = (begin(), begin());
+        drop(second);
+        let fault = QueryError::Execution("the disk is gone".to_owned());
+        intake.shared.line.lock().steps.front_mut().unwrap().taken = Some(Err(fault));
+        let told = intake.take(end, Waker::noop()).map(|taken| taken.map(|taken| of(&taken)));
+        assert!(matches!(told, Err(QueryError::Execution(_))), "{told:?}");
+        // It comes late, for a place in line that is gone.
+        intake.shared.decode(third);
+        assert!(intake.shared.line.lock().steps.is_empty());
+        let mut all = of(&first);
+        let mut to = first.scanned_to;
+        while to < end {
+            let taken = intake.take(end, Waker::noop()).unwrap().expect("nobody else decodes");
+            to = taken.scanned_to;
+            all.extend(of(&taken));
+        }
+        assert_eq!(all, (0..RECORDS).collect::<Vec<_>>());
+        assert!(matches!(intake.poll_take(end, &Context::from_waker(Waker::noop())), Poll::Pending));
     }
 }

@@ -167,6 +167,11 @@ impl Pool {
         job
     }
 
+    /// How many threads there are.
+    pub(crate) fn workers(&self) -> usize {
+        self.threads.lock().len()
+    }
+
     /// How many jobs have something to do and wait for a thread.
     pub(crate) fn waiting(&self) -> usize {
         self.shared.queue.lock().ready.len()

@@ -95,7 +95,7 @@ impl Supervisor {
         if inner.paused.lock().contains(id) {
             query.pause();
         }
-        let intake = self.intake(plan, &query, from)?;
+        let intake = self.intake(plan, from)?;
         let parts = self.parts(plan, &query, shape, intake, from, Some(&sink))?;
         let succession = is_successor.then(|| {
             let (weak, id) = (Arc::downgrade(&self.inner), id.to_owned());
@@ -129,10 +129,10 @@ impl Supervisor {
         Ok(())
     }
 
-    fn intake(&self, plan: &StreamPlan, query: &Arc<Query>, from: Position) -> Result<Box<dyn Intake>, QueryError> {
+    fn intake(&self, plan: &StreamPlan, from: Position) -> Result<Box<dyn Intake>, QueryError> {
         let (inner, scan) = (&self.inner, plan.source()?);
         let limits = ReadLimits { records: inner.limits.read.records.min(step_rows(plan)), ..inner.limits.read };
-        Ok(Box::new(AheadIntake::new(&inner.decoding, &inner.pool, query, scan, from, limits)?))
+        Ok(Box::new(AheadIntake::of_task(&inner.decoding, &inner.pool, scan, from, limits)?))
     }
 
     fn parts(
@@ -187,7 +187,7 @@ impl Supervisor {
         let query = Arc::new(Query::new("push", "the result", upstream, shape.fold.clone(), from, QueryState::Running, false));
         let (listener, heard) = ChangeListener::new(Arc::clone(fold.schema()), from);
         query.at_frontier(|_, listeners| listeners.push(listener));
-        let intake = self.intake(plan, &query, from)?;
+        let intake = self.intake(plan, from)?;
         // Of a table the listener is told what it has now, rather than how that came about.
         let is_table = shape.source.kind == SourceKind::Table && plan.changelog == Changelog::Coalesced;
         let mut parts = self.parts(plan, &query, shape, intake, from, None)?;

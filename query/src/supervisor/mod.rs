@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use foldlog_log::{LogBackend, Position, TopicName, clock::Clock};
+use foldlog_log::{LogBackend, Position, ReadLimits, TopicName, clock::Clock};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
@@ -29,9 +29,10 @@ use crate::{
     stream::{
         checkpoint::keeper::Keeper,
         commit::{Progress, Recalled, SystemTopics},
-        decode::{Decoding, KEPT_BYTES, Lane},
+        decode::{Decoding, KEPT_BYTES},
         pace::StepLimits,
         query::Query,
+        source::AheadIntake,
         view::View,
         worker::{Job, Pool},
     },
@@ -309,12 +310,12 @@ impl Supervisor {
         query.ok_or_else(unknown)?.wait_for(at_least, timeout).await
     }
 
-    /// What the readers of these columns share; for one more, who starts at `from`. Opens files (blocking).
+    /// Reads these columns from `from` on. Opens files (blocking).
     ///
     /// # Errors
     /// [`QueryError::Log`] if nothing can be read from there.
-    pub(crate) fn lane(&self, scan: &SourceScan, from: Position) -> Result<Arc<Lane>, QueryError> {
-        self.inner.decoding.lane(scan, from)
+    pub(crate) fn reads(&self, scan: &SourceScan, from: Position, limits: ReadLimits) -> Result<AheadIntake, QueryError> {
+        AheadIntake::of_reader(&self.inner.decoding, &self.inner.pool, scan, from, limits)
     }
 
     /// Listens to a view: its rows now, and every change after.
