@@ -8,6 +8,7 @@
 #[path = "../child/mod.rs"]
 mod child;
 
+mod adhoc;
 mod appends;
 mod bench;
 mod beside;

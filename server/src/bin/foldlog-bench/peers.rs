@@ -14,7 +14,7 @@ use std::{
 use anyhow::Context as _;
 
 use crate::{
-    appends,
+    adhoc, appends,
     bench::{Bench, Subject},
     load, queries,
     report::{Bound, Report, short},
@@ -42,18 +42,30 @@ pub enum Peer {
     Streams,
     /// `DuckDB`: `sqlpeers.py`, with `DUCKDB`, an interpreter of Python that has it.
     Duckdb,
+    /// Plain `DataFusion`: with `DATAFUSION`, an interpreter of Python that has it.
+    Datafusion,
 }
 
 impl Peer {
     /// Whether it answers queries, rather than keeping a log.
     const fn is_of_queries(self) -> bool {
-        matches!(self, Self::Flink | Self::Streams | Self::Duckdb)
+        matches!(self, Self::Flink | Self::Streams | Self::Duckdb | Self::Datafusion)
     }
 }
 
 /// Every peer.
-pub const ALL: [Peer; 9] =
-    [Peer::Umadb, Peer::Postgresql, Peer::Redis, Peer::Nats, Peer::Iggy, Peer::Kafka, Peer::Flink, Peer::Streams, Peer::Duckdb];
+pub const ALL: [Peer; 10] = [
+    Peer::Umadb,
+    Peer::Postgresql,
+    Peer::Redis,
+    Peer::Nats,
+    Peer::Iggy,
+    Peer::Kafka,
+    Peer::Flink,
+    Peer::Streams,
+    Peer::Duckdb,
+    Peer::Datafusion,
+];
 
 /// What foldlog does beside them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -138,6 +150,7 @@ pub async fn goals(bench: &Bench, drivers: &Path, peers: &[Peer], report: &mut R
         let compared = match peer {
             Peer::Flink => streams::flink(bench, drivers, report).await,
             Peer::Streams => streams::streams(bench, drivers, report).await,
+            Peer::Datafusion => adhoc::datafusion(bench, report).await,
             _ => streams::duckdb(bench, drivers, report).await,
         };
         if let Err(failed) = compared {
@@ -231,7 +244,7 @@ async fn drive(peer: Peer, drivers: &Path, folder: &Path) -> anyhow::Result<Figu
             output(verb("down")).await?;
             figures
         }
-        Peer::Flink | Peer::Streams | Peer::Duckdb => anyhow::bail!("it keeps no log"),
+        Peer::Flink | Peer::Streams | Peer::Duckdb | Peer::Datafusion => anyhow::bail!("it keeps no log"),
     }?;
     anyhow::ensure!(!figures.is_empty(), "its driver measured nothing");
     Ok(figures)

@@ -103,7 +103,8 @@ pub async fn duckdb(bench: &Bench, drivers: &Path, report: &Report) -> anyhow::R
     Ok(())
 }
 
-fn python(variable: &str) -> anyhow::Result<PathBuf> {
+/// The interpreter of Python that a variable of the environment names.
+pub fn python(variable: &str) -> anyhow::Result<PathBuf> {
     let named = std::env::var_os(variable).with_context(|| format!("{variable} does not name an interpreter of Python"))?;
     Ok(PathBuf::from(named))
 }
