@@ -172,6 +172,7 @@ impl Query {
     /// Its topic holds its own table.
     pub(crate) fn has_succeeded(&self) {
         self.succeeding.store(false, Ordering::Release);
+        self.published.lock().wake_downstream();
     }
 
     pub(crate) fn is_succeeding(&self) -> bool {
@@ -183,13 +184,14 @@ impl Query {
         self.published.lock().downstream.push(Weak::clone(job));
     }
 
-    /// Whether it was told to stand still, and everything that it read by then is committed; one that has ended stands still, too.
+    /// Whether it was told to stand still, and everything that it read by then is committed, and all of the difference if it takes
+    /// another one's place itself; one that has ended stands still, too.
     pub(crate) fn stands_still(&self) -> bool {
         let reached = self.reached.borrow().clone();
         let control = self.control.lock();
         match reached.state {
             QueryState::Failed(_) | QueryState::Stopped => true,
-            QueryState::Running => control.paused_at.is_some() && reached.folded >= control.reading,
+            QueryState::Running => control.paused_at.is_some() && reached.folded >= control.reading && !self.is_succeeding(),
             QueryState::Folding { .. } => false,
         }
     }
@@ -534,6 +536,44 @@ mod tests {
         query
             .publish(&Committed { folded: Position::new(folded), versions: None, unit_end: unit_end.map(Position::new), shows: true })
             .unwrap();
+    }
+
+    #[test]
+    fn who_takes_a_place_itself_does_not_stand_still_before_it_has() {
+        let woken = Arc::new(Mutex::new(0));
+        let pool = Pool::start(1, Arc::new(SystemClock::new())).unwrap();
+        let (told, heard) = mpsc::channel();
+        let counts = Arc::clone(&woken);
+        let job = pool.spawn(|_| Box::new(Count { woken: counts, told }));
+        heard.recv_timeout(Duration::from_secs(10)).unwrap();
+        let before = query(None);
+        before.succeeds();
+        before.tells(&Arc::downgrade(&job));
+        before.pause();
+        assert!(!before.stands_still(), "its topic does not hold its table yet");
+        before.has_succeeded();
+        heard.recv_timeout(Duration::from_secs(10)).expect("whoever waits for it is woken");
+        assert!(before.stands_still());
+        assert_eq!(*woken.lock(), 2);
+        pool.stop();
+    }
+
+    /// Counts its turns, and tells of each.
+    struct Count {
+        woken: Arc<Mutex<u32>>,
+        told: mpsc::Sender<()>,
+    }
+
+    impl Work for Count {
+        fn turn(&mut self, _: &Waker) -> Turn {
+            *self.woken.lock() += 1;
+            self.told.send(()).unwrap();
+            Turn::Wait
+        }
+
+        fn panicked(&mut self, what: String) {
+            panic!("{what}");
+        }
     }
 
     #[test]
