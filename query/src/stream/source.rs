@@ -143,8 +143,10 @@ impl Line {
             None => First::Coming,
             Some(Err(_)) => First::Failed,
             Some(Ok(taken)) => match taken.split_below(until) {
-                Some(below) => First::There(below),
-                None => self.steps.pop_front().and_then(|first| first.taken?.ok()).map_or(First::Missing, First::There),
+                Some(below) => First::There(Box::new(below)),
+                None => {
+                    self.steps.pop_front().and_then(|first| first.taken?.ok()).map_or(First::Missing, |taken| First::There(Box::new(taken)))
+                }
             },
         }
     }
@@ -152,7 +154,7 @@ impl Line {
 
 /// What the first step in line is.
 enum First {
-    There(Taken),
+    There(Box<Taken>),
     /// It is being decoded.
     Coming,
     Failed,
@@ -339,7 +341,7 @@ impl AheadIntake {
         let waker = context.waker();
         loop {
             match self.shared.first(until) {
-                First::There(taken) => return Poll::Ready(Ok(self.taken(taken, until))),
+                First::There(taken) => return Poll::Ready(Ok(self.taken(*taken, until))),
                 First::Failed => {
                     if let Some(fault) = self.shared.fault() {
                         return Poll::Ready(Err(fault));
@@ -367,7 +369,7 @@ impl Intake for AheadIntake {
     fn take(&mut self, until: Position, waker: &Waker) -> Result<Option<Taken>, QueryError> {
         loop {
             match self.shared.first(until) {
-                First::There(taken) => return Ok(Some(self.taken(taken, until))),
+                First::There(taken) => return Ok(Some(self.taken(*taken, until))),
                 First::Failed => {
                     if let Some(fault) = self.shared.fault() {
                         return Err(fault);
