@@ -254,6 +254,10 @@ impl TypePlanner for NestedTypes {
             ast::DataType::Time(None, ast::TimezoneInfo::None | ast::TimezoneInfo::WithoutTimeZone) => {
                 DataType::Time32(TimeUnit::Millisecond)
             }
+            ast::DataType::Decimal(size) | ast::DataType::Numeric(size) | ast::DataType::Dec(size) => {
+                // DataFusion has wider ones, which nothing of ours holds.
+                return within_bounds(size).map(|()| None).map_err(|error| DataFusionError::External(Box::new(error)));
+            }
             ast::DataType::Custom(..) => {
                 of_cast(written, Dialect::STANDARD, &|_| None).map_err(|error| DataFusionError::External(Box::new(error)))?
             }
@@ -261,6 +265,20 @@ impl TypePlanner for NestedTypes {
         };
         Ok(Some(Arc::new(Field::new("", data_type, true))))
     }
+}
+
+/// Refuses a DECIMAL that is larger than ours.
+fn within_bounds(size: &ast::ExactNumberInfo) -> Result<(), QueryError> {
+    let (precision, scale) = match size {
+        ast::ExactNumberInfo::None => return Ok(()),
+        ast::ExactNumberInfo::Precision(precision) => (*precision, 0),
+        ast::ExactNumberInfo::PrecisionAndScale(precision, scale) => (*precision, *scale),
+    };
+    if (1..=38).contains(&precision) && u64::try_from(scale).is_ok_and(|scale| scale <= precision) {
+        return Ok(());
+    }
+    let refused = format!("DECIMAL({precision}, {scale}) is out of range: the precision is 1 to 38, the scale 0 to the precision");
+    Err(QueryError::Invalid(refused))
 }
 
 /// A type that stands alone in a text.
