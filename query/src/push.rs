@@ -1,12 +1,12 @@
 //! Queries that do not end: over streams and topics every record from now on, over views a snapshot and then every change.
 //!
 //! Called by `engine` with a plan. What always holds: changes arrive in position order, each once, and every message says
-//! where to go on; nothing is read ahead of the client but a few steps, or what a
+//! where to go on; nothing is read ahead of the client but two steps, or what a
 //! listener's bounds allow; dropping the answer ends the query.
 //!
 //! Over a stream the client's own polling takes what any reader of the same columns has decoded, or decodes it for all, in
 //! place where the records are still in memory: between an append and its row lie one wake-up and no other thread. While it is behind the
-//! workers decode a few steps ahead.
+//! workers decode two steps ahead.
 
 use std::{future::poll_fn, pin::Pin, sync::Arc, time::Duration};
 

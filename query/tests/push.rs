@@ -16,7 +16,7 @@ use shop::{Shop, lines, request};
 /// Records that a push query reads at once.
 const PART: u64 = 2048;
 /// Such parts that are decoded ahead of it, and its own.
-const AHEAD: u64 = 5;
+const AHEAD: u64 = 3;
 
 /// What one push query has said so far.
 struct Heard {

@@ -80,8 +80,9 @@ pub(crate) trait Intake: Send {
 /// What happened to a record that could not be decoded.
 const SKIPPED: &str = "skipped";
 
-/// Most steps that are read and not taken yet.
-const STEPS_AHEAD: usize = 4;
+/// Most steps that are read and not taken yet, for a task, and for one of many readers.
+const AHEAD_OF_TASK: usize = 4;
+const AHEAD_OF_READER: usize = 2;
 
 /// Reads and decodes for one reader: in place while it keeps up, on the workers, too, when there is more than a step to read.
 pub(crate) struct AheadIntake {
@@ -93,6 +94,8 @@ pub(crate) struct AheadIntake {
 struct Shared {
     lane: Arc<Lane>,
     limits: ReadLimits,
+    /// Most steps in line.
+    room: usize,
     /// How far the source was read; held while a step is read, which takes its place in line before this is let go.
     read_to: Mutex<Position>,
     line: Mutex<Line>,
@@ -118,10 +121,10 @@ struct Step {
 }
 
 impl Line {
-    /// Whether somebody should read on from a position.
-    fn has_room(&self, at: Position) -> bool {
+    /// Whether somebody should read on from a position, where there is room for so many steps.
+    fn has_room(&self, at: Position, room: usize) -> bool {
         let failed = self.steps.iter().any(|step| matches!(step.taken, Some(Err(_))));
-        self.steps.len() < STEPS_AHEAD && at < self.goal && !failed
+        self.steps.len() < room && at < self.goal && !failed
     }
 
     fn push(&mut self, from: Position, taken: Option<Result<Taken, QueryError>>) -> u64 {
@@ -191,7 +194,7 @@ impl Shared {
         let from = *read_to;
         let goal = {
             let line = self.line.lock();
-            if !line.has_room(from) {
+            if !line.has_room(from, self.room) {
                 return ControlFlow::Break(());
             }
             line.goal
@@ -284,7 +287,7 @@ impl AheadIntake {
         limits: ReadLimits,
     ) -> Result<Self, QueryError> {
         // The task decodes, too.
-        Ok(Self::new(decoding.lane(scan, from)?, pool, pool.workers().saturating_sub(1), from, limits))
+        Ok(Self::new(decoding.lane(scan, from)?, pool, (pool.workers().saturating_sub(1), AHEAD_OF_TASK), from, limits))
     }
 
     /// The same for a reader that must not block: [`AheadIntake::poll_take`].
@@ -298,12 +301,12 @@ impl AheadIntake {
         from: Position,
         limits: ReadLimits,
     ) -> Result<Self, QueryError> {
-        Ok(Self::new(decoding.lane(scan, from)?, pool, pool.workers(), from, limits))
+        Ok(Self::new(decoding.lane(scan, from)?, pool, (pool.workers(), AHEAD_OF_READER), from, limits))
     }
 
-    fn new(lane: Arc<Lane>, pool: &Pool, others: usize, from: Position, limits: ReadLimits) -> Self {
-        let shared = Arc::new(Shared { lane, limits, read_to: Mutex::new(from), line: Mutex::default() });
-        let others = others.clamp(1, STEPS_AHEAD - 1);
+    fn new(lane: Arc<Lane>, pool: &Pool, (others, room): (usize, usize), from: Position, limits: ReadLimits) -> Self {
+        let shared = Arc::new(Shared { lane, limits, room, read_to: Mutex::new(from), line: Mutex::default() });
+        let others = others.clamp(1, room);
         let jobs = (0..others).map(|_| pool.spawn(|_| Box::new(Ahead { shared: Arc::clone(&shared) }))).collect();
         Self { shared, jobs }
     }
