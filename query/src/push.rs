@@ -8,7 +8,7 @@
 //! place where the records are still in memory: between an append and its row lie one wake-up and no other thread. While it is behind the
 //! workers decode two steps ahead.
 
-use std::{future::poll_fn, pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use arrow::{
     array::{BooleanArray, UInt32Array},
@@ -242,7 +242,7 @@ impl Following {
                 self.durable.changed().await.map_err(|_| QueryError::Stopping)?;
                 continue;
             }
-            let taken = poll_fn(|context| self.intake.poll_take(until, context)).await?;
+            let taken = self.intake.next(until).await?;
             self.at = taken.scanned_to;
             if let Some(passed) = self.rows(taken.rows)? {
                 self.told = Instant::now();

@@ -136,6 +136,7 @@ impl Prepared {
     /// Whether it has the same value for the same arguments.
     pub(crate) fn is_repeatable(&self) -> bool {
         self.registered().is_none_or(|registered| registered.function.is_repeatable(self.arguments.len()))
+            && self.bound.lambdas.iter().all(Lambda::is_repeatable)
     }
 
     fn registered(&self) -> Option<&Registered> {

@@ -142,6 +142,13 @@ impl Function {
     }
 }
 
+impl Lambda {
+    /// Whether it gives the same for the same parameters and columns.
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.body.body.is_repeatable()
+    }
+}
+
 impl LambdaInput<'_, '_> {
     fn lambda(&self, at: usize) -> Result<&Lambda> {
         self.lambdas.get(at).map_or_else(|| internal(format!("a call without lambda {at}")), Ok)

@@ -141,10 +141,20 @@ impl Expression {
 
     /// As [`Expression::evaluate`], over a batch with numbers if it can fail.
     pub(super) fn evaluate_numbered(&self, batch: &Numbered) -> Result<Evaluated, QueryError> {
-        if self.depth <= SHALLOW {
+        if self.is_shallow() {
             return self.evaluate_here(batch);
         }
         stacker::grow(self.depth * STACK_OF_A_LEVEL, || self.evaluate_here(batch))
+    }
+
+    /// Whether it gives the same for the same rows.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        total::is_repeatable(&self.physical)
+    }
+
+    /// Whether any thread's stack has room for it.
+    pub(super) fn is_shallow(&self) -> bool {
+        self.depth <= SHALLOW
     }
 
     pub(super) fn physical(&self) -> &Arc<dyn PhysicalExpr> {

@@ -25,6 +25,7 @@ use datafusion::{
 
 use super::{
     expression::{Evaluated, Expression},
+    growth::{MAX_BATCH_BYTES, bytes_of},
     total::{Numbered, Part},
 };
 use crate::error::QueryError;
@@ -42,18 +43,20 @@ impl Together {
     #[must_use]
     pub fn new(mut expressions: Vec<Expression>) -> Self {
         let mut counts = HashMap::new();
-        expressions.iter().for_each(|expression| count(expression.physical(), &mut counts));
+        for expression in expressions.iter().filter(|expression| expression.is_shallow()) {
+            count(expression.physical(), &mut counts);
+        }
         counts.retain(|_, count| *count > 1);
-        if !counts.is_empty() {
+        let shares = !counts.is_empty();
+        if shares {
             let mut shared = counts.into_keys().enumerate().map(|(id, part)| (part, (id, None))).collect();
-            for expression in &mut expressions {
+            for expression in expressions.iter_mut().filter(|expression| expression.is_shallow()) {
                 // What cannot be put together again is computed where it stands.
                 if let Ok(physical) = share(expression.physical(), &mut shared) {
                     *expression = expression.with_physical(physical);
                 }
             }
         }
-        let shares = expressions.iter().any(|expression| has_shared(expression.physical()));
         Self { expressions, shares }
     }
 
@@ -76,11 +79,18 @@ type Counts = HashMap<Arc<dyn PhysicalExpr>, usize>;
 /// Parts that stand in several places: the number of each, and what takes its place once that was made.
 type SharedParts = HashMap<Arc<dyn PhysicalExpr>, (usize, Option<Arc<dyn PhysicalExpr>>)>;
 
-fn count(expression: &Arc<dyn PhysicalExpr>, counts: &mut Counts) {
-    if expression.downcast_ref::<Part>().is_some_and(Part::is_repeatable) {
+/// Counts the parts of an expression that give the same for the same rows; whether all of it does.
+fn count(expression: &Arc<dyn PhysicalExpr>, counts: &mut Counts) -> bool {
+    // Each child is looked at, whatever the others are.
+    let others = expression.children().into_iter().filter(|child| !count(child, counts)).count();
+    let is_repeatable = others == 0 && expression.downcast_ref::<Part>().is_none_or(Part::is_repeatable);
+    if !expression.is::<Part>() {
+        return is_repeatable;
+    }
+    if is_repeatable {
         *counts.entry(Arc::clone(expression)).or_default() += 1;
     }
-    expression.children().into_iter().for_each(|child| count(child, counts));
+    is_repeatable
 }
 
 fn share(expression: &Arc<dyn PhysicalExpr>, parts: &mut SharedParts) -> Result<Arc<dyn PhysicalExpr>> {
@@ -95,32 +105,44 @@ fn share(expression: &Arc<dyn PhysicalExpr>, parts: &mut SharedParts) -> Result<
     Ok(shared)
 }
 
-fn has_shared(expression: &Arc<dyn PhysicalExpr>) -> bool {
-    expression.is::<Shared>() || expression.children().into_iter().any(has_shared)
-}
-
-/// What was computed of a batch so far.
+/// What a part gave.
 struct Computed {
     id: usize,
     /// The numbers of the rows that it was computed for.
     rows: ArrayRef,
-    values: ColumnarValue,
+    values: ArrayRef,
+}
+
+/// What was computed of a batch so far; beyond [`MAX_BATCH_BYTES`] nothing more is remembered, and is computed again.
+#[derive(Default)]
+struct OfBatch {
+    all: Vec<Computed>,
+    bytes: usize,
+}
+
+impl OfBatch {
+    fn remember(&mut self, computed: Computed) {
+        self.bytes = self.bytes.saturating_add(bytes_of(&computed.values));
+        if self.bytes <= MAX_BATCH_BYTES {
+            self.all.push(computed);
+        }
+    }
 }
 
 thread_local! {
     /// Of the batch that this thread evaluates expressions over, if it evaluates several together.
-    static COMPUTED: RefCell<Option<Vec<Computed>>> = const { RefCell::new(None) };
+    static COMPUTED: RefCell<Option<OfBatch>> = const { RefCell::new(None) };
 }
 
 /// As long as expressions are evaluated over one batch.
 struct Scope {
     /// What was computed around it.
-    outer: Option<Vec<Computed>>,
+    outer: Option<OfBatch>,
 }
 
 impl Scope {
     fn begin() -> Self {
-        Self { outer: COMPUTED.replace(Some(Vec::new())) }
+        Self { outer: COMPUTED.replace(Some(OfBatch::default())) }
     }
 }
 
@@ -149,15 +171,17 @@ impl PhysicalExpr for Shared {
         let part = self.part.downcast_ref::<Part>().ok_or_else(|| DataFusionError::Internal("what is shared is no part".to_owned()))?;
         let rows = part.row_numbers(batch)?;
         let is_it = |known: &&Computed| known.id == self.id && Arc::ptr_eq(&known.rows, &rows);
-        let known = COMPUTED.with_borrow(|all| all.iter().flatten().find(is_it).map(|known| known.values.clone()));
+        let known = COMPUTED.with_borrow(|of_batch| of_batch.as_ref()?.all.iter().find(is_it).map(|known| Arc::clone(&known.values)));
         if let Some(values) = known {
-            return Ok(values);
+            return Ok(ColumnarValue::Array(values));
         }
-        let values = self.part.evaluate(batch)?;
-        COMPUTED.with_borrow_mut(|all| {
-            all.iter_mut().for_each(|all| all.push(Computed { id: self.id, rows: Arc::clone(&rows), values: values.clone() }))
+        let values = self.part.evaluate(batch)?.into_array(batch.num_rows())?;
+        COMPUTED.with_borrow_mut(|of_batch| {
+            if let Some(of_batch) = of_batch {
+                of_batch.remember(Computed { id: self.id, rows, values: Arc::clone(&values) });
+            }
         });
-        Ok(values)
+        Ok(ColumnarValue::Array(values))
     }
 
     fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
@@ -272,6 +296,36 @@ mod tests {
         // The division by zero is nowhere in the first, and told by the second.
         assert_eq!(together[0].errors.iter().map(|error| error.row).collect::<Vec<_>>(), [3]);
         assert!(together[1].errors.iter().any(|error| error.row == 1));
+    }
+
+    #[test]
+    fn calls_of_chance_are_computed_each_by_itself() {
+        let schema = DFSchema::try_from(batch().schema().as_ref().clone()).unwrap();
+        let expressions = Expressions::new().asked_once();
+        let compile = |text: &str| {
+            let written = Parser::new(&GenericDialect {}).try_with_sql(text).unwrap().parse_expr().unwrap();
+            expressions.compile(expressions.resolve(&written, &schema, &[]).unwrap(), &schema).unwrap()
+        };
+        for text in ["substring(uuid(), 1, 8)", "transform(ARRAY[1, 2], x => x + random())", "transform(ARRAY[a], x => x + random())"] {
+            let all = Together::new(vec![compile(text), compile(text)]);
+            let mut values = Vec::new();
+            all.evaluate(&batch(), |evaluated| {
+                values.push(evaluated.values.to_data());
+                Ok(())
+            })
+            .unwrap();
+            assert_ne!(values[0], values[1], "{text}");
+        }
+    }
+
+    #[test]
+    fn no_more_is_remembered_than_a_batch_may_have() {
+        let mut of_batch = OfBatch::default();
+        let values: ArrayRef = Arc::new(Int64Array::from(vec![0; MAX_BATCH_BYTES / 16]));
+        for id in 0..5 {
+            of_batch.remember(Computed { id, rows: Arc::clone(&values), values: Arc::clone(&values) });
+        }
+        assert!((1..=2).contains(&of_batch.all.len()), "{}", of_batch.all.len());
     }
 
     #[test]

@@ -89,6 +89,11 @@ pub fn collect(expression: &Arc<dyn PhysicalExpr>, batch: &Numbered) -> Result<(
     Ok((values, errors))
 }
 
+/// Whether an expression gives the same for the same rows.
+pub fn is_repeatable(expression: &Arc<dyn PhysicalExpr>) -> bool {
+    expression.downcast_ref::<Part>().is_none_or(Part::is_repeatable) && expression.children().into_iter().all(is_repeatable)
+}
+
 /// Number of parts within each other.
 pub fn depth(expression: &Arc<dyn PhysicalExpr>) -> usize {
     1 + expression.children().into_iter().map(depth).max().unwrap_or(0)
@@ -113,7 +118,7 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// Whether it gives the same for the same rows.
+    /// Whether it gives the same for the same operands.
     pub(super) fn is_repeatable(&self) -> bool {
         self.operation.is_repeatable()
     }

@@ -5,13 +5,14 @@
 
 use std::{
     collections::VecDeque,
-    ops::ControlFlow,
-    sync::Arc,
+    future::poll_fn,
+    sync::{Arc, OnceLock, Weak},
     task::{Context, Poll, Waker},
 };
 
 use foldlog_log::{Position, ReadLimits, TopicId, TopicName};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::{
     codec::{BadInput, Carried},
@@ -87,8 +88,9 @@ const AHEAD_OF_READER: usize = 2;
 /// Reads and decodes for one reader: in place while it keeps up, on the workers, too, when there is more than a step to read.
 pub(crate) struct AheadIntake {
     shared: Arc<Shared>,
-    /// They decode ahead.
-    jobs: Vec<Arc<Job>>,
+    _jobs: Vec<Arc<Job>>,
+    /// Says when the workers have stopped.
+    stopped: watch::Receiver<bool>,
 }
 
 struct Shared {
@@ -96,9 +98,11 @@ struct Shared {
     limits: ReadLimits,
     /// Most steps in line.
     room: usize,
-    /// How far the source was read; held while a step is read, which takes its place in line before this is let go.
+    /// How far the source was read; held while a step is read, which takes its place in line before this is let go. Nobody waits for it.
     read_to: Mutex<Position>,
     line: Mutex<Line>,
+    /// They decode ahead.
+    jobs: OnceLock<Vec<Weak<Job>>>,
 }
 
 /// What was read and is not taken yet, in order.
@@ -111,6 +115,8 @@ struct Line {
     goal: Position,
     /// Whoever waits for the first step.
     awaited: Option<Waker>,
+    /// Where reading goes on, if a step failed.
+    rewound_to: Option<Position>,
 }
 
 struct Step {
@@ -164,6 +170,17 @@ enum First {
     Missing,
 }
 
+/// What came of reading on.
+enum Next {
+    /// A step has its place in line; if it is to be decoded, by whoever read it.
+    Begun(Option<Begun>),
+    /// Another worker reads at this moment.
+    Busy,
+    /// There is no room in line or nothing to read, it lies in files where that is not meant, or another worker decodes it for another
+    /// task, and wakes then.
+    Nothing,
+}
+
 /// A step that was read, has its place in line, and is to be decoded.
 struct Begun {
     number: u64,
@@ -171,36 +188,34 @@ struct Begun {
 }
 
 impl Shared {
-    /// Reads what comes next. Breaks off if that is none of this worker's business now: there is no room in line, nothing to read, or
-    /// another worker decodes it for another task, and wakes then. Blocks on files.
-    fn read(&self, waker: &Waker) -> ControlFlow<(), Option<Begun>> {
-        self.read_with(self.read_to.lock(), waker, Lane::read)
+    /// Reads what comes next, unless that is none of this worker's business now. Blocks on files.
+    fn read(&self, waker: &Waker) -> Next {
+        self.read_with(waker, Lane::read)
     }
 
-    /// As [`Shared::read`], without blocking: also breaks off if another worker reads at this moment, or if it lies in files.
-    fn read_from_memory(&self, waker: &Waker) -> ControlFlow<(), Option<Begun>> {
-        match self.read_to.try_lock() {
-            Some(read_to) => self.read_with(read_to, waker, Lane::read_from_memory),
-            None => ControlFlow::Break(()),
-        }
+    /// As [`Shared::read`], without blocking.
+    fn read_from_memory(&self, waker: &Waker) -> Next {
+        self.read_with(waker, Lane::read_from_memory)
     }
 
     fn read_with(
         &self,
-        mut read_to: MutexGuard<'_, Position>,
         waker: &Waker,
         read: impl FnOnce(&Arc<Lane>, Position, Position, ReadLimits, &Waker) -> Result<Given, QueryError>,
-    ) -> ControlFlow<(), Option<Begun>> {
-        let from = *read_to;
-        let goal = {
-            let line = self.line.lock();
-            if !line.has_room(from, self.room) {
-                return ControlFlow::Break(());
+    ) -> Next {
+        let Some(mut read_to) = self.read_to.try_lock() else { return Next::Busy };
+        let (from, goal) = {
+            let mut line = self.line.lock();
+            if let Some(rewound_to) = line.rewound_to.take() {
+                *read_to = rewound_to;
             }
-            line.goal
+            if !line.has_room(*read_to, self.room) {
+                return Next::Nothing;
+            }
+            (*read_to, line.goal)
         };
         let (taken, records) = match read(&self.lane, from, goal, self.limits, waker) {
-            Ok(Given::Wait | Given::InFiles) => return ControlFlow::Break(()),
+            Ok(Given::Wait | Given::InFiles) => return Next::Nothing,
             Ok(Given::Chunk(chunk)) => {
                 *read_to = chunk.to;
                 (Some(Ok(self.taken(&chunk))), None)
@@ -211,8 +226,18 @@ impl Shared {
             }
             Err(fault) => (Some(Err(fault)), None),
         };
-        let number = self.line.lock().push(from, taken);
-        ControlFlow::Continue(records.map(|records| Begun { number, records }))
+        let mut line = self.line.lock();
+        if line.rewound_to.is_some() {
+            // What lies before it failed meanwhile, and is read again first.
+            return Next::Nothing;
+        }
+        let number = line.push(from, taken);
+        Next::Begun(records.map(|records| Begun { number, records }))
+    }
+
+    /// Has the workers read on.
+    fn wake_jobs(&self) {
+        self.jobs.get().into_iter().flatten().filter_map(Weak::upgrade).for_each(Job::schedule);
     }
 
     /// Decodes a step that was read, for its place in line.
@@ -237,11 +262,10 @@ impl Shared {
 
     /// Why the first step failed; reading goes on from there.
     fn fault(&self) -> Option<QueryError> {
-        let mut read_to = self.read_to.lock();
         let mut line = self.line.lock();
         let failed = line.steps.pop_front()?;
         line.steps.clear();
-        *read_to = failed.from;
+        line.rewound_to = Some(failed.from);
         failed.taken?.err()
     }
 
@@ -305,10 +329,12 @@ impl AheadIntake {
     }
 
     fn new(lane: Arc<Lane>, pool: &Pool, (others, room): (usize, usize), from: Position, limits: ReadLimits) -> Self {
-        let shared = Arc::new(Shared { lane, limits, room, read_to: Mutex::new(from), line: Mutex::default() });
+        let (read_to, line, jobs) = (Mutex::new(from), Mutex::default(), OnceLock::new());
+        let shared = Arc::new(Shared { lane, limits, room, read_to, line, jobs });
         let others = others.clamp(1, room);
-        let jobs = (0..others).map(|_| pool.spawn(|_| Box::new(Ahead { shared: Arc::clone(&shared) }))).collect();
-        Self { shared, jobs }
+        let jobs: Vec<Arc<Job>> = (0..others).map(|_| pool.spawn(|_| Box::new(Ahead { shared: Arc::clone(&shared) }))).collect();
+        shared.jobs.get_or_init(|| jobs.iter().map(Arc::downgrade).collect());
+        Self { shared, _jobs: jobs, stopped: pool.stopped() }
     }
 
     /// Of the topic: another one of its name is not read.
@@ -316,21 +342,17 @@ impl AheadIntake {
         self.shared.lane.incarnation
     }
 
-    fn wake_others(&self) {
-        self.jobs.iter().for_each(|job| Arc::clone(job).schedule());
-    }
-
     /// A step that was read by the one who wants it: decoded here, while others go on with what follows.
     fn decode(&self, step: Begun, until: Position) {
         if step.records.to() < until {
-            self.wake_others();
+            self.shared.wake_jobs();
         }
         self.shared.decode(step);
     }
 
     fn taken(&self, taken: Taken, until: Position) -> Taken {
         if taken.scanned_to < until {
-            self.wake_others();
+            self.shared.wake_jobs();
         }
         taken
     }
@@ -339,8 +361,17 @@ impl AheadIntake {
     /// the workers; what is in memory in place, so that between an append and its rows lies no other thread.
     ///
     /// # Errors
-    /// As [`Intake::take`].
-    pub(crate) fn poll_take(&mut self, until: Position, context: &Context<'_>) -> Poll<Result<Taken, QueryError>> {
+    /// As [`Intake::take`]; [`QueryError::Stopping`] if there are no workers any more.
+    pub(crate) async fn next(&mut self, until: Position) -> Result<Taken, QueryError> {
+        let mut stopped = self.stopped.clone();
+        tokio::select! {
+            biased;
+            taken = poll_fn(|context| self.poll_take(until, context)) => taken,
+            _ = stopped.wait_for(|stopped| *stopped) => Err(QueryError::Stopping),
+        }
+    }
+
+    fn poll_take(&self, until: Position, context: &Context<'_>) -> Poll<Result<Taken, QueryError>> {
         let waker = context.waker();
         loop {
             match self.shared.first(until) {
@@ -352,16 +383,15 @@ impl AheadIntake {
                     continue;
                 }
                 First::Coming => {}
-                First::Missing => match self.shared.read_from_memory(waker) {
-                    ControlFlow::Continue(step) => {
+                First::Missing => {
+                    if let Next::Begun(step) = self.shared.read_from_memory(waker) {
                         step.into_iter().for_each(|step| self.decode(step, until));
                         continue;
                     }
-                    ControlFlow::Break(()) => {}
-                },
+                }
             }
             if self.shared.waits(waker) {
-                self.wake_others();
+                self.shared.wake_jobs();
                 return Poll::Pending;
             }
         }
@@ -371,19 +401,24 @@ impl AheadIntake {
 impl Intake for AheadIntake {
     fn take(&mut self, until: Position, waker: &Waker) -> Result<Option<Taken>, QueryError> {
         loop {
-            match self.shared.first(until) {
+            let next = match self.shared.first(until) {
                 First::There(taken) => return Ok(Some(self.taken(*taken, until))),
-                First::Failed => {
-                    if let Some(fault) = self.shared.fault() {
-                        return Err(fault);
-                    }
-                }
-                // While others decode what comes first, this worker decodes what follows.
-                First::Coming | First::Missing => match self.shared.read(waker) {
-                    ControlFlow::Continue(step) => step.into_iter().for_each(|step| self.decode(step, until)),
-                    ControlFlow::Break(()) if self.shared.waits(waker) => return Ok(None),
-                    ControlFlow::Break(()) => {}
+                First::Failed => match self.shared.fault() {
+                    Some(fault) => return Err(fault),
+                    None => continue,
                 },
+                // While others decode what comes first, this worker decodes what follows.
+                First::Coming | First::Missing => self.shared.read(waker),
+            };
+            match next {
+                Next::Begun(step) => step.into_iter().for_each(|step| self.decode(step, until)),
+                Next::Busy | Next::Nothing if !self.shared.waits(waker) => {}
+                // Whoever reads may not know yet how far to read.
+                Next::Busy => {
+                    self.shared.wake_jobs();
+                    return Ok(None);
+                }
+                Next::Nothing => return Ok(None),
             }
         }
     }
@@ -397,8 +432,10 @@ struct Ahead {
 impl Work for Ahead {
     fn turn(&mut self, waker: &Waker) -> Turn {
         let turn = match self.shared.read(waker) {
-            ControlFlow::Break(()) => Turn::Wait,
-            ControlFlow::Continue(step) => {
+            // Whoever reads wakes this one then.
+            Next::Busy | Next::Nothing => Turn::Wait,
+            Next::Begun(step) => {
+                self.shared.wake_jobs();
                 if let Some(step) = step {
                     self.shared.decode(step);
                 }
@@ -439,7 +476,6 @@ pub(crate) fn fault(topic: &TopicName, bad: BadInput) -> Fault {
 #[cfg(test)]
 mod tests {
     use std::{
-        future::poll_fn,
         sync::mpsc,
         task::{Poll, Wake},
         time::Duration,
@@ -538,7 +574,7 @@ mod tests {
         for part in 1..=10 {
             let until = Position::new(end.get() * part / 10);
             while to < until {
-                let taken = poll_fn(|context| intake.poll_take(until, context)).await.unwrap();
+                let taken = intake.next(until).await.unwrap();
                 assert!(taken.scanned_to > to && taken.scanned_to <= until);
                 to = taken.scanned_to;
                 all.extend(of(&taken));
@@ -559,7 +595,7 @@ mod tests {
         let mut intake = AheadIntake::of_task(&decoding, &pool, &scan, Position::default(), LIMITS).unwrap();
         let first = intake.take(end, Waker::noop()).unwrap().unwrap();
         let begin = || match intake.shared.read(Waker::noop()) {
-            ControlFlow::Continue(Some(step)) => step,
+            Next::Begun(Some(step)) => step,
             _ => panic!("there is more to read"),
         };
         let (second, third) = (begin(), begin());
@@ -580,5 +616,7 @@ mod tests {
         }
         assert_eq!(all, (0..RECORDS).collect::<Vec<_>>());
         assert!(matches!(intake.poll_take(end, &Context::from_waker(Waker::noop())), Poll::Pending));
+        // Without workers nothing will come any more.
+        assert!(matches!(intake.next(end).await, Err(QueryError::Stopping)));
     }
 }

@@ -243,7 +243,8 @@ impl Pinned {
     pub(crate) fn parts(
         &self,
     ) -> impl Iterator<Item = impl Iterator<Item = Result<RecordBatch, QueryError>> + Send + use<>> + Send + use<'_> {
-        let rows = self.held.fold.rows_at(self.held.version);
+        // At least one part: it says if the version was given up.
+        let rows = self.held.fold.rows_at(self.held.version).max(1);
         (0..rows).step_by(SCAN_ROWS).map(move |from| self.part(number(from), number(from + SCAN_ROWS)))
     }
 

@@ -18,6 +18,7 @@ use std::{
 
 use foldlog_log::clock::Clock;
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::watch;
 
 /// What a job wants after its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +118,7 @@ fn what(panic: &(dyn Any + Send)) -> String {
 pub(crate) struct Pool {
     shared: Arc<Shared>,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    stopped: watch::Sender<bool>,
 }
 
 struct Shared {
@@ -141,7 +143,7 @@ impl Pool {
     /// What the system says when it gives no thread.
     pub(crate) fn start(workers: usize, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
         let shared = Arc::new(Shared { clock, queue: Mutex::default(), filled: Condvar::new() });
-        let pool = Self { shared, threads: Arc::default() };
+        let pool = Self { shared, threads: Arc::default(), stopped: watch::Sender::new(false) };
         for number in 0..workers {
             let shared = Arc::clone(&pool.shared);
             let thread = std::thread::Builder::new().name(format!("fold-{number}")).spawn(move || shared.work());
@@ -167,6 +169,11 @@ impl Pool {
         job
     }
 
+    /// Whether the threads have ended; for whoever waits for what a job does.
+    pub(crate) fn stopped(&self) -> watch::Receiver<bool> {
+        self.stopped.subscribe()
+    }
+
     /// How many threads there are.
     pub(crate) fn workers(&self) -> usize {
         self.threads.lock().len()
@@ -180,6 +187,7 @@ impl Pool {
     /// Ends the threads after the turns they are in, and waits for them. Jobs that are in line are not run any more.
     pub(crate) fn stop(&self) {
         self.shared.queue.lock().stopped = true;
+        self.stopped.send_replace(true);
         self.shared.filled.notify_all();
         let threads = std::mem::take(&mut *self.threads.lock());
         let here = std::thread::current().id();
