@@ -1,8 +1,7 @@
-//! Calls: constructors of structs and maps, functions of the registry with their lambdas, aggregates, DataFusion's own.
+//! Calls: functions of the registry with their lambdas, aggregates, DataFusion's own.
 
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
 use datafusion::{
     common::ScalarValue,
     logical_expr::{
@@ -12,17 +11,16 @@ use datafusion::{
     sql::sqlparser::ast::{self, FunctionArg, FunctionArgExpr, FunctionArgOperator, FunctionArguments},
 };
 
-use super::{Resolver, Typed, lambda::WrittenLambda, literal, nested};
+use super::{Resolver, Typed, lambda::WrittenLambda, literal};
 use crate::{
-    catalog::types::{map_of, struct_of},
     error::QueryError,
     functions::{self, Argument, Function},
-    plan::{aggregates, fault, kernel::apply},
+    plan::{aggregates, fault},
     sql::sugar,
 };
 
 /// An argument as it is written.
-enum Written<'a> {
+pub(super) enum Written<'a> {
     Value(&'a ast::Expr),
     Lambda(Vec<String>, &'a ast::Expr),
     /// `name := value`.
@@ -162,49 +160,6 @@ impl Resolver<'_> {
             _ => Ok(value),
         }
     }
-
-    fn make_struct(&self, arguments: &[Written<'_>]) -> Result<Typed, QueryError> {
-        let (mut fields, mut values) = (Vec::new(), Vec::new());
-        for argument in arguments {
-            let Written::Named(Ok(name), value) = argument else {
-                return Err(QueryError::Invalid("STRUCT takes fields: STRUCT(name := value, ...)".to_owned()));
-            };
-            let value = self.resolve(value)?;
-            if fields.iter().any(|(known, _): &(String, DataType)| *known == name.value) {
-                return Err(QueryError::Invalid(format!("STRUCT has the field {} twice", name.value)));
-            }
-            if value.data_type.is_null() {
-                return Err(QueryError::Invalid(format!("the type of field {} is not known: CAST the NULL", name.value)));
-            }
-            fields.push((name.value.clone(), value.data_type.clone()));
-            values.push(value.expr);
-        }
-        let data_type = struct_of(fields);
-        Ok(Typed { expr: apply("struct", data_type.clone(), nested::MakeStruct(data_type.clone()), values), data_type })
-    }
-
-    fn make_map(&self, arguments: &[Written<'_>]) -> Result<Typed, QueryError> {
-        let (mut keys, mut values) = (Vec::new(), Vec::new());
-        for argument in arguments {
-            let Written::Named(key, value) = argument else {
-                return Err(QueryError::Invalid("MAP takes entries: MAP(key := value, ...)".to_owned()));
-            };
-            keys.push(match key {
-                Ok(ident) if ident.quote_style == Some('\'') => literal(ScalarValue::Utf8(Some(ident.value.clone()))),
-                Ok(ident) => self.resolve(&ast::Expr::Identifier((*ident).clone()))?,
-                Err(key) => self.resolve(key)?,
-            });
-            values.push(self.resolve(value)?);
-        }
-        let (keys, key) = self.alike(keys, "the keys of a map")?;
-        let (values, value) = self.alike(values, "the values of a map")?;
-        if key.is_null() || value.is_null() {
-            return Err(QueryError::Invalid("a map needs an entry that is not NULL: its type is not known; CAST one".to_owned()));
-        }
-        let data_type = map_of(key, value);
-        let operands = keys.into_iter().zip(values).flat_map(|(key, value)| [key, value]).collect();
-        Ok(Typed { expr: apply("map", data_type.clone(), nested::MakeMap(data_type.clone()), operands), data_type })
-    }
 }
 
 /// The call with its arguments in the types that it takes.
@@ -224,7 +179,7 @@ fn wrong_arguments(name: &str) -> QueryError {
     QueryError::Invalid(format!("{name} takes values, no *, := or lambda"))
 }
 
-fn written<'a>(argument: &'a FunctionArg, name: &str) -> Result<Written<'a>, QueryError> {
+pub(super) fn written<'a>(argument: &'a FunctionArg, name: &str) -> Result<Written<'a>, QueryError> {
     Ok(match argument {
         FunctionArg::Unnamed(FunctionArgExpr::Wildcard) => Written::Star,
         FunctionArg::Unnamed(FunctionArgExpr::Expr(ast::Expr::BinaryOp { left, op: ast::BinaryOperator::Assignment, right })) => {

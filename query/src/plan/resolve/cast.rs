@@ -16,10 +16,10 @@ use arrow::{
 use chrono::{DateTime, Datelike, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeZone, Utc};
 use datafusion::common::{DataFusionError, Result};
 
-use super::nested::by_name;
+use super::{nested::by_name, operator::digits};
 use crate::{
     catalog::{timestamp_type, types::map_parts},
-    functions::written,
+    functions::{types::common, written},
     plan::kernel::Kernel,
 };
 
@@ -46,6 +46,26 @@ pub(super) fn can_cast(from: &DataType, to: &DataType) -> bool {
             _ => false,
         },
         _ => false,
+    }
+}
+
+/// Whether a column takes a value of another type: numbers widen, a DECIMAL takes what it need not round, times take texts; and so
+/// within nested values, whose structs may lack fields but have no others.
+pub(super) fn can_assign(from: &DataType, to: &DataType) -> bool {
+    use DataType::{Date32, Decimal128, List, Map, Struct, Time32, Timestamp, Utf8};
+    match (from, to) {
+        (Utf8, Date32 | Time32(_) | Timestamp(..)) => true,
+        (from, Decimal128(_, to_scale)) => digits(from).is_some_and(|(_, scale)| scale <= *to_scale) || from.is_null(),
+        (List(from), List(to)) => can_assign(from.data_type(), to.data_type()),
+        (Map(..), Map(..)) => match (map_parts(from), map_parts(to)) {
+            (Some((from_key, from_value)), Some((to_key, to_value))) => can_assign(from_key, to_key) && can_assign(from_value, to_value),
+            _ => false,
+        },
+        (Struct(from), Struct(to)) => from.iter().all(|field| match to.find(field.name()) {
+            Some((_, to)) => can_assign(field.data_type(), to.data_type()),
+            None => false,
+        }),
+        (from, to) => common(from, to).as_ref() == Some(to),
     }
 }
 

@@ -7,11 +7,13 @@
 mod arithmetic;
 mod call;
 mod cast;
+mod constructor;
 pub(super) mod lambda;
 mod nested;
 mod operator;
 
 use arrow::datatypes::DataType;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use datafusion::{
     common::{Column, DFSchema, ScalarValue},
     logical_expr::{Case, Expr},
@@ -22,7 +24,7 @@ use super::{expression::Expressions, kernel::apply};
 use crate::{
     catalog::{
         nearest, type_name,
-        types::{is_nested, map_parts, timestamp_type},
+        types::{map_parts, timestamp_type},
     },
     error::QueryError,
     functions::types::common,
@@ -129,20 +131,16 @@ impl<'a> Resolver<'a> {
         if given.data_type == *to {
             return Ok(given);
         }
-        let is_time = matches!(to, DataType::Date32 | DataType::Time32(_) | DataType::Timestamp(..));
-        let refused = || QueryError::Invalid(format!("{written} is {}, the column is {}", type_name(&given.data_type), type_name(to)));
-        let narrower = is_nested(to) || is_time && given.data_type == DataType::Utf8;
-        if narrower && cast::can_cast(&given.data_type, to) {
+        if let (DataType::Binary, Expr::Literal(ScalarValue::Utf8(Some(text)), _)) = (to, &given.expr) {
+            let bytes = BASE64_STANDARD.decode(text).ok();
+            let refused = || QueryError::Invalid(format!("{written} is no Base64, as which a column of BYTES takes a text; use TO_BYTES"));
+            return bytes.map(|bytes| literal(ScalarValue::Binary(Some(bytes)))).ok_or_else(refused);
+        }
+        if cast::can_assign(&given.data_type, to) {
             return given.cast_to(to);
         }
-        if let (DataType::Decimal128(..), Some((precision, scale))) = (to, operator::digits(&given.data_type)) {
-            let DataType::Decimal128(to_precision, to_scale) = to else { return Err(refused()) };
-            // Only what fits without rounding.
-            if scale <= *to_scale && i16::from(precision) - i16::from(scale) <= 38 && *to_precision <= 38 {
-                return Ok(given.converted(to));
-            }
-        }
-        given.clone().widened_to(to).ok_or_else(refused)
+        let (given, to) = (type_name(&given.data_type), type_name(to));
+        Err(QueryError::Invalid(format!("{written} is {given}, the column is {to}")))
     }
 
     /// A BOOLEAN.
@@ -256,57 +254,6 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn array(&self, elements: &[ast::Expr]) -> Result<Typed, QueryError> {
-        let elements = elements.iter().map(|element| self.resolve(element)).collect::<Result<Vec<_>, _>>()?;
-        let (elements, of) = self.alike(elements, "the elements of an array")?;
-        if of.is_null() {
-            return Err(QueryError::Invalid("an array needs an element that is not NULL: its type is not known; CAST one".to_owned()));
-        }
-        let data_type = crate::catalog::types::array_of(of);
-        let DataType::List(field) = &data_type else { return Err(QueryError::Execution("an array is none".to_owned())) };
-        let kernel = nested::MakeArray(std::sync::Arc::clone(field));
-        Ok(Typed { expr: apply("array", data_type.clone(), kernel, elements), data_type })
-    }
-
-    /// The expressions in one type: the narrowest that holds all; texts become what the others are, where they can.
-    fn alike(&self, all: Vec<Typed>, what: &str) -> Result<(Vec<Expr>, DataType), QueryError> {
-        let is_text = |one: &&Typed| one.data_type == DataType::Utf8;
-        let first = all.iter().find(|one| !one.data_type.is_null()).map_or(DataType::Null, |one| one.data_type.clone());
-        let mut of = DataType::Null;
-        for one in &all {
-            if one.data_type == DataType::Utf8 && first != DataType::Utf8 {
-                continue;
-            }
-            of = match common(&of, &one.data_type) {
-                Some(wider) => wider,
-                None if first == DataType::Utf8 && one.can_be_text() => DataType::Utf8,
-                None => {
-                    let (given, other) = (type_name(&of), type_name(&one.data_type));
-                    return Err(QueryError::Invalid(format!("{what} are of different types: {given} and {other}")));
-                }
-            };
-        }
-        // Literals of text stand for numbers: the type must hold them.
-        for text in all.iter().filter(is_text).filter(|_| first != DataType::Utf8) {
-            if let Some(wider) = text.literal_as_number().and_then(|number| common(&of, &number)) {
-                of = wider;
-            }
-        }
-        let mut given = Vec::with_capacity(all.len());
-        for one in all {
-            let refused = format!("{what} are {}, {} is {}", type_name(&of), one.expr, type_name(&one.data_type));
-            let fits = one.constant_as(&of)?;
-            given.push(match fits {
-                Some(fits) => fits.expr,
-                None if of == DataType::Utf8 && one.can_be_text() && !one.data_type.is_null() => one.cast_to(&of)?.expr,
-                // Structs by name: what one of them lacks is NULL.
-                None if is_nested(&of) && !one.data_type.is_null() && cast::can_cast(&one.data_type, &of) => one.cast_to(&of)?.expr,
-                None => one.widened_to(&of).ok_or(QueryError::Invalid(refused))?.expr,
-            });
-        }
-        Ok((given, of))
-    }
-
     fn case(&self, operand: Option<&ast::Expr>, conditions: &[ast::CaseWhen], otherwise: Option<&ast::Expr>) -> Result<Typed, QueryError> {
         let mut when = Vec::with_capacity(conditions.len());
         let mut results = Vec::with_capacity(conditions.len() + 1);
@@ -318,11 +265,11 @@ impl<'a> Resolver<'a> {
                     self.compare(left, &ast::BinaryOperator::Eq, right)?.expr
                 }
             });
-            results.push(self.resolve(&one.result)?);
+            results.push(&one.result);
         }
         let has_else = otherwise.is_some();
-        results.extend(otherwise.map(|otherwise| self.resolve(otherwise)).transpose()?);
-        let (mut results, data_type) = self.alike(results, "the results of CASE")?;
+        results.extend(otherwise);
+        let (mut results, data_type) = self.alike_as_written(&results, "the results of CASE")?;
         if data_type.is_null() {
             return Err(QueryError::Invalid("every result of CASE is NULL: its type is not known; CAST one".to_owned()));
         }

@@ -77,6 +77,12 @@ impl Resolver<'_> {
             let both = binary(given(&left), Operator::And, given(&right));
             return Ok(only_if(both, self.call_typed("CONCAT", vec![left, right])?));
         }
+        if left.data_type.is_null() || right.data_type.is_null() {
+            return Err(QueryError::Invalid(format!(
+                "{} of NULL is never anything else; CAST the NULL if that is meant",
+                operation.sign()
+            )));
+        }
         let Some(of) = common(&left.data_type, &right.data_type).filter(is_number) else { return Err(refused("takes numbers")) };
         let decimals = (digits(&left.data_type), digits(&right.data_type));
         let (to, returns) = match (&of, decimals) {
@@ -152,13 +158,17 @@ impl Resolver<'_> {
 
     pub(super) fn in_list(&self, written: &ast::Expr, list: &[ast::Expr], negated: bool) -> Result<Typed, QueryError> {
         let value = self.resolve(written)?;
-        let is_given = |one: &Typed| !one.data_type.is_null();
-        let elements = list.iter().map(|element| self.resolve(element)).collect::<Result<Vec<_>, _>>()?;
-        let elements: Vec<Typed> = elements.into_iter().filter(is_given).collect();
+        let mut all = vec![(value, written)];
+        for element in list {
+            let resolved = self.resolve(element)?;
+            if !resolved.data_type.is_null() {
+                all.push((resolved, element));
+            }
+        }
         let mut found: Option<Expr> = None;
-        if !elements.is_empty() {
+        if all.len() > 1 {
             // One type for the list and what is looked for in it.
-            let (mut exprs, of) = self.alike(std::iter::once(value).chain(elements).collect(), "the elements of IN")?;
+            let (mut exprs, of) = self.alike(all, "the elements of IN")?;
             let value = exprs.remove(0);
             for element in exprs {
                 let (left, right) = (Typed { expr: value.clone(), data_type: of.clone() }, Typed { expr: element, data_type: of.clone() });
