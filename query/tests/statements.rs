@@ -84,6 +84,7 @@ stories! {
     rowtimes_ksql
     session
     shown
+    side_by_side
     sources
     stars
     table_times

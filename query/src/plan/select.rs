@@ -3,7 +3,7 @@
 //! Called by `plan/streaming`. Names are resolved against one source; what the chain cannot do is refused by name. The same
 //! SELECT over the same source gives the same chain with the same operator ids.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::{
@@ -27,7 +27,7 @@ use super::{
 use crate::{
     catalog::{Column, Pseudo, Source, SourceKind, WantedColumn, type_name, types::kept_as},
     error::{Place, QueryError},
-    sql::{Dialect, dialect::Changelog, place_of_expr, sugar},
+    sql::{Dialect, DialectKind, dialect::Changelog, place_of_expr, sugar},
     stack::with_stack,
 };
 
@@ -137,12 +137,14 @@ fn plan_here(query: &ast::Query, partition_by: Option<&[ast::Expr]>, scope: &Sco
         let refused = QueryError::Invalid("WHERE cannot contain an aggregate; use HAVING".to_owned());
         return Err(refused.at(|| select.selection.as_ref().and_then(place_of_expr)));
     }
-    let mut named = named_items(select, &source, &alias, &meaning)?;
+    let (mut named, star) = named_items(select, &source, &alias, &meaning)?;
+    let partition_by = partition_by.map(without_brackets);
     let partition = partition_by.map(|written| Partition::new(written, &named, &meaning)).transpose()?;
-    if let (Some(partition), [ast::SelectItem::Wildcard(_)]) = (&partition, select.projection.as_slice()) {
-        partition.reorder(&source, &mut named);
+    if let (Some(partition), Some(star)) = (&partition, star) {
+        let from = star.start;
+        partition.reorder(&source, named.get_mut(star).unwrap_or_default());
         if scope.dialect.strict_keys {
-            partition.complete(partition_by.unwrap_or_default(), &mut named, &full, scope.dialect);
+            partition.complete(partition_by.unwrap_or_default(), from, &mut named, &full, scope.dialect);
         }
     }
     let having = select.having.as_ref().map(|written| having_expression(written, &named, &meaning)).transpose()?;
@@ -264,8 +266,8 @@ impl Partition {
         self.keys.iter().map(plain_name).collect()
     }
 
-    /// Adds the keys that a `*` does not have.
-    fn complete(&self, written: &[ast::Expr], items: &mut Vec<(String, Expr)>, schema: &DFSchema, dialect: Dialect) {
+    /// Adds the keys that the list does not have before its `*`, which stands at `star`.
+    fn complete(&self, written: &[ast::Expr], star: usize, items: &mut Vec<(String, Expr)>, schema: &DFSchema, dialect: Dialect) {
         for (key, written) in self.keys.iter().zip(written).rev() {
             if items.iter().all(|(_, item)| item != key) {
                 let name = match written {
@@ -274,7 +276,7 @@ impl Partition {
                     ast::Expr::Identifier(_) => numbered(&|name| is_taken(name, items, schema)),
                     written => own_name(written, items.len(), &|name| is_taken(name, items, schema), dialect),
                 };
-                items.insert(0, (name, key.clone()));
+                items.insert(star, (name, key.clone()));
             }
         }
     }
@@ -304,6 +306,9 @@ pub(super) fn predicate(expr: Expr, schema: &DFSchema, expressions: &Expressions
 /// Compiles a column of the result, in a type that can be kept.
 pub(super) fn item(name: String, expr: Expr, key: Option<usize>, schema: &DFSchema, expressions: &Expressions) -> Result<Item, QueryError> {
     let compiled = expressions.compile(expr.clone(), schema)?;
+    if compiled.data_type().is_null() && expressions.dialect().kind == DialectKind::Ksql {
+        return Err(QueryError::Invalid(format!("column {name} is NULL and nothing else: its type is not known; CAST it")));
+    }
     let Some(data_type) = kept_as(compiled.data_type()) else {
         let given = type_name(compiled.data_type());
         return Err(QueryError::Invalid(format!("column {name} is {given}, which no stream or table can hold; CAST it")));
@@ -383,18 +388,30 @@ fn only_source(select: &ast::Select, scope: &Scope<'_>) -> Result<(Arc<Source>, 
     Ok((source, alias))
 }
 
-/// The SELECT list with names, `*` written out.
-fn named_items(select: &ast::Select, source: &Source, alias: &str, meaning: &Meaning<'_>) -> Result<Vec<(String, Expr)>, QueryError> {
+/// Columns with their names.
+type Named = Vec<(String, Expr)>;
+
+/// The SELECT list with names, `*` written out, and where the columns of the first `*` stand.
+fn named_items(
+    select: &ast::Select,
+    source: &Source,
+    alias: &str,
+    meaning: &Meaning<'_>,
+) -> Result<(Named, Option<Range<usize>>), QueryError> {
     let Meaning { scope, schema, .. } = meaning;
     let mut items = Vec::new();
+    let mut first = None;
+    let all = |items: &mut Named, first: &mut Option<Range<usize>>| {
+        let from = items.len();
+        items.extend(star(source, alias));
+        first.get_or_insert(from..items.len());
+    };
     for written in &select.projection {
         match written {
-            ast::SelectItem::Wildcard(options) if is_plain(options) => {
-                items.extend(star(source, alias));
-            }
+            ast::SelectItem::Wildcard(options) if is_plain(options) => all(&mut items, &mut first),
             ast::SelectItem::QualifiedWildcard(ast::SelectItemQualifiedWildcardKind::ObjectName(name), _) if matches!(name.0.as_slice(), [ast::ObjectNamePart::Identifier(ident)] if scope.dialect.name(ident) == alias) =>
             {
-                items.extend(star(source, alias));
+                all(&mut items, &mut first);
             }
             ast::SelectItem::Wildcard(_) | ast::SelectItem::QualifiedWildcard(..) => return unsupported("such a *"),
             ast::SelectItem::UnnamedExpr(expr) if all_fields_of(expr).is_some() => {
@@ -416,7 +433,7 @@ fn named_items(select: &ast::Select, source: &Source, alias: &str, meaning: &Mea
             return Err(QueryError::Invalid(format!("two columns are called {name}; name one of them with AS")));
         }
     }
-    Ok(items)
+    Ok((items, first))
 }
 
 /// Whether a column of the result or of the source is called so.
@@ -487,6 +504,14 @@ fn fields(of: &ast::Expr, meaning: &Meaning<'_>) -> Result<Vec<(String, Expr)>, 
     Ok(fields)
 }
 
+/// What GROUP BY or PARTITION BY lists; one pair of brackets may stand around it all.
+fn without_brackets(written: &[ast::Expr]) -> &[ast::Expr] {
+    match written {
+        [ast::Expr::Tuple(listed)] if !listed.is_empty() => listed,
+        written => written,
+    }
+}
+
 /// What GROUP BY names: expressions, names or places of the SELECT list.
 fn group_expressions(select: &ast::Select, items: &[(String, Expr)], meaning: &Meaning<'_>) -> Result<Vec<Expr>, QueryError> {
     let scope = meaning.scope;
@@ -495,7 +520,7 @@ fn group_expressions(select: &ast::Select, items: &[(String, Expr)], meaning: &M
         _ => return unsupported("GROUP BY ALL and modifiers of GROUP BY"),
     };
     let mut groups: Vec<Expr> = Vec::new();
-    for one in written {
+    for one in without_brackets(written) {
         let expr = match one {
             ast::Expr::Value(ast::ValueWithSpan { value: ast::Value::Number(digits, _), .. }) if scope.dialect.group_by_places => {
                 let place = digits.parse::<usize>().ok().and_then(|number| number.checked_sub(1)).and_then(|place| items.get(place));
@@ -515,6 +540,9 @@ fn group_expressions(select: &ast::Select, items: &[(String, Expr)], meaning: &M
         };
         if has_aggregate(&expr) {
             return Err(QueryError::Invalid("GROUP BY cannot contain an aggregate".to_owned()));
+        }
+        if matches!(&expr, Expr::Literal(value, _) if value.is_null()) {
+            return Err(QueryError::Invalid("GROUP BY NULL: a row whose grouping key is NULL joins no group".to_owned()));
         }
         if !groups.contains(&expr) {
             groups.push(expr);

@@ -472,7 +472,7 @@ pub(super) fn is_place(name: &str) -> bool {
     ["ROWPARTITION", "ROWOFFSET"].contains(&name)
 }
 
-/// Refuses names of columns that every stream and table has.
+/// Refuses names of columns that every stream and table has, or every result of windows.
 ///
 /// # Errors
 /// [`QueryError::Invalid`].
@@ -480,6 +480,9 @@ pub fn check_column_name(name: &str) -> Result<(), QueryError> {
     let is_taken = |taken: &&str| name == *taken || name == taken.to_uppercase();
     if ["rowtime", "rowpartition", "rowoffset"].iter().any(is_taken) {
         return Err(QueryError::Invalid(format!("every stream and table has a column {name}; choose another name (AS ...)")));
+    }
+    if ["windowstart", "windowend"].iter().any(is_taken) {
+        return Err(QueryError::Invalid(format!("{name} is what the bounds of windows are called; choose another name (AS ...)")));
     }
     Ok(())
 }

@@ -135,7 +135,7 @@ pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
                 }
                 at += 1;
             }
-            (Token::Word(word), _) if PLAIN.contains(&word.keyword) => {
+            (Token::Word(word), next) if PLAIN.contains(&word.keyword) || is_bare_name(&one.token, next) => {
                 let word = Word { keyword: Keyword::NoKeyword, ..word.clone() };
                 given.push(TokenWithSpan { token: Token::Word(word), span: one.span });
                 at += 1;
@@ -167,6 +167,16 @@ pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         }
     }
     given
+}
+
+/// Whether a word that begins a constructor or a type is a name here: nothing follows that belongs to one.
+fn is_bare_name(token: &Token, next: Option<&Token>) -> bool {
+    let follows = |given: &[Token]| next.is_some_and(|next| given.contains(next));
+    match () {
+        () if is_word(token, "STRUCT") => !follows(&[Token::LParen, Token::Lt, Token::Neq]),
+        () if is_word(token, "ARRAY") => !follows(&[Token::LBracket, Token::LParen, Token::Lt]),
+        () => false,
+    }
 }
 
 /// The names of `(a, b) =>` that begins at a place, and the place of `=>`.
