@@ -196,6 +196,18 @@ impl Checkpoints {
         space.free >= kept.saturating_add(bytes)
     }
 
+    /// Removes what an older build kept beside, in a file for each query: nothing reads it any more. It hurts nobody if that fails.
+    fn remove_files(&self) {
+        match file::FileStore::open(Arc::clone(&self.disk), &self.folder).keep_only(&BTreeSet::new()) {
+            Ok(false) => {}
+            Ok(true) => tracing::info!(folder = %self.folder.display(), "checkpoints of an older build were removed"),
+            Err(error) => {
+                let error = chain(&error);
+                tracing::warn!(folder = %self.folder.display(), error, "checkpoints of an older build could not be removed");
+            }
+        }
+    }
+
     /// Opens the store; a damaged one is set aside, and an empty one takes its place (blocking).
     pub(crate) fn open(&self) -> Result<Arc<dyn StateStore>, StoreError> {
         let disk = self.disk.as_ref();
@@ -203,8 +215,36 @@ impl Checkpoints {
         let parent = self.folder.parent().unwrap_or(&self.folder);
         disk.sync_folder(parent).map_err(StoreError::io("sync", parent))?;
         Ok(match self.place {
-            CheckpointPlace::Pages => Arc::new(pages::PageStore::open(Arc::clone(&self.disk), &self.folder)?),
+            CheckpointPlace::Pages => {
+                let store = pages::PageStore::open(Arc::clone(&self.disk), &self.folder)?;
+                self.remove_files();
+                Arc::new(store)
+            }
             CheckpointPlace::Files => Arc::new(file::FileStore::open(Arc::clone(&self.disk), &self.folder)),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use foldlog_log::disk::RealDisk;
+
+    use super::*;
+
+    #[test]
+    fn files_of_an_older_build_go_when_pages_are_opened_and_nothing_else_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Arc::new(RealDisk);
+        let files = Checkpoints::in_files(Arc::clone(&disk) as Arc<dyn Disk>, folder.path().to_owned()).open().unwrap();
+        let saving = files.begin("query_1", false).unwrap();
+        saving.commit(b"head").unwrap();
+        let is_there = |name: &str| folder.path().join(name).exists();
+        for name in ["query_2.new", "notes.txt"] {
+            disk.create(&folder.path().join(name)).unwrap();
+        }
+        assert!(is_there("query_1.state"));
+        drop(Checkpoints::in_pages(disk, folder.path().to_owned()).open().unwrap());
+        let left = ["query_1.state", "query_2.new", "notes.txt", "pages"].map(is_there);
+        assert_eq!(left, [false, false, true, true]);
     }
 }
