@@ -26,6 +26,11 @@ pub(crate) trait Kernel: fmt::Debug + Send + Sync {
     /// # Errors
     /// Only of operands that do not fit the kernel.
     fn compute(&self, operands: &[ArrayRef], rows: usize, failed: &mut Vec<usize>) -> Result<ArrayRef>;
+
+    /// What is said of a row that failed; none: that what it is called did.
+    fn reason(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A kernel with its name and type, as DataFusion holds it.
@@ -75,6 +80,11 @@ impl PreparedKernel {
             });
         }
         Ok(Some(Self { kernel: Arc::clone(&function.kernel), arguments }))
+    }
+
+    /// As [`Kernel::reason`].
+    pub(crate) fn reason(&self) -> Option<String> {
+        self.kernel.reason()
     }
 
     /// One value a row; those that failed are NULL and told.

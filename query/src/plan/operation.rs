@@ -77,6 +77,24 @@ enum Kernel {
     Halves,
 }
 
+/// Why rows of an operation failed.
+pub(crate) struct Reasons<'a> {
+    reason: &'a str,
+    /// Which divisors are zero.
+    zeros: Option<BooleanArray>,
+}
+
+impl Reasons<'_> {
+    /// Of one that failed.
+    pub(crate) fn of(&self, row: usize) -> &str {
+        let is_zero = self.zeros.as_ref().is_some_and(|zeros| row < zeros.len() && zeros.is_valid(row) && zeros.value(row));
+        if is_zero { DIVISION_BY_ZERO } else { self.reason }
+    }
+}
+
+/// What is said of a row whose divisor is zero.
+pub(super) const DIVISION_BY_ZERO: &str = "division by zero";
+
 /// A call of ours, ready to be computed.
 #[derive(Debug)]
 enum Ours {
@@ -195,6 +213,10 @@ impl Operation {
             }),
             None => None,
         };
+        let reason = match &ours {
+            Some(Ours::Kernel(kernel)) => kernel.reason().unwrap_or(reason),
+            Some(Ours::Function(_)) | None => reason,
+        };
         Ok(Self { inner, operands: Arc::new(operands), kernel: Kernel::Registered, ours, data_type, growth: None, reason })
     }
 
@@ -219,9 +241,17 @@ impl Operation {
         &self.data_type
     }
 
-    /// What is said of a row that failed, without the row's values.
-    pub(crate) fn reason(&self) -> &str {
-        &self.reason
+    /// What is said of rows that failed, without their values.
+    ///
+    /// # Errors
+    /// Those of [`Operation::compute`], for the same operands.
+    pub(crate) fn reasons(&self, operands: &[ArrayRef]) -> Result<Reasons<'_>> {
+        let zeros = match (self.kernel, operands.last()) {
+            (Kernel::Divide, Some(divisor)) => Some(zeros(divisor)?),
+            _ => None,
+        };
+        let reason = if self.kernel == Kernel::DivideByZero { DIVISION_BY_ZERO } else { &self.reason };
+        Ok(Reasons { reason, zeros })
     }
 
     /// One value a row; what failed is NULL, and the numbers of these rows are added to `failed`.

@@ -147,14 +147,14 @@ impl PhysicalExpr for Part {
         let operands = self.children.split_last().map_or(&[][..], |(_, operands)| operands);
         let columns = operands.iter().map(|operand| operand.evaluate(batch)?.into_array(rows)).collect::<Result<Vec<_>>>()?;
         let mut failed = Vec::new();
-        let values = self.operation.compute(columns, rows, &mut failed)?;
+        let values = self.operation.compute(columns.clone(), rows, &mut failed)?;
         if !failed.is_empty() {
             let numbers = self.row_numbers(batch)?;
             let numbers = numbers.as_primitive_opt::<UInt32Type>();
             let row_of = |row: usize| numbers.filter(|numbers| row < numbers.len()).map_or(row, |numbers| numbers.value(row) as usize);
-            let reason = self.operation.reason();
+            let reasons = self.operation.reasons(&columns)?;
             FAILED.with_borrow_mut(|all| {
-                all.extend(failed.into_iter().map(|row| RowError { row: row_of(row), reason: reason.to_owned() }));
+                all.extend(failed.into_iter().map(|row| RowError { row: row_of(row), reason: reasons.of(row).to_owned() }));
             });
         }
         Ok(ColumnarValue::Array(values))

@@ -8,7 +8,7 @@ use arrow::{
 };
 use datafusion::common::{DataFusionError, Result};
 
-use crate::plan::kernel::Kernel;
+use crate::plan::{kernel::Kernel, operation::DIVISION_BY_ZERO};
 
 /// What is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +104,18 @@ impl Kernel for Arithmetic {
             }
             (other, ..) => Err(DataFusionError::Internal(format!("no arithmetic gives {other}"))),
         }
+    }
+
+    fn reason(&self) -> Option<String> {
+        let divides = matches!(self.operation, Operation::Divide | Operation::Modulo);
+        let sign = self.operation.sign();
+        Some(match &self.returns {
+            // Nothing else fails: they wrap around.
+            DataType::Int32 | DataType::Int64 if divides && !self.null_fails => DIVISION_BY_ZERO.to_owned(),
+            DataType::Decimal128(..) if divides => format!("{sign} has a divisor of zero, or a result that is not exact or out of range"),
+            DataType::Decimal128(..) => format!("the result of {sign} is out of range"),
+            _ => return None,
+        })
     }
 }
 
