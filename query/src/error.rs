@@ -48,6 +48,9 @@ pub enum QueryError {
         /// The name.
         name: String,
     },
+    /// What ASSERT says does not hold.
+    #[error("{0}")]
+    Asserted(String),
     /// What is wrong stands at a place of the statement.
     #[error("{error}")]
     At {

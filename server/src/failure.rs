@@ -190,6 +190,7 @@ impl From<QueryError> for Failure {
             QueryError::Unknown { place: Some(place), .. } => plain(Kind::NotFound, "NAME_NOT_FOUND").with(at(place)),
             QueryError::Unknown { place: None, .. } => plain(Kind::NotFound, "NAME_NOT_FOUND"),
             QueryError::At { place, error } => Self::from(*error).with(at(place)),
+            QueryError::Asserted(_) => plain(Kind::Precondition, "ASSERTION_FAILED"),
             QueryError::Exists { .. } => plain(Kind::Exists, "NAME_EXISTS"),
             QueryError::InUse { .. } => plain(Kind::Precondition, "IN_USE"),
             QueryError::Unsupported(_) => plain(Kind::Unsupported, "SQL_UNSUPPORTED"),

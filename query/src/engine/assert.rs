@@ -21,7 +21,7 @@ impl Core {
         // Looked at once more at the end, whatever the time: nobody wakes a sleeper when a topic comes.
         let _ = tokio::time::timeout(assert.timeout.min(longest), waits).await;
         match self.fault_of(&name, assert) {
-            Some(fault) => Err(QueryError::Invalid(fault)),
+            Some(fault) => Err(QueryError::Asserted(fault)),
             None if assert.exists => Ok(done(self.head(), format!("topic {name} exists"))),
             None => Ok(done(self.head(), format!("topic {name} does not exist"))),
         }
