@@ -128,6 +128,9 @@ impl Pseudo {
     /// Those that cannot be named in a statement; what it says may mean them.
     pub const UNNAMED: [Self; 3] = [Self::RecordedAt, Self::Record, Self::HasValue];
 
+    /// Those that `ksql` knows by their names without quotes.
+    pub const FOLDED: [Self; 3] = [Self::RowTime, Self::RowPartition, Self::RowOffset];
+
     /// Name.
     #[must_use]
     pub const fn name(self) -> &'static str {

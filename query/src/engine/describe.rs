@@ -12,7 +12,7 @@ use crate::{
     catalog::{Pseudo, QueryId, Source, SourceKind, WantedColumn, type_name},
     error::QueryError,
     sql::{
-        Statement,
+        Dialect, DialectKind, Statement,
         session::{SETTINGS, Session, Setting},
         statement::Show,
     },
@@ -114,17 +114,17 @@ impl Core {
         ])
     }
 
-    pub(super) fn describe(&self, name: &str) -> Result<Answer, QueryError> {
+    pub(super) fn describe(&self, name: &str, dialect: Dialect) -> Result<Answer, QueryError> {
         let source = self.snapshot().find(self.log.as_ref(), name)?;
-        rows(self.head(), columns_told(&self.told_columns(&source)))
+        rows(self.head(), columns_told(&self.told_columns(&source, dialect)))
     }
 
     /// The columns of every stream, or of every table.
-    pub(super) fn describe_all(&self, kind: SourceKind) -> Result<Answer, QueryError> {
+    pub(super) fn describe_all(&self, kind: SourceKind, dialect: Dialect) -> Result<Answer, QueryError> {
         let catalog = self.snapshot();
         let (mut names, mut told) = (Vec::new(), Vec::new());
         for source in catalog.sources().filter(|source| source.kind == kind) {
-            let columns = self.told_columns(source);
+            let columns = self.told_columns(source, dialect);
             names.extend(columns.iter().map(|_| Some(source.name.clone())));
             told.extend(columns);
         }
@@ -133,8 +133,8 @@ impl Core {
         rows(self.head(), columns)
     }
 
-    /// Name, type and role of each column of a source.
-    fn told_columns(&self, source: &Source) -> Vec<[String; 3]> {
+    /// Name, type and role of each column of a source, as the statements of a dialect have them.
+    fn told_columns(&self, source: &Source, dialect: Dialect) -> Vec<[String; 3]> {
         // A view has no records, and of what every record has the row time alone.
         let is_view = self.supervisor.view(&source.name).is_some();
         let is_there = |column: &WantedColumn| !is_view || !matches!(column, WantedColumn::Pseudo(other) if *other != Pseudo::RowTime);
@@ -146,7 +146,17 @@ impl Core {
         };
         let told = |column: &WantedColumn| {
             let field = source.wanted_field(*column)?;
-            Some([field.name().clone(), type_name(field.data_type()), role(column).to_owned()])
+            let (mut name, mut type_name) = (field.name().clone(), type_name(field.data_type()));
+            if let (WantedColumn::Pseudo(pseudo), DialectKind::Ksql) = (column, dialect.kind) {
+                // Where they need no quotes.
+                if Pseudo::FOLDED.contains(pseudo) {
+                    name = dialect.fold(&name);
+                }
+                if *pseudo == Pseudo::RowTime {
+                    type_name = "BIGINT".to_owned();
+                }
+            }
+            Some([name, type_name, role(column).to_owned()])
         };
         columns.iter().filter_map(told).collect()
     }

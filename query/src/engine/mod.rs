@@ -166,9 +166,9 @@ impl Engine {
                 Err(QueryError::Unsupported("ASSERT of values, streams and tables: that is for files of tests (foldlog test)".to_owned()))
             }
             Statement::Session(change) => core.change_session(request.session, change),
-            Statement::Describe { name, extended: false } => core.describe(&name),
+            Statement::Describe { name, extended: false } => core.describe(&name, dialect),
             Statement::Describe { name, extended: true } => core.describe_extended(&name),
-            Statement::DescribeAll(kind) => core.describe_all(kind),
+            Statement::DescribeAll(kind) => core.describe_all(kind, dialect),
             Statement::DescribeFunction { name } => core.describe_function(&name),
             Statement::Explain(explained) => self.explain(&explained, &request).await,
             change @ (Statement::CreateSource(_)

@@ -10,12 +10,10 @@ use datafusion::sql::sqlparser::ast::{
 
 use crate::catalog::Pseudo;
 
-const NAMES: [Pseudo; 3] = [Pseudo::RowTime, Pseudo::RowPartition, Pseudo::RowOffset];
-
 /// The name that tables show, of one that `ksql` folded; none for other names.
 pub(super) fn shown(ident: &Ident) -> Option<&'static str> {
     let is_called = |pseudo: &Pseudo| ident.quote_style.is_none() && ident.value == pseudo.name().to_uppercase();
-    NAMES.into_iter().find(is_called).map(Pseudo::name)
+    Pseudo::FOLDED.into_iter().find(is_called).map(Pseudo::name)
 }
 
 /// Writes these names in a query as its tables have them.
