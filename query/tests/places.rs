@@ -76,3 +76,57 @@ async fn an_error_points_at_what_is_wrong() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_with_set_and_lists_say_is_pointed_at() {
+    let cases = [
+        ("CREATE STREAM s (a INT) WITH (topic = 's')", "s (a"),
+        ("CREATE STREAM n (a INT) WITH (topic = 'n', partitions = 1, value_format = 'jsn')", "value_format = 'jsn'"),
+        ("CREATE STREAM n (a INT) WITH (topic = 'n', partitions = 1, format = 'avro')", "format = 'avro'"),
+        ("CREATE STREAM n (a INT) WITH (topic = 'n', partitions = 1, format = 'json', key_format = 'json')", "format = 'json', key"),
+        ("CREATE STREAM n (a INT) WITH (topic = 'n', partitions = 1, value_delimiter = ';')", "value_delimiter = ';'"),
+        ("CREATE STREAM n (a INT, b INT) WITH (topic = 'n', partitions = 1, wrap_single_value = true)", "wrap_single_value"),
+        ("CREATE STREAM n (a INT, b INT) WITH (topic = 'n', partitions = 1, value_format = 'kafka')", "value_format = 'kafka'"),
+        ("CREATE STREAM n (a INT) WITH (topic = 'n', partitions = 1, timestamp = 'nope')", "'nope'"),
+        ("CREATE STREAM n (a INT) WITH (topic = 'n', partitions = 1, timestamp = 'a')", "timestamp = 'a'"),
+        ("CREATE STREAM n (a VARCHAR) WITH (topic = 'n', partitions = 1, timestamp = 'a', timestamp_format = 'bb')", "timestamp_format"),
+        ("CREATE STREAM n (a INT) WITH (topic = 'n', partitions = 1, replicas = 3)", "replicas = 3"),
+        ("CREATE STREAM n (a INT) WITH (topic = 'n', partitions = 1, cleanup_policy = 'compact')", "cleanup_policy"),
+        ("CREATE STREAM n (a INT) WITH (topic = 'n', partitions = 1, changelog = 'every')", "changelog"),
+        ("CREATE STREAM n (a INT) WITH (topic = 'n', partitions = 1, window_type = 'SESSION')", "window_type"),
+        ("CREATE STREAM n (a INT) WITH (topic = 's', partitions = 7)", "partitions = 7"),
+        ("CREATE STREAM n (a INT) WITH (topic = 'n')", "topic = 'n'"),
+        ("ASSERT TOPIC s WITH (format = 'json')", "format = 'json'"),
+        ("SET 'sql.dialct' = 'ksql'", "'sql.dialct'"),
+        ("SET 'sql.dialect' =\n  'pg'", "'pg'"),
+        ("UNSET 'sql.dialct'", "'sql.dialct'"),
+        ("DEFINE \"1a\" = 'x'", "\"1a\""),
+        ("UNDEFINE nobody", "nobody"),
+        ("CREATE TYPE t AS INT", "t AS"),
+        ("INSERT INTO s VALUES (1, true), (2)", "2)"),
+        ("INSERT INTO s VALUES (1, true), (2, true, 3)", "3)"),
+        ("INSERT INTO s (a, b, a) VALUES (1, true, 1)", "a) VALUES"),
+        ("INSERT INTO s (a, c) VALUES (1, true)", "c) VALUES"),
+        ("INSERT INTO s (a) SELECT a FROM s", "a) SELECT"),
+        ("INSERT INTO k VALUES (1, 1), (NULL, 2)", "NULL, 2"),
+    ];
+    let log = Arc::new(MemoryLog::new(Arc::new(SystemClock::new()))) as Arc<dyn LogBackend>;
+    let engine = Engine::open(log, Arc::new(SystemClock::new()), QueryConfig::default()).unwrap();
+    for made in [
+        "CREATE STREAM s (a INT, b BOOLEAN) WITH (topic = 's', partitions = 1)",
+        "CREATE TABLE k (id INT PRIMARY KEY, v INT) WITH (topic = 'k', partitions = 1)",
+        "CREATE TYPE t AS BIGINT",
+    ] {
+        engine.execute(request(made)).await.unwrap();
+    }
+    let mut wrong = Vec::new();
+    for (sql, wanted) in cases {
+        let told = engine.execute(request(sql)).await.err();
+        let place = told.as_ref().and_then(place_of).map(|place| text_at(sql, place));
+        if !place.as_ref().is_some_and(|text| text.starts_with(wanted)) {
+            wrong.push(format!("{sql}: {place:?} of {:?}", told.map(|error| error.to_string())));
+        }
+    }
+    engine.stop().await;
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

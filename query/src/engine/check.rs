@@ -18,10 +18,14 @@ use crate::{
     plan::Expressions,
     push::blocking,
     sql::{
-        self, Dialect, DialectKind, Statement,
-        statement::{AssertRows, AssertSource, Options},
+        self, Dialect, DialectKind, Statement, place_of_expr,
+        statement::{AssertRows, AssertSource, Named, Options},
     },
 };
+
+/// The keys of WITH that ASSERT STREAM and TABLE compare.
+const LOOKED_AT: [&str; 9] =
+    ["topic", "partitions", "format", "key_format", "value_format", "key_delimiter", "value_delimiter", "timestamp", "timestamp_format"];
 
 /// How many records of each topic were asserted already.
 #[derive(Clone, Debug, Default)]
@@ -111,7 +115,7 @@ fn asserted_columns(source: &Source, assert: &AssertRows, dialect: Dialect) -> R
         return Ok((0..source.columns.len()).filter(is_meant).filter_map(declared).collect());
     }
     let mut columns = Vec::new();
-    for name in &assert.columns {
+    for Named { name, place } in &assert.columns {
         // Columns that need no declaration are called so in both dialects.
         let wanted =
             source.column(name).or_else(|| source.column(&name.to_lowercase()).filter(|column| matches!(column, WantedColumn::Pseudo(_))));
@@ -130,7 +134,7 @@ fn asserted_columns(source: &Source, assert: &AssertRows, dialect: Dialect) -> R
         };
         let Some(column) = column else {
             let hint = nearest(name, source.columns.iter().map(|column| column.name.as_str()));
-            return Err(QueryError::Unknown { what: "column", name: name.clone(), hint, place: None });
+            return Err(QueryError::Unknown { what: "column", name: name.clone(), hint, place: Some(*place) });
         };
         columns.push(column);
     }
@@ -154,7 +158,8 @@ impl Core {
     ) -> Result<Expected, QueryError> {
         if row.len() != columns.len() {
             let names = columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
-            return Err(QueryError::Invalid(format!("{} values for {} columns: {names}", row.len(), columns.len())));
+            let refused = QueryError::Invalid(format!("{} values for {} columns: {names}", row.len(), columns.len()));
+            return Err(refused.at(|| row.get(columns.len()).or(row.first()).and_then(place_of_expr)));
         }
         let catalog = self.snapshot();
         let expressions: Expressions = self.expressions.of(dialect);
@@ -206,22 +211,9 @@ impl Core {
             partitions,
             ..
         } = assert.options.clone();
-        let looked_at = Options {
-            topic: topic.clone(),
-            format: format.clone(),
-            key_format: key_format.clone(),
-            value_format: value_format.clone(),
-            timestamp: timestamp.clone(),
-            timestamp_format: timestamp_format.clone(),
-            partitions,
-            key_delimiter: key_delimiter.clone(),
-            value_delimiter: value_delimiter.clone(),
-            ..Options::default()
-        };
-        if assert.options != looked_at {
-            let known =
-                "topic, partitions, format, key_format, value_format, key_delimiter, value_delimiter, timestamp and timestamp_format";
-            return Err(QueryError::Invalid(format!("ASSERT {} looks at {known} of WITH", source.kind.to_string().to_uppercase())));
+        if let Some((key, place)) = assert.options.places.iter().find(|(key, _)| !LOOKED_AT.contains(key)) {
+            let (kind, known) = (source.kind.to_string().to_uppercase(), LOOKED_AT.join(", "));
+            return Err(QueryError::Invalid(format!("ASSERT {kind} does not look at {key} of WITH, but at {known}")).at(|| Some(*place)));
         }
         let mut compare = |what: &str, expected: Option<String>, found: Option<String>| {
             if expected.is_some() && expected != found {

@@ -12,7 +12,10 @@ use crate::{
     catalog::{Source, SourceKind, nearest, schema_of, timestamp_type},
     codec::Encoder,
     error::QueryError,
-    sql::{Dialect, DialectKind, statement::InsertValues},
+    sql::{
+        Dialect, DialectKind, place_of_expr,
+        statement::{InsertValues, Named},
+    },
 };
 
 /// Where a written value goes.
@@ -41,7 +44,9 @@ impl Core {
         for (number, row) in insert.rows.iter().enumerate() {
             if row.len() != targets.len() {
                 let (given, wanted) = (row.len(), targets.len());
-                return Err(QueryError::Invalid(format!("row {} has {given} values for {wanted} columns", number + 1)));
+                let refused = QueryError::Invalid(format!("row {} has {given} values for {wanted} columns", number + 1));
+                // At the first that is too much, or where the row begins.
+                return Err(refused.at(|| row.get(wanted).or(row.first()).and_then(place_of_expr)));
             }
             for (place, (values, column)) in columns.iter_mut().zip(&source.columns).enumerate() {
                 let written = targets.iter().position(|target| *target == Target::Column(place)).and_then(|at| row.get(at));
@@ -56,7 +61,8 @@ impl Core {
                     None => null(&column.data_type)?,
                 };
                 if value.is_null() && column.key && source.kind == SourceKind::Table {
-                    return Err(QueryError::Invalid(format!("row {}: key column {} of a table cannot be NULL", number + 1, column.name)));
+                    let refused = QueryError::Invalid(format!("row {}: key column {} of a table cannot be NULL", number + 1, column.name));
+                    return Err(refused.at(|| written.or(row.first()).and_then(place_of_expr)));
                 }
                 values.push(value);
             }
@@ -102,7 +108,7 @@ pub(super) fn check_writable(source: &Source) -> Result<(), QueryError> {
     Ok(())
 }
 
-fn targets(source: &Source, dialect: Dialect, named: &[String]) -> Result<Vec<Target>, QueryError> {
+fn targets(source: &Source, dialect: Dialect, named: &[Named]) -> Result<Vec<Target>, QueryError> {
     let header = |name: &str| QueryError::Invalid(format!("column {name} is a header of the record, which is only read"));
     if named.is_empty() {
         if let Some(column) = source.headers.first().and_then(|header| source.columns.get(header.place)) {
@@ -111,18 +117,19 @@ fn targets(source: &Source, dialect: Dialect, named: &[String]) -> Result<Vec<Ta
         return Ok((0..source.columns.len()).map(Target::Column).collect());
     }
     let mut targets = Vec::new();
-    for name in named {
+    for Named { name, place } in named {
+        let here = || Some(*place);
         let target = match source.columns.iter().position(|column| column.name == *name) {
-            Some(place) if source.header(place).is_some() => return Err(header(name)),
-            Some(place) => Target::Column(place),
+            Some(at) if source.header(at).is_some() => return Err(header(name).at(here)),
+            Some(at) => Target::Column(at),
             None if *name == dialect.fold("rowtime") => Target::RowTime,
             None => {
                 let hint = nearest(name, source.columns.iter().map(|column| column.name.as_str()));
-                return Err(QueryError::Unknown { what: "column", name: name.clone(), hint, place: None });
+                return Err(QueryError::Unknown { what: "column", name: name.clone(), hint, place: here() });
             }
         };
         if targets.contains(&target) {
-            return Err(QueryError::Invalid(format!("column {name} is named twice")));
+            return Err(QueryError::Invalid(format!("column {name} is named twice")).at(here));
         }
         targets.push(target);
     }

@@ -165,7 +165,7 @@ impl Engine {
             Statement::AssertRows(_) | Statement::AssertSource(_) => {
                 Err(QueryError::Unsupported("ASSERT of values, streams and tables: that is for files of tests (foldlog test)".to_owned()))
             }
-            Statement::Session(change) => core.change_session(request.session, change),
+            Statement::Session { change, place } => core.change_session(request.session, change).map_err(|error| error.at(|| Some(place))),
             Statement::Describe { name, extended: false } => core.describe(&name, dialect),
             Statement::Describe { name, extended: true } => core.describe_extended(&name),
             Statement::DescribeAll(kind) => core.describe_all(kind, dialect),

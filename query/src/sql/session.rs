@@ -201,11 +201,7 @@ impl Session {
                 self.settings.remove(canonical(&name));
             }
             SessionChange::Define { name, value } => {
-                if !is_variable(&name) {
-                    return Err(QueryError::Invalid(format!(
-                        "{name} is no name for a variable: it begins with a letter or _ and has letters, digits and _"
-                    )));
-                }
+                check_variable(&name)?;
                 bounded("variable", &name, &value, &self.variables)?;
                 self.variables.insert(name.to_lowercase(), value);
             }
@@ -307,6 +303,14 @@ fn canonical(name: &str) -> &str {
         Some(AUTO_OFFSET_RESET) => AUTO_OFFSET_RESET,
         _ => name,
     }
+}
+
+/// Refuses what is no name for a variable.
+pub(super) fn check_variable(name: &str) -> Result<(), QueryError> {
+    if is_variable(name) {
+        return Ok(());
+    }
+    Err(QueryError::Invalid(format!("{name} is no name for a variable: it begins with a letter or _ and has letters, digits and _")))
 }
 
 fn is_variable(name: &str) -> bool {

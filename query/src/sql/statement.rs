@@ -2,7 +2,7 @@
 //!
 //! Names are folded already as the dialect says. Nothing here was checked against a catalog.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use datafusion::sql::sqlparser::ast;
 
@@ -75,7 +75,12 @@ pub enum Statement {
     /// `EXPLAIN statement` or `EXPLAIN query`.
     Explain(Explained),
     /// `SET`, `UNSET`, `DEFINE`, `UNDEFINE`.
-    Session(SessionChange),
+    Session {
+        /// What it changes.
+        change: SessionChange,
+        /// Where its value stands, or its name if it has none.
+        place: Place,
+    },
     /// `TERMINATE | PAUSE | RESUME [QUERY] id | ALL`.
     ChangeQueries {
         /// What is done.
@@ -192,7 +197,7 @@ pub struct AssertRows {
     /// Stream or table.
     pub name: String,
     /// Columns named; all of them if none, of a record without a value those of the key.
-    pub columns: Vec<String>,
+    pub columns: Vec<Named>,
     /// What its next records are.
     pub rows: Vec<Vec<ast::Expr>>,
     /// Whether they have no value.
@@ -247,6 +252,16 @@ pub struct Options {
     pub query_id: Option<String>,
     /// `sourced_by_connector`: who fills the topic, as a note.
     pub connector: Option<String>,
+    /// Where each of these stands, by its key.
+    pub places: BTreeMap<&'static str, Place>,
+}
+
+impl Options {
+    /// Where a key stands; none if it is not said.
+    #[must_use]
+    pub fn place(&self, key: &str) -> Option<Place> {
+        self.places.get(key).copied()
+    }
 }
 
 /// `CREATE STREAM | TABLE name [WITH (...)] AS SELECT ...`.
@@ -303,9 +318,18 @@ pub struct InsertValues {
     /// Stream or table.
     pub name: String,
     /// Columns named; all declared ones if none.
-    pub columns: Vec<String>,
+    pub columns: Vec<Named>,
     /// The rows, each as long as the columns.
     pub rows: Vec<Vec<ast::Expr>>,
+}
+
+/// A name in a list of columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The name, folded.
+    pub name: String,
+    /// Where it stands.
+    pub place: Place,
 }
 
 /// `DROP STREAM | TABLE [IF EXISTS] name [CASCADE] [DELETE TOPIC]`.

@@ -84,7 +84,7 @@ pub(crate) fn place_of_expr(expr: &ast::Expr) -> Option<Place> {
     Some(expr.span().start).filter(|start| start.line > 0).map(place_of)
 }
 
-/// An error that names what does not exist, with the place where that name stands in the statement; others as they are.
+/// An error that names what does not exist, or exists already, with the place where that name stands in the statement; others as they are.
 #[must_use]
 pub fn located(error: QueryError, text: &str) -> QueryError {
     match error {
@@ -92,6 +92,14 @@ pub fn located(error: QueryError, text: &str) -> QueryError {
             let place = place.or_else(|| place_of_name(text, &name));
             let hint = hint.or_else(|| place.filter(|_| what == "column").and_then(|place| as_text(text, place)));
             QueryError::Unknown { what, name, hint, place }
+        }
+        QueryError::Exists { what, name } => {
+            let place = place_of_name(text, &name);
+            let error = QueryError::Exists { what, name };
+            match place {
+                Some(place) => QueryError::At { place, error: Box::new(error) },
+                None => error,
+            }
         }
         other => other,
     }
@@ -106,7 +114,8 @@ fn as_text(text: &str, place: Place) -> Option<String> {
     }
 }
 
-/// Where a name, perhaps of several parts, first stands as a whole and is not given there by AS.
+/// Where a name, perhaps of several parts, first stands as a whole and is not given there by AS; else where a text is that name, as in
+/// SET and WITH.
 fn place_of_name(text: &str, name: &str) -> Option<Place> {
     let tokens = tokenize(text).ok()?;
     let tokens: Vec<_> = tokens.iter().filter(|one| !matches!(one.token, Token::Whitespace(_))).collect();
@@ -130,7 +139,8 @@ fn place_of_name(text: &str, name: &str) -> Option<Place> {
         }
         given = is_word(&first.token, "AS");
     }
-    None
+    let is_text = |one: &&&TokenWithSpan| matches!(&one.token, Token::SingleQuotedString(text) if text.eq_ignore_ascii_case(name));
+    tokens.iter().find(is_text).map(|one| place_of(one.span.start))
 }
 
 pub(super) fn end_of(text: &str) -> Location {
@@ -296,6 +306,8 @@ mod tests {
         assert_eq!(found("SELECT t.id FROM t", "t"), Some((1, 18)));
         assert_eq!(found("SELECT 'x', a AS x FROM t WHERE x > 1", "x"), Some((1, 33)));
         assert_eq!(found("SELECT * FROM \"raw.events\"", "raw.events"), Some((1, 15)));
+        assert_eq!(found("SET 'sql.dialct' = 'ksql'", "sql.dialct"), Some((1, 5)));
+        assert_eq!(found("SELECT 'x', x FROM t", "x"), Some((1, 13)));
         assert_eq!(found("SELECT xy, x.y, y.x FROM t -- x", "x"), None);
         assert_eq!(found("SELECT 'x", "x"), None);
     }

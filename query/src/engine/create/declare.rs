@@ -57,7 +57,8 @@ impl Core {
         }
         let of_query = [("query_id", options.query_id.is_some()), ("changelog", options.changelog.is_some())];
         if let Some((key, _)) = of_query.iter().find(|(_, given)| *given) {
-            return Err(QueryError::Invalid(format!("{key} is said of a query, and no query writes {name}; leave it out")));
+            let refused = QueryError::Invalid(format!("{key} is said of a query, and no query writes {name}; leave it out"));
+            return Err(refused.at(|| options.place(key)));
         }
         let is_header = |place: usize| headers.iter().any(|header| header.place == place);
         let written: Vec<&Column> = columns.iter().enumerate().filter(|(place, _)| !is_header(*place)).map(|(_, column)| column).collect();
@@ -126,14 +127,16 @@ impl Core {
         match (self.log.topic(&topic_name), options.partitions) {
             (Ok(topic), Some(partitions)) if topic.settings.partitions != partitions => {
                 let existing = topic.settings.partitions;
-                Err(QueryError::Invalid(format!("topic {topic_name} exists already, with {existing} partitions instead of {partitions}")))
+                let refused = format!("topic {topic_name} exists already, with {existing} partitions instead of {partitions}");
+                Err(QueryError::Invalid(refused).at(|| options.place("partitions")))
             }
             (Ok(topic), _) => {
                 check_topic_options(topic.settings.kind, options)?;
                 Ok(topic)
             }
             (Err(LogError::UnknownTopic { .. }), None) => {
-                Err(QueryError::Invalid(format!("topic {topic_name} does not exist; create it first, or add partitions = n to WITH")))
+                let refused = format!("topic {topic_name} does not exist; create it first, or add partitions = n to WITH");
+                Err(QueryError::Invalid(refused).at(|| options.place("topic")))
             }
             (Err(LogError::UnknownTopic { .. }), Some(partitions)) => {
                 if topic_name.is_system() {

@@ -81,22 +81,25 @@ pub(super) fn check_holds(source: &Source) -> Result<(), QueryError> {
 
 fn key_format(keys: &[&Column], options: &Options, defaults: Defaults<'_>) -> Result<Format, QueryError> {
     const WHAT: &str = "key_format";
+    let place = || options.place(WHAT).or_else(|| options.place("format"));
     let written = options.key_format.as_deref().or(options.format.as_deref());
     let is_ksql = defaults.dialect.kind == DialectKind::Ksql;
     let from = defaults.inherited.filter(|source| is_ksql && source.key_format != Format::None);
     let default = defaults.session.setting(DEFAULT_KEY_FORMAT);
     let named = match (written, from, default) {
-        (Some(name), _, _) => named(WHAT, name)?,
+        (Some(name), _, _) => named(WHAT, name).map_err(|error| error.at(place))?,
         (None, Some(source), _) => name_of(source.key_format),
         (None, None, Some(default)) => named(DEFAULT_KEY_FORMAT, &default.to_lowercase())?,
         (None, None, None) if is_ksql || kafka_holds(keys) => Named::Kafka,
         (None, None, None) => Named::Json,
     };
     let inherited = from.map(|source| source.key_format);
-    let delimiter = delimiter("key_delimiter", options.key_delimiter.as_deref(), named, inherited)?;
+    let delimiter = delimiter("key_delimiter", options.key_delimiter.as_deref(), named, inherited)
+        .map_err(|error| error.at(|| options.place("key_delimiter")))?;
     if keys.is_empty() {
         if let (Some(name), Some(_), true) = (&options.key_format, defaults.inherited, named != Named::None && is_ksql) {
-            return Err(QueryError::Invalid(format!("key_format = '{name}': the result has no key; leave it out, or write PARTITION BY")));
+            let refused = format!("key_format = '{name}': the result has no key; leave it out, or write PARTITION BY");
+            return Err(QueryError::Invalid(refused).at(place));
         }
         // What was told without a key holds for the keys of what is made of it.
         return Ok(match (written, named) {
@@ -115,21 +118,23 @@ fn key_format(keys: &[&Column], options: &Options, defaults: Defaults<'_>) -> Re
             )));
         }
     }
-    match named {
+    let format = match named {
         Named::None => Err(QueryError::Invalid("key_format = 'none' takes no key columns".to_owned())),
         Named::Kafka => check_kafka(WHAT, "key", keys).map(|()| Format::Kafka),
         Named::Json => Ok(if keys.len() == 1 { Format::JsonValue } else { Format::Json }),
         Named::Delimited => check_delimited(WHAT, keys).map(|()| Format::Delimited(delimiter)),
-    }
+    };
+    format.map_err(|error| error.at(place))
 }
 
 fn value_format(values: &[&Column], options: &Options, defaults: Defaults<'_>) -> Result<Format, QueryError> {
     const WHAT: &str = "value_format";
+    let place = || options.place(WHAT).or_else(|| options.place("format"));
     let written = options.value_format.as_deref().or(options.format.as_deref());
     let from = defaults.inherited.filter(|_| defaults.dialect.kind == DialectKind::Ksql);
     let default = defaults.session.setting(DEFAULT_VALUE_FORMAT);
     let named = match (written, from, default) {
-        (Some(name), _, _) => named(WHAT, name)?,
+        (Some(name), _, _) => named(WHAT, name).map_err(|error| error.at(place))?,
         (None, Some(source), _) => name_of(source.value_format),
         (None, None, Some(default)) => named(DEFAULT_VALUE_FORMAT, &default.to_lowercase())?,
         (None, None, None) if defaults.dialect.kind == DialectKind::Standard => Named::Json,
@@ -137,17 +142,19 @@ fn value_format(values: &[&Column], options: &Options, defaults: Defaults<'_>) -
             return Err(QueryError::Invalid(format!("WITH needs a value_format; or set a default: SET '{DEFAULT_VALUE_FORMAT}' = 'json'")));
         }
     };
-    let delimiter = delimiter("value_delimiter", options.value_delimiter.as_deref(), named, from.map(|source| source.value_format))?;
-    let wrapped = wrapped(values, named, options, defaults.session)?;
-    match named {
+    let delimiter = delimiter("value_delimiter", options.value_delimiter.as_deref(), named, from.map(|source| source.value_format))
+        .map_err(|error| error.at(|| options.place("value_delimiter")))?;
+    let wrapped = wrapped(values, named, options, defaults.session).map_err(|error| error.at(|| options.place("wrap_single_value")))?;
+    let format = match named {
         Named::None => Err(QueryError::Invalid("value_format = 'none': only keys can be left unread".to_owned())),
         Named::Kafka => check_kafka(WHAT, "value", values).map(|()| Format::Kafka),
-        Named::Json => {
-            values.iter().try_for_each(|column| check_json(&column.name, &column.data_type))?;
-            Ok(if wrapped { Format::Json } else { Format::JsonValue })
-        }
+        Named::Json => values
+            .iter()
+            .try_for_each(|column| check_json(&column.name, &column.data_type))
+            .map(|()| if wrapped { Format::Json } else { Format::JsonValue }),
         Named::Delimited => check_delimited(WHAT, values).map(|()| Format::Delimited(delimiter)),
-    }
+    };
+    format.map_err(|error| error.at(place))
 }
 
 fn named(what: &str, name: &str) -> Result<Named, QueryError> {

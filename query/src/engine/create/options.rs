@@ -30,13 +30,23 @@ pub(super) fn timestamp_column(columns: &[Column], options: &Options) -> Result<
     let Some(name) = &options.timestamp else {
         return match &options.timestamp_format {
             None => Ok((None, None)),
-            Some(_) => Err(QueryError::Invalid("timestamp_format needs timestamp, the column that is written so".to_owned())),
+            Some(_) => Err(QueryError::Invalid("timestamp_format needs timestamp, the column that is written so".to_owned())
+                .at(|| options.place("timestamp_format"))),
         };
     };
     let Some((place, column)) = columns.iter().enumerate().find(|(_, column)| column.name == *name) else {
         let hint = crate::catalog::nearest(name, columns.iter().map(|column| column.name.as_str()));
         return Err(QueryError::Unknown { what: "column", name: name.clone(), hint, place: None });
     };
+    timed(place, column, options).map_err(|error| {
+        let pattern = || options.place("timestamp_format");
+        error.at(|| pattern().or_else(|| options.place("timestamp")))
+    })
+}
+
+/// The same of a column that there is.
+fn timed(place: usize, column: &Column, options: &Options) -> Result<(Option<usize>, Option<String>), QueryError> {
+    let name = &column.name;
     let is_time = column.data_type == DataType::Int64 || column.data_type == timestamp_type();
     match (&options.timestamp_format, column.data_type == DataType::Utf8) {
         (None, false) if is_time => Ok((Some(place), None)),
@@ -73,10 +83,12 @@ pub(super) fn topic_settings(kind: TopicKind, partitions: u32, options: &Options
 /// Refuses what WITH says about a topic and cannot be had, whether the topic is there already or not.
 pub(super) fn check_topic_options(kind: TopicKind, options: &Options) -> Result<(), QueryError> {
     if let Some(replicas) = options.replicas.filter(|replicas| !matches!(replicas, -1 | 1)) {
-        return Err(QueryError::Invalid(format!("replicas = {replicas}: there is one server, which keeps one copy; leave it out")));
+        let refused = format!("replicas = {replicas}: there is one server, which keeps one copy; leave it out");
+        return Err(QueryError::Invalid(refused).at(|| options.place("replicas")));
     }
     if let Some(ms) = options.retention_ms.filter(|ms| *ms < -1) {
-        return Err(QueryError::Invalid(format!("retention_ms = {ms}: expected a number of milliseconds, or -1 for ever")));
+        let refused = format!("retention_ms = {ms}: expected a number of milliseconds, or -1 for ever");
+        return Err(QueryError::Invalid(refused).at(|| options.place("retention_ms")));
     }
     let fitting = match kind {
         TopicKind::Table => "compact",
@@ -86,7 +98,8 @@ pub(super) fn check_topic_options(kind: TopicKind, options: &Options) -> Result<
         None => Ok(()),
         Some(policy) if policy == fitting => Ok(()),
         Some(policy) => {
-            Err(QueryError::Invalid(format!("cleanup_policy = '{policy}': a topic of kind {kind} has '{fitting}'; leave it out")))
+            let refused = format!("cleanup_policy = '{policy}': a topic of kind {kind} has '{fitting}'; leave it out");
+            Err(QueryError::Invalid(refused).at(|| options.place("cleanup_policy")))
         }
     }
 }

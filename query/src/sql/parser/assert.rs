@@ -39,9 +39,9 @@ impl StatementParser<'_> {
         self.expect_word("TOPIC")?;
         let name = self.topic_name()?;
         let options = if self.word("WITH") { self.options()? } else { Default::default() };
-        let told = crate::sql::statement::Options { partitions: options.partitions, replicas: options.replicas, ..Default::default() };
-        if options != told {
-            return Err(QueryError::Invalid("WITH of ASSERT TOPIC takes partitions and replicas alone".to_owned()));
+        if let Some((_, place)) = options.places.iter().find(|(key, _)| !["partitions", "replicas"].contains(key)) {
+            let refused = QueryError::Invalid("WITH of ASSERT TOPIC takes partitions and replicas alone".to_owned());
+            return Err(refused.at(|| Some(*place)));
         }
         let timeout = if self.word("TIMEOUT") { self.duration()? } else { Duration::from_secs(1) };
         let (partitions, replicas) = (options.partitions, options.replicas);

@@ -4,7 +4,7 @@ use datafusion::sql::sqlparser::{ast::Expr, parser::Parser, tokenizer::Token};
 
 use super::{
     super::{
-        statement::{Delete, InsertSelect, InsertValues, Statement},
+        statement::{Delete, InsertSelect, InsertValues, Named, Statement},
         tokens::{is_word, place_of, syntax, unexpected},
     },
     StatementParser,
@@ -33,7 +33,7 @@ impl StatementParser<'_> {
         if is_word(&self.parser.peek_token().token, "SELECT") {
             if !columns.is_empty() {
                 let message = "the columns of INSERT INTO ... SELECT come from its SELECT list; leave the list of columns out".to_owned();
-                return Err(QueryError::Invalid(message));
+                return Err(QueryError::Invalid(message).at(|| columns.first().map(|column| column.place)));
             }
             let select = self.select()?;
             if select.limit.is_some() {
@@ -50,11 +50,12 @@ impl StatementParser<'_> {
     }
 
     /// `(name, ...)`, if it stands there.
-    pub(super) fn names(&mut self) -> Result<Vec<String>, QueryError> {
+    pub(super) fn names(&mut self) -> Result<Vec<Named>, QueryError> {
         let mut names = Vec::new();
         if self.parser.consume_token(&Token::LParen) {
             loop {
-                names.push(self.name()?);
+                let place = self.place();
+                names.push(Named { name: self.name()?, place });
                 if !self.parser.consume_token(&Token::Comma) {
                     break;
                 }

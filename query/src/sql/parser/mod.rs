@@ -172,7 +172,7 @@ fn lower(statement: &mut Statement) {
         | Statement::DescribeAll(_)
         | Statement::DescribeFunction { .. }
         | Statement::Explain(_)
-        | Statement::Session(_)
+        | Statement::Session { .. }
         | Statement::ChangeQueries { .. } => {}
     }
 }
@@ -307,6 +307,11 @@ impl StatementParser<'_> {
             }
             _ => Err(unexpected("a name", Some(&next), next.span.start)),
         }
+    }
+
+    /// Where what comes next stands.
+    fn place(&self) -> Place {
+        place_of(self.parser.peek_token_ref().span.start)
     }
 
     fn word(&mut self, text: &str) -> bool {

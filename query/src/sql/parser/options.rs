@@ -64,7 +64,8 @@ impl StatementParser<'_> {
             };
             let Some(key) = KEYS.into_iter().find(|known| *known == written) else {
                 if let Some((key, need)) = REFUSED.into_iter().find(|(refused, _)| *refused == written) {
-                    return Err(QueryError::Unsupported(format!("{key} in WITH: there is no support for {need} yet")));
+                    let refused = QueryError::Unsupported(format!("{key} in WITH: there is no support for {need} yet"));
+                    return Err(refused.at(|| Some(place)));
                 }
                 let hint = catalog::nearest(&written, KEYS.into_iter()).map(|near| format!("; did you mean {near}?"));
                 let known = KEYS.join(", ");
@@ -75,6 +76,7 @@ impl StatementParser<'_> {
                 return Err(wrong(format!("{key} is given twice")));
             }
             seen.push(canonical);
+            options.places.insert(canonical, place);
             self.expect(&Token::Eq)?;
             let given = Given { key, text: self.option_value()?, place };
             set(&mut options, canonical, given, self.dialect)?;
@@ -86,9 +88,8 @@ impl StatementParser<'_> {
         if let Some(format) = &options.format
             && (options.key_format.is_some() || options.value_format.is_some())
         {
-            return Err(QueryError::Invalid(format!(
-                "format = '{format}' is that of keys and values; leave it, or key_format and value_format, out"
-            )));
+            let refused = format!("format = '{format}' is that of keys and values; leave it, or key_format and value_format, out");
+            return Err(QueryError::Invalid(refused).at(|| options.place("format")));
         }
         Ok(options)
     }

@@ -1,5 +1,7 @@
 //! What is parsed, what is refused, and in which words.
 
+use std::collections::BTreeMap;
+
 use arrow::datatypes::DataType;
 
 use super::*;
@@ -42,7 +44,9 @@ fn a_source_keeps_its_columns_key_and_options() {
     );
     let options =
         Options { topic: Some("f.x".to_owned()), partitions: Some(4), value_format: Some("json".to_owned()), ..Options::default() };
-    assert_eq!(create.options, options);
+    let place = |column| Place { line: 1, column };
+    assert_eq!(create.options.places, BTreeMap::from([("topic", place(94)), ("value_format", place(115)), ("partitions", place(136))]));
+    assert_eq!(Options { places: BTreeMap::new(), ..create.options }, options);
 }
 
 #[test]
