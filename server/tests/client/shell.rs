@@ -202,15 +202,49 @@ async fn a_server_that_is_gone_ends_a_statement_and_not_the_shell() {
     proxy.cut();
     shell.types("SELECT ${n} + 1 AS sum;\n");
     shell.shows("error: ");
+    shell.shows("the session is kept; the next statement connects again");
     shell.shows("foldlog> ");
     proxy.lead_to(&server.url);
     shell.types("SELECT ${n} + 35 AS sum;\n");
     shell.shows("42\n(1 row)");
+    // Also one that goes on.
+    shell.types("CREATE STREAM s (a INT) WITH (partitions = 1);\n");
+    shell.shows("stream s created");
+    shell.types("INSERT INTO s VALUES (77); SET 'auto.offset.reset' = 'earliest'; SELECT a FROM s EMIT CHANGES;\n");
+    shell.shows(" 77\n");
+    proxy.cut();
+    shell.shows("(1 change)\nerror: the connection to foldlog at ");
+    shell.shows("the session is kept; the next statement connects again");
+    shell.shows("foldlog> ");
     shell.types("SELECT 1\n");
     shell.shows("...> ");
     shell.types("\x03");
     shell.shows("foldlog> ");
     shell.types("\\q\n");
+    assert_eq!(shell.ends(), Some(0));
+}
+
+#[test]
+fn a_key_turns_a_page_and_ctrl_c_there_ends_all_that_was_asked_for() {
+    let server = Server::start();
+    let mut shell = Terminal::open(&server.url, "xterm-256color");
+    let rows: Vec<String> = (1..=100).map(|n| format!("({n})")).collect();
+    let statement = format!("VALUES {};", rows.join(", "));
+    shell.types(&format!("{statement}\r"));
+    shell.shows(" 21\n");
+    shell.shows("-- more: any key; no more: q --");
+    // Of a key that sends several bytes no one is taken for the next key.
+    shell.types("\x1b[6~");
+    shell.shows(" 44\n");
+    shell.shows("-- more");
+    shell.types("q");
+    shell.shows("foldlog> ");
+    shell.types(&format!("{statement} SELECT 'not asked any more';\r"));
+    shell.shows("-- more");
+    shell.types("\x03");
+    shell.shows("interrupted\n1 statement behind it not executed\n");
+    shell.shows("foldlog> ");
+    shell.types("\\q\r");
     assert_eq!(shell.ends(), Some(0));
 }
 

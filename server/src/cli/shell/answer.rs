@@ -6,7 +6,7 @@ use foldlog_sdk::{Answer, Error, Row};
 
 use super::{
     Interrupt,
-    pager::{More, Pages, Screen},
+    pager::{More, Pages, Screen, Wish},
     show::{Display, counted, is_for_people},
 };
 use crate::cli::{
@@ -55,8 +55,9 @@ pub async fn show(answer: &mut Answer, interrupt: &mut Interrupt, display: &Disp
         Ok(_) => Ok(()),
         Err(stop) => Err(stop),
     };
-    pages.end()?;
+    let wish = pages.end()?;
     match told {
+        Err(Stop::OutputClosed) if wish == Wish::Interrupt => Ok(Over::Interrupted),
         Err(Stop::OutputClosed) => Ok(Over::Enough),
         Err(stop) => Err(stop.into()),
         Ok(()) => Ok(rows.over.unwrap_or(Over::End)),

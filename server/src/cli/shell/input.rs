@@ -52,8 +52,7 @@ pub enum Input {
 impl Input {
     /// What the terminal can do. The second is why the history is not kept, if it is not.
     pub fn of_terminal(asking: Asking, colour: bool) -> (Self, Option<String>) {
-        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
-        if is_dumb && !cfg!(windows) {
+        if is_dumb() {
             return (Self::Plain { begun: String::new(), reading: None }, None);
         }
         let (editor, trouble) = editor(asking, colour);
@@ -87,6 +86,11 @@ impl Input {
             Self::Plain { begun, reading } => plain(begun, reading, &prompt).await,
         }
     }
+}
+
+/// Whether the terminal shows lines and nothing else.
+pub fn is_dumb() -> bool {
+    !cfg!(windows) && std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb")
 }
 
 async fn plain(begun: &mut String, reading: &mut Option<JoinHandle<io::Result<Option<String>>>>, prompt: &Name) -> io::Result<Typed> {

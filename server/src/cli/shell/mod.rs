@@ -7,7 +7,6 @@ use std::{
     future::Future,
     io::{self, Write as _},
     pin::Pin,
-    process::{Command as Program, Stdio},
     time::Duration,
 };
 
@@ -29,6 +28,7 @@ use super::{
 };
 
 mod answer;
+mod ask;
 mod command;
 mod complete;
 mod help;
@@ -203,7 +203,8 @@ impl Shell {
 
     /// What to do about a server that is not there.
     fn hint(&self, error: &Error) -> Option<String> {
-        let is_gone = matches!(error, Error::Unreachable { .. });
+        let is_lost = matches!(error, Error::Server(_)) && error.reason().is_none() && error.is_transient();
+        let is_gone = is_lost || matches!(error, Error::Unreachable { .. });
         is_gone.then(|| "the session is kept; the next statement connects again".to_owned())
     }
 
@@ -225,7 +226,7 @@ impl Shell {
         };
         let mut answer = answer?;
         if !answer.columns().is_empty() {
-            match answer::show(&mut answer, interrupt, &self.display, self.screen(), Box::new(more)).await? {
+            match answer::show(&mut answer, interrupt, &self.display, self.screen(), Box::new(ask::more)).await? {
                 Over::End => {}
                 Over::Enough => return Ok(Ended::Whole),
                 Over::Interrupted => {
@@ -324,23 +325,9 @@ fn reads(piece: &Piece) -> bool {
     matches!(word.as_str(), "SELECT" | "WITH" | "VALUES" | "SHOW" | "LIST" | "DESCRIBE" | "EXPLAIN" | "PRINT" | "ASSERT")
 }
 
-/// Asks whether another page is wanted.
-fn more() -> io::Result<bool> {
-    let mut out = io::stdout();
-    write!(out, "-- more: Enter; no more: q, Enter -- ")?;
-    out.flush()?;
-    let mut answer = String::new();
-    let read = io::stdin().read_line(&mut answer)?;
-    // The question goes as it came.
-    write!(out, "\x1b[1A\x1b[2K\r")?;
-    out.flush()?;
-    Ok(read > 0 && !answer.trim().eq_ignore_ascii_case("q"))
-}
-
 /// Lines and columns of the terminal, as it says.
 fn screen_size() -> Option<(usize, usize)> {
-    let said = Program::new("stty").arg("size").stdin(Stdio::inherit()).stderr(Stdio::null()).output().ok()?;
-    let said = String::from_utf8(said.stdout).ok()?;
+    let said = ask::stty(&["size"])?;
     let (lines, columns) = said.trim().split_once(' ')?;
     // A terminal that does not know says zero.
     let known = |text: &str| text.parse().ok().filter(|count| *count > 1);

@@ -22,8 +22,19 @@ pub struct Screen {
     pub paged: bool,
 }
 
-/// Whether there is to be another page.
-pub type More = Box<dyn FnMut() -> io::Result<bool>>;
+/// What the user wants after a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Another one.
+    More,
+    /// No other one.
+    Enough,
+    /// Nothing of all that was asked for.
+    Interrupt,
+}
+
+/// Asks for it.
+pub type More = Box<dyn FnMut() -> io::Result<Wish>>;
 
 /// A text on its way to the screen.
 pub struct Pages<W: Write> {
@@ -46,6 +57,8 @@ enum Way {
     Straight,
     /// It goes nowhere: nobody wants more.
     Enough,
+    /// Nor anything else.
+    Interrupted,
 }
 
 impl<W: Write> Pages<W> {
@@ -72,8 +85,13 @@ impl<W: Write> Pages<W> {
             Way::Asked { room } => {
                 if *room < lines {
                     self.out.flush()?;
-                    if !(self.more)()? {
-                        self.way = Way::Enough;
+                    let over = match (self.more)()? {
+                        Wish::More => None,
+                        Wish::Enough => Some(Way::Enough),
+                        Wish::Interrupt => Some(Way::Interrupted),
+                    };
+                    if let Some(over) = over {
+                        self.way = over;
                         return Err(io::ErrorKind::BrokenPipe.into());
                     }
                     *room = self.screen.lines.saturating_sub(1).max(lines);
@@ -82,7 +100,7 @@ impl<W: Write> Pages<W> {
                 self.out.write_all(&line)
             }
             Way::Straight => self.out.write_all(&line),
-            Way::Enough => Err(io::ErrorKind::BrokenPipe.into()),
+            Way::Enough | Way::Interrupted => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
 
@@ -108,23 +126,30 @@ impl<W: Write> Pages<W> {
         }
     }
 
-    /// Shows what was kept, or waits until the reader has left the pager.
+    /// Shows what was kept, or waits until the reader has left the pager. The last wish: more, if nobody was asked.
     ///
     /// # Errors
     /// If the screen is gone.
-    pub fn end(mut self) -> io::Result<()> {
-        if !self.line.is_empty() && !matches!(self.way, Way::Enough) {
+    pub fn end(mut self) -> io::Result<Wish> {
+        if !self.line.is_empty() && !matches!(self.way, Way::Enough | Way::Interrupted) {
             self.end_line()?;
         }
-        match self.way {
-            Way::Kept { text, .. } => self.out.write_all(&text)?,
+        let wish = match self.way {
+            Way::Kept { text, .. } => {
+                self.out.write_all(&text)?;
+                Wish::More
+            }
             Way::Outside(mut pager) => {
                 drop(pager.stdin.take());
                 pager.wait()?;
+                Wish::More
             }
-            Way::Asked { .. } | Way::Straight | Way::Enough => {}
-        }
-        self.out.flush()
+            Way::Asked { .. } | Way::Straight => Wish::More,
+            Way::Enough => Wish::Enough,
+            Way::Interrupted => Wish::Interrupt,
+        };
+        self.out.flush()?;
+        Ok(wish)
     }
 }
 
@@ -185,7 +210,7 @@ mod tests {
         let counted = Rc::clone(&asked);
         let more = move || {
             counted.set(counted.get() + 1);
-            Ok(counted.get() <= pages)
+            Ok(if counted.get() <= pages { Wish::More } else { Wish::Enough })
         };
         let mut out = Vec::new();
         let mut text = Pages::new(&mut out, screen(None), Box::new(more));
@@ -194,7 +219,8 @@ mod tests {
             assert!(writeln!(text, "what a buffer still has").is_err(), "it is not asked for again");
         }
         assert!(written.is_ok() || written.unwrap_err().kind() == io::ErrorKind::BrokenPipe);
-        text.end().unwrap();
+        let wanted = if asked.get() <= pages { Wish::More } else { Wish::Enough };
+        assert_eq!(text.end().unwrap(), wanted);
         (String::from_utf8(out).unwrap(), asked.get())
     }
 
@@ -210,6 +236,14 @@ mod tests {
         assert_eq!(shown(&["1", "2", "3", "4", "5"], 0), ("1\n2\n3\n4\n".to_owned(), 1));
         assert_eq!(shown(&["1", "2", "3", "4", "5"], 1), ("1\n2\n3\n4\n5\n".to_owned(), 1));
         assert_eq!(shown(&["123456789012345", "3", "4", "5"], 0).0, "123456789012345\n3\n4\n", "a long line takes two");
+    }
+
+    #[test]
+    fn an_interrupt_between_pages_ends_everything() {
+        let mut text = Pages::new(Vec::new(), screen(None), Box::new(|| Ok(Wish::Interrupt)));
+        let written = (0..9).try_for_each(|line| writeln!(text, "{line}"));
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(text.end().unwrap(), Wish::Interrupt);
     }
 
     #[test]
