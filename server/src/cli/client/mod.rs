@@ -108,6 +108,7 @@ pub(super) fn failed(error: Error) -> Failed {
     let code = match &error {
         Error::Unreachable { .. } => Failed::Unreachable,
         Error::Conflict { .. } => Failed::Precondition,
+        Error::Server(server) if server.reason == "ASSERTION_FAILED" => Failed::Precondition,
         Error::Invalid(_) => Failed::Usage,
         // As whatever ended it.
         Error::SessionEnded { source, .. } if matches!(**source, Error::Unreachable { .. }) => Failed::Unreachable,
