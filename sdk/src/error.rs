@@ -200,7 +200,7 @@ impl Error {
     /// What a status means. `url` names the server for the case that it was not reached.
     pub(crate) fn from_status(status: Status, url: &str) -> Self {
         if was_never_sent(&status) {
-            return Self::Unreachable { url: url.to_owned(), source: Box::new(status) };
+            return Self::Unreachable { url: url.to_owned(), source: Box::new(Broken(status)) };
         }
         if let Some((violations, token)) = violations(&status) {
             return Self::Conflict { message: status.message().to_owned(), violations, token };
@@ -211,6 +211,10 @@ impl Error {
         let told_by_server = info.is_some();
         let (reason, details) = info.map(|info| (info.reason, info.metadata)).unwrap_or_default();
         let message = match status.message() {
+            // A connection that ended under the call: what the layers below call that helps nobody.
+            _ if !told_by_server && StdError::source(&status).is_some() => {
+                format!("the connection to foldlog at {url} was lost: {}", Broken(status.clone()))
+            }
             "" => format!("the call failed: {}", status.code().description()),
             message => message.to_owned(),
         };
@@ -225,6 +229,25 @@ impl Error {
         }))
     }
 }
+
+/// A status that tells of a connection, as what was at its bottom.
+#[derive(Debug)]
+struct Broken(Status);
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bottom = match StdError::source(&self.0) {
+            Some(cause) => cause,
+            None => return f.write_str(self.0.message()),
+        };
+        while let Some(cause) = bottom.source() {
+            bottom = cause;
+        }
+        write!(f, "{bottom}")
+    }
+}
+
+impl StdError for Broken {}
 
 /// Name of the detail in which a server says whether the request may have taken effect.
 const OUTCOME: &str = "outcome";
