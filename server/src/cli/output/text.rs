@@ -42,7 +42,7 @@ pub fn visible_bytes(bytes: &[u8]) -> String {
     out
 }
 
-/// Places that a text takes on a terminal: characters of East Asia and pictures take two.
+/// Places that a text takes on a terminal: characters of East Asia and pictures take two, those that are set upon the one before none.
 #[must_use]
 pub fn width(text: &str) -> usize {
     let is_wide = |c: char| {
@@ -51,7 +51,13 @@ pub fn width(text: &str) -> usize {
             | '\u{fe30}'..='\u{fe6f}' | '\u{ff00}'..='\u{ff60}' | '\u{ffe0}'..='\u{ffe6}' | '\u{1f300}'..='\u{1faff}'
             | '\u{20000}'..='\u{3fffd}')
     };
-    text.chars().map(|c| if is_wide(c) { 2 } else { 1 }).sum()
+    let is_set_upon = |c: char| {
+        matches!(c,
+            '\u{300}'..='\u{36f}' | '\u{483}'..='\u{489}' | '\u{591}'..='\u{5bd}' | '\u{64b}'..='\u{65f}' | '\u{e31}' | '\u{e34}'..='\u{e3a}'
+            | '\u{1ab0}'..='\u{1aff}' | '\u{1dc0}'..='\u{1dff}' | '\u{200b}'..='\u{200d}' | '\u{20d0}'..='\u{20ff}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{fe20}'..='\u{fe2f}' | '\u{e0100}'..='\u{e01ef}')
+    };
+    text.chars().map(|c| if is_wide(c) { 2 } else { usize::from(!is_set_upon(c)) }).sum()
 }
 
 /// JSON on one line: no space between tokens, unsafe characters within strings as `\u` escapes. Its meaning stays, numbers to the digit.
@@ -164,6 +170,13 @@ mod tests {
         assert_eq!(visible("a\x1b[31mb\u{9b}2J\u{202e}c\n"), "a\\u{1b}[31mb\\u{9b}2J\\u{202e}c\\n");
         assert_eq!(visible("Zürich 東京 🛫"), "Zürich 東京 🛫");
         assert_eq!(visible_bytes(b"ok\xff\xfe\x1b"), "ok\\xff\\xfe\\u{1b}");
+    }
+
+    #[test]
+    fn a_text_is_as_wide_as_it_is_shown() {
+        for (text, places) in [("abc", 3), ("東京", 4), ("e\u{301}", 1), ("🛫", 2), ("", 0)] {
+            assert_eq!(width(text), places, "{text}");
+        }
     }
 
     #[test]
