@@ -141,7 +141,7 @@ impl EncodedRows<'_> {
     pub fn time(&self, row: usize) -> Result<Option<i64>, Reason> {
         let Some(cells) = self.encoder.source.timestamp.and_then(|place| self.columns.get(place)) else { return Ok(None) };
         if cells.is_null(row) {
-            return Ok(None);
+            return if self.needs_time() { Err("NULL") } else { Ok(None) };
         }
         match (cells, &self.encoder.pattern) {
             (Cells::Int64(array), _) => Ok(Some(array.value(row))),

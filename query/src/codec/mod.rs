@@ -307,6 +307,8 @@ impl Decoder {
     ) -> Result<i64, (&str, Reason)> {
         let own = record.timestamp.get();
         let Some(time) = &mut self.time else { return Ok(own) };
+        let must_say = limits.reading == Reading::Coerced && !value.is_null();
+        let unsaid = |name| if must_say { Err((name, "NULL, which says no time")) } else { Ok(own) };
         let cell = match &time.from {
             Origin::Value(number) => self.value.cell(*number, value),
             Origin::Key(number) => self.key.cell(*number, key),
@@ -316,7 +318,7 @@ impl Decoder {
         if let (Cell::Json(value), None) = (&cell, &time.pattern) {
             let value = *value;
             let given = match (value.kind, time.builder.data_type()) {
-                (Kind::Null, _) => return Ok(own),
+                (Kind::Null, _) => return unsaid(time.name.as_str()),
                 (_, DataType::Int64) => value::int64(value, limits.reading),
                 _ => value::timestamp(value, limits.reading),
             };
@@ -326,7 +328,7 @@ impl Decoder {
         let values = time.builder.finish().map_err(|_| (time.name.as_str(), "no time"))?;
         done.map_err(|reason| (time.name.as_str(), reason))?;
         if values.is_null(0) {
-            return Ok(own);
+            return unsaid(time.name.as_str());
         }
         if let Some(pattern) = &time.pattern {
             let text = values.as_string::<i32>().value(0);

@@ -58,6 +58,12 @@ pub(crate) fn run(
     let count = |rows: &Rows, row: usize| rows.offsets.get(row..row + 2).map_or(0, |ends| length(ends[1] - ends[0]));
     let mut longest: Vec<usize> =
         (0..input.len()).map(|row| made.iter().flatten().map(|rows| count(rows, row)).max().unwrap_or(0)).collect();
+    // A record without a value has nothing of which rows could be made.
+    for row in input.value_null.iter().flat_map(|null| null.set_indices()) {
+        if let Some(rows) = longest.get_mut(row) {
+            *rows = 0;
+        }
+    }
     let is_read = |place: &usize| reads.contains(place) || schema.fields().get(*place).is_some_and(|field| !field.is_nullable());
     let mut bytes_of_row = vec![BYTES_BESIDE; input.len()];
     for (_, column) in input.rows.columns().iter().enumerate().filter(|(place, _)| is_read(place)) {
@@ -95,7 +101,6 @@ pub(crate) fn run(
         ops: None,
         rowtime: repeated.iter().filter_map(|row| input.rowtime.get(*row).copied()).collect(),
         positions: repeated.iter().filter_map(|row| input.positions.get(*row).copied()).collect(),
-        // A record without a value has no array.
         value_null: None,
     })
 }
