@@ -76,6 +76,17 @@ struct Shared {
     runtime: Option<Runtime>,
 }
 
+impl Shared {
+    /// Refuses an answer of too many rows.
+    fn check_rows(&self, count: u64) -> Result<(), QueryError> {
+        let most = self.max_rows;
+        if count > most {
+            return Err(QueryError::ResourceExhausted(format!("the answer has more than {most} rows; add a LIMIT or a filter")));
+        }
+        Ok(())
+    }
+}
+
 impl Drop for Shared {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
@@ -365,16 +376,18 @@ impl Work {
                 batch = after.batch(&batch)?;
             }
             count += batch.num_rows() as u64;
-            if count > shared.max_rows {
-                let most = shared.max_rows;
-                return Err(QueryError::ResourceExhausted(format!("the answer has more than {most} rows; add a LIMIT or a filter")));
-            }
+            shared.check_rows(count)?;
             if batch.num_rows() > 0 && rows.send(Message::Batch(batch)).await.is_err() {
                 return Ok(());
             }
             if after.as_ref().is_some_and(After::is_done) {
                 break;
             }
+        }
+        if let Some(last) = after.map(After::last).transpose()?.flatten() {
+            shared.check_rows(count + last.num_rows() as u64)?;
+            // Whoever has gone away does not miss it.
+            drop(rows.send(Message::Batch(last)).await);
         }
         Ok(())
     }

@@ -6,15 +6,15 @@
 use std::{ops::ControlFlow, sync::Arc};
 
 use arrow::{
-    array::BooleanArray,
-    compute::filter_record_batch,
+    array::{ArrayRef, BooleanArray},
+    compute::{SortColumn, concat_batches, filter, filter_record_batch, lexsort_to_indices, take_record_batch},
     datatypes::SchemaRef,
     record_batch::{RecordBatch, RecordBatchOptions},
 };
 use datafusion::sql::sqlparser::{ast, dialect::GenericDialect, parser::Parser};
 
 use crate::{
-    catalog::SourceKind,
+    catalog::{SourceKind, types::is_nested},
     error::QueryError,
     functions::{self, Function},
     plan::{Node, StreamPlan},
@@ -22,6 +22,9 @@ use crate::{
     stack::with_stack,
     stream::operator::chain::{Chain, execution},
 };
+
+/// Largest LIMIT of which the rows are chosen by key; more are as many as are read first.
+const MOST_ORDERED: usize = 10_000;
 
 /// A SELECT without state.
 pub struct Plain {
@@ -77,7 +80,13 @@ impl Plain {
     /// As [`Plain::reading`].
     pub(super) fn after(&self) -> Result<After, QueryError> {
         let [scan] = self.plan.sources.as_slice() else { return Err(execution("a plain query has one source")) };
-        Ok(After { input: scan.schema(), chain: Chain::new(&self.plan.nodes)?, schema: self.plan.schema(), left: self.limit })
+        // The key of a table stands before what else is read of it.
+        let keys = if scan.source.kind == SourceKind::Table { scan.source.key_count() } else { 0 };
+        let (input, left) = (scan.schema(), self.limit);
+        let has_order = input.fields().iter().take(keys).all(|key| !is_nested(key.data_type()));
+        let most = left.and_then(|left| usize::try_from(left).ok()).filter(|most| *most <= MOST_ORDERED);
+        let first = most.filter(|_| keys > 0 && has_order).map(|most| First { keys, most, found: None });
+        Ok(After { input, chain: Chain::new(&self.plan.nodes)?, schema: self.plan.schema(), left, first })
     }
 }
 
@@ -88,6 +97,33 @@ pub(super) struct After {
     schema: SchemaRef,
     /// Rows that may still come.
     left: Option<u64>,
+    /// Which of a table's rows may come, where only some do.
+    first: Option<First>,
+}
+
+/// Those rows of a table that are first by its key.
+struct First {
+    keys: usize,
+    most: usize,
+    /// The rows found so far, with their keys before them.
+    found: Option<RecordBatch>,
+}
+
+impl First {
+    fn among(&mut self, keys: &[ArrayRef], rows: &RecordBatch) -> Result<(), QueryError> {
+        let named = |(place, column): (usize, &ArrayRef)| (format!("key {place}"), Arc::clone(column), true);
+        let values = rows.columns().iter().enumerate().map(|(place, column)| (format!("value {place}"), Arc::clone(column), true));
+        let given = RecordBatch::try_from_iter_with_nullable(keys.iter().enumerate().map(named).chain(values)).map_err(execution)?;
+        let all = match &self.found {
+            Some(found) => concat_batches(&given.schema(), [found, &given]).map_err(execution)?,
+            None => given,
+        };
+        let by_key: Vec<SortColumn> =
+            all.columns().iter().take(self.keys).map(|values| SortColumn { values: Arc::clone(values), options: None }).collect();
+        let order = lexsort_to_indices(&by_key, Some(self.most)).map_err(execution)?;
+        self.found = Some(take_record_batch(&all, &order).map_err(execution)?);
+        Ok(())
+    }
 }
 
 impl After {
@@ -101,6 +137,17 @@ impl After {
         self.left == Some(0)
     }
 
+    /// The rows that could not come before all were read.
+    ///
+    /// # Errors
+    /// [`QueryError::Execution`], which would be a fault of ours.
+    pub(super) fn last(self) -> Result<Option<RecordBatch>, QueryError> {
+        let Some(First { keys, found: Some(found), .. }) = self.first else { return Ok(None) };
+        let columns = found.columns().iter().skip(keys).cloned().collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(found.num_rows()));
+        RecordBatch::try_new_with_options(self.schema, columns, &options).map(Some).map_err(execution)
+    }
+
     /// The rows of the answer that a batch gives.
     ///
     /// # Errors
@@ -110,11 +157,21 @@ impl After {
         let columns = if self.input.fields().is_empty() { Vec::new() } else { batch.columns().to_vec() };
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let input = RecordBatch::try_new_with_options(Arc::clone(&self.input), columns, &options).map_err(execution)?;
+        let keys: Vec<ArrayRef> = input.columns().iter().take(self.first.as_ref().map_or(0, |first| first.keys)).cloned().collect();
         let (computed, kept) = self.chain.run_all(input)?;
-        let mut computed = match kept {
-            Some(kept) => filter_record_batch(&computed, &BooleanArray::new(kept, None)).map_err(execution)?,
+        let kept = kept.map(|kept| BooleanArray::new(kept, None));
+        let mut computed = match &kept {
+            Some(kept) => filter_record_batch(&computed, kept).map_err(execution)?,
             None => computed,
         };
+        if let Some(first) = &mut self.first {
+            let keys = match &kept {
+                Some(kept) => keys.iter().map(|key| filter(key, kept)).collect::<Result<_, _>>().map_err(execution)?,
+                None => keys,
+            };
+            first.among(&keys, &computed)?;
+            return Ok(RecordBatch::new_empty(computed.schema()));
+        }
         if let Some(left) = &mut self.left {
             let most = usize::try_from(*left).unwrap_or(usize::MAX);
             if computed.num_rows() > most {
