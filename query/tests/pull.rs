@@ -323,6 +323,27 @@ async fn keys_of_a_view_become_lookups_and_filters_of_a_topic_narrow_the_read() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn expressions_of_ksql_hide_neither_keys_nor_joins() {
+    let shop = small_shop().await;
+    shop.settled("SELECT 1").await;
+    let ask = async |sql: &str| {
+        let request = Request { session: Session::of(DialectKind::Ksql), ..request(sql) };
+        lines_of(shop.ask(request).await.unwrap()).await.unwrap()
+    };
+    let keys = r#"SELECT "customer", "n" + 1 AS N FROM "totals" WHERE ("customer" IN ('ann', 'eve') OR "customer" = 'cyd') AND "n" + 1 > 0 ORDER BY N"#;
+    let plan = ask(&format!("EXPLAIN {keys}")).await.join("\n");
+    assert!(plan.contains("Scan: view totals, lookup of 3 keys"), "{plan}");
+    assert_eq!(ask(keys).await, ["cyd|2", "ann|4"]);
+    let places = r#"SELECT "item" FROM "orders" WHERE "position" >= 3 AND "position" < 4 AND ROWPARTITION + 0 >= 0 ORDER BY "item""#;
+    let plan = ask(&format!("EXPLAIN {places}")).await.join("\n");
+    assert!(plan.contains("from position 3, up to position 4"), "{plan}");
+    let joined = r#"SELECT T."n" * 2, UCASE(C."city") FROM "totals" T JOIN "customers" C ON T."customer" = C."name" AND T."n" > 0 WHERE UCASE(C."city") <> 'X' ORDER BY T."n""#;
+    let plan = ask(&format!("EXPLAIN {joined}")).await.join("\n");
+    assert!(plan.contains("HashJoinExec"), "{plan}");
+    assert_eq!(ask(joined).await, ["2|ROME", "6|BONN"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_declared_table_is_the_newest_row_of_each_key() {
     let shop = small_shop().await;
     shop.customer("ann", Some(r#"{"city":"Oslo"}"#)).await;

@@ -340,6 +340,28 @@ impl Expressions {
         self.compile(datafusion::logical_expr::cast(expr, data_type.clone()), schema)
     }
 
+    /// An expression of a statement that is answered once, over columns of a schema; `now` is the time at which it is computed.
+    ///
+    /// # Errors
+    /// As [`Expressions::resolve`] and [`Expressions::compile`].
+    pub(crate) fn once(
+        &self,
+        written: &ast::Expr,
+        schema: &DFSchema,
+        parameters: &[ScalarValue],
+        now: Timestamp,
+    ) -> Result<Expression, QueryError> {
+        let expr = Chance::OfQuery { now }.given(self.resolve(written, schema, parameters)?)?;
+        self.asked_once().compile(expr, schema)
+    }
+
+    /// Whether a name is that of a function of values, and of no aggregate.
+    pub(crate) fn is_scalar(&self, name: &str) -> bool {
+        let is_made = name.eq_ignore_ascii_case("STRUCT") || name.eq_ignore_ascii_case("MAP");
+        let is_known = || functions::find(name).is_some() || self.state.scalar_functions().contains_key(&name.to_lowercase());
+        is_made || self.aggregate(name).is_none() && is_known()
+    }
+
     /// The value of an expression without columns, as a type; `now` is the time at which it is computed.
     ///
     /// # Errors

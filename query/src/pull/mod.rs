@@ -6,6 +6,7 @@
 
 mod aggregate;
 mod blame;
+mod ksql;
 mod lookup;
 mod names;
 mod plain;

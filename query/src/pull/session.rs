@@ -22,7 +22,7 @@ use datafusion::{
     common::{ParamValues, ScalarValue},
     error::DataFusionError,
     execution::{
-        SessionState, SessionStateBuilder, SessionStateDefaults, TaskContext,
+        FunctionRegistry as _, SessionState, SessionStateBuilder, SessionStateDefaults, TaskContext,
         context::SQLOptions,
         disk_manager::{DiskManagerBuilder, DiskManagerMode},
         memory_pool::FairSpillPool,
@@ -36,9 +36,10 @@ use datafusion::{
         sqlparser::ast::{self, Expr, visit_expressions},
     },
 };
+use foldlog_log::Timestamp;
 
 use super::{
-    aggregate, blame, row_names,
+    aggregate, blame, ksql, row_names,
     star::{self, Hidden},
     total::TotalArithmetic,
 };
@@ -47,8 +48,9 @@ use crate::{
     config::QueryConfig,
     error::QueryError,
     functions::units,
-    plan::{expression::scalar_functions, fault},
+    plan::{Expressions, expression::scalar_functions, fault},
     sql::{DialectKind, sugar, types::NestedTypes},
+    stack::with_stack,
 };
 
 /// Tables of one query, by name.
@@ -69,6 +71,8 @@ pub(super) struct Session {
     standard: SessionState,
     /// With all functions of ksqlDB under their names.
     ksql: SessionState,
+    /// What its expressions mean.
+    expressions: Expressions,
 }
 
 /// A query, ready to run.
@@ -108,7 +112,7 @@ impl Session {
             .build();
         let functions = scalar_functions(DialectKind::Ksql);
         let ksql = SessionStateBuilder::new_from_existing(standard.clone()).with_scalar_functions(functions).build();
-        Ok(Self { standard, ksql })
+        Ok(Self { standard, ksql, expressions: Expressions::new().of(DialectKind::Ksql.rules()).asked_once() })
     }
 
     /// Plans a query over these tables and no others.
@@ -125,22 +129,28 @@ impl Session {
             hidden.insert(name.clone(), table.hidden);
             schema.register_table(name, table.provider).map_err(query_error)?;
         }
+        units::as_texts(&mut query);
+        let mut state = match dialect {
+            DialectKind::Standard => self.standard.clone(),
+            DialectKind::Ksql => self.ksql.clone(),
+        };
+        state.mark_start_execution();
         if dialect == DialectKind::Ksql {
+            let began = state.execution_props().query_execution_start_time;
+            let now = Timestamp::new(began.map_or(0, |began| began.timestamp_millis()));
+            let meaning = ksql::Meaning { expressions: self.expressions.clone(), parameters: parameters.clone(), now };
+            for function in with_stack(|| ksql::take_out(&mut query, meaning)) {
+                state.register_udf(function).map_err(query_error)?;
+            }
             row_names::lower(&mut query);
         }
         star::without_hidden(&mut query, &hidden);
-        units::as_texts(&mut query);
         sugar::lower(&mut query);
         let catalog = MemoryCatalogProvider::new();
         catalog.register_schema(SCHEMA, Arc::new(schema)).map_err(query_error)?;
         let list = MemoryCatalogProviderList::new();
         list.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
-        let mut state = match dialect {
-            DialectKind::Standard => self.standard.clone(),
-            DialectKind::Ksql => self.ksql.clone(),
-        };
         state.register_catalog_list(Arc::new(list));
-        state.mark_start_execution();
         match physical(&state, &query, &parameters).await {
             Ok(plan) => Ok(Planned { plan, context: state.task_ctx() }),
             Err(error @ (QueryError::Invalid(_) | QueryError::Unsupported(_))) => {

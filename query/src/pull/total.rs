@@ -22,6 +22,7 @@ use datafusion::{
     physical_expr::create_physical_expr,
 };
 
+use super::ksql;
 use crate::plan::{Operation, with_one_zero};
 
 /// Stands around the number of an operand in the name of its column; no statement contains it.
@@ -87,7 +88,10 @@ fn total(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::BinaryExpr(_) | Expr::Cast(_) | Expr::Negative(_) | Expr::SimilarTo(_) => true,
         // now() is one value a query, random() one a row, COALESCE becomes CASE: none of them can fail.
         Expr::ScalarFunction(call) => {
-            call.func.signature().volatility == Volatility::Immutable && !call.func.short_circuits() && !call.func.inner().is::<Total>()
+            call.func.signature().volatility == Volatility::Immutable
+                && !call.func.short_circuits()
+                && !call.func.inner().is::<Total>()
+                && !ksql::is_total(&call.func)
         }
         _ => false,
     };
