@@ -41,7 +41,7 @@ use crate::{
     pull::{Plain, Pull},
     push::Push,
     sql::{
-        self, Dialect, Piece, Session, SessionChange, Statement,
+        self, Dialect, DialectKind, Piece, Session, SessionChange, Statement,
         dialect::CollectLimits,
         statement::{Explained, Print, Select},
     },
@@ -396,7 +396,10 @@ impl Core {
     /// Plans a push query.
     fn volatile(&self, select: &Select, dialect: Dialect, parameters: &[ScalarValue]) -> Result<StreamPlan, QueryError> {
         let chance = Chance::of_query_named(&with_stack(|| select.query.to_string()));
-        let chain = self.chain(&self.readable(), select, dialect, parameters, chance)?;
+        let mut chain = self.chain(&self.readable(), select, dialect, parameters, chance)?;
+        if dialect.kind == DialectKind::Ksql && chain.scan.source.kind == SourceKind::Stream {
+            chain = chain.of_values(&self.expressions.of(dialect))?;
+        }
         let source = &chain.scan.source;
         let keeps_rows = source.kind == SourceKind::Table && self.supervisor.view_of(source)?.is_none();
         chain.into_volatile(keeps_rows)

@@ -99,6 +99,22 @@ pub struct Chain {
     pub strict_keys: bool,
 }
 
+impl Chain {
+    /// The same without the records of a stream that have no value, which ksqlDB tells nobody who watches it.
+    ///
+    /// # Errors
+    /// [`QueryError::Execution`], which would be a fault of ours.
+    pub fn of_values(mut self, expressions: &Expressions) -> Result<Self, QueryError> {
+        // Every operator of a chain leaves them out.
+        if self.nodes.is_empty() {
+            let always = Expr::Literal(ScalarValue::Boolean(Some(true)), None);
+            let predicate = predicate(always, &DFSchema::try_from(self.scan.schema()).map_err(fault::of_planning)?, expressions, "WHERE")?;
+            self.nodes.push(Node::Filter { id: next_id(&self.nodes), predicate });
+        }
+        Ok(self)
+    }
+}
+
 /// A column of the result.
 #[derive(Clone, Debug)]
 pub struct Item {
