@@ -27,7 +27,7 @@ use crate::{
         types::{map_parts, timestamp_type},
     },
     error::QueryError,
-    functions::types::common,
+    functions::types::{MAX_DIGITS, common},
     sql::{Dialect, place_of_expr, sugar, types::of_cast},
 };
 
@@ -301,9 +301,11 @@ pub(super) fn number(digits: &str, negative: bool) -> Result<Typed, QueryError> 
     }
     if let Some((whole, fraction)) = digits.split_once('.') {
         let whole = whole.trim_start_matches('0');
-        let precision = u8::try_from((whole.len() + fraction.len()).max(1)).unwrap_or(u8::MAX);
+        // The zero before the point is a digit as well, unless there is no room for it.
+        let zero = usize::from(whole.is_empty() && fraction.len() < usize::from(MAX_DIGITS));
+        let precision = u8::try_from(whole.len() + zero + fraction.len()).unwrap_or(u8::MAX);
         let scale = i8::try_from(fraction.len()).unwrap_or(i8::MAX);
-        let value = if precision <= 38 { cast::decimal_of(&signed, precision, scale) } else { None };
+        let value = if precision <= MAX_DIGITS { cast::decimal_of(&signed, precision, scale) } else { None };
         return match value {
             Some(value) => Ok(literal(ScalarValue::Decimal128(Some(value), precision, scale))),
             None => invalid("longer than DECIMAL(38, s)"),
