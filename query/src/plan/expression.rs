@@ -355,11 +355,11 @@ impl Expressions {
         self.asked_once().compile(expr, schema)
     }
 
-    /// Whether a name is that of a function of values, and of no aggregate.
+    /// Whether a name is that of a function of values, which is neither an aggregate nor makes rows.
     pub(crate) fn is_scalar(&self, name: &str) -> bool {
         let is_made = name.eq_ignore_ascii_case("STRUCT") || name.eq_ignore_ascii_case("MAP");
         let is_known = || functions::find(name).is_some() || self.state.scalar_functions().contains_key(&name.to_lowercase());
-        is_made || self.aggregate(name).is_none() && is_known()
+        is_made || self.aggregate(name).is_none() && !table_functions::is_table_function(name) && is_known()
     }
 
     /// The value of an expression without columns, as a type; `now` is the time at which it is computed.

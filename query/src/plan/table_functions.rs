@@ -93,6 +93,11 @@ impl TableFunction {
     }
 }
 
+/// Whether a name is that of a table function.
+pub(super) fn is_table_function(name: &str) -> bool {
+    TableFunction::named(name).is_some()
+}
+
 /// Whether an expression calls a table function.
 pub(super) fn has_table_function(expr: &Expr) -> bool {
     expr.exists(|expr| Ok(called(expr).is_some())).unwrap_or(false)
