@@ -36,7 +36,7 @@ use crate::{
     plan::{
         aggregates,
         chance::{self, Chance},
-        fault,
+        coercion, fault,
         resolve::{Resolver, lambda},
         table_functions,
         total::{self, Numbered},
@@ -267,10 +267,12 @@ impl Expressions {
     /// # Errors
     /// [`QueryError::Invalid`] where types do not fit.
     pub(super) fn coerced(&self, expr: Expr, schema: &DFSchema) -> Result<Expr, QueryError> {
-        let context = self.context(schema);
-        // Of a call that does not fit the type tells more than the coercion.
-        let typed = expr.get_type(schema).map(|_| ());
-        ExprSimplifier::new(context).coerce(expr, schema).map_err(|error| fault::of_planning(typed.err().unwrap_or(error)))
+        let coerce = |expr: Expr, schema: &DFSchema| {
+            // Of a call that does not fit the type tells more than the coercion.
+            let typed = expr.get_type(schema).map(|_| ());
+            ExprSimplifier::new(self.context(schema)).coerce(expr, schema).map_err(|error| typed.err().unwrap_or(error))
+        };
+        coercion::coerced(expr, schema, &coerce).map_err(fault::of_planning)
     }
 
     fn context(&self, schema: &DFSchema) -> SimplifyContext {

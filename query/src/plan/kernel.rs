@@ -48,6 +48,14 @@ pub(crate) fn apply(name: impl Into<String>, returns: DataType, kernel: impl Ker
     Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(ScalarUDF::from(function)), operands))
 }
 
+/// The type of an expression that applies a kernel; none of any other.
+pub(crate) fn returns(expr: &Expr) -> Option<&DataType> {
+    match expr {
+        Expr::ScalarFunction(call) => call.func.inner().downcast_ref::<KernelFunction>().map(|function| &function.returns),
+        _ => None,
+    }
+}
+
 /// A kernel over columns and literals, ready to be computed.
 #[derive(Debug)]
 pub(crate) struct PreparedKernel {

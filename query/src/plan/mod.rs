@@ -2,6 +2,7 @@
 
 pub mod aggregates;
 pub mod chance;
+mod coercion;
 pub mod expression;
 pub mod fault;
 mod grouping;
