@@ -318,7 +318,12 @@ async fn the_longest_chains_are_planned_while_somebody_waits() {
     let plain = format!("SELECT {} FROM \"s\"", chains.join(", "));
     let filtered =
         format!("SELECT \"a\" FROM \"s\" WHERE UPPER(CAST(\"a\" + 1{} AS VARCHAR)) > 'x' ORDER BY \"a\"", " + \"a\"".repeat(490));
-    for (dialect, statement) in [DialectKind::Standard, DialectKind::Ksql].into_iter().flat_map(|one| [(one, &plain), (one, &filtered)]) {
+    let numbers = (0..9_000).map(|number| number.to_string()).collect::<Vec<_>>().join(", ");
+    // Literals, and what must be widened first.
+    let listed =
+        format!("SELECT \"a\" FROM \"s\" WHERE \"a\" + 1 IN ({numbers}) OR \"a\" IN (7e0, {}) ORDER BY \"a\"", "\"a\", ".repeat(99) + "8");
+    let statements = [&plain, &filtered, &listed];
+    for (dialect, statement) in [DialectKind::Standard, DialectKind::Ksql].into_iter().flat_map(|one| statements.map(|text| (one, text))) {
         // Where there is no function of that name.
         let statement = if dialect == DialectKind::Ksql { statement.replace("UPPER", "UCASE") } else { statement.clone() };
         let request = Request { session: Session::of(dialect), ..request(&statement) };

@@ -3,7 +3,7 @@
 use arrow::datatypes::DataType;
 use datafusion::{
     common::ScalarValue,
-    logical_expr::{BinaryExpr, Case, Expr, Like, Operator},
+    logical_expr::{BinaryExpr, Case, Expr, Like, Operator, expr::InList},
     sql::sqlparser::ast::{self, BinaryOperator, UnaryOperator, Value},
 };
 
@@ -165,21 +165,19 @@ impl Resolver<'_> {
                 all.push((resolved, element));
             }
         }
-        let mut found: Option<Expr> = None;
+        let mut found = literal(ScalarValue::Boolean(Some(false))).expr;
         if all.len() > 1 {
             // One type for the list and what is looked for in it.
             let (mut exprs, of) = self.alike(all, "the elements of IN")?;
             let value = exprs.remove(0);
-            for element in exprs {
-                let (left, right) = (Typed { expr: value.clone(), data_type: of.clone() }, Typed { expr: element, data_type: of.clone() });
-                let equal = self.compare(left, &BinaryOperator::Eq, right)?.expr;
-                found = Some(match found {
-                    None => equal,
-                    Some(before) => binary(before, Operator::Or, equal),
-                });
-            }
+            found = if !is_nested(&of) && exprs.iter().all(|element| matches!(element, Expr::Literal(..))) {
+                Expr::IsTrue(Box::new(Expr::InList(InList { expr: Box::new(value), list: exprs, negated: false })))
+            } else {
+                let typed = |expr| Typed { expr, data_type: of.clone() };
+                let equal = |element| Ok(self.compare(typed(value.clone()), &BinaryOperator::Eq, typed(element))?.expr);
+                any_of(exprs.into_iter().map(equal).collect::<Result<Vec<_>, QueryError>>()?)
+            };
         }
-        let found = found.unwrap_or_else(|| literal(ScalarValue::Boolean(Some(false))).expr);
         Ok(boolean(negated_if(negated, found)))
     }
 
@@ -326,6 +324,15 @@ fn equal(left: Typed, right: Typed) -> Expr {
 
 fn binary(left: Expr, op: Operator, right: Expr) -> Expr {
     Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))
+}
+
+/// Whether one of several conditions is true; no deeper than it must be, for there may be thousands.
+fn any_of(mut conditions: Vec<Expr>) -> Expr {
+    if conditions.len() > 1 {
+        let behind = conditions.split_off(conditions.len() / 2);
+        return binary(any_of(conditions), Operator::Or, any_of(behind));
+    }
+    conditions.pop().unwrap_or_else(|| literal(ScalarValue::Boolean(Some(false))).expr)
 }
 
 fn negated_if(negated: bool, expr: Expr) -> Expr {
