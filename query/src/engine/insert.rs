@@ -44,7 +44,9 @@ impl Core {
         for (number, row) in insert.rows.iter().enumerate() {
             if row.len() != targets.len() {
                 let (given, wanted) = (row.len(), targets.len());
-                let refused = QueryError::Invalid(format!("row {} has {given} values for {wanted} columns", number + 1));
+                let counted = |count: usize, what: &str| if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") };
+                let (given, columns) = (counted(given, "value"), counted(wanted, "column"));
+                let refused = QueryError::Invalid(format!("row {} has {given} for {columns}", number + 1));
                 // At the first that is too much, or where the row begins.
                 return Err(refused.at(|| row.get(wanted).or(row.first()).and_then(place_of_expr)));
             }

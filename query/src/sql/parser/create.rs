@@ -5,12 +5,15 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use super::{
     super::{
         statement::{AlterSource, ColumnDef, ColumnMark, CreateAs, CreateSource, DropSource, Options, Statement},
-        tokens::{is_word, place_of, unexpected},
+        tokens::{is_word, place_of, shown, unexpected},
         types::parse_type,
     },
     StatementParser,
 };
-use crate::{catalog::SourceKind, error::QueryError};
+use crate::{
+    catalog::{SourceKind, nearest},
+    error::QueryError,
+};
 
 impl StatementParser<'_> {
     pub(super) fn create(&mut self) -> Result<Statement, QueryError> {
@@ -71,7 +74,13 @@ impl StatementParser<'_> {
             Ok(SourceKind::Table)
         } else {
             let next = self.parser.peek_token();
-            Err(unexpected("STREAM or TABLE", Some(&next), next.span.start))
+            let near = match &next.token {
+                Token::Word(word) => nearest(&word.value.to_uppercase(), ["STREAM", "TABLE"].into_iter()),
+                _ => None,
+            };
+            let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+            let message = format!("expected STREAM or TABLE, found {}{hint}", shown(Some(&next.token)));
+            Err(QueryError::Syntax { place: place_of(next.span.start), message })
         }
     }
 
