@@ -20,6 +20,10 @@ use crate::{
 impl Core {
     pub(super) fn create_type(&self, name: String, if_not_exists: bool, written: &TypeExpr) -> Result<Answer, QueryError> {
         let catalog = self.snapshot();
+        // With or without digits, it would be read before what is made here.
+        if types::named(&name).is_ok() || types::named(&format!("{name}(1, 0)")).is_ok() {
+            return Err(QueryError::Invalid(format!("{name} is a type of SQL; choose another name")));
+        }
         if catalog.type_made(&name).is_some() {
             if if_not_exists {
                 return Ok(done(self.head(), format!("type {name} exists already")));
