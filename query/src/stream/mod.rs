@@ -6,6 +6,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod commit;
 pub(crate) mod decode;
 pub mod fold;
+pub(crate) mod followers;
 pub(crate) mod operator;
 pub mod pace;
 pub(crate) mod query;

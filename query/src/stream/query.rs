@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc, OnceLock, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -62,6 +62,8 @@ pub(crate) struct Query {
     /// What it failed at and tries again.
     trouble: Mutex<Option<String>>,
     reached: watch::Sender<Reached>,
+    /// How many wait for how far it, or one downstream, is.
+    awaited: Arc<AtomicU32>,
     job: OnceLock<Weak<Job>>,
     checkpoint: Mutex<CheckpointStatus>,
     /// Records read.
@@ -129,6 +131,7 @@ impl Query {
             succeeding: AtomicBool::new(false),
             trouble: Mutex::default(),
             reached: watch::Sender::new(reached),
+            awaited: Arc::default(),
             job: OnceLock::new(),
             checkpoint: Mutex::default(),
             rows_in: AtomicU64::new(0),
@@ -220,6 +223,23 @@ impl Query {
 
     pub(crate) fn reached(&self) -> watch::Receiver<Reached> {
         self.reached.subscribe()
+    }
+
+    /// How many wait for how far it is.
+    pub(crate) fn awaited(&self) -> Arc<AtomicU32> {
+        Arc::clone(&self.awaited)
+    }
+
+    /// While the answer lives, its task and those upstream look whenever the durable end moves, even if nothing came for them.
+    pub(crate) fn hurry(&self) -> Hurried {
+        let mut hurried = Hurried(vec![self.awaited()]);
+        self.awaited.fetch_add(1, Ordering::AcqRel);
+        for upstream in self.live_upstream() {
+            hurried.0.append(&mut upstream.hurry().0);
+        }
+        // Only now: what moved before was perhaps not told.
+        self.wake();
+        hurried
     }
 
     pub(crate) fn frontier(&self) -> Position {
@@ -478,6 +498,17 @@ impl Query {
         let holder = control.holders;
         control.holds.insert(holder, None);
         Hold { query: Arc::clone(self), holder }
+    }
+}
+
+/// Queries for whose progress somebody waits.
+pub(crate) struct Hurried(Vec<Arc<AtomicU32>>);
+
+impl Drop for Hurried {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|awaited| {
+            awaited.fetch_sub(1, Ordering::AcqRel);
+        });
     }
 }
 

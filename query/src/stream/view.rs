@@ -166,6 +166,7 @@ impl Query {
             QueryState::Folding { .. } => false,
             QueryState::Failed(_) | QueryState::Stopped => true,
         };
+        let _hurried = (!over(&reached.borrow())).then(|| self.hurry());
         let waited = match tokio::time::timeout(timeout, reached.wait_for(over)).await {
             Ok(Ok(_)) => true,
             Ok(Err(_)) => return Err(QueryError::Stopping),

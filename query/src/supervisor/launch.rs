@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use foldlog_log::{Position, ReadLimits, Selection};
+use foldlog_log::{Position, ReadLimits, Selection, TopicName};
 
 use super::{QueryState, Running, Supervisor, shape::Shape, taken_over::Succeeds};
 use crate::{
@@ -113,7 +113,7 @@ impl Supervisor {
         let (start, fingerprint) = (def.start, plan.fingerprint);
         // Held until it is there: whoever takes another one's place looks for itself here.
         let mut running = inner.running.write();
-        let job = self.spawn(&query, parts);
+        let job = self.spawn(&query, &reads, parts);
         if let Some(before) = &before {
             before.tells(&Arc::downgrade(&job));
             query.wake();
@@ -149,6 +149,7 @@ impl Supervisor {
             log: Arc::clone(&inner.log),
             clock: Arc::clone(&inner.clock),
             pool: inner.pool.clone(),
+            followers: Arc::clone(&inner.followers),
             query: Arc::clone(query),
             topics: inner.topics.clone(),
             intake,
@@ -166,9 +167,11 @@ impl Supervisor {
         })
     }
 
-    fn spawn(&self, query: &Arc<Query>, parts: Parts) -> Arc<Job> {
+    /// Has a worker run the task of a query that reads a topic.
+    fn spawn(&self, query: &Arc<Query>, reads: &TopicName, parts: Parts) -> Arc<Job> {
         self.inner.pool.spawn(|job| {
             query.attach(job);
+            self.inner.followers.follow(reads, job, query.awaited());
             Box::new(Task::new(parts))
         })
     }
@@ -200,7 +203,7 @@ impl Supervisor {
         } else {
             (parts, heard)
         };
-        let job = self.spawn(&query, parts);
+        let job = self.spawn(&query, &plan.source()?.source.topic, parts);
         let mut volatile = self.inner.volatile.lock();
         volatile.retain(|query| query.strong_count() > 0);
         volatile.push(Arc::downgrade(&query));

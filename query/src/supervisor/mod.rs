@@ -30,6 +30,7 @@ use crate::{
         checkpoint::keeper::Keeper,
         commit::{Progress, Recalled, SystemTopics},
         decode::{Decoding, KEPT_BYTES},
+        followers::Followers,
         pace::StepLimits,
         query::Query,
         source::AheadIntake,
@@ -55,6 +56,7 @@ struct Inner {
     log: Arc<dyn LogBackend>,
     clock: Arc<dyn Clock>,
     pool: Pool,
+    followers: Arc<Followers>,
     decoding: Decoding,
     topics: SystemTopics,
     state_budget: usize,
@@ -140,6 +142,7 @@ impl Supervisor {
         let state_budget = usize::try_from(config.state_mib).unwrap_or(usize::MAX).saturating_mul(1 << 20);
         Ok(Self {
             inner: Arc::new(Inner {
+                followers: Arc::new(Followers::new(Arc::clone(&log), Arc::clone(&clock), &pool)),
                 decoding: Decoding::new(Arc::clone(&log), KEPT_BYTES),
                 log,
                 clock,

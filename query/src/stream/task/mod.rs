@@ -4,7 +4,6 @@
 //! only when that one is durable, so that a unit the log refuses can wait without being overtaken. Invariants: units are appended
 //! in step order; readers see a step when its unit is durable, never before.
 
-mod durable;
 mod step;
 mod succession;
 mod trouble;
@@ -16,7 +15,6 @@ use std::{
     time::Duration,
 };
 
-use durable::Durable;
 use foldlog_log::{Append, AppendFuture, Appended, LogBackend, LogError, Position, clock::Clock};
 use step::Room;
 pub(crate) use succession::Succession;
@@ -30,6 +28,7 @@ use crate::{
         checkpoint::debt::Debt,
         commit::{Progress, SystemTopics},
         fold::Fold,
+        followers::Followers,
         operator::{chain::Chain, sink::TopicSink},
         pace::{Pace, StepLimits},
         query::{Committed, Query},
@@ -42,6 +41,8 @@ use crate::{
 
 /// Steps that may be computed and not yet durable.
 const PENDING_STEPS: usize = 2;
+/// What is folded in less waits for what others fold meanwhile, if there are any.
+const SMALL: Duration = Duration::from_micros(500);
 /// How long a unit waits that the log had no room for.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
 /// How long a unit waits that the disk had no room for.
@@ -53,6 +54,8 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     /// What else wants to be run.
     pub(crate) pool: Pool,
+    /// They say how far the log is durable.
+    pub(crate) followers: Arc<Followers>,
     pub(crate) query: Arc<Query>,
     pub(crate) topics: SystemTopics,
     pub(crate) intake: Box<dyn Intake>,
@@ -80,7 +83,6 @@ pub(crate) struct Parts {
 /// A query's task.
 pub(crate) struct Task {
     parts: Parts,
-    durable: Durable,
     /// What one unit may hold.
     room: Room,
     /// Everything of the source below this position is in a step.
@@ -143,7 +145,6 @@ impl Work for Task {
 impl Task {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
-            durable: Durable::new(parts.log.durable()),
             room: Room::of(parts.log.as_ref()),
             taken_to: parts.from,
             left: VecDeque::new(),
@@ -195,7 +196,7 @@ impl Task {
             {
                 return Ok(turn);
             }
-            let durable = self.durable.poll(context).ok_or(QueryError::Stopping)?;
+            let durable = self.parts.followers.durable().ok_or(QueryError::Stopping)?;
             let until = self.parts.query.read_up_to(self.bounded(durable));
             if self.taken_to >= until || self.is_succeeding() {
                 if let Some(turn) = self.succeed()? {
@@ -209,8 +210,13 @@ impl Task {
             }
             // Decoding on another worker wakes this task.
             let Some(step) = self.step(until, context.waker())? else { return Ok(Turn::Wait) };
+            // Small steps of many queries are one group of the log rather than a sync each.
+            let is_small = step.unit.is_some() && step.took.is_none_or(|took| took < SMALL);
             self.pending.push_back(step);
             computed = true;
+            if is_small && self.under_way.is_none() && self.parts.pool.waiting() > 0 {
+                return Ok(Turn::Together);
+            }
         }
     }
 

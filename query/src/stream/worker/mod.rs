@@ -20,11 +20,17 @@ use foldlog_log::clock::Clock;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
+/// How many jobs at most wait for each other to have their turns in a row, and how long.
+const GATHERED: usize = 256;
+const GATHERING: Duration = Duration::from_millis(2);
+
 /// What a job wants after its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
     /// Another turn, after the others in line.
     Again,
+    /// Another turn, in a row with others that want the same: when nobody else is in line, when they are many, or soon.
+    Together,
     /// Nothing until it is woken.
     Wait,
     /// Another turn after this time, or when it is woken.
@@ -45,6 +51,8 @@ pub(crate) trait Work: Send {
 /// Something that is run in turns.
 pub(crate) struct Job {
     state: AtomicU8,
+    /// Goes before all others in line; its turns are short.
+    is_urgent: bool,
     pool: Weak<Shared>,
     work: Mutex<Option<Box<dyn Work>>>,
 }
@@ -64,16 +72,21 @@ impl Wake for Job {
 impl Job {
     /// Puts the job in line, or makes it run again if it runs now.
     pub(crate) fn schedule(self: Arc<Self>) {
+        if self.is_to_queue()
+            && let Some(pool) = self.pool.upgrade()
+        {
+            pool.push(self);
+        }
+    }
+
+    /// Marks the job as one that is to have a turn; whether it has to be put in line for that.
+    fn is_to_queue(&self) -> bool {
         let next = |state| match state {
             IDLE => Some(QUEUED),
             RUNNING => Some(WOKEN),
             _ => None,
         };
-        if self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, next) == Ok(IDLE)
-            && let Some(pool) = self.pool.upgrade()
-        {
-            pool.push(self);
-        }
+        self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, next) == Ok(IDLE)
     }
 
     fn run(self: Arc<Self>, pool: &Shared) {
@@ -99,12 +112,16 @@ impl Job {
         if let Turn::Later(after) = turn {
             pool.later(after, &self);
         }
-        let waits = turn != Turn::Again;
+        let waits = matches!(turn, Turn::Wait | Turn::Later(_));
         if waits && self.state.compare_exchange(RUNNING, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             return;
         }
         self.state.store(QUEUED, Ordering::Release);
-        pool.put_back(self);
+        if turn == Turn::Together {
+            pool.gather(self);
+        } else {
+            pool.put_back(self);
+        }
     }
 }
 
@@ -130,10 +147,24 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     ready: VecDeque<Arc<Job>>,
+    /// Jobs that want their turns in a row, and when the first of them came.
+    gathered: Vec<Arc<Job>>,
+    gathering_since: Duration,
     /// Jobs to wake, by time and number.
     later: BTreeMap<(Duration, u64), Weak<Job>>,
     timers: u64,
     stopped: bool,
+}
+
+impl Queue {
+    /// Whether those that want their turns in a row should have them now.
+    fn is_gathered(&self, clock: &dyn Clock) -> bool {
+        match self.gathered.len() {
+            0 => false,
+            GATHERED.. => true,
+            _ => self.ready.is_empty() || clock.monotonic().saturating_sub(self.gathering_since) >= GATHERING,
+        }
+    }
 }
 
 impl Pool {
@@ -160,13 +191,31 @@ impl Pool {
 
     /// Takes a job on and puts it in line; `make` gets the job it will be part of.
     pub(crate) fn spawn(&self, make: impl FnOnce(&Weak<Job>) -> Box<dyn Work>) -> Arc<Job> {
+        self.take_on(false, make)
+    }
+
+    /// As [`Pool::spawn`], for a job that goes before all others in line.
+    pub(crate) fn spawn_urgent(&self, make: impl FnOnce(&Weak<Job>) -> Box<dyn Work>) -> Arc<Job> {
+        self.take_on(true, make)
+    }
+
+    fn take_on(&self, is_urgent: bool, make: impl FnOnce(&Weak<Job>) -> Box<dyn Work>) -> Arc<Job> {
         let job = Arc::new_cyclic(|job| Job {
             state: AtomicU8::new(IDLE),
+            is_urgent,
             pool: Arc::downgrade(&self.shared),
             work: Mutex::new(Some(make(job))),
         });
         Arc::clone(&job).schedule();
         job
+    }
+
+    /// Puts jobs in line together, or makes them run again if they run now.
+    pub(crate) fn schedule(&self, jobs: impl IntoIterator<Item = Arc<Job>>) {
+        let jobs: Vec<Arc<Job>> = jobs.into_iter().filter(|job| job.is_to_queue()).collect();
+        if !jobs.is_empty() {
+            self.shared.push_all(jobs);
+        }
     }
 
     /// Whether the threads have ended; for whoever waits for what a job does.
@@ -181,7 +230,8 @@ impl Pool {
 
     /// How many jobs have something to do and wait for a thread.
     pub(crate) fn waiting(&self) -> usize {
-        self.shared.queue.lock().ready.len()
+        let queue = self.shared.queue.lock();
+        queue.ready.len() + queue.gathered.len()
     }
 
     /// Ends the threads after the turns they are in, and waits for them. Jobs that are in line are not run any more.
@@ -203,8 +253,25 @@ impl Pool {
 
 impl Shared {
     fn push(&self, job: Arc<Job>) {
-        self.queue.lock().ready.push_back(job);
+        let mut queue = self.queue.lock();
+        if job.is_urgent {
+            queue.ready.push_front(job);
+        } else {
+            queue.ready.push_back(job);
+        }
+        drop(queue);
         self.filled.notify_one();
+    }
+
+    /// Puts jobs in line behind the others, for a worker that takes one of them next.
+    fn push_all(&self, jobs: Vec<Arc<Job>>) {
+        let mut queue = self.queue.lock();
+        queue.ready.extend(jobs);
+        let is_alone = queue.ready.len() == 1;
+        drop(queue);
+        if !is_alone {
+            self.filled.notify_all();
+        }
     }
 
     /// Puts a job in line that this worker has run and may take next: others are woken only for what is beside it.
@@ -216,6 +283,15 @@ impl Shared {
         if !alone {
             self.filled.notify_one();
         }
+    }
+
+    /// Keeps a job until it goes on with others; this worker looks for the next one now.
+    fn gather(&self, job: Arc<Job>) {
+        let mut queue = self.queue.lock();
+        if queue.gathered.is_empty() {
+            queue.gathering_since = self.clock.monotonic();
+        }
+        queue.gathered.push(job);
     }
 
     fn later(&self, after: Duration, job: &Arc<Job>) {
@@ -252,6 +328,12 @@ impl Shared {
                 queue = self.queue.lock();
                 continue;
             }
+            if queue.is_gathered(self.clock.as_ref()) {
+                for job in std::mem::take(&mut queue.gathered).into_iter().rev() {
+                    queue.ready.push_front(job);
+                }
+                self.filled.notify_all();
+            }
             if let Some(job) = queue.ready.pop_front() {
                 return Some(job);
             }
@@ -266,97 +348,4 @@ impl Shared {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc;
-
-    use foldlog_log::clock::SystemClock;
-
-    use super::*;
-
-    struct Script(Box<dyn FnMut(&Waker) -> Turn + Send>, mpsc::Sender<String>);
-
-    impl Work for Script {
-        fn turn(&mut self, waker: &Waker) -> Turn {
-            (self.0)(waker)
-        }
-
-        fn panicked(&mut self, what: String) {
-            self.1.send(what).unwrap();
-        }
-    }
-
-    fn pool() -> Pool {
-        Pool::start(2, Arc::new(SystemClock::new())).unwrap()
-    }
-
-    #[test]
-    fn a_wake_during_a_turn_gives_another_turn() {
-        let (told, heard) = mpsc::channel();
-        let pool = pool();
-        let mut turns = 0;
-        let tell = told.clone();
-        let script = move |waker: &Waker| {
-            turns += 1;
-            waker.wake_by_ref();
-            if turns == 100 {
-                tell.send("done".to_owned()).unwrap();
-                return Turn::Done;
-            }
-            Turn::Wait
-        };
-        let _job = pool.spawn(|_| Box::new(Script(Box::new(script), told)));
-        assert_eq!(heard.recv_timeout(Duration::from_secs(10)).unwrap(), "done");
-        pool.stop();
-    }
-
-    #[test]
-    fn a_panic_ends_its_job_and_no_other() {
-        let (told, heard) = mpsc::channel();
-        let pool = pool();
-        for _ in 0..4 {
-            pool.spawn(|_| Box::new(Script(Box::new(|_| panic!("broken")), told.clone())));
-            assert_eq!(heard.recv_timeout(Duration::from_secs(10)).unwrap(), "broken");
-        }
-        pool.stop();
-    }
-
-    #[test]
-    fn later_comes_while_others_are_always_ready() {
-        let (told, heard) = mpsc::channel();
-        let pool = Pool::start(1, Arc::new(SystemClock::new())).unwrap();
-        let busy = pool.spawn(|_| Box::new(Script(Box::new(|_| Turn::Again), told.clone())));
-        let mut turns = 0;
-        let tell = told.clone();
-        let script = move |_: &Waker| {
-            turns += 1;
-            if turns == 1 {
-                return Turn::Later(Duration::from_millis(1));
-            }
-            tell.send("done".to_owned()).unwrap();
-            Turn::Done
-        };
-        let _job = pool.spawn(|_| Box::new(Script(Box::new(script), told)));
-        assert_eq!(heard.recv_timeout(Duration::from_secs(10)).unwrap(), "done");
-        drop(busy);
-        pool.stop();
-    }
-
-    #[test]
-    fn later_comes_without_a_wake() {
-        let (told, heard) = mpsc::channel();
-        let pool = pool();
-        let tell = told.clone();
-        let mut turns = 0;
-        let script = move |_: &Waker| {
-            turns += 1;
-            if turns < 3 {
-                return Turn::Later(Duration::from_millis(1));
-            }
-            tell.send("done".to_owned()).unwrap();
-            Turn::Done
-        };
-        let _job = pool.spawn(|_| Box::new(Script(Box::new(script), told)));
-        assert_eq!(heard.recv_timeout(Duration::from_secs(10)).unwrap(), "done");
-        pool.stop();
-    }
-}
+mod tests;
