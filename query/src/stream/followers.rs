@@ -82,15 +82,15 @@ impl Followers {
             tells_at: Duration::ZERO,
             timer: None,
         };
-        Self { shared, _job: pool.spawn_urgent(|_| Box::new(watch)) }
+        Self { shared, _job: pool.spawn_urgent(watch) }
     }
 
-    /// Has a task woken when its topic has something new. It looks itself for what is there already.
-    pub(crate) fn follow(&self, topic: &TopicName, job: &Weak<Job>, awaited: Arc<AtomicU32>) {
+    /// Has a task woken when its topic has something new; it is to have a turn afterwards, for what is there already.
+    pub(crate) fn follow(&self, topic: &TopicName, job: &Arc<Job>, awaited: Arc<AtomicU32>) {
         let mut topics = self.shared.topics.lock();
         let ends = || self.shared.log.ends(topic).ok();
         let followed = topics.entry(topic.clone()).or_insert_with(|| Followed { ends: ends(), followers: Vec::new() });
-        followed.followers.push(Follower { job: Weak::clone(job), awaited });
+        followed.followers.push(Follower { job: Arc::downgrade(job), awaited });
     }
 
     /// The durable end now; none when the log has stopped.
@@ -255,10 +255,8 @@ mod tests {
         /// One more follower; tells how often it had a turn, and how many wait for it.
         fn follower(&mut self, topic: &str) -> (Arc<AtomicU32>, Arc<AtomicU32>) {
             let (turns, awaited) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
-            let job = self.pool.spawn(|job| {
-                self.followers.follow(&topic.parse().unwrap(), job, Arc::clone(&awaited));
-                Box::new(Counts(Arc::clone(&turns)))
-            });
+            let job = self.pool.spawn(Counts(Arc::clone(&turns)));
+            self.followers.follow(&topic.parse().unwrap(), &job, Arc::clone(&awaited));
             self.jobs.push(job);
             (turns, awaited)
         }
@@ -273,7 +271,7 @@ mod tests {
         fn settle(&self) {
             for _ in 0..3 {
                 let (told, heard) = mpsc::channel();
-                self.pool.spawn(|_| Box::new(Tells(told, Turn::Done)));
+                self.pool.spawn(Tells(told, Turn::Done));
                 heard.recv_timeout(Duration::from_secs(10)).unwrap();
             }
         }
@@ -338,10 +336,8 @@ mod tests {
         let pool = Pool::start(1, Arc::clone(&time)).unwrap();
         let followers = Followers::new(Arc::clone(&log) as Arc<dyn LogBackend>, time, &pool);
         let (told, heard) = mpsc::channel();
-        let job = pool.spawn(|job| {
-            followers.follow(&"any".parse().unwrap(), job, Arc::default());
-            Box::new(Tells(told, Turn::Wait))
-        });
+        let job = pool.spawn(Tells(told, Turn::Wait));
+        followers.follow(&"any".parse().unwrap(), &job, Arc::default());
         heard.recv_timeout(Duration::from_secs(10)).unwrap();
         assert!(followers.durable().is_some());
         log.stop();

@@ -10,6 +10,7 @@ pub(crate) mod followers;
 pub(crate) mod operator;
 pub mod pace;
 pub(crate) mod query;
+pub(crate) mod scanned;
 pub(crate) mod source;
 pub(crate) mod state;
 pub(crate) mod task;

@@ -575,7 +575,7 @@ mod tests {
         let pool = Pool::start(1, Arc::new(SystemClock::new())).unwrap();
         let (told, heard) = mpsc::channel();
         let counts = Arc::clone(&woken);
-        let job = pool.spawn(|_| Box::new(Count { woken: counts, told }));
+        let job = pool.spawn(Count { woken: counts, told });
         heard.recv_timeout(Duration::from_secs(10)).unwrap();
         let before = query(None);
         before.succeeds();
@@ -638,10 +638,8 @@ mod tests {
         let pool = Pool::start(1, Arc::new(SystemClock::new())).unwrap();
         let upstream = query(None);
         let (tells, told) = mpsc::channel();
-        let _job = pool.spawn(|job| {
-            query(Some(&upstream)).attach(job);
-            Box::new(Tells(tells))
-        });
+        let job = pool.spawn(Tells(tells));
+        query(Some(&upstream)).attach(&Arc::downgrade(&job));
         told.recv().unwrap();
         upstream.end(QueryState::Stopped);
         told.recv_timeout(Duration::from_secs(30)).expect("its frontier moves on without upstream");

@@ -332,7 +332,7 @@ impl AheadIntake {
         let (read_to, line, jobs) = (Mutex::new(from), Mutex::default(), OnceLock::new());
         let shared = Arc::new(Shared { lane, limits, room, read_to, line, jobs });
         let others = others.clamp(1, room);
-        let jobs: Vec<Arc<Job>> = (0..others).map(|_| pool.spawn(|_| Box::new(Ahead { shared: Arc::clone(&shared) }))).collect();
+        let jobs: Vec<Arc<Job>> = (0..others).map(|_| pool.spawn(Ahead { shared: Arc::clone(&shared) })).collect();
         shared.jobs.get_or_init(|| jobs.iter().map(Arc::downgrade).collect());
         Self { shared, _jobs: jobs, stopped: pool.stopped() }
     }

@@ -183,6 +183,12 @@ impl Query {
     }
 }
 
+/// A part of a view's rows.
+pub(crate) enum Part<Rows> {
+    AtHand(RecordBatch),
+    ToRead(Rows),
+}
+
 /// A view at one committed position, held until dropped.
 pub struct Pinned {
     held: Arc<Held>,
@@ -240,34 +246,53 @@ impl Pinned {
         self.part(0, RowNumber::MAX)
     }
 
-    /// The same in parts of [`SCAN_ROWS`] rows, each to be read on a thread of its own.
+    /// The same in parts of [`SCAN_ROWS`] rows, each to be read on a thread of its own, or as an earlier scan left it.
     pub(crate) fn parts(
         &self,
-    ) -> impl Iterator<Item = impl Iterator<Item = Result<RecordBatch, QueryError>> + Send + use<>> + Send + use<'_> {
+    ) -> impl Iterator<Item = Part<impl Iterator<Item = Result<RecordBatch, QueryError>> + Send + use<>>> + Send + use<'_> {
         // At least one part: it says if the version was given up.
         let rows = self.held.fold.rows_at(self.held.version).max(1);
-        (0..rows).step_by(SCAN_ROWS).map(move |from| self.part(number(from), number(from + SCAN_ROWS)))
+        (0..rows).step_by(SCAN_ROWS).map(move |from| match self.held.fold.part_at_hand(number(from), self.held.version) {
+            Some((rows, _)) => Part::AtHand(rows),
+            None => Part::ToRead(self.part(number(from), number(rows.min(from + SCAN_ROWS)))),
+        })
     }
 
     /// Rows from a number on, up to another one (exclusive).
-    fn part(&self, from: RowNumber, to: RowNumber) -> impl Iterator<Item = Result<RecordBatch, QueryError>> + Send + use<> {
-        let held = Arc::clone(&self.held);
-        let mut next = Some(from).filter(|from| *from < to);
-        std::iter::from_fn(move || {
-            loop {
-                let from = next.take()?;
-                let most = SCAN_ROWS.min((to - from) as usize);
-                match held.fold.scan(from, most, held.version, held.position).transpose()? {
-                    Ok((rows, following)) => {
-                        next = Some(following).filter(|following| *following < to);
-                        if rows.num_rows() > 0 {
-                            return Some(Ok(rows));
-                        }
+    fn part(&self, from: RowNumber, to: RowNumber) -> Reading {
+        Reading { held: Arc::clone(&self.held), next: Some(from).filter(|from| *from < to), to }
+    }
+}
+
+/// Rows of a view that are read, a batch at a time.
+struct Reading {
+    held: Arc<Held>,
+    /// None: nothing follows.
+    next: Option<RowNumber>,
+    to: RowNumber,
+}
+
+impl Iterator for Reading {
+    type Item = Result<RecordBatch, QueryError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let from = self.next.take()?;
+            let most = SCAN_ROWS.min((self.to - from) as usize);
+            match self.held.fold.scan(from, most, self.held.version, self.held.position).transpose()? {
+                Ok((rows, following)) => {
+                    self.next = Some(following).filter(|following| *following < self.to);
+                    if rows.num_rows() > 0 {
+                        return Some(Ok(rows));
                     }
-                    Err(fault) => return Some(Err(fault)),
                 }
+                Err(fault) => return Some(Err(fault)),
             }
-        })
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, self.next.is_none().then_some(0))
     }
 }
 

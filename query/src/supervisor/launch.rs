@@ -58,7 +58,7 @@ impl Supervisor {
             );
         }
         let output_from = recalled.map_or(def.start, |recalled| Position::new(recalled.progress.position)).max(def.start);
-        let shape = Shape::of(plan, inner.state_budget)?;
+        let shape = Shape::of(plan, inner.state_budget, &inner.scans)?;
         let mut restored = self.restore(def, plan, &shape)?;
         if restored.saved.is_none() && shape.fold.is_some() && recalled.is_some() {
             restored.note(inner.log.whole_from(&Selection::Topics(vec![shape.source.topic.clone()], def.start)));
@@ -169,11 +169,12 @@ impl Supervisor {
 
     /// Has a worker run the task of a query that reads a topic.
     fn spawn(&self, query: &Arc<Query>, reads: &TopicName, parts: Parts) -> Arc<Job> {
-        self.inner.pool.spawn(|job| {
-            query.attach(job);
-            self.inner.followers.follow(reads, job, query.awaited());
-            Box::new(Task::new(parts))
-        })
+        let job = self.inner.pool.spawn(Task::new(parts));
+        query.attach(&Arc::downgrade(&job));
+        self.inner.followers.follow(reads, &job, query.awaited());
+        // It may have looked before anybody knew whom to wake.
+        Arc::clone(&job).schedule();
+        job
     }
 
     /// Runs a push query with state: its changes from `from` on, folded for this listener alone, written nowhere. It goes at the
@@ -182,7 +183,7 @@ impl Supervisor {
     /// # Errors
     /// [`QueryError::Unsupported`] for a plan without state or that cannot be run; [`QueryError::Log`].
     pub fn volatile(&self, plan: &StreamPlan, from: Position) -> Result<ChangeListener, QueryError> {
-        let shape = Shape::of(plan, VOLATILE_STATE)?;
+        let shape = Shape::of(plan, VOLATILE_STATE, &self.inner.scans)?;
         let Some(fold) = shape.fold.clone() else {
             return Err(QueryError::Unsupported("a push query without state is not folded".to_owned()));
         };

@@ -33,6 +33,7 @@ use crate::{
         followers::Followers,
         pace::StepLimits,
         query::Query,
+        scanned::{SCANNED_BYTES, Scans},
         source::AheadIntake,
         view::View,
         worker::{Job, Pool},
@@ -58,6 +59,7 @@ struct Inner {
     pool: Pool,
     followers: Arc<Followers>,
     decoding: Decoding,
+    scans: Arc<Scans>,
     topics: SystemTopics,
     state_budget: usize,
     limits: StepLimits,
@@ -144,6 +146,7 @@ impl Supervisor {
             inner: Arc::new(Inner {
                 followers: Arc::new(Followers::new(Arc::clone(&log), Arc::clone(&clock), &pool)),
                 decoding: Decoding::new(Arc::clone(&log), KEPT_BYTES),
+                scans: Scans::new(SCANNED_BYTES),
                 log,
                 clock,
                 pool,

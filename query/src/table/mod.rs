@@ -12,7 +12,10 @@ use std::{collections::HashSet, sync::Arc};
 
 use foldlog_log::TopicKind;
 
-use crate::catalog::{Pseudo, Source, WantedColumn};
+use crate::{
+    catalog::{Pseudo, Source, WantedColumn},
+    stream::view::Part,
+};
 
 pub(crate) use topic::TopicTable;
 pub(crate) use view::ViewTable;
@@ -39,5 +42,5 @@ pub(crate) type Rows = Box<dyn Iterator<Item = Result<arrow::record_batch::Recor
 pub(crate) trait Readable: std::fmt::Debug + Send + Sync + 'static {
     /// Begins to read: parts in the order of their rows, each of which may be read on a thread of its own; blocks on files while one is
     /// iterated. Memory beyond a batch of each is taken from `context`.
-    fn open(self: Arc<Self>, context: &datafusion::execution::TaskContext) -> Result<Vec<Rows>, crate::error::QueryError>;
+    fn open(self: Arc<Self>, context: &datafusion::execution::TaskContext) -> Result<Vec<Part<Rows>>, crate::error::QueryError>;
 }

@@ -17,6 +17,7 @@ use datafusion::{
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{Readable, Rows, external};
+use crate::stream::view::Part;
 
 /// Reads one table in one partition, in the order of the table, parts of it at once.
 #[derive(Debug)]
@@ -71,26 +72,36 @@ impl ExecutionPlan for ScanExec {
         let parts = stream::once(blocking(move || rows.open(&context).map_err(external)));
         let batches = parts.map_ok(move |parts| {
             // Of the next parts the first batch is read at once, and given in their order.
-            let begun = stream::iter(parts).map(|rows| blocking(move || next_of(rows))).buffered(at_once);
+            let begun = stream::iter(parts).map(begin).buffered(at_once);
             begun.map_ok(|first| stream::try_unfold(Step::Read(first), following)).try_flatten()
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches.try_flatten())))
     }
 }
 
-/// A batch, and what follows it.
-type Begun = Option<(RecordBatch, Rows)>;
+/// A batch, and what follows it, if anything may.
+type Begun = Option<(RecordBatch, Option<Rows>)>;
+
+/// Reads the first batch of a part.
+async fn begin(part: Part<Rows>) -> Result<Begun> {
+    match part {
+        Part::AtHand(batch) => Ok(Some((batch, None))),
+        Part::ToRead(rows) => blocking(move || next_of(rows)).await,
+    }
+}
 
 fn next_of(mut rows: Rows) -> Result<Begun> {
     let batch = rows.next().transpose().map_err(external)?;
-    Ok(batch.map(|batch| (batch, rows)))
+    let rest = Some(rows).filter(|rows| rows.size_hint().1 != Some(0));
+    Ok(batch.map(|batch| (batch, rest)))
 }
 
 /// Gives a batch that was read; the one behind it is read when it is asked for.
 async fn following(step: Step) -> Result<Option<(RecordBatch, Step)>> {
     let read = match step {
         Step::Read(begun) => begun,
-        Step::Left(rows) => blocking(move || next_of(rows)).await?,
+        Step::Left(Some(rows)) => blocking(move || next_of(rows)).await?,
+        Step::Left(None) => None,
     };
     Ok(read.map(|(batch, rows)| (batch, Step::Left(rows))))
 }
@@ -103,5 +114,5 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 /// Where a part is read.
 enum Step {
     Read(Begun),
-    Left(Rows),
+    Left(Option<Rows>),
 }

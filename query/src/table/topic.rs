@@ -32,7 +32,10 @@ use crate::{
     catalog::{Pseudo, Source, SourceKind, WantedColumn},
     codec::Decoder,
     error::QueryError,
-    stream::operator::{chain::execution, codec::RowCodec, newest::keyless},
+    stream::{
+        operator::{chain::execution, codec::RowCodec, newest::keyless},
+        view::Part,
+    },
 };
 
 /// How much of the log one batch is decoded from.
@@ -266,7 +269,7 @@ impl TopicRows {
 }
 
 impl Readable for TopicRows {
-    fn open(self: Arc<Self>, context: &TaskContext) -> Result<Vec<Rows>, QueryError> {
+    fn open(self: Arc<Self>, context: &TaskContext) -> Result<Vec<Part<Rows>>, QueryError> {
         let memory = MemoryConsumer::new(format!("keys of {}", self.source.name)).register(context.memory_pool());
         let newest = match self.source.kind {
             SourceKind::Stream => None,
@@ -275,7 +278,7 @@ impl Readable for TopicRows {
         let decoder = Decoder::new(&self.source, &self.chosen)?;
         let reader = self.reader()?;
         let until = self.part.until;
-        Ok(vec![Box::new(Reading { reader, decoder, until, newest, _memory: memory })])
+        Ok(vec![Part::ToRead(Box::new(Reading { reader, decoder, until, newest, _memory: memory }))])
     }
 }
 

@@ -18,7 +18,11 @@ use datafusion::{
 use super::{Readable, Rows, filter, scan::ScanExec};
 use crate::{
     error::QueryError,
-    stream::{fold::ROWTIME, operator::codec::key_form, view::Pinned},
+    stream::{
+        fold::ROWTIME,
+        operator::codec::key_form,
+        view::{Part, Pinned},
+    },
 };
 
 /// Most keys that are looked up one by one; with more, the view is read and filtered.
@@ -147,19 +151,22 @@ impl ViewRows {
 }
 
 impl Readable for ViewRows {
-    fn open(self: Arc<Self>, _: &TaskContext) -> Result<Vec<Rows>, QueryError> {
+    fn open(self: Arc<Self>, _: &TaskContext) -> Result<Vec<Part<Rows>>, QueryError> {
         let Some(keys) = self.keys.clone() else {
-            let part = |rows: Rows| {
-                let of = Arc::clone(&self);
-                Box::new(rows.map(move |batch| of.project(&batch?))) as Rows
-            };
-            return Ok(self.pinned.parts().map(|rows| part(Box::new(rows))).collect());
+            let parts = self.pinned.parts().map(|part| match part {
+                Part::AtHand(rows) => Ok(Part::AtHand(self.project(&rows)?)),
+                Part::ToRead(rows) => {
+                    let of = Arc::clone(&self);
+                    Ok(Part::ToRead(Box::new(rows.map(move |batch| of.project(&batch?))) as Rows))
+                }
+            });
+            return parts.collect();
         };
         let found = keys.into_iter().filter_map(move |key| match self.pinned.get(&key) {
             Ok(Some(batch)) => Some(self.project(&batch)),
             Ok(None) => None,
             Err(fault) => Some(Err(fault)),
         });
-        Ok(vec![Box::new(found)])
+        Ok(vec![Part::ToRead(Box::new(found))])
     }
 }

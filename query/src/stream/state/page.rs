@@ -4,7 +4,7 @@
 //! what is read again has its texts side by side. Undo, pins and versions are no part of a page: a table that was read is at
 //! version 0. Invariant: pages written at one version and read in their order give the rows of that version, in their order.
 
-use std::{hash::BuildHasher, mem::size_of};
+use std::{hash::BuildHasher, mem::size_of, ops::Range};
 
 use hashbrown::HashTable;
 
@@ -121,6 +121,12 @@ impl Table {
     pub(crate) fn has_read(&mut self, rows: usize) -> bool {
         self.text.kept = self.text.bytes.len();
         self.rows() == rows
+    }
+
+    /// The newest step that touched one of these rows, or one of its page.
+    pub(crate) fn touched_within(&self, rows: &Range<RowNumber>) -> Version {
+        let pages = page_of(rows.start)..pages_of(rows.end as usize);
+        self.touched.get(pages).unwrap_or_default().iter().max().copied().unwrap_or_default()
     }
 
     /// Empties a table that no step has changed; keys are hashed as before.

@@ -228,6 +228,32 @@ fn what_is_cut_off_is_no_page() {
 }
 
 #[test]
+fn rows_that_moved_were_touched() {
+    let mut table = removable();
+    table.begin();
+    (1..=5000_u64).for_each(|key| set(&mut table, &key.to_le_bytes(), key));
+    table.commit(table.version());
+    let first = table.committed();
+    assert_eq!(table.touched_within(&(0..5000)), first);
+    table.begin();
+    for key in 1000..5000_u64 {
+        let row = table.touch(table.hasher().hash_one(&key.to_le_bytes()[..]), &key.to_le_bytes(), 0);
+        table.remove(row);
+    }
+    // Of pages of 256 rows: the first ones have no row that was removed.
+    assert_eq!(table.touched_within(&(0..768)), first);
+    let reader = table.pin();
+    table.commit(table.version());
+    assert!(table.rows() == 5000 && table.touched_within(&(0..768)) == first, "a reader keeps the rows where they are");
+    table.unpin(reader);
+    table.begin();
+    set(&mut table, b"new", 1);
+    table.commit(table.version());
+    assert!(table.rows() < 5000, "nobody needs the places any more");
+    assert!(table.touched_within(&(0..256)) > first);
+}
+
+#[test]
 fn the_places_of_removed_rows_are_used_again() {
     let mut table = removable();
     for round in 0..100_u64 {

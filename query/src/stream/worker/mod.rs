@@ -189,23 +189,19 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Takes a job on and puts it in line; `make` gets the job it will be part of.
-    pub(crate) fn spawn(&self, make: impl FnOnce(&Weak<Job>) -> Box<dyn Work>) -> Arc<Job> {
-        self.take_on(false, make)
+    /// Takes a job on and puts it in line.
+    pub(crate) fn spawn(&self, work: impl Work + 'static) -> Arc<Job> {
+        self.take_on(false, Box::new(work))
     }
 
     /// As [`Pool::spawn`], for a job that goes before all others in line.
-    pub(crate) fn spawn_urgent(&self, make: impl FnOnce(&Weak<Job>) -> Box<dyn Work>) -> Arc<Job> {
-        self.take_on(true, make)
+    pub(crate) fn spawn_urgent(&self, work: impl Work + 'static) -> Arc<Job> {
+        self.take_on(true, Box::new(work))
     }
 
-    fn take_on(&self, is_urgent: bool, make: impl FnOnce(&Weak<Job>) -> Box<dyn Work>) -> Arc<Job> {
-        let job = Arc::new_cyclic(|job| Job {
-            state: AtomicU8::new(IDLE),
-            is_urgent,
-            pool: Arc::downgrade(&self.shared),
-            work: Mutex::new(Some(make(job))),
-        });
+    fn take_on(&self, is_urgent: bool, work: Box<dyn Work>) -> Arc<Job> {
+        let (state, pool) = (AtomicU8::new(IDLE), Arc::downgrade(&self.shared));
+        let job = Arc::new(Job { state, is_urgent, pool, work: Mutex::new(Some(work)) });
         Arc::clone(&job).schedule();
         job
     }

@@ -38,7 +38,7 @@ fn a_wake_during_a_turn_gives_another_turn() {
         }
         Turn::Wait
     };
-    let _job = pool.spawn(|_| Box::new(Script(Box::new(script), told)));
+    let _job = pool.spawn(Script(Box::new(script), told));
     assert_eq!(heard.recv_timeout(Duration::from_secs(10)).unwrap(), "done");
     pool.stop();
 }
@@ -48,7 +48,7 @@ fn a_panic_ends_its_job_and_no_other() {
     let (told, heard) = mpsc::channel();
     let pool = pool();
     for _ in 0..4 {
-        pool.spawn(|_| Box::new(Script(Box::new(|_| panic!("broken")), told.clone())));
+        pool.spawn(Script(Box::new(|_| panic!("broken")), told.clone()));
         assert_eq!(heard.recv_timeout(Duration::from_secs(10)).unwrap(), "broken");
     }
     pool.stop();
@@ -63,7 +63,7 @@ fn stall(pool: &Pool) -> mpsc::Sender<()> {
         let _ = gone.recv();
         Turn::Done
     };
-    pool.spawn(|_| Box::new(Script(Box::new(script), told)));
+    pool.spawn(Script(Box::new(script), told));
     go
 }
 
@@ -74,7 +74,7 @@ fn telling(pool: &Pool, name: &'static str, mut wants: impl FnMut() -> Turn + Se
         tell.send(name.to_owned()).unwrap();
         wants()
     };
-    pool.spawn(|_| Box::new(Script(Box::new(script), told.clone())))
+    pool.spawn(Script(Box::new(script), told.clone()))
 }
 
 fn then_done(first: Turn) -> impl FnMut() -> Turn + Send {
@@ -108,7 +108,7 @@ fn turns_in_a_row_come_soon_where_somebody_is_always_in_line() {
     let (told, heard) = mpsc::channel();
     let clock = Arc::new(ManualClock::at(Timestamp::new(0)));
     let pool = Pool::start(1, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
-    let busy = pool.spawn(|_| Box::new(Script(Box::new(|_| Turn::Again), told.clone())));
+    let busy = pool.spawn(Script(Box::new(|_| Turn::Again), told.clone()));
     let _job = telling(&pool, "waits", then_done(Turn::Together), &told);
     heard.recv_timeout(Duration::from_secs(10)).unwrap();
     assert!(heard.recv_timeout(Duration::from_millis(20)).is_err(), "somebody else is in line, and no time has passed");
@@ -123,7 +123,7 @@ fn turns_in_a_row_come_when_they_are_many() {
     let (told, heard) = mpsc::channel();
     let pool = Pool::start(1, Arc::new(ManualClock::at(Timestamp::new(0)))).unwrap();
     let go = stall(&pool);
-    let _busy = pool.spawn(|_| Box::new(Script(Box::new(|_| Turn::Again), told.clone())));
+    let _busy = pool.spawn(Script(Box::new(|_| Turn::Again), told.clone()));
     let _jobs: Vec<Arc<Job>> = (0..GATHERED + 1).map(|_| telling(&pool, "one", then_done(Turn::Together), &told)).collect();
     drop(go);
     for turn in 0..2 * GATHERED + 1 {
@@ -144,7 +144,7 @@ fn an_urgent_job_goes_before_those_in_line() {
         tell.send("urgent".to_owned()).unwrap();
         Turn::Done
     };
-    let _urgent = pool.spawn_urgent(|_| Box::new(Script(Box::new(urgent), told)));
+    let _urgent = pool.spawn_urgent(Script(Box::new(urgent), told));
     drop(go);
     let turns: Vec<String> = (0..2).map(|_| heard.recv_timeout(Duration::from_secs(10)).unwrap()).collect();
     assert_eq!(turns, ["urgent", "first"]);
@@ -155,7 +155,7 @@ fn an_urgent_job_goes_before_those_in_line() {
 fn later_comes_while_others_are_always_ready() {
     let (told, heard) = mpsc::channel();
     let pool = Pool::start(1, Arc::new(SystemClock::new())).unwrap();
-    let busy = pool.spawn(|_| Box::new(Script(Box::new(|_| Turn::Again), told.clone())));
+    let busy = pool.spawn(Script(Box::new(|_| Turn::Again), told.clone()));
     let mut turns = 0;
     let tell = told.clone();
     let script = move |_: &Waker| {
@@ -166,7 +166,7 @@ fn later_comes_while_others_are_always_ready() {
         tell.send("done".to_owned()).unwrap();
         Turn::Done
     };
-    let _job = pool.spawn(|_| Box::new(Script(Box::new(script), told)));
+    let _job = pool.spawn(Script(Box::new(script), told));
     assert_eq!(heard.recv_timeout(Duration::from_secs(10)).unwrap(), "done");
     drop(busy);
     pool.stop();
@@ -186,7 +186,7 @@ fn later_comes_without_a_wake() {
         tell.send("done".to_owned()).unwrap();
         Turn::Done
     };
-    let _job = pool.spawn(|_| Box::new(Script(Box::new(script), told)));
+    let _job = pool.spawn(Script(Box::new(script), told));
     assert_eq!(heard.recv_timeout(Duration::from_secs(10)).unwrap(), "done");
     pool.stop();
 }

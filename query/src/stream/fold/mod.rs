@@ -3,16 +3,17 @@
 //! Keys and accumulators, or whole rows, lie in the table; HAVING and the projection behind GROUP BY run when rows are read, for
 //! the sink and for readers alike. Invariant: the table and those beside it are always at the same version.
 
+mod read;
+
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, TimestampMillisecondArray},
+    array::TimestampMillisecondArray,
     buffer::BooleanBuffer,
-    compute::{filter_record_batch, interleave_record_batch},
+    compute::interleave_record_batch,
     datatypes::{DataType, Field, Schema, SchemaRef},
     record_batch::RecordBatch,
 };
-use foldlog_log::Position;
 use hashbrown::DefaultHashBuilder;
 use parking_lot::{Mutex, RwLock};
 
@@ -31,6 +32,7 @@ use crate::{
             copy::Copy,
             newest::Newest,
         },
+        scanned::{Scanned, Scans},
         state::{RowNumber, Table, Version},
     },
 };
@@ -111,6 +113,8 @@ pub(crate) struct Fold {
     undo_budget: usize,
     /// What each table is, with the operator that keeps it.
     names: Vec<String>,
+    /// Parts of earlier scans, if they are kept.
+    scanned: Option<Scanned>,
 }
 
 /// What one operator of a query keeps.
@@ -146,12 +150,18 @@ impl Fold {
             changelog,
             undo_budget,
             names: Vec::new(),
+            scanned: None,
         }
     }
 
     /// With names of its tables.
     pub(crate) fn named(self, names: Vec<String>) -> Self {
         Self { names, ..self }
+    }
+
+    /// With parts of scans kept for the next ones.
+    pub(crate) fn scanned(self, scans: &Arc<Scans>) -> Self {
+        Self { scanned: Some(Scanned::new(scans)), ..self }
     }
 
     /// What each table is, with the operator that keeps it.
@@ -502,95 +512,6 @@ impl Fold {
             columns.push(Arc::new(rowtime));
         }
         Ok((RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(execution)?, kept))
-    }
-
-    /// The bytes of one key; none if a value is NULL, which no key of results has.
-    fn key(&self, values: &[ArrayRef]) -> Result<Option<Vec<u8>>, QueryError> {
-        let keys = self.content.keys();
-        if values.len() != keys.types().len() {
-            return Err(QueryError::Invalid(format!("the key has {} columns, {} values were given", keys.types().len(), values.len())));
-        }
-        if values.iter().any(|value| value.null_count() > 0) {
-            return Ok(None);
-        }
-        Ok(Some(keys.encode_keys(values)?.get(0).to_vec()))
-    }
-
-    /// The row under a key at a pinned version; `position` names it in errors.
-    ///
-    /// # Errors
-    /// [`QueryError::SnapshotTooOld`]; [`QueryError::Invalid`] if the key does not fit.
-    pub(crate) fn get(&self, key: &[ArrayRef], version: Version, position: Position) -> Result<Option<RecordBatch>, QueryError> {
-        let Some(key) = self.key(key)? else { return Ok(None) };
-        let groups = {
-            let table = self.table.read();
-            if !table.readable(version) {
-                return Err(QueryError::SnapshotTooOld { at: position });
-            }
-            self.content.read_at(&table, table.find(&key).into_iter(), version)?
-        };
-        self.row(groups)
-    }
-
-    /// The row under a key at the version that readers see now; none if there is none.
-    ///
-    /// # Errors
-    /// [`QueryError::Invalid`] if the key does not fit.
-    pub(crate) fn find(&self, key: &[ArrayRef]) -> Result<Option<Groups>, QueryError> {
-        let Some(key) = self.key(key)? else { return Ok(None) };
-        let table = self.table.read();
-        let Some(row) = table.find(&key) else { return Ok(None) };
-        Ok(Some(self.content.read_at(&table, std::iter::once(row), table.committed())?))
-    }
-
-    /// The row that a group of [`Fold::find`] is, unless HAVING leaves it out.
-    ///
-    /// # Errors
-    /// As [`Fold::fold`].
-    pub(crate) fn row(&self, group: Groups) -> Result<Option<RecordBatch>, QueryError> {
-        Ok(Some(self.those_kept(group)?).filter(|rows| rows.num_rows() > 0))
-    }
-
-    /// Rows at a pinned version, from row number `from` on, as many as may be read at once but at most `most`, and the number of
-    /// the row that follows; none at the end.
-    ///
-    /// # Errors
-    /// [`QueryError::SnapshotTooOld`].
-    pub(crate) fn scan(
-        &self,
-        from: RowNumber,
-        mut most: usize,
-        version: Version,
-        position: Position,
-    ) -> Result<Option<(RecordBatch, RowNumber)>, QueryError> {
-        loop {
-            let (groups, rows) = {
-                let table = self.table.read();
-                if !table.readable(version) {
-                    return Err(QueryError::SnapshotTooOld { at: position });
-                }
-                let end = table.rows_at(version).min(from as usize + most);
-                if from as usize >= end {
-                    return Ok(None);
-                }
-                let rows = from..RowNumber::try_from(end).map_err(execution)?;
-                let rows = rows_within(&table, rows, version, SCAN_BYTES);
-                (self.content.read_at(&table, rows.clone(), version)?, rows)
-            };
-            match self.those_kept(groups) {
-                // HAVING and the projection make too much of so many rows, never of one.
-                Err(QueryError::ResourceExhausted(_)) if rows.len() > 1 => most = rows.len() / 2,
-                kept => return Ok(Some((kept?, rows.end))),
-            }
-        }
-    }
-
-    fn those_kept(&self, groups: Groups) -> Result<RecordBatch, QueryError> {
-        let (rows, kept) = self.finish(groups)?;
-        match kept {
-            Some(kept) => filter_record_batch(&rows, &arrow::array::BooleanArray::new(kept, None)).map_err(execution),
-            None => Ok(rows),
-        }
     }
 
     /// Types of the key columns.
