@@ -267,7 +267,8 @@ impl BatchBuilder {
         self.bytes[..HEADER_LEN].copy_from_slice(&header);
         let checksum = crc32c::crc32c(&self.bytes[CHECKED_FROM..]);
         self.bytes[CHECKED_FROM - 4..CHECKED_FROM].copy_from_slice(&checksum.to_be_bytes());
-        if self.bytes.capacity() > 2 * self.bytes.len() {
+        // Room was made for the longest lengths and deltas; what is kept in memory should take what it counts.
+        if self.bytes.capacity() > self.bytes.len() + self.bytes.len() / 16 {
             self.bytes.shrink_to_fit();
         }
         Bytes::from(self.bytes)

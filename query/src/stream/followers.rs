@@ -28,7 +28,7 @@ const AT_ONCE: u32 = 32;
 /// How much later those to which nothing came look again for each one more: a twentieth of the workers' time goes into it.
 const REST_A_TASK: Duration = Duration::from_micros(100);
 /// How much later topics are looked at again for each one more.
-const REST_A_TOPIC: Duration = Duration::from_micros(1);
+const REST_A_TOPIC: Duration = Duration::from_micros(3);
 
 /// The tasks that follow topics of a log.
 pub(crate) struct Followers {
