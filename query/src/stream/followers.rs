@@ -23,18 +23,19 @@ use tokio::sync::watch;
 
 use super::worker::{Job, Pool, Turn, Work};
 
-/// So many tasks to which nothing came are woken whenever the durable end moves, and so many topics are looked at.
+/// So many tasks to which nothing came are woken whenever the durable end moves.
 const AT_ONCE: u32 = 32;
 /// How much later those to which nothing came look again for each one more: a twentieth of the workers' time goes into it.
 const REST_A_TASK: Duration = Duration::from_micros(100);
-/// How much later topics are looked at again for each one more.
-const REST_A_TOPIC: Duration = Duration::from_micros(3);
+/// A look that took longer is rested from, so many times as long: many topics are looked at for a tenth of one worker's time.
+const SHORT_LOOK: Duration = Duration::from_micros(50);
+const REST_A_LOOK: u32 = 9;
 
 /// The tasks that follow topics of a log.
 pub(crate) struct Followers {
     shared: Arc<Shared>,
     /// Waits for the durable end.
-    _job: Arc<Job>,
+    watch: Arc<Job>,
 }
 
 struct Shared {
@@ -64,7 +65,6 @@ struct Look {
     due: Vec<Arc<Job>>,
     /// Those to which nothing came.
     quiet: Vec<Arc<Job>>,
-    topics: u32,
 }
 
 impl Followers {
@@ -82,7 +82,7 @@ impl Followers {
             tells_at: Duration::ZERO,
             timer: None,
         };
-        Self { shared, _job: pool.spawn_urgent(watch) }
+        Self { shared, watch: pool.spawn_urgent(watch) }
     }
 
     /// Has a task woken when its topic has something new; it is to have a turn afterwards, for what is there already.
@@ -99,6 +99,13 @@ impl Followers {
     }
 }
 
+impl Drop for Followers {
+    fn drop(&mut self) {
+        // It waits for the log, which would wake it, and so keep it, and with it the log.
+        self.watch.end();
+    }
+}
+
 impl Shared {
     /// Who has something to look at, and who has not.
     fn look(&self) -> Look {
@@ -109,7 +116,6 @@ impl Shared {
             let ends = self.log.ends(name).ok();
             let is_new = topic.ends != ends;
             topic.ends = ends;
-            look.topics += 1;
             for follower in &topic.followers {
                 let is_due = is_new || follower.awaited.load(Ordering::Acquire) > 0;
                 let jobs = if is_due { &mut look.due } else { &mut look.quiet };
@@ -145,6 +151,13 @@ fn moved(mut durable: watch::Receiver<Position>) -> Moved {
 }
 
 impl Watch {
+    /// Nothing more comes of the log: all are told.
+    fn close(&self) {
+        self.shared.closed.store(true, Ordering::Release);
+        let Look { due, quiet } = self.shared.look();
+        self.pool.schedule(due.into_iter().chain(quiet));
+    }
+
     /// Nothing before a time, or until the durable end moves.
     fn rest(&mut self, now: Duration, until: Duration) -> Turn {
         if self.timer.is_some_and(|timer| now < timer && timer <= until) {
@@ -160,9 +173,7 @@ impl Work for Watch {
         let mut context = Context::from_waker(waker);
         while let Poll::Ready(durable) = self.moved.as_mut().poll(&mut context) {
             let Some(durable) = durable else {
-                self.shared.closed.store(true, Ordering::Release);
-                let Look { due, quiet, .. } = self.shared.look();
-                self.pool.schedule(due.into_iter().chain(quiet));
+                self.close();
                 return Turn::Done;
             };
             self.moved = moved(durable);
@@ -172,21 +183,22 @@ impl Work for Watch {
             return self.rest(now, self.looks_at);
         }
         let end = self.shared.log.head().position;
-        let Look { mut due, mut quiet, topics } = self.shared.look();
+        let Look { mut due, mut quiet } = self.shared.look();
         let quiet_count = u32::try_from(quiet.len()).unwrap_or(u32::MAX);
         if now >= self.tells_at {
             due.append(&mut quiet);
             self.tells_at = now + REST_A_TASK * quiet_count.saturating_sub(AT_ONCE);
             self.told = end;
         }
-        self.looks_at = now + REST_A_TOPIC * topics.saturating_sub(AT_ONCE);
         self.pool.schedule(due);
+        let took = self.clock.monotonic().saturating_sub(now);
+        self.looks_at = if took > SHORT_LOOK { now + took * (1 + REST_A_LOOK) } else { now };
         if self.told < end { self.rest(now, self.tells_at) } else { Turn::Wait }
     }
 
     fn panicked(&mut self, what: String) {
         tracing::error!(what, "a fault in foldlog: queries are not told of new records any more");
-        self.shared.closed.store(true, Ordering::Release);
+        self.close();
     }
 }
 
@@ -326,6 +338,18 @@ mod tests {
         assert!(woken >= 2 && sum(&quiet) > before, "{woken} turns");
         assert!(sum(&quiet) <= before + 2, "nobody else");
         stage.pool.stop();
+    }
+
+    #[tokio::test]
+    async fn who_is_gone_keeps_no_log() {
+        let mut stage = Stage::new();
+        stage.follower("quiet");
+        stage.append("loud").await;
+        stage.settle();
+        let Stage { log, clock: _, pool, followers, jobs } = stage;
+        pool.stop();
+        drop((followers, jobs, pool));
+        assert_eq!(Arc::strong_count(&log), 1);
     }
 
     #[tokio::test]

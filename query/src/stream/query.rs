@@ -230,16 +230,23 @@ impl Query {
         Arc::clone(&self.awaited)
     }
 
-    /// While the answer lives, its task and those upstream look whenever the durable end moves, even if nothing came for them.
+    /// While the answer lives, its task and those that are upstream by now look whenever the durable end moves, even if nothing came
+    /// for them.
     pub(crate) fn hurry(&self) -> Hurried {
-        let mut hurried = Hurried(vec![self.awaited()]);
-        self.awaited.fetch_add(1, Ordering::AcqRel);
-        for upstream in self.live_upstream() {
-            hurried.0.append(&mut upstream.hurry().0);
+        let mut hurried = Hurried(Vec::new());
+        self.hurry_with(&mut hurried);
+        hurried
+    }
+
+    fn hurry_with(&self, hurried: &mut Hurried) {
+        if hurried.0.iter().any(|awaited| Arc::ptr_eq(awaited, &self.awaited)) {
+            return;
         }
+        self.awaited.fetch_add(1, Ordering::AcqRel);
+        hurried.0.push(self.awaited());
+        self.live_upstream().iter().for_each(|upstream| upstream.hurry_with(hurried));
         // Only now: what moved before was perhaps not told.
         self.wake();
-        hurried
     }
 
     pub(crate) fn frontier(&self) -> Position {

@@ -9,7 +9,10 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 use arrow::record_batch::RecordBatch;
 use parking_lot::Mutex;
 
-use super::state::{RowNumber, Version};
+use super::{
+    state::{RowNumber, Version},
+    view::SCAN_ROWS,
+};
 
 /// Memory for parts that are kept, in bytes.
 pub(crate) const SCANNED_BYTES: usize = 96 << 20;
@@ -117,24 +120,34 @@ impl Scanned {
     /// Keeps what a scan gave of rows at a version, in place of what it gave before, if there is room.
     pub(crate) fn keep(&self, rows: Range<RowNumber>, version: Version, batch: &RecordBatch) {
         let bytes = batch.get_array_memory_size() + size_of::<Part>();
-        let mut gone = Vec::new();
         let mut kept = self.scans.kept.lock();
         let view = kept.view(self.number);
-        if let Some(before) = view.parts.remove(&rows.start) {
-            view.bytes -= before.bytes;
-            kept.bytes -= before.bytes;
+        let mut replaced: Vec<Part> = view.parts.remove(&rows.start).into_iter().collect();
+        if rows.len() < SCAN_ROWS {
+            // The last one: the view has become shorter if there are others behind it.
+            replaced.extend(view.parts.split_off(&rows.start).into_values());
         }
-        while kept.bytes + bytes > self.scans.budget {
+        let freed: usize = replaced.iter().map(|part| part.bytes).sum();
+        view.bytes -= freed;
+        let own = view.bytes;
+        kept.bytes -= freed;
+        let mut gone = Vec::new();
+        while own + bytes <= self.scans.budget && kept.bytes + bytes > self.scans.budget {
             let others = kept.views.iter().filter(|(number, view)| **number != self.number && view.bytes > 0);
-            let Some(oldest) = others.min_by_key(|(_, view)| view.used).map(|(number, _)| *number) else { return };
+            let Some(oldest) = others.min_by_key(|(_, view)| view.used).map(|(number, _)| *number) else { break };
             gone.extend(kept.remove(oldest));
+        }
+        if kept.bytes + bytes > self.scans.budget {
+            drop(kept);
+            return;
         }
         let view = kept.view(self.number);
         view.parts.insert(rows.start, Part { end: rows.end, version, rows: batch.clone(), bytes });
         view.bytes += bytes;
         kept.bytes += bytes;
+        // Freed when nobody waits for it.
         drop(kept);
-        drop(gone);
+        drop((gone, replaced));
     }
 }
 
@@ -161,6 +174,12 @@ mod tests {
         RecordBatch::try_from_iter([("n", numbers)]).unwrap()
     }
 
+    /// The rows of a part by its number.
+    fn whole(part: RowNumber) -> Range<RowNumber> {
+        let rows = RowNumber::try_from(SCAN_ROWS).unwrap();
+        part * rows..(part + 1) * rows
+    }
+
     fn bytes_of(rows: i64) -> usize {
         batch(rows).get_array_memory_size() + size_of::<Part>()
     }
@@ -184,12 +203,26 @@ mod tests {
     #[test]
     fn a_view_that_does_not_fit_keeps_what_does() {
         let [version, ..] = versions();
-        let scanned = Scanned::new(&Scans::new(2 * bytes_of(10)));
-        for start in [0, 10, 20] {
-            scanned.keep(start..start + 10, version, &batch(10));
+        let scans = Scans::new(2 * bytes_of(10));
+        let (scanned, other) = (Scanned::new(&scans), Scanned::new(&scans));
+        other.keep(0..10, version, &batch(10));
+        scanned.keep(whole(0), version, &batch(1000));
+        assert!(other.find(&(0..10), version).is_some(), "nothing goes for what does not fit");
+        for part in 0..3 {
+            scanned.keep(whole(part), version, &batch(10));
         }
-        let found = [0, 10, 20].map(|start| scanned.find(&(start..start + 10), version).is_some());
+        let found = [0, 1, 2].map(|part| scanned.find(&whole(part), version).is_some());
         assert_eq!(found, [true, true, false]);
+    }
+
+    #[test]
+    fn a_view_that_became_shorter_keeps_nothing_of_what_lay_behind() {
+        let [version, ..] = versions();
+        let scanned = Scanned::new(&Scans::new(1 << 20));
+        (0..3).for_each(|part| scanned.keep(whole(part), version, &batch(10)));
+        scanned.keep(whole(1).start..whole(1).start + 5, version, &batch(5));
+        assert_eq!(scanned.scans.bytes(), bytes_of(10) + bytes_of(5));
+        assert!(scanned.find(&whole(0), version).is_some() && scanned.find(&whole(2), version).is_none());
     }
 
     #[test]

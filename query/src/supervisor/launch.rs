@@ -58,7 +58,7 @@ impl Supervisor {
             );
         }
         let output_from = recalled.map_or(def.start, |recalled| Position::new(recalled.progress.position)).max(def.start);
-        let shape = Shape::of(plan, inner.state_budget, &inner.scans)?;
+        let shape = Shape::of(plan, inner.state_budget, Some(&inner.scans))?;
         let mut restored = self.restore(def, plan, &shape)?;
         if restored.saved.is_none() && shape.fold.is_some() && recalled.is_some() {
             restored.note(inner.log.whole_from(&Selection::Topics(vec![shape.source.topic.clone()], def.start)));
@@ -183,7 +183,7 @@ impl Supervisor {
     /// # Errors
     /// [`QueryError::Unsupported`] for a plan without state or that cannot be run; [`QueryError::Log`].
     pub fn volatile(&self, plan: &StreamPlan, from: Position) -> Result<ChangeListener, QueryError> {
-        let shape = Shape::of(plan, VOLATILE_STATE, &self.inner.scans)?;
+        let shape = Shape::of(plan, VOLATILE_STATE, None)?;
         let Some(fold) = shape.fold.clone() else {
             return Err(QueryError::Unsupported("a push query without state is not folded".to_owned()));
         };

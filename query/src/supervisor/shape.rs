@@ -23,7 +23,7 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    pub(super) fn of(plan: &StreamPlan, state_budget: usize, scans: &Arc<Scans>) -> Result<Self, QueryError> {
+    pub(super) fn of(plan: &StreamPlan, state_budget: usize, scans: Option<&Arc<Scans>>) -> Result<Self, QueryError> {
         let source = Arc::clone(&plan.source()?.source);
         let is_state = |node: &Node| matches!(node, Node::Aggregate { .. } | Node::Copy { .. } | Node::Newest { .. });
         let (before, rest) = plan.nodes.split_at(plan.nodes.iter().position(is_state).unwrap_or(plan.nodes.len()));
@@ -55,6 +55,7 @@ impl Shape {
         let keys = plan.output.iter().take_while(|column| column.key).count();
         let undo_budget = LEAST_UNDO.max(state_budget / 4);
         let fold = Fold::new(content, after, &plan.schema(), keys, plan.changelog, undo_budget);
-        Ok(Self { source, before, fold: Some(Arc::new(fold.named(plan.tables()).scanned(scans))) })
+        let fold = fold.named(plan.tables()).keeping_scans(scans);
+        Ok(Self { source, before, fold: Some(Arc::new(fold)) })
     }
 }

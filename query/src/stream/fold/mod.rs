@@ -159,9 +159,9 @@ impl Fold {
         Self { names, ..self }
     }
 
-    /// With parts of scans kept for the next ones.
-    pub(crate) fn scanned(self, scans: &Arc<Scans>) -> Self {
-        Self { scanned: Some(Scanned::new(scans)), ..self }
+    /// With parts of scans kept for the next ones, if there is where.
+    pub(crate) fn keeping_scans(self, scans: Option<&Arc<Scans>>) -> Self {
+        Self { scanned: scans.map(Scanned::new), ..self }
     }
 
     /// What each table is, with the operator that keeps it.

@@ -118,9 +118,10 @@ impl Fold {
         let scanned = self.scanned.as_ref()?;
         let table = self.table.read();
         let rows = part_from(&table, from, version).filter(|_| table.readable(version))?;
-        let touched = table.touched_within(&rows);
+        let touched = Some(table.touched_within(&rows)).filter(|touched| *touched <= version)?;
+        // The table is held meanwhile: what a later step touches, and another scan leaves, is not this version's.
+        let found = scanned.find(&rows, touched)?;
         drop(table);
-        let found = scanned.find(&rows, touched).filter(|_| touched <= version)?;
         Some((found, rows.end))
     }
 

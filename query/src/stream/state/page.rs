@@ -126,7 +126,7 @@ impl Table {
     /// The newest step that touched one of these rows, or one of its page.
     pub(crate) fn touched_within(&self, rows: &Range<RowNumber>) -> Version {
         let pages = page_of(rows.start)..pages_of(rows.end as usize);
-        self.touched.get(pages).unwrap_or_default().iter().max().copied().unwrap_or_default()
+        self.touched.get(pages).and_then(|touched| touched.iter().max()).copied().unwrap_or(self.version)
     }
 
     /// Empties a table that no step has changed; keys are hashed as before.

@@ -72,21 +72,27 @@ impl Wake for Job {
 impl Job {
     /// Puts the job in line, or makes it run again if it runs now.
     pub(crate) fn schedule(self: Arc<Self>) {
-        if self.is_to_queue()
+        if self.claim()
             && let Some(pool) = self.pool.upgrade()
         {
             pool.push(self);
         }
     }
 
-    /// Marks the job as one that is to have a turn; whether it has to be put in line for that.
-    fn is_to_queue(&self) -> bool {
+    /// Marks the job as one that is to have a turn; true if whoever marked it has to put it in line.
+    fn claim(&self) -> bool {
         let next = |state| match state {
             IDLE => Some(QUEUED),
             RUNNING => Some(WOKEN),
             _ => None,
         };
         self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, next) == Ok(IDLE)
+    }
+
+    /// Ends the job: what it does is dropped, after the turn that it is in.
+    pub(crate) fn end(&self) {
+        let body = self.work.lock().take();
+        drop(body);
     }
 
     fn run(self: Arc<Self>, pool: &Shared) {
@@ -157,6 +163,15 @@ struct Queue {
 }
 
 impl Queue {
+    /// Puts a job in line.
+    fn put(&mut self, job: Arc<Job>) {
+        if job.is_urgent {
+            self.ready.push_front(job);
+        } else {
+            self.ready.push_back(job);
+        }
+    }
+
     /// Whether those that want their turns in a row should have them now.
     fn is_gathered(&self, clock: &dyn Clock) -> bool {
         match self.gathered.len() {
@@ -208,7 +223,7 @@ impl Pool {
 
     /// Puts jobs in line together, or makes them run again if they run now.
     pub(crate) fn schedule(&self, jobs: impl IntoIterator<Item = Arc<Job>>) {
-        let jobs: Vec<Arc<Job>> = jobs.into_iter().filter(|job| job.is_to_queue()).collect();
+        let jobs: Vec<Arc<Job>> = jobs.into_iter().filter(|job| job.claim()).collect();
         if !jobs.is_empty() {
             self.shared.push_all(jobs);
         }
@@ -249,13 +264,7 @@ impl Pool {
 
 impl Shared {
     fn push(&self, job: Arc<Job>) {
-        let mut queue = self.queue.lock();
-        if job.is_urgent {
-            queue.ready.push_front(job);
-        } else {
-            queue.ready.push_back(job);
-        }
-        drop(queue);
+        self.queue.lock().put(job);
         self.filled.notify_one();
     }
 
@@ -273,7 +282,7 @@ impl Shared {
     /// Puts a job in line that this worker has run and may take next: others are woken only for what is beside it.
     fn put_back(&self, job: Arc<Job>) {
         let mut queue = self.queue.lock();
-        queue.ready.push_back(job);
+        queue.put(job);
         let alone = queue.ready.len() == 1;
         drop(queue);
         if !alone {

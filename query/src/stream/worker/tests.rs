@@ -140,14 +140,20 @@ fn an_urgent_job_goes_before_those_in_line() {
     let go = stall(&pool);
     let _first = telling(&pool, "first", || Turn::Done, &told);
     let tell = told.clone();
-    let urgent = move |_: &Waker| {
+    let mut turns = 0;
+    let urgent = move |waker: &Waker| {
         tell.send("urgent".to_owned()).unwrap();
-        Turn::Done
+        turns += 1;
+        if turns > 1 {
+            return Turn::Done;
+        }
+        waker.wake_by_ref();
+        Turn::Wait
     };
     let _urgent = pool.spawn_urgent(Script(Box::new(urgent), told));
     drop(go);
-    let turns: Vec<String> = (0..2).map(|_| heard.recv_timeout(Duration::from_secs(10)).unwrap()).collect();
-    assert_eq!(turns, ["urgent", "first"]);
+    let turns: Vec<String> = (0..3).map(|_| heard.recv_timeout(Duration::from_secs(10)).unwrap()).collect();
+    assert_eq!(turns, ["urgent", "urgent", "first"]);
     pool.stop();
 }
 
