@@ -96,6 +96,8 @@ FAIL  c.sql:8:1: kind
       t is a table, not a stream
 FAIL  c.sql:10:15: name
       stream or table nothing does not exist
+      10 | ASSERT STREAM nothing;
+         |               ^
 0 passed, 4 failed in 1 file
 ";
     assert_eq!((ran.code, ran.data.as_str()), (Some(1), expected), "{}", ran.notes);

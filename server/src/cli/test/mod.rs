@@ -70,6 +70,8 @@ struct Outcome<'a> {
     name: &'a str,
     place: Place,
     broken: Option<Broken>,
+    /// The line in which something within a statement is wrong.
+    marked: Option<String>,
     took: Duration,
 }
 
@@ -91,7 +93,8 @@ impl Test {
         let mut report = Report::new(self.output);
         let is_wanted = |name: &str| self.filter.as_ref().is_none_or(|part| name.contains(part.as_str()));
         let clock = SystemClock::new();
-        for (path, file) in &files {
+        for (script, file) in &files {
+            let path = script.name();
             for case in &file.cases {
                 let name = name_of(path, case);
                 if !is_wanted(name) {
@@ -100,19 +103,20 @@ impl Test {
                 let started = clock.monotonic();
                 let broken = run(&file.setup, case, rules).await?;
                 let took = clock.monotonic().saturating_sub(started);
-                report.add(Outcome { file: path, name, place: case.place, broken, took })?;
+                let is_within = |broken: &&Broken| file.setup.iter().chain(&case.pieces).all(|piece| piece.place != broken.place);
+                let marked = broken.as_ref().filter(is_within).and_then(|broken| script.marked(broken.place));
+                report.add(Outcome { file: path, name, place: case.place, broken, marked, took })?;
             }
         }
         report.end(files.len())
     }
 }
 
-/// The tests of a file, with its name as it is shown.
-fn read(path: &Path) -> Result<(String, File), Failed> {
+/// The tests of a file, with its text.
+fn read(path: &Path) -> Result<(Script, File), Failed> {
     let script = Script::of_file(path)?;
-    let name = script.name().to_owned();
     let file = File::parse(script.text()).map_err(|fault| Failed::Usage(anyhow!("{}", script.at(fault.place, &fault.message))))?;
-    Ok((name, file))
+    Ok((script, file))
 }
 
 fn name_of<'a>(path: &'a str, case: &'a Case) -> &'a str {
@@ -185,13 +189,13 @@ impl Report {
 
 /// `ok` or `FAIL` with the place; what was different below, indented.
 fn lines_of(outcome: &Outcome<'_>) -> String {
-    let Outcome { file, name, broken, took, .. } = outcome;
+    let Outcome { file, name, broken, marked, took, .. } = outcome;
     let name = visible(name);
     match broken {
         None => format!("ok    {file}: {name} ({} ms)\n", took.as_millis()),
         Some(Broken { place, message }) => {
             let mut lines = format!("FAIL  {file}:{}:{}: {name}\n", place.line, place.column);
-            for line in message.lines() {
+            for line in message.lines().chain(marked.iter().flat_map(|marked| marked.lines())) {
                 lines.push_str(&format!("      {}\n", visible(line)));
             }
             lines

@@ -108,13 +108,22 @@ impl Script {
             "" => visible(message),
             name => format!("{name}:{line}:{column}: {}", visible(message)),
         };
-        let Some(text) = self.text.lines().nth(line as usize - 1) else { return head };
+        match self.marked(place) {
+            Some(marked) => format!("{head}\n{marked}"),
+            None => head,
+        }
+    }
+
+    /// The line of a place, and a mark under the place.
+    pub(in crate::cli) fn marked(&self, place: Place) -> Option<String> {
+        let Place { line, column } = place;
+        let text = self.text.lines().nth((line as usize).checked_sub(1)?)?;
         // Of a long line the part around the place is enough.
         let skipped = (column as usize - 1).saturating_sub(SHOWN_CHARS / 2);
         let text: String = text.chars().skip(skipped).take(SHOWN_CHARS).collect();
         let before: String = text.chars().take(column as usize - 1 - skipped).collect();
         let number = line.to_string();
-        format!("{head}\n{number} | {}\n{} | {}^", visible(&text), " ".repeat(number.len()), blank(&visible(&before)))
+        Some(format!("{number} | {}\n{} | {}^", visible(&text), " ".repeat(number.len()), blank(&visible(&before))))
     }
 }
 
