@@ -82,6 +82,32 @@ impl Drop for SingleKeys {
     }
 }
 
+/// Has a signal that asks the shell to end leave the terminal as it is now: nothing that sets it back is run then. Heard on a thread of
+/// its own, for the question waits on that of the shell.
+#[cfg(unix)]
+pub fn restore_at_a_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Some(before) = stty(&["-g"]) else { return };
+    let end = async move {
+        let (mut terminate, mut hangup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
+        let number = tokio::select! {
+            _ = terminate.recv() => SignalKind::terminate().as_raw_value(),
+            _ = hangup.recv() => SignalKind::hangup().as_raw_value(),
+        };
+        // Where the terminal is gone there is nothing to set.
+        let _ = stty(&[before.trim()]);
+        // As shells tell of a program that a signal ended.
+        std::process::exit(128 + number)
+    };
+    let listen = || -> io::Result<()> { tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(end) };
+    // Without it a signal ends the shell all the same.
+    let _ = std::thread::Builder::new().name("signals".to_owned()).spawn(listen);
+}
+
+/// There are no such signals.
+#[cfg(not(unix))]
+pub fn restore_at_a_signal() {}
+
 /// What `stty` says; none if there is none, or it does not do that.
 pub fn stty(arguments: &[&str]) -> Option<String> {
     let said = Command::new("stty").args(arguments).stdin(Stdio::inherit()).stderr(Stdio::null()).output().ok()?;

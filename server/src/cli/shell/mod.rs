@@ -64,6 +64,7 @@ pub struct Given {
 /// # Errors
 /// If the terminal is gone.
 pub async fn run(client: Client, given: Given) -> Result<(), Stop> {
+    ask::restore_at_a_signal();
     let display =
         Display { format: given.output.output.unwrap_or(Format::Table), expanded: Expanded::Auto, timing: false, colour: may_colour() };
     let (asking, mut answering) = names::channel();
