@@ -150,6 +150,14 @@ impl QueryError {
         }
     }
 
+    /// The same without its place.
+    pub(crate) fn without_place(self) -> Self {
+        match self {
+            Self::At { error, .. } => error.without_place(),
+            other => other,
+        }
+    }
+
     /// The error without its place.
     #[must_use]
     pub fn bare(&self) -> &Self {

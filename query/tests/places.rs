@@ -54,6 +54,8 @@ async fn an_error_points_at_what_is_wrong() {
         ("SELECT 1 AS one UNION ALL SELECT a + b FROM s", "a + b", "a + b"),
         ("SELECT a FROM s ORDER BY a + b", "a + b", "a + b"),
         ("SELECT a FROM s WHERE SUM(a) > 1", "SUM(a)", "SUM(a)"),
+        // The same expression of another column has no mistake in it.
+        ("SELECT a - 1, b - 1 FROM s ORDER BY a", "b - 1", "b - 1"),
     ];
     let mut wrong = Vec::new();
     for dialect in ["standard", "ksql"] {

@@ -23,6 +23,7 @@ pub use expression::{Evaluated, Expression, Expressions, RowError};
 pub(crate) use growth::{MAX_BATCH_BYTES, MAX_VALUE_BYTES, MAX_WORK_BYTES, bytes_of, sizes_of};
 pub(crate) use naming::own_name;
 pub(crate) use operation::{Operation, with_one_nan};
+pub(crate) use resolve::comparison;
 pub(crate) use streaming::different_values;
 pub use streaming::{AggregateCall, AggregateFunction, Node, OperatorId, Sink, SourceScan, StreamPlan};
 pub use table_functions::TableFunction;

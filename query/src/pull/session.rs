@@ -28,6 +28,7 @@ use datafusion::{
         memory_pool::FairSpillPool,
         runtime_env::RuntimeEnvBuilder,
     },
+    optimizer::AnalyzerRule,
     physical_plan::ExecutionPlan,
     prelude::SessionConfig,
     sql::{
@@ -39,7 +40,9 @@ use datafusion::{
 use foldlog_log::Timestamp;
 
 use super::{
-    aggregate, blame, ksql, row_names,
+    aggregate, blame,
+    ksql::{self, Comparisons},
+    row_names,
     star::{self, Hidden},
     total::TotalArithmetic,
 };
@@ -111,7 +114,11 @@ impl Session {
             .with_analyzer_rule(Arc::new(TotalArithmetic))
             .build();
         let functions = scalar_functions(DialectKind::Ksql);
-        let ksql = SessionStateBuilder::new_from_existing(standard.clone()).with_scalar_functions(functions).build();
+        let comparisons: Arc<dyn AnalyzerRule + Send + Sync> = Arc::new(Comparisons);
+        let ksql = SessionStateBuilder::new_from_existing(standard.clone())
+            .with_scalar_functions(functions)
+            .with_analyzer_rules(std::iter::once(comparisons).chain(standard.analyzer().rules.iter().cloned()).collect())
+            .build();
         Ok(Self { standard, ksql, expressions: Expressions::new().of(DialectKind::Ksql.rules()).asked_once() })
     }
 

@@ -7,6 +7,7 @@
 mod arithmetic;
 mod call;
 mod cast;
+pub(crate) mod comparison;
 mod constructor;
 pub(super) mod lambda;
 mod nested;

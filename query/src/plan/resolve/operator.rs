@@ -239,7 +239,7 @@ fn backslashed(pattern: &str, escape: Option<char>) -> String {
 }
 
 /// Both in one type in which they can be compared; none if there is none.
-fn comparable(left: Typed, right: Typed) -> Result<Option<(Typed, Typed)>, QueryError> {
+pub(super) fn comparable(left: Typed, right: Typed) -> Result<Option<(Typed, Typed)>, QueryError> {
     if is_time(&right.data_type) && left.is_text_literal()
         || left.data_type == DataType::Int64 && left.is_rowtime() && right.is_text_literal()
     {
@@ -318,11 +318,11 @@ fn is_number(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Int32 | DataType::Int64 | DataType::Float64 | DataType::Decimal128(..))
 }
 
-fn equal(left: Typed, right: Typed) -> Expr {
+pub(super) fn equal(left: Typed, right: Typed) -> Expr {
     apply("=", DataType::Boolean, nested::NestedEqual, vec![left.expr, right.expr])
 }
 
-fn binary(left: Expr, op: Operator, right: Expr) -> Expr {
+pub(super) fn binary(left: Expr, op: Operator, right: Expr) -> Expr {
     Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))
 }
 

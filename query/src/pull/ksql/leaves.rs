@@ -10,8 +10,10 @@ use datafusion::sql::sqlparser::ast::{
 use super::groups::Groups;
 use crate::{plan::Expressions, pull::row_names, sql::sugar};
 
-/// Begins the name that a leaf has in a pattern; no text can write it without quotes.
-pub(super) const MARK: char = '#';
+/// Stands around the number of a leaf in a pattern; no statement contains it.
+pub(super) const MARK: char = '\0';
+/// Follows the number of a column of every record, whose meaning hangs on its name.
+const NAMED: char = 'n';
 
 /// Something that an expression is made of.
 pub(super) struct Leaf {
@@ -44,7 +46,7 @@ pub(super) struct Leaves {
 }
 
 impl Leaves {
-    /// Puts `#0`, `#1`, ... in place of what an expression is made of, and gives that. None if it has a form that `ksql` does not have.
+    /// Puts marked numbers in place of what an expression is made of, and gives that. None if it has a form that `ksql` does not have.
     pub(super) fn of(expr: &mut Expr, groups: &Groups, expressions: &Expressions) -> Option<Self> {
         let mut finder = Finder { leaves: Self::default(), groups, expressions, bound: Vec::new(), held: Vec::new() };
         VisitMut::visit(expr, &mut finder).is_continue().then_some(finder.leaves)
@@ -73,22 +75,30 @@ impl Leaves {
             self.all.push(Leaf { names: Some(names.to_vec()), argument });
             self.all.len() - 1
         });
-        placeholder(at)
+        placeholder(at, names.last().is_some_and(|last| row_names::shown(last).is_some()))
     }
 
     fn computed(&mut self, argument: Expr) -> Ident {
         self.all.push(Leaf { names: None, argument });
-        placeholder(self.all.len() - 1)
+        placeholder(self.all.len() - 1, false)
     }
 }
 
-fn placeholder(at: usize) -> Ident {
-    Ident::new(format!("{MARK}{at}"))
+fn placeholder(at: usize, is_named: bool) -> Ident {
+    let named = if is_named { NAMED.to_string() } else { String::new() };
+    Ident::new(format!("{MARK}{at}{named}{MARK}"))
 }
 
 /// The number of a leaf, of the name that stands for it.
 pub(super) fn number(ident: &Ident) -> Option<usize> {
-    if ident.quote_style.is_some() { None } else { ident.value.strip_prefix(MARK)?.parse().ok() }
+    let between = ident.value.strip_prefix(MARK)?.strip_suffix(MARK)?;
+    if ident.quote_style.is_some() { None } else { marked(between).map(|(at, _)| at) }
+}
+
+/// The number between two marks, and whether it is of a column of every record.
+pub(super) fn marked(between: &str) -> Option<(usize, bool)> {
+    let digits = between.strip_suffix(NAMED);
+    digits.unwrap_or(between).parse().ok().map(|at| (at, digits.is_some()))
 }
 
 /// Finds leaves; ends early at a form that `ksql` does not have.

@@ -2,9 +2,10 @@
 //!
 //! Called by `pull/session` before planning. DataFusion reads, joins, groups and sorts, and sees of an expression only what it is made
 //! of: columns, aggregates, window functions, subqueries. The expression itself is computed by our own operators, as in queries that
-//! do not end. Left to DataFusion are plain columns and texts, places in ORDER BY, comparisons by which it finds rows and joins, and
-//! expressions in forms that `ksql` does not have.
+//! do not end. Left to DataFusion are plain columns and texts, places in ORDER BY, comparisons that must be true, by which it finds
+//! rows and joins (`comparisons`), and expressions in forms that `ksql` does not have.
 
+mod comparisons;
 mod groups;
 mod leaves;
 mod part;
@@ -26,6 +27,8 @@ use crate::{plan::Expressions, sql::sugar};
 use groups::Groups;
 use leaves::Leaves;
 use part::Part;
+
+pub(super) use comparisons::Comparisons;
 
 /// What the expressions of a query mean.
 pub(super) struct Meaning {
@@ -112,14 +115,14 @@ impl Parts {
         }
         for join in select.from.iter_mut().flat_map(|from| &mut from.joins) {
             if let Some(JoinConstraint::On(condition)) = constraint(&mut join.join_operator) {
-                self.condition(condition, &none, true);
+                self.condition(condition, &none);
             }
         }
         if let Some(selection) = &mut select.selection {
-            self.condition(selection, &none, false);
+            self.condition(selection, &none);
         }
         for condition in select.having.iter_mut().chain(&mut select.qualify) {
-            self.condition(condition, &groups, false);
+            self.condition(condition, &groups);
         }
         groups
     }
@@ -146,18 +149,17 @@ impl Parts {
         }
     }
 
-    /// What must be true. Comparisons by which rows are found or joined stay, for DataFusion to see them: whether NULL or FALSE comes
-    /// of them makes no difference here.
-    fn condition(&mut self, expr: &mut Expr, groups: &Groups, is_join: bool) {
+    /// What must be true. Comparisons stay, for DataFusion finds rows and joins by them: whether NULL or FALSE comes of them makes no
+    /// difference here.
+    fn condition(&mut self, expr: &mut Expr, groups: &Groups) {
         match expr {
-            Expr::Nested(inner) => self.condition(inner, groups, is_join),
+            expr if groups.contain(expr) => self.value(expr, groups),
+            Expr::Nested(inner) => self.condition(inner, groups),
             Expr::BinaryOp { left, op: BinaryOperator::And | BinaryOperator::Or, right } => {
-                self.condition(left, groups, is_join);
-                self.condition(right, groups, is_join);
+                self.condition(left, groups);
+                self.condition(right, groups);
             }
-            Expr::BinaryOp { left, op, right }
-                if is_comparison(op) && (is_join || (is_simple(left) && is_simple(right))) && !is_null(left) && !is_null(right) =>
-            {
+            Expr::BinaryOp { left, op, right } if is_comparison(op) && !is_null(left) && !is_null(right) => {
                 self.value(left, groups);
                 self.value(right, groups);
             }
@@ -190,10 +192,13 @@ impl Parts {
             return;
         }
         let part = Part::new(&pattern, &leaves, &self.meaning);
-        let name = part.name_of_function().to_owned();
+        let pattern = part.pattern().to_owned();
         let arguments = leaves.all.into_iter().map(leaves::Leaf::into_argument).collect();
-        self.functions.entry(name.clone()).or_insert_with(|| Arc::new(ScalarUDF::from(part)));
-        *expr = call(name, arguments);
+        match self.functions.get(&pattern) {
+            Some(known) => known.inner().downcast_ref::<Part>().into_iter().for_each(Part::stands_again),
+            None => drop(self.functions.insert(pattern.clone(), Arc::new(ScalarUDF::from(part)))),
+        }
+        *expr = call(pattern, arguments);
     }
 
     /// The expressions within something that an expression is made of.
@@ -305,12 +310,15 @@ mod tests {
     use super::*;
     use crate::sql::DialectKind;
 
+    /// The query that is left, `#0`, `#1`, ... for marked numbers, behind the count of functions.
     fn taken_out(text: &str) -> String {
         let mut query = Parser::new(&GenericDialect {}).try_with_sql(text).unwrap().parse_query().unwrap();
         let expressions = Expressions::new().of(DialectKind::Ksql.rules());
         let meaning = Meaning { expressions, parameters: Vec::new(), now: Timestamp::new(0) };
         let made = take_out(&mut query, meaning).len();
-        format!("{made}: {query}")
+        let left = format!("{made}: {query}");
+        let pieces = left.split(leaves::MARK).enumerate();
+        pieces.map(|(at, piece)| if at % 2 == 0 { piece.to_owned() } else { format!("#{piece}") }).collect()
     }
 
     #[test]
@@ -319,16 +327,17 @@ mod tests {
             ("SELECT A, 'x', T.B FROM T ORDER BY 1, B", "0: SELECT A, 'x', T.B FROM T ORDER BY 1, B"),
             ("SELECT A + B * 2 FROM T", "1: SELECT \"#0 + #1 * 2\"(A, B) FROM T"),
             ("SELECT A + 1, T.A + 1 FROM T", "1: SELECT \"#0 + 1\"(A), \"#0 + 1\"(T.A) FROM T"),
+            ("SELECT A + 1, ROWTIME + 1 FROM T", "2: SELECT \"#0 + 1\"(A), \"#0n + 1\"(\"rowtime\") FROM T"),
             ("SELECT A + A + T.A FROM T", "1: SELECT \"#0 + #0 + #1\"(A, T.A) FROM T"),
             ("SELECT SUM(A + 1) / COUNT(*) FROM T", "2: SELECT \"#0 / #1\"(SUM(\"#0 + 1\"(A)), COUNT(*)) FROM T"),
-            ("SELECT SUM(A) FROM T HAVING COUNT(*) > 1", "1: SELECT SUM(A) FROM T HAVING \"#0 > 1\"(COUNT(*))"),
+            ("SELECT SUM(A) FROM T HAVING COUNT(*) > 1", "1: SELECT SUM(A) FROM T HAVING COUNT(*) > \"1\"()"),
             (
                 "SELECT UCASE(K) || 'x' FROM T GROUP BY UCASE(K) ORDER BY UCASE(K)",
                 "2: SELECT \"#0 || 'x'\"(\"UCASE(#0)\"(K)) FROM T GROUP BY \"UCASE(#0)\"(K) ORDER BY \"UCASE(#0)\"(K)",
             ),
             (
                 "SELECT A FROM T JOIN U ON T.A = U.B AND T.A + 1 = U.C WHERE A = 5 AND B + 1 > C ORDER BY A",
-                "3: SELECT A FROM T JOIN U ON T.A = U.B AND \"#0 + 1\"(T.A) = U.C WHERE A = \"5\"() AND \"#0 + 1 > #1\"(B, C) ORDER BY A",
+                "2: SELECT A FROM T JOIN U ON T.A = U.B AND \"#0 + 1\"(T.A) = U.C WHERE A = \"5\"() AND \"#0 + 1\"(B) > C ORDER BY A",
             ),
             ("SELECT (SELECT MAX(B) FROM U) + 1 FROM T", "1: SELECT \"#0 + 1\"((SELECT MAX(B) FROM U)) FROM T"),
             ("SELECT A + 1 IN (SELECT B + 2 FROM U) FROM T", "2: SELECT \"#0 + 1\"(A) IN (SELECT \"#0 + 2\"(B) FROM U) FROM T"),

@@ -1,14 +1,17 @@
 //! An expression of `ksql` as a function of DataFusion, made for one query.
 //!
-//! Its name is the expression with `#0`, `#1`, ... for what it is made of, so that two of one name compute the same and DataFusion
-//! takes them for equal where their arguments are. What it means is known when the types of its arguments are.
+//! It is known by its pattern, the expression with marked numbers for what it is made of, so that two of one pattern compute the same
+//! and DataFusion takes them for equal where their arguments are. What it means is known when the types of its arguments are.
 
 use std::{
     fmt,
     fmt::Write as _,
     hash::{Hash, Hasher},
     ops::ControlFlow,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use arrow::{
@@ -25,7 +28,7 @@ use parking_lot::Mutex;
 
 use super::{
     Meaning,
-    leaves::{Leaves, MARK, number},
+    leaves::{Leaves, MARK, marked, number},
 };
 use crate::{catalog::types::kept_as, error::QueryError, plan::Expression, pull::row_names};
 
@@ -34,15 +37,20 @@ const VARYING: [&str; 2] = ["random", "uuid"];
 
 /// See the head of this file.
 pub(super) struct Part {
-    name: String,
+    /// The pattern alone, by which DataFusion finds it.
+    patterns: [String; 1],
+    /// As EXPLAIN shows it, `_` for each argument.
+    shown: String,
     /// The expression, its columns called as they were written.
     written: ast::Expr,
     /// Where each argument is found in it.
     columns: Vec<(Option<TableReference>, String)>,
     meaning: Arc<Meaning>,
     signature: Signature,
-    /// For the types of arguments that were asked for last.
-    compiled: Mutex<Option<Compiled>>,
+    /// For each list of types of arguments that was asked for.
+    compiled: Mutex<Vec<Compiled>>,
+    /// Whether it stands in several places of the query, `written` being one of them.
+    is_shared: AtomicBool,
 }
 
 #[derive(Clone)]
@@ -55,11 +63,12 @@ struct Compiled {
 impl Part {
     pub(super) fn new(pattern: &ast::Expr, leaves: &Leaves, meaning: &Arc<Meaning>) -> Self {
         let name = pattern.to_string();
+        let shown = name.split(MARK).enumerate().map(|(at, piece)| if at % 2 == 0 { piece } else { "_" }).collect();
         let mut written = pattern.clone();
         let ambiguous = ambiguous(leaves);
         let columns = leaves.all.iter().enumerate().map(|(at, leaf)| match leaf.names() {
             Some(names) if !ambiguous => called(names),
-            _ => (None, format!("{MARK}{at}")),
+            _ => (None, format!("{MARK}{at}{MARK}")),
         });
         let columns = columns.collect();
         if !ambiguous {
@@ -67,26 +76,35 @@ impl Part {
         }
         let volatility = if varies(&written) { Volatility::Volatile } else { Volatility::Immutable };
         let signature = if leaves.all.is_empty() { Signature::nullary(volatility) } else { Signature::user_defined(volatility) };
-        Self { name, written, columns, meaning: Arc::clone(meaning), signature, compiled: Mutex::new(None) }
+        let (meaning, compiled) = (Arc::clone(meaning), Mutex::new(Vec::new()));
+        Self { patterns: [name], shown, written, columns, meaning, signature, compiled, is_shared: AtomicBool::new(false) }
     }
 
     /// The name under which DataFusion finds it.
-    pub(super) fn name_of_function(&self) -> &str {
-        &self.name
+    pub(super) fn pattern(&self) -> &str {
+        let [pattern] = &self.patterns;
+        pattern
+    }
+
+    /// Takes note that it stands in another place, too: whoever sees it fail must find out in which one.
+    pub(super) fn stands_again(&self) {
+        self.is_shared.store(true, Ordering::Relaxed);
     }
 
     fn compiled(&self, types: &[DataType]) -> Result<Compiled> {
         let mut compiled = self.compiled.lock();
-        if let Some(known) = compiled.as_ref().filter(|known| known.types == types) {
+        if let Some(known) = compiled.iter().find(|known| known.types == types) {
             return Ok(known.clone());
         }
         let fields = self.columns.iter().zip(types);
         let fields = fields.map(|((source, name), data_type)| (source.clone(), Arc::new(Field::new(name, data_type.clone(), true))));
         let schema = DFSchema::new_with_metadata(fields.collect(), std::collections::HashMap::new())?;
         let Meaning { expressions, parameters, now } = self.meaning.as_ref();
-        let expression = expressions.once(&self.written, &schema, parameters, *now).map_err(external)?;
+        let placed = |error: QueryError| if self.is_shared.load(Ordering::Relaxed) { error.without_place() } else { error };
+        let expression = expressions.once(&self.written, &schema, parameters, *now).map_err(|error| external(placed(error)))?;
         let made = Compiled { types: types.to_vec(), expression: Arc::new(expression), schema: Arc::clone(schema.inner()) };
-        Ok(compiled.insert(made).clone())
+        compiled.push(made.clone());
+        Ok(made)
     }
 }
 
@@ -149,7 +167,11 @@ fn varies(expr: &ast::Expr) -> bool {
 
 impl ScalarUDFImpl for Part {
     fn name(&self) -> &str {
-        &self.name
+        &self.shown
+    }
+
+    fn aliases(&self) -> &[String] {
+        &self.patterns
     }
 
     fn signature(&self) -> &Signature {
@@ -159,19 +181,15 @@ impl ScalarUDFImpl for Part {
     /// The expression over the names of the arguments: the same for all that are equal.
     fn schema_name(&self, arguments: &[Expr]) -> Result<String> {
         let mut name = String::new();
-        let mut rest = self.name.as_str();
-        while let Some((before, after)) = rest.split_once(MARK) {
-            name.push_str(before);
-            let digits = after.len() - after.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-            let (number, behind) = after.split_at(digits);
-            match number.parse::<usize>().ok().and_then(|at| arguments.get(at)) {
-                // Writing to a String does not fail.
-                Some(argument) => drop(write!(name, "{}", argument.schema_name())),
-                None => drop(write!(name, "{MARK}{number}")),
+        for (at, piece) in self.pattern().split(MARK).enumerate() {
+            let argument = if at % 2 == 0 { None } else { marked(piece) };
+            match argument.and_then(|(at, is_named)| arguments.get(at).map(|argument| (argument, is_named))) {
+                // Writing to a String does not fail. Tables show these columns in lower case, and may have others of that name.
+                Some((argument, true)) => drop(write!(name, "{}", argument.schema_name().to_string().to_uppercase())),
+                Some((argument, false)) => drop(write!(name, "{}", argument.schema_name())),
+                None => name.push_str(piece),
             }
-            rest = behind;
         }
-        name.push_str(rest);
         Ok(name)
     }
 
@@ -201,13 +219,13 @@ impl ScalarUDFImpl for Part {
 
 impl fmt::Debug for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)
+        f.write_str(&self.shown)
     }
 }
 
 impl PartialEq for Part {
     fn eq(&self, other: &Self) -> bool {
-        self.name == other.name
+        self.patterns == other.patterns
     }
 }
 
@@ -215,6 +233,6 @@ impl Eq for Part {}
 
 impl Hash for Part {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.name.hash(state);
+        self.patterns.hash(state);
     }
 }
