@@ -27,9 +27,11 @@ use super::worker::{Job, Pool, Turn, Work};
 const AT_ONCE: u32 = 32;
 /// How much later those to which nothing came look again for each one more: a twentieth of the workers' time goes into it.
 const REST_A_TASK: Duration = Duration::from_micros(100);
-/// A look that took longer is rested from, so many times as long: many topics are looked at for a tenth of one worker's time.
+/// A look that took longer is rested from, so many times as long, but no longer than that: many topics are looked at for a tenth of one
+/// worker's time.
 const SHORT_LOOK: Duration = Duration::from_micros(50);
 const REST_A_LOOK: u32 = 9;
+const LONGEST_REST: Duration = Duration::from_millis(10);
 
 /// The tasks that follow topics of a log.
 pub(crate) struct Followers {
@@ -192,7 +194,8 @@ impl Work for Watch {
         }
         self.pool.schedule(due);
         let took = self.clock.monotonic().saturating_sub(now);
-        self.looks_at = if took > SHORT_LOOK { now + took * (1 + REST_A_LOOK) } else { now };
+        let rest = if took > SHORT_LOOK { (took * REST_A_LOOK).min(LONGEST_REST) } else { Duration::ZERO };
+        self.looks_at = now + took + rest;
         if self.told < end { self.rest(now, self.tells_at) } else { Turn::Wait }
     }
 
