@@ -50,6 +50,7 @@ fn explained(message: &str) -> Option<QueryError> {
     let call = no_such_call(&message);
     let message = without_kind(&message);
     call.or_else(|| not_grouped(message))
+        .or_else(|| no_condition(message))
         .or_else(|| wrong_arguments(message))
         .or_else(|| types_that_do_not_fit(message))
         .or_else(|| no_fields(message))
@@ -127,6 +128,13 @@ fn not_grouped(message: &str) -> Option<String> {
     let (column, rest) = rest.split_once('"')?;
     let name = column.rsplit('.').next().unwrap_or(column);
     rest.contains("must appear in the GROUP BY clause").then(|| format!("column {name} must stand in GROUP BY or in an aggregate"))
+}
+
+/// A condition of another type.
+fn no_condition(message: &str) -> Option<String> {
+    let (_, rest) = message.split_once("annot create filter with non-boolean predicate ")?;
+    let (_, given) = rest.rsplit_once(" returning ")?;
+    Some(format!("WHERE and HAVING must be BOOLEAN, it is {given}"))
 }
 
 /// A call with arguments that no form of the function takes.

@@ -2,56 +2,68 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{Expr, Select, TableFactor, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, SelectItem, Value, VisitMut, VisitorMut};
 
-/// The expressions behind a GROUP BY that are more than columns.
+use crate::sql::sugar;
+
+/// The expressions behind a GROUP BY that are more than columns, as texts without the sources of columns: who holds another one for it
+/// has it computed by itself, to the same value.
 #[derive(Default)]
 pub(super) struct Groups {
     texts: Vec<String>,
-    /// What the only relation is called: its columns are the same with and without it.
-    source: Option<String>,
 }
 
 impl Groups {
-    /// None yet, of a SELECT.
-    pub(super) fn of(select: &Select) -> Self {
-        let source = match select.from.as_slice() {
-            [only] if only.joins.is_empty() => match &only.relation {
-                TableFactor::Table { alias: Some(alias), .. } | TableFactor::Derived { alias: Some(alias), .. } => {
-                    Some(alias.name.value.clone())
-                }
-                TableFactor::Table { name, .. } => name.0.last().and_then(|part| part.as_ident()).map(|ident| ident.value.clone()),
-                _ => None,
-            },
-            _ => None,
-        };
-        Self { texts: Vec::new(), source }
-    }
-
     pub(super) fn insert(&mut self, expr: &Expr) {
-        self.texts.push(self.text(expr));
+        self.texts.push(text(expr));
     }
 
     pub(super) fn contain(&self, expr: &Expr) -> bool {
-        !self.texts.is_empty() && self.texts.contains(&self.text(expr))
-    }
-
-    fn text(&self, expr: &Expr) -> String {
-        let Some(source) = &self.source else { return expr.to_string() };
-        let mut bare = expr.clone();
-        let _: ControlFlow<()> = VisitMut::visit(&mut bare, &mut WithoutSource(source));
-        bare.to_string()
+        !self.texts.is_empty() && self.texts.contains(&text(expr))
     }
 }
 
-struct WithoutSource<'a>(&'a str);
+/// What is meant by something behind GROUP BY: an alias or the number of an item of the SELECT list is that item.
+pub(super) fn meant<'a>(expr: &'a Expr, items: &'a [SelectItem]) -> &'a Expr {
+    let item = match expr {
+        Expr::Nested(inner) => return meant(inner, items),
+        Expr::Identifier(name) => items.iter().find(|item| alias(item).is_some_and(|alias| alias.value == name.value)),
+        Expr::Value(value) => match &value.value {
+            Value::Number(digits, _) => digits.parse::<usize>().ok().and_then(|place| items.get(place.checked_sub(1)?)),
+            _ => None,
+        },
+        _ => None,
+    };
+    match item {
+        Some(SelectItem::UnnamedExpr(meant) | SelectItem::ExprWithAlias { expr: meant, .. }) => meant,
+        _ => expr,
+    }
+}
 
-impl VisitorMut for WithoutSource<'_> {
+fn alias(item: &SelectItem) -> Option<&Ident> {
+    match item {
+        SelectItem::ExprWithAlias { alias, .. } => Some(alias),
+        _ => None,
+    }
+}
+
+fn text(expr: &Expr) -> String {
+    if let Expr::Nested(inner) = expr {
+        return text(inner);
+    }
+    let mut bare = expr.clone();
+    let _: ControlFlow<()> = VisitMut::visit(&mut bare, &mut WithoutSources);
+    bare.to_string()
+}
+
+struct WithoutSources;
+
+impl VisitorMut for WithoutSources {
     type Break = ();
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         if let Expr::CompoundIdentifier(idents) = expr
-            && idents.first().is_some_and(|first| first.value == self.0)
+            && idents.get(1).is_some_and(|second| sugar::field(second).is_none())
         {
             idents.drain(..1);
             if let [one] = idents.as_slice() {

@@ -8,6 +8,7 @@
 mod comparisons;
 mod groups;
 mod leaves;
+mod names;
 mod part;
 
 use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
@@ -17,8 +18,8 @@ use datafusion::{
     logical_expr::ScalarUDF,
     sql::sqlparser::ast::{
         BinaryOperator, Distinct, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr,
-        Ident, JoinConstraint, JoinOperator, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, UnaryOperator, Value, VisitMut,
-        VisitorMut,
+        Ident, JoinConstraint, JoinOperator, ObjectName, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins,
+        UnaryOperator, Value, VisitMut, VisitorMut,
     },
 };
 use foldlog_log::Timestamp;
@@ -50,6 +51,18 @@ pub(super) fn take_out(query: &mut Query, meaning: Meaning) -> Vec<Arc<ScalarUDF
     struct Queries(Parts);
     impl VisitorMut for Queries {
         type Break = ();
+
+        fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+            query.with.iter_mut().flat_map(|with| &mut with.cte_tables).for_each(|cte| names::give(&mut cte.query.body));
+            ControlFlow::Continue(())
+        }
+
+        fn pre_visit_table_factor(&mut self, relation: &mut TableFactor) -> ControlFlow<()> {
+            if let TableFactor::Derived { subquery, .. } = relation {
+                names::give(&mut subquery.body);
+            }
+            ControlFlow::Continue(())
+        }
 
         /// Those within others come first.
         fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
@@ -86,23 +99,23 @@ impl Parts {
                 self.in_body(right);
                 Groups::default()
             }
-            // Queries are visited by themselves, and the others have no columns to compute of.
-            SetExpr::Query(_)
-            | SetExpr::Values(_)
-            | SetExpr::Insert(_)
-            | SetExpr::Update(_)
-            | SetExpr::Delete(_)
-            | SetExpr::Merge(_)
-            | SetExpr::Table(_) => Groups::default(),
+            SetExpr::Values(values) => {
+                let none = Groups::default();
+                values.rows.iter_mut().flat_map(|row| &mut row.content).for_each(|expr| self.argument(expr, &none));
+                none
+            }
+            // Queries are visited by themselves, and the others have nothing to compute.
+            SetExpr::Query(_) | SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) | SetExpr::Table(_) => {
+                Groups::default()
+            }
         }
     }
 
     fn in_select(&mut self, select: &mut Select) -> Groups {
-        let mut groups = Groups::of(select);
-        let none = Groups::default();
+        let (mut groups, none) = (Groups::default(), Groups::default());
         if let GroupByExpr::Expressions(by, _) = &mut select.group_by {
             for expr in by {
-                self.group(expr, &mut groups);
+                self.group(expr, &select.projection, &mut groups);
             }
         }
         for item in &mut select.projection {
@@ -113,11 +126,9 @@ impl Parts {
         if let Some(Distinct::On(exprs)) = &mut select.distinct {
             exprs.iter_mut().for_each(|expr| self.key(expr, &groups));
         }
-        for join in select.from.iter_mut().flat_map(|from| &mut from.joins) {
-            if let Some(JoinConstraint::On(condition)) = constraint(&mut join.join_operator) {
-                self.condition(condition, &none);
-            }
-        }
+        let mut arguments = Arguments { parts: self, groups: &groups, depth: 0 };
+        let _: ControlFlow<()> = VisitMut::visit(&mut select.named_window, &mut arguments);
+        select.from.iter_mut().for_each(|from| self.in_joins(from));
         if let Some(selection) = &mut select.selection {
             self.condition(selection, &none);
         }
@@ -127,15 +138,30 @@ impl Parts {
         groups
     }
 
+    fn in_joins(&mut self, from: &mut TableWithJoins) {
+        let TableWithJoins { relation, joins } = from;
+        for join in &mut *joins {
+            if let Some(JoinConstraint::On(condition)) = constraint(&mut join.join_operator) {
+                self.condition(condition, &Groups::default());
+            }
+        }
+        for relation in std::iter::once(relation).chain(joins.iter_mut().map(|join| &mut join.relation)) {
+            if let TableFactor::NestedJoin { table_with_joins, .. } = relation {
+                self.in_joins(table_with_joins);
+            }
+        }
+    }
+
     /// Something behind GROUP BY, which is a value of its own wherever it stands again.
-    fn group(&mut self, expr: &mut Expr, groups: &mut Groups) {
+    fn group(&mut self, expr: &mut Expr, items: &[SelectItem], groups: &mut Groups) {
         match expr {
             Expr::Rollup(sets) | Expr::Cube(sets) | Expr::GroupingSets(sets) => {
-                sets.iter_mut().flatten().for_each(|expr| self.group(expr, groups));
+                sets.iter_mut().flatten().for_each(|expr| self.group(expr, items, groups));
             }
             expr => {
-                if !is_plain(expr) && !is_number(expr) {
-                    groups.insert(expr);
+                let meant = groups::meant(expr, items);
+                if !is_plain(meant) && !is_number(meant) {
+                    groups.insert(meant);
                 }
                 self.key(expr, &Groups::default());
             }
@@ -179,6 +205,9 @@ impl Parts {
 
     /// An expression. What stands in `groups` is a value of its own.
     fn value(&mut self, expr: &mut Expr, groups: &Groups) {
+        while let Expr::Nested(inner) = expr {
+            *expr = std::mem::replace(inner, Expr::value(Value::Null));
+        }
         if is_plain(expr) {
             return;
         }
@@ -266,8 +295,21 @@ fn constraint(operator: &mut JoinOperator) -> Option<&mut JoinConstraint> {
         | JoinOperator::LeftOuter(constraint)
         | JoinOperator::Right(constraint)
         | JoinOperator::RightOuter(constraint)
-        | JoinOperator::FullOuter(constraint) => Some(constraint),
-        _ => None,
+        | JoinOperator::FullOuter(constraint)
+        | JoinOperator::CrossJoin(constraint)
+        | JoinOperator::Semi(constraint)
+        | JoinOperator::LeftSemi(constraint)
+        | JoinOperator::RightSemi(constraint)
+        | JoinOperator::Anti(constraint)
+        | JoinOperator::LeftAnti(constraint)
+        | JoinOperator::RightAnti(constraint)
+        | JoinOperator::StraightJoin(constraint)
+        | JoinOperator::AsOf { constraint, .. } => Some(constraint),
+        JoinOperator::CrossApply
+        | JoinOperator::OuterApply
+        | JoinOperator::ArrayJoin
+        | JoinOperator::LeftArrayJoin
+        | JoinOperator::InnerArrayJoin => None,
     }
 }
 
@@ -330,6 +372,10 @@ mod tests {
             ("SELECT A + 1, ROWTIME + 1 FROM T", "2: SELECT \"#0 + 1\"(A), \"#0n + 1\"(\"rowtime\") FROM T"),
             ("SELECT A + A + T.A FROM T", "1: SELECT \"#0 + #0 + #1\"(A, T.A) FROM T"),
             ("SELECT SUM(A + 1) / COUNT(*) FROM T", "2: SELECT \"#0 / #1\"(SUM(\"#0 + 1\"(A)), COUNT(*)) FROM T"),
+            (
+                "SELECT A + 1 AS X FROM T GROUP BY 1 HAVING (A + 1) * 2 > A",
+                "2: SELECT \"#0 + 1\"(A) AS X FROM T GROUP BY 1 HAVING \"#0 * 2\"(\"#0 + 1\"(A)) > A",
+            ),
             ("SELECT SUM(A) FROM T HAVING COUNT(*) > 1", "1: SELECT SUM(A) FROM T HAVING COUNT(*) > \"1\"()"),
             (
                 "SELECT UCASE(K) || 'x' FROM T GROUP BY UCASE(K) ORDER BY UCASE(K)",
