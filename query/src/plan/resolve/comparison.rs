@@ -57,6 +57,11 @@ pub(crate) fn typed_list(value: (Expr, DataType), list: Vec<(Expr, DataType)>) -
     Ok((widest.expr, list))
 }
 
+/// An exact number as a DOUBLE.
+pub(crate) fn as_double(exact: Expr, data_type: DataType) -> Expr {
+    of((exact, data_type)).converted_to(&DataType::Float64).expr
+}
+
 fn of((expr, data_type): (Expr, DataType)) -> Typed {
     Typed { expr, data_type }
 }

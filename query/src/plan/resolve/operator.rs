@@ -295,7 +295,7 @@ impl Typed {
     }
 
     /// In another type of numbers.
-    fn converted_to(self, to: &DataType) -> Self {
+    pub(super) fn converted_to(self, to: &DataType) -> Self {
         match self.data_type {
             DataType::Null => ScalarValue::try_from(to).map_or(self, literal),
             ref given if given == to => self,
