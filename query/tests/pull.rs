@@ -341,6 +341,10 @@ async fn expressions_of_ksql_hide_neither_keys_nor_joins() {
     let plan = ask(&format!("EXPLAIN {joined}")).await.join("\n");
     assert!(plan.contains("HashJoinExec"), "{plan}");
     assert_eq!(ask(joined).await, ["2|ROME", "6|BONN"]);
+    let listed = r#"SELECT B."n" FROM "totals" A, "totals" B WHERE UCASE(A."customer") = UCASE(B."customer") AND A."customer" = 'cyd'"#;
+    let plan = ask(&format!("EXPLAIN {listed}")).await.join("\n");
+    assert!(plan.contains("HashJoinExec") && plan.contains("UCASE(_)"), "{plan}");
+    assert_eq!(ask(listed).await, ["1"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
