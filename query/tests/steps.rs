@@ -133,7 +133,7 @@ async fn readers_see_the_committed_view_in_the_middle_of_a_step() {
                 let rows = rows_counted(&view.pin().unwrap());
                 seen.push(rows);
                 answer.send(()).unwrap();
-                if rows == 5000 {
+                if rows >= 5000 {
                     break;
                 }
             }
@@ -145,7 +145,8 @@ async fn readers_see_the_committed_view_in_the_middle_of_a_step() {
     append_facts(&log, 1).await;
     let seen = reader.join().unwrap();
     assert!(seen.iter().filter(|rows| **rows == 0).count() >= 40, "{seen:?}");
-    assert!(seen.iter().all(|rows| [0, 5000].contains(rows)), "{seen:?}");
+    // The second step may be there by then, whole.
+    assert!(seen.iter().all(|rows| [0, 5000, 5001].contains(rows)), "{seen:?}");
     drop(view);
     supervisor.shut_down().await;
 }

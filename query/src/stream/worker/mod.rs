@@ -17,7 +17,7 @@ use std::{
 };
 
 use foldlog_log::clock::Clock;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::watch;
 
 /// How many jobs at most wait for each other to have their turns in a row, and how long.
@@ -173,11 +173,11 @@ impl Queue {
     }
 
     /// Whether those that want their turns in a row should have them now.
-    fn is_gathered(&self, clock: &dyn Clock) -> bool {
+    fn is_gathered(&self, now: Duration) -> bool {
         match self.gathered.len() {
             0 => false,
             GATHERED.. => true,
-            _ => self.ready.is_empty() || clock.monotonic().saturating_sub(self.gathering_since) >= GATHERING,
+            _ => self.ready.is_empty() || now.saturating_sub(self.gathering_since) >= GATHERING,
         }
     }
 }
@@ -292,17 +292,19 @@ impl Shared {
 
     /// Keeps a job until it goes on with others; this worker looks for the next one now.
     fn gather(&self, job: Arc<Job>) {
+        let now = self.clock.monotonic();
         let mut queue = self.queue.lock();
         if queue.gathered.is_empty() {
-            queue.gathering_since = self.clock.monotonic();
+            queue.gathering_since = now;
         }
         queue.gathered.push(job);
     }
 
     fn later(&self, after: Duration, job: &Arc<Job>) {
+        let due = self.clock.monotonic() + after;
         let mut queue = self.queue.lock();
         queue.timers += 1;
-        let key = (self.clock.monotonic() + after, queue.timers);
+        let key = (due, queue.timers);
         queue.later.insert(key, Arc::downgrade(job));
         drop(queue);
         // Whoever sleeps must sleep no longer than this.
@@ -321,7 +323,10 @@ impl Shared {
             if queue.stopped {
                 return None;
             }
-            let pause = queue.later.first_key_value().map(|((due, _), _)| due.saturating_sub(self.clock.monotonic()));
+            // Nobody waits for the line while the time is looked up; what comes meanwhile is there below.
+            let is_timed = !queue.later.is_empty() || !queue.gathered.is_empty();
+            let now = if is_timed { MutexGuard::unlocked(&mut queue, || self.clock.monotonic()) } else { Duration::ZERO };
+            let pause = queue.later.first_key_value().map(|((due, _), _)| due.saturating_sub(now));
             // A time that has come is looked at before the line, which may never be empty.
             if pause.is_some_and(|pause| pause.is_zero())
                 && let Some((_, job)) = queue.later.pop_first()
@@ -333,7 +338,7 @@ impl Shared {
                 queue = self.queue.lock();
                 continue;
             }
-            if queue.is_gathered(self.clock.as_ref()) {
+            if queue.is_gathered(now) {
                 for job in std::mem::take(&mut queue.gathered).into_iter().rev() {
                     queue.ready.push_front(job);
                 }
