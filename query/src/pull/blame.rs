@@ -10,13 +10,13 @@ use datafusion::{
     common::ScalarValue,
     execution::SessionState,
     sql::sqlparser::ast::{
-        Cte, Expr, GroupByExpr, JoinConstraint, JoinOperator, OrderByKind, Query, Select, SelectItem, SetExpr, Value, Visit, Visitor, With,
+        Cte, Expr, GroupByExpr, JoinConstraint, OrderByKind, Query, Select, SelectItem, SetExpr, Value, Visit, Visitor, With,
         helpers::attached_token::AttachedToken,
     },
 };
 use tokio::time::Instant;
 
-use super::session::physical;
+use super::{ksql, session::physical};
 use crate::{
     error::{Place, QueryError},
     sql::place_of_expr,
@@ -179,7 +179,7 @@ fn part(select: &Select, known: &[Cte], order: Vec<Expr>) -> Vec<Part> {
     over.distinct = None;
     let mut rows: Vec<(Expr, Stands)> = Vec::new();
     for join in over.from.iter_mut().flat_map(|from| &mut from.joins) {
-        if let Some(JoinConstraint::On(condition)) = constraint(&mut join.join_operator) {
+        if let Some(JoinConstraint::On(condition)) = ksql::constraint(&mut join.join_operator) {
             rows.push((std::mem::replace(condition, Expr::value(Value::Boolean(true))), Stands::Listed));
         }
     }
@@ -203,19 +203,6 @@ fn part(select: &Select, known: &[Cte], order: Vec<Expr>) -> Vec<Part> {
             let grouped = Select { group_by: by, ..over.clone() };
             vec![Part { with: with.clone(), select: over, exprs: rows }, Part { with, select: grouped, exprs: listed }]
         }
-    }
-}
-
-fn constraint(operator: &mut JoinOperator) -> Option<&mut JoinConstraint> {
-    match operator {
-        JoinOperator::Join(constraint)
-        | JoinOperator::Inner(constraint)
-        | JoinOperator::Left(constraint)
-        | JoinOperator::LeftOuter(constraint)
-        | JoinOperator::Right(constraint)
-        | JoinOperator::RightOuter(constraint)
-        | JoinOperator::FullOuter(constraint) => Some(constraint),
-        _ => None,
     }
 }
 

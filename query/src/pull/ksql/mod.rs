@@ -287,7 +287,8 @@ fn call(name: String, arguments: Vec<Expr>) -> Expr {
     })
 }
 
-fn constraint(operator: &mut JoinOperator) -> Option<&mut JoinConstraint> {
+/// What a join says of the rows that belong together.
+pub(super) fn constraint(operator: &mut JoinOperator) -> Option<&mut JoinConstraint> {
     match operator {
         JoinOperator::Join(constraint)
         | JoinOperator::Inner(constraint)
