@@ -103,6 +103,8 @@ fn lose_their_data(subject: &mut dyn Subject) {
         let chunk = reader.read(log.head().position, ReadLimits::default()).expect("it is whole");
         let found: Vec<_> = chunk.runs.iter().flat_map(records_of).map(|record| record.value).collect();
         assert_eq!(found[..2], [None, some("2")]);
+        // As long as it lives, files stay that it reads.
+        drop(reader);
         let absent = QueryAbsent { scope: Scope::Topics(vec![name("e")]), query: items, after: None };
         let absent = Append { preconditions: vec![Precondition::QueryAbsent(absent)], ..writes([said("new", &["n"])]) };
         assert!(matches!(append(&*log, absent), Err(LogError::Conflict { .. })));
