@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{Expr, Ident, SelectItem, Value, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, SelectItem, VisitMut, VisitorMut};
 
 use crate::sql::sugar;
 
@@ -23,15 +23,11 @@ impl Groups {
     }
 }
 
-/// What is meant by something behind GROUP BY: an alias or the number of an item of the SELECT list is that item.
+/// What is meant by something behind GROUP BY: the alias of an item of the SELECT list is that item.
 pub(super) fn meant<'a>(expr: &'a Expr, items: &'a [SelectItem]) -> &'a Expr {
     let item = match expr {
         Expr::Nested(inner) => return meant(inner, items),
         Expr::Identifier(name) => items.iter().find(|item| alias(item).is_some_and(|alias| alias.value == name.value)),
-        Expr::Value(value) => match &value.value {
-            Value::Number(digits, _) => digits.parse::<usize>().ok().and_then(|place| items.get(place.checked_sub(1)?)),
-            _ => None,
-        },
         _ => None,
     };
     match item {

@@ -160,15 +160,15 @@ impl Parts {
             }
             expr => {
                 let meant = groups::meant(expr, items);
-                if !is_plain(meant) && !is_number(meant) {
+                if !is_plain(meant) {
                     groups.insert(meant);
                 }
-                self.key(expr, &Groups::default());
+                self.value(expr, &Groups::default());
             }
         }
     }
 
-    /// What rows are grouped or ordered by; a number is a place in the SELECT list.
+    /// What rows are ordered or told apart by; a number is a place in the SELECT list.
     fn key(&mut self, expr: &mut Expr, groups: &Groups) {
         if !is_number(expr) {
             self.value(expr, groups);
@@ -374,9 +374,10 @@ mod tests {
             ("SELECT A + A + T.A FROM T", "1: SELECT \"#0 + #0 + #1\"(A, T.A) FROM T"),
             ("SELECT SUM(A + 1) / COUNT(*) FROM T", "2: SELECT \"#0 / #1\"(SUM(\"#0 + 1\"(A)), COUNT(*)) FROM T"),
             (
-                "SELECT A + 1 AS X FROM T GROUP BY 1 HAVING (A + 1) * 2 > A",
-                "2: SELECT \"#0 + 1\"(A) AS X FROM T GROUP BY 1 HAVING \"#0 * 2\"(\"#0 + 1\"(A)) > A",
+                "SELECT A + 1 AS X FROM T GROUP BY X HAVING (A + 1) * 2 > A",
+                "2: SELECT \"#0 + 1\"(A) AS X FROM T GROUP BY X HAVING \"#0 * 2\"(\"#0 + 1\"(A)) > A",
             ),
+            ("SELECT 1 AS X, A FROM T GROUP BY 1, A ORDER BY 1", "1: SELECT \"1\"() AS X, A FROM T GROUP BY \"1\"(), A ORDER BY 1"),
             ("SELECT SUM(A) FROM T HAVING COUNT(*) > 1", "1: SELECT SUM(A) FROM T HAVING COUNT(*) > \"1\"()"),
             (
                 "SELECT UCASE(K) || 'x' FROM T GROUP BY UCASE(K) ORDER BY UCASE(K)",
