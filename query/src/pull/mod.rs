@@ -15,6 +15,7 @@ mod row_names;
 mod session;
 mod shape;
 mod star;
+mod threads;
 mod total;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -27,7 +28,6 @@ use datafusion::{
 use foldlog_log::{LogBackend, Position};
 use futures::{StreamExt as _, stream};
 use tokio::{
-    runtime::{Builder, Runtime},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::Instant,
 };
@@ -47,12 +47,10 @@ use plain::After;
 pub use plain::Plain;
 use prepared::PreparedLookups;
 use session::{Session, Table, Tables};
+use threads::Threads;
 
 /// Queries that may wait for one that runs, for each that may run.
 const WAITING_PER_RUNNING: usize = 4;
-
-/// Stack of the threads that plan: nesting within the bounds of `sql/guard` never overflows it.
-const STACK_BYTES: usize = 16 << 20;
 
 /// Batches that are computed ahead of their reader.
 const BATCHES_AHEAD: usize = 2;
@@ -73,8 +71,7 @@ struct Shared {
     admitted: Arc<Semaphore>,
     max_rows: u64,
     max_timeout: Duration,
-    /// Taken when dropped.
-    runtime: Option<Runtime>,
+    threads: Threads,
 }
 
 impl Shared {
@@ -85,14 +82,6 @@ impl Shared {
             return Err(QueryError::ResourceExhausted(format!("the answer has more than {most} rows; add a LIMIT or a filter")));
         }
         Ok(())
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
     }
 }
 
@@ -109,14 +98,6 @@ impl Pull {
     /// [`QueryError::Execution`] if there are no threads to be had.
     pub fn new(log: Arc<dyn LogBackend>, supervisor: Supervisor, config: &QueryConfig) -> Result<Self, QueryError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let runtime = Builder::new_multi_thread()
-            .thread_name("foldlog-pull")
-            .worker_threads(cores)
-            .max_blocking_threads(4 * cores)
-            .thread_stack_size(STACK_BYTES)
-            .enable_time()
-            .build()
-            .map_err(|fault| QueryError::Execution(format!("no threads for queries: {fault}")))?;
         let running = config.max_running_queries as usize;
         let shared = Shared {
             log,
@@ -127,7 +108,7 @@ impl Pull {
             admitted: Arc::new(Semaphore::new(running * (1 + WAITING_PER_RUNNING))),
             max_rows: config.max_answer_rows,
             max_timeout: Duration::from_millis(config.max_timeout_ms),
-            runtime: Some(runtime),
+            threads: Threads::start(cores)?,
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -168,7 +149,7 @@ impl Pull {
             rows,
             _permit: permit,
         };
-        self.spawn(work.run(planned, deadline, timeout))?;
+        self.shared.threads.spawn(work.run(planned, deadline, timeout));
         let schema = plan.await.map_err(|_| unexpected())??;
         Ok(Answer { schema, keys, batches: Batches::Coming(Box::pin(received_batches(received))), position, done: None, session: None })
     }
@@ -194,21 +175,15 @@ impl Pull {
         let (sender, receiver) = oneshot::channel();
         let shared = Arc::clone(&self.shared);
         let (query, parameters) = (with_stack(|| query.clone()), request.parameters.clone());
-        self.spawn(async move {
+        self.shared.threads.spawn(async move {
             let _permit = permit;
             let plan = shared.session.plan(query, dialect, parameters, fixed.tables).await;
             let text = plan.map(|plan| displayable(plan.plan.as_ref()).indent(false).to_string());
             // Nobody listens any more if the statement's time is over.
             drop(sender.send(text));
-        })?;
+        });
         let planned = tokio::time::timeout_at(deadline, receiver).await.map_err(|_| over(timeout))?;
         planned.map_err(|_| unexpected())?
-    }
-
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> Result<(), QueryError> {
-        let runtime = self.shared.runtime.as_ref().ok_or(QueryError::Stopping)?;
-        drop(runtime.spawn(work));
-        Ok(())
     }
 
     /// Waits for a place among the running queries.

@@ -19,6 +19,9 @@ use crate::{
     telemetry,
 };
 
+/// How long the threads are waited for that a process has begun, at its end. To let go of one while it ends may crash (fault 19951 of glibc).
+pub(crate) const LAST_WAIT: Duration = Duration::from_secs(1);
+
 /// Serve a data folder.
 #[derive(Debug, Args)]
 #[command(after_long_help = config::help())]
@@ -144,8 +147,8 @@ pub(crate) fn run(on: &On, config: Config, passing: &mut Passing) -> Result<(), 
         tokio::runtime::Builder::new_multi_thread().worker_threads(config.io_threads).enable_all().thread_name("foldlog-io").build();
     let runtime = runtime.context("failed to start the runtime").map_err(Failed::Operation)?;
     let served = runtime.block_on(serve(on, config, passing));
-    // After a good end nothing is left to wait for; after a bad one a read of a broken disk may never return.
-    runtime.shutdown_background();
+    // After a good end nothing is left to wait for but the threads; after a bad one a read of a broken disk may never return.
+    runtime.shutdown_timeout(LAST_WAIT);
     served
 }
 

@@ -17,7 +17,7 @@ use foldlog_sdk::{Client, TopicKind};
 use tempfile::TempDir;
 
 use super::{
-    super::signals::Signals,
+    super::{serve::LAST_WAIT, signals::Signals},
     Failed, check,
     data::{self, FlightEvent},
     replay, watch,
@@ -85,8 +85,8 @@ impl Flights {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("foldlog-io").build();
         let runtime = runtime.context("failed to start the runtime").map_err(Failed::Operation)?;
         let told = runtime.block_on(Box::pin(self.tell()));
-        // After an interruption a read may still be under way; nobody waits for it.
-        runtime.shutdown_background();
+        // After an interruption a read may still be under way; nobody waits long for it.
+        runtime.shutdown_timeout(LAST_WAIT);
         told
     }
 
