@@ -57,6 +57,10 @@ impl Engine {
         let checked = match sql::parse(&text, dialect)? {
             Statement::AssertRows(assert) => self.check_rows(&assert, dialect, &request, checks).await,
             Statement::AssertSource(assert) => self.core.check_source(&assert),
+            Statement::Push(_) | Statement::Print(_) => {
+                let refused = "this does not end; what a topic holds is checked with ASSERT VALUES, NULL VALUES, STREAM or TABLE";
+                Err(QueryError::Invalid(refused.to_owned()))
+            }
             _ => return self.execute(request).await.map(|answer| Checked::Executed(Box::new(answer))),
         };
         checked.map_err(|error| sql::located(error, &text))

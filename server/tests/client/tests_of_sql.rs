@@ -74,6 +74,18 @@ fn the_record_that_was_meant_is_named() {
 }
 
 #[test]
+fn what_does_not_end_is_refused_with_what_to_write() {
+    for text in ["SELECT * FROM s EMIT CHANGES", "PRINT s"] {
+        let ran = tested("p.sql", &format!("{SETUP}{text};\n"), &[]);
+        let expected = "FAIL  p.sql:3:1: p.sql
+      this does not end; what a topic holds is checked with ASSERT VALUES, NULL VALUES, STREAM or TABLE
+0 passed, 1 failed in 1 file
+";
+        assert_eq!((ran.code, ran.data.as_str()), (Some(1), expected), "{text}: {}", ran.notes);
+    }
+}
+
+#[test]
 fn how_a_source_was_made_is_compared() {
     let text = SETUP.to_owned()
         + "--@test: columns

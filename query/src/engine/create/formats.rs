@@ -40,7 +40,7 @@ enum Named {
     Delimited,
 }
 
-const NAMES: [(&str, Named); 4] = [("none", Named::None), ("kafka", Named::Kafka), ("json", Named::Json), ("delimited", Named::Delimited)];
+const NAMES: [(&str, Named); 4] = [("json", Named::Json), ("delimited", Named::Delimited), ("kafka", Named::Kafka), ("none", Named::None)];
 
 /// Formats of ksqlDB that need a registry of schemas, or schemas of their own.
 const FOREIGN: [&str; 4] = ["avro", "protobuf", "protobuf_nosr", "json_sr"];
