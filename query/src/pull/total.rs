@@ -187,6 +187,13 @@ impl ScalarUDFImpl for Total {
     }
 
     fn schema_name(&self, operands: &[Expr]) -> Result<String> {
+        // A cast is named as what it casts; by that name one in a join could not be told from the column beside it.
+        if let ([operand], [before, _, behind]) = (operands, self.pieces.as_slice())
+            && before.is_empty()
+            && behind.is_empty()
+        {
+            return Ok(self.name.replacen('_', &operand.schema_name().to_string(), 1));
+        }
         let mut name = String::new();
         self.write_name(operands, &mut name);
         Ok(name)
