@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn they_end_with_their_owner_and_no_crash() {
+    async fn what_runs_on_them_ends_with_their_owner() {
         for _ in 0..200 {
             let threads = Threads::start(4).unwrap();
             let (begun, begins) = oneshot::channel();
